@@ -1,0 +1,21 @@
+"""fmmloopy: a kernel-transformation toolkit for the operators of the fast multipole method."""
+
+from fmmloopy.devices import Device, DeviceError, find_devices
+from fmmloopy.direct import direct
+from fmmloopy.driver import Fmm
+from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
+
+__all__ = [
+    "Device",
+    "DeviceError",
+    "Fmm",
+    "GreensFunction",
+    "RecipeBook",
+    "RecipeError",
+    "direct",
+    "find_devices",
+    "laplace",
+    "load_recipes",
+    "yukawa",
+]

@@ -1,0 +1,248 @@
+"""From an operator, a recipe and a device to source code that can be launched, kept on disk.
+
+What loopy takes a second to generate is kept as text under a hash of everything that it depends on, so that later
+processes skip code generation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmmloopy import greens as greens_module
+from fmmloopy.cache import cache_folder, write_atomically
+from fmmloopy.devices import Device
+from fmmloopy.greens import GreensFunction
+from fmmloopy.recipes import RecipeBook, RecipeError, apply_recipe, lanes_of
+
+FORMAT = 1
+"""Increase whenever the same key would have to give other code."""
+
+
+@dataclass(frozen=True)
+class CompiledOperator:
+    """Source of one operator for one device, and how it is launched.
+
+    Attributes:
+        operator: its name.
+        source: the whole program.
+        entry: name of the function in it.
+        arguments: in the order of the function: (name, "array" or "number", dtype).
+        global_size: number of work-groups on each axis, as expressions in the arguments that are numbers.
+        local_size: work-items of a group on each axis.
+        lanes: lane parameters that the recipe has fixed; they decide how many tiles there are.
+        steps: names of the recipe's steps.
+        build_options: for the device's compiler.
+    """
+
+    operator: str
+    source: str
+    entry: str
+    arguments: tuple[tuple[str, str, str], ...]
+    global_size: tuple[str, ...]
+    local_size: tuple[int, ...]
+    lanes: tuple[tuple[str, int], ...]
+    steps: tuple[str, ...]
+    build_options: tuple[str, ...]
+
+
+def compile_operator(
+    operator: str,
+    greens: GreensFunction,
+    order: int,
+    dtype: np.dtype[Any],
+    book: RecipeBook,
+    device: Device,
+    parameters: Mapping[str, Any] | None = None,
+) -> CompiledOperator:
+    """Return the code of an operator, from disk where it has been generated before.
+
+    Args:
+        operator: its name.
+        greens: the Green's function; its expressions matter, the values of its parameters do not.
+        order: of the surfaces.
+        dtype: float32 or float64.
+        book: recipes.
+        device: for which the code is.
+        parameters: keyword arguments of the recipe.
+
+    Raises:
+        RecipeError: the recipe fails, or what it makes cannot be turned into code.
+    """
+    key = operator_key(operator, greens, order, dtype, book, device, parameters)
+    path = cache_folder() / "code" / f"{operator}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    cached = _read(path, key)
+    if cached is None:
+        cached = generate(operator, greens, order, dtype, book, device, parameters)
+        text = json.dumps({"key": key, "code": asdict(cached), "checksum": _checksum(cached)})
+        write_atomically(path, lambda temporary: _write_text(temporary, text))
+    return cached
+
+
+def is_compiled(
+    operator: str,
+    greens: GreensFunction,
+    order: int,
+    dtype: np.dtype[Any],
+    book: RecipeBook,
+    device: Device,
+    parameters: Mapping[str, Any] | None = None,
+) -> bool:
+    """Return whether `compile_operator` would find the code on disk."""
+    key = operator_key(operator, greens, order, dtype, book, device, parameters)
+    return (cache_folder() / "code" / f"{operator}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json").exists()
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def operator_key(
+    operator: str,
+    greens: GreensFunction,
+    order: int,
+    dtype: np.dtype[Any],
+    book: RecipeBook,
+    device: Device,
+    parameters: Mapping[str, Any] | None = None,
+) -> str:
+    """Write down everything that the code of an operator depends on."""
+    return repr(
+        {
+            "format": FORMAT,
+            "operator": operator,
+            "math": _operators_hash(),
+            "greens": [[str(entry) for entry in row] for row in greens.matrix],
+            "greens_parameters": list(greens.parameters),
+            "order": order if operator.startswith("m2l_") else None,
+            "dtype": dtype.name,
+            "book": book.name,
+            "recipe": book.fingerprint(operator),
+            "parameters": sorted((parameters or {}).items()),
+            "device": (device.kind, device.description, device.driver),
+            "versions": _versions(),
+        }
+    )
+
+
+@cache
+def _operators_hash() -> str:
+    folder = Path(__file__).parent / "operators"
+    files = [*sorted(folder.glob("*.py")), Path(greens_module.__file__), Path(__file__)]
+    return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    found = []
+    for package in ("fmmloopy", "loopy", "islpy", "pymbolic"):
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            found.append((package, "none"))
+    return tuple(found)
+
+
+def _checksum(code: CompiledOperator) -> str:
+    return hashlib.sha256(json.dumps(asdict(code), sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path, key: str) -> CompiledOperator | None:
+    """Read code from disk; a file that is damaged or stands for something else counts as none."""
+    try:
+        stored = json.loads(path.read_text())
+        code = stored["code"]
+        for name in ("arguments", "lanes"):
+            code[name] = tuple(map(tuple, code[name]))
+        for name in ("global_size", "local_size", "steps", "build_options"):
+            code[name] = tuple(code[name])
+        compiled = CompiledOperator(**code)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return compiled if stored["key"] == key and stored.get("checksum") == _checksum(compiled) else None
+
+
+def generate(
+    operator: str,
+    greens: GreensFunction,
+    order: int,
+    dtype: np.dtype[Any],
+    book: RecipeBook,
+    device: Device,
+    parameters: Mapping[str, Any] | None = None,
+) -> CompiledOperator:
+    """Generate the code of an operator with loopy. Arguments and errors as `compile_operator`."""
+    from fmmloopy.operators import math_kernel
+
+    steps = apply_recipe(book, operator, math_kernel(operator, greens, order, dtype), parameters)
+    return generate_code(operator, steps[-1].kernel, book, device, tuple(step.name for step in steps))
+
+
+def generate_code(
+    operator: str, knl: Any, book: RecipeBook, device: Device, steps: tuple[str, ...]
+) -> CompiledOperator:
+    """Generate device code from a kernel that a recipe has yielded.
+
+    Raises:
+        RecipeError: loopy cannot schedule the kernel or generate code for it, or it falls apart into several kernels.
+    """
+    import loopy as lp
+
+    where = f"{book.name}, {operator}, after step {len(steps)} {steps[-1]!r}"
+    if device.kind == "c":
+        knl = knl.copy(target=lp.CTarget())
+    try:
+        with warnings.catch_warnings():
+            # A wish for a loop order that names a loop which is now parallel is no mistake.
+            warnings.filterwarnings("ignore", message="Cannot enforce the constraint")
+            generated = lp.generate_code_v2(knl)
+        groups, items = knl.default_entrypoint.get_grid_size_upper_bounds_as_exprs(knl.callables_table)
+    except Exception as error:
+        raise RecipeError(f"{where}: no code for this kernel: {' '.join(str(error).split())[:400]}") from error
+    if len(generated.device_programs) != 1:
+        raise RecipeError(
+            f"{where}: the kernel falls apart into {len(generated.device_programs)} device kernels, expected one; "
+            "remove what needs a barrier across work-groups"
+        )
+    program = generated.device_programs[0]
+    types = knl.default_entrypoint.arg_dict
+    names = _argument_names(program.ast)
+    arguments = tuple(
+        (name, "number" if isinstance(types[name], lp.ValueArg) else "array", types[name].dtype.numpy_dtype.name)
+        for name in names
+    )
+    return CompiledOperator(
+        operator=operator,
+        source=generated.device_code(),
+        entry=program.name,
+        arguments=arguments,
+        global_size=tuple(str(size) for size in groups) or ("1",),
+        local_size=tuple(int(size) for size in items) or (1,) * max(len(groups), 1),
+        lanes=tuple(lanes_of(knl).items()),
+        steps=steps,
+        build_options=book.build_options,
+    )
+
+
+def _argument_names(node: Any) -> list[str]:
+    """Read the order of a function's arguments off its declaration."""
+    while not hasattr(node, "fdecl"):
+        node = node.contents[-1]
+    declaration = node.fdecl
+    while not hasattr(declaration, "arg_decls"):
+        declaration = declaration.subdecl
+    names = []
+    for argument in declaration.arg_decls:
+        while not hasattr(argument, "name"):
+            argument = argument.subdecl
+        names.append(argument.name)
+    return names

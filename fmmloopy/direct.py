@@ -1,0 +1,149 @@
+"""The direct sum of a Green's function over all pairs of points: the oracle that everything else is compared with.
+
+Plain numpy in float64, O(ntargets nsources); it never imports loopy.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fmmloopy.greens import GreensFunction, laplace
+
+FloatArray = NDArray[np.float64]
+
+# Pairs evaluated at once: arrays of 1 MiB, about what a core's caches hold, and long enough that numpy works without
+# the interpreter lock most of the time (measured on two cores of an AMD EPYC: 3.3 s for 1,000 x 1,000,000 pairs of
+# Laplace's, against 7.2 s with an eighth of it and 4.4 s with twice as many).
+BLOCK = 131072
+# Sources in a block, where there are so many: the length of numpy's inner loops.
+_BLOCK_SOURCES = 4096
+
+_LAPLACE = laplace()
+
+
+@overload
+def direct(
+    sources: ArrayLike,
+    charges: ArrayLike,
+    targets: ArrayLike | None = None,
+    greens: GreensFunction = ...,
+    gradient: Literal[False] = False,
+    block: int = ...,
+) -> FloatArray: ...
+
+
+@overload
+def direct(
+    sources: ArrayLike,
+    charges: ArrayLike,
+    targets: ArrayLike | None = None,
+    greens: GreensFunction = ...,
+    *,
+    gradient: Literal[True],
+    block: int = ...,
+) -> tuple[FloatArray, FloatArray]: ...
+
+
+def direct(
+    sources: ArrayLike,
+    charges: ArrayLike,
+    targets: ArrayLike | None = None,
+    greens: GreensFunction = _LAPLACE,
+    gradient: bool = False,
+    block: int = BLOCK,
+) -> FloatArray | tuple[FloatArray, FloatArray]:
+    """Sum the potential of all sources at all targets: f(x_i) = sum over j of G(x_i - y_j) q_j.
+
+    Computed in float64 whatever the dtype of the input. Pairs at distance zero contribute nothing, so a point leaves
+    itself out. The result does not depend on the number of threads.
+
+    Args:
+        sources: shape (nsources, 3), any unit of length.
+        charges: shape (nsources,) for one source component, or (nsources, sc).
+        targets: shape (ntargets, 3), the sources' unit; None for the sources themselves.
+        greens: the plain Green's function, tc x sc components; Laplace's by default.
+        gradient: whether to return the gradient with respect to the target too.
+        block: pairs evaluated at once by each thread, for speed and memory only.
+
+    Returns:
+        Potentials, float64, shape (ntargets,) where tc = 1, else (ntargets, tc). With ``gradient``, a pair of these and
+        the gradient, shape (ntargets, 3) where tc = 1, else (ntargets, tc, 3).
+
+    Raises:
+        ValueError: points not of shape (n, 3), charges of another shape, anything not finite, or block < 1.
+    """
+    y = _points("sources", sources)
+    x = y if targets is None else _points("targets", targets)
+    q = _charges(charges, y.shape[1], greens.nsource_components)
+    if block < 1:
+        raise ValueError(f"block is {block}, expected a positive number of pairs, such as {BLOCK}")
+    values = _sum_all(greens.with_gradient() if gradient else greens, x, y, q, block)
+    tc = greens.ntarget_components
+    potentials = values[0] if tc == 1 else np.ascontiguousarray(values[:tc].T)
+    if not gradient:
+        return potentials
+    derivatives = values[tc:].reshape(tc, 3, -1).transpose(2, 0, 1)
+    return potentials, np.ascontiguousarray(derivatives[:, 0] if tc == 1 else derivatives)
+
+
+def _points(name: str, points: ArrayLike) -> FloatArray:
+    """Return points as a contiguous (3, n) array."""
+    array = np.asarray(points, np.float64)
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise ValueError(f"{name} has shape {array.shape}, expected (n, 3): one row per point")
+    if not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        raise ValueError(f"{name}[{bad}] is {array[bad]}, expected finite coordinates; drop or repair that point")
+    return np.ascontiguousarray(array.T)
+
+
+def _charges(charges: ArrayLike, nsources: int, components: int) -> FloatArray:
+    """Return charges as a contiguous (components, nsources) array."""
+    array = np.asarray(charges, np.float64)
+    allowed = [(nsources,), (nsources, 1)] if components == 1 else [(nsources, components)]
+    if array.shape not in allowed:
+        raise ValueError(
+            f"charges has shape {array.shape}, expected {allowed[0]}: "
+            + ("one charge per source" if components == 1 else f"{components} charges per source")
+        )
+    if not np.isfinite(array).all():
+        raise ValueError("charges has entries that are not finite, expected finite numbers; repair those charges")
+    return np.ascontiguousarray(array.reshape(nsources, components).T)
+
+
+def _sum_all(greens: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray, block: int) -> FloatArray:
+    """Return potentials, shape (tc, ntargets), one thread per core over groups of targets."""
+    width = max(1, min(y.shape[1], _BLOCK_SOURCES, block))
+    height = max(1, block // width)
+    out = np.zeros((greens.ntarget_components, x.shape[1]))
+
+    def fill(start: int) -> None:
+        targets = slice(start, start + height)
+        for source in range(0, y.shape[1], width):
+            sources = slice(source, source + width)
+            out[:, targets] += _sum_block(greens, x[:, targets], y[:, sources], q[:, sources])
+
+    with ThreadPoolExecutor(_ncores()) as pool:
+        list(pool.map(fill, range(0, x.shape[1], height)))
+    return out
+
+
+def _ncores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _sum_block(greens: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray) -> FloatArray:
+    """Return the potentials of one block, shape (tc, ntargets)."""
+    # At distance zero an expression may divide by r or take its logarithm; evaluate() discards what comes of that.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entries = greens.evaluate(x[:, :, None] - y[:, None, :])
+    potentials: FloatArray = np.einsum("cdts,ds->ct", entries, q)
+    return potentials

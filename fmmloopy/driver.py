@@ -1,0 +1,191 @@
+"""The fast multipole method: an upward pass, a downward pass, and what surrounds them."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fmmloopy.accuracy import ncrit_for, order_for
+from fmmloopy.devices import Device, choose_device
+from fmmloopy.greens import GreensFunction, laplace
+from fmmloopy.inputs import check_charges, check_choice, check_count, check_dtype, check_points
+from fmmloopy.lists import build_lists
+from fmmloopy.plan import FIRST_LEVEL, Plan
+from fmmloopy.progress import compiling
+from fmmloopy.recipes import RecipeBook, load_recipes
+from fmmloopy.runtime import make_runtime
+from fmmloopy.table_cache import cached_tables
+from fmmloopy.tree import build_tree
+
+
+def upward_pass(plan: Plan) -> None:
+    """Gather charges into multipoles, from the leaves to the root (Ying, Biros & Zorin 2004, section 3.2)."""
+    plan.clear_checks()
+    plan.p2m()
+    plan.upward_equivalent()
+    for level in reversed(range(FIRST_LEVEL, plan.nlevels - 1)):
+        plan.m2m(level)
+
+
+def downward_pass(plan: Plan, m2l: str) -> None:
+    """Spread multipoles into locals, from the root to the leaves."""
+    plan.clear_checks()
+    plan.m2l(m2l)
+    plan.p2l()
+    plan.downward_equivalent()
+    for level in range(FIRST_LEVEL, plan.nlevels - 1):
+        plan.l2l(level)
+
+
+def potential_pass(plan: Plan, gradient: bool) -> None:
+    """Add up what reaches the targets: locals, multipoles of W lists, charges of U lists."""
+    plan.clear_potentials(gradient)
+    plan.l2p(gradient)
+    plan.m2p(gradient)
+    plan.p2p(gradient)
+
+
+class Fmm:
+    """Potentials of many charges, in time proportional to their number.
+
+    Computes f(x_i) = sum over j of G(x_i - y_j) q_j; pairs at distance zero contribute nothing. Building it makes the
+    tree, the interaction lists and the code; `evaluate` can then be called for any number of charges.
+
+    Args:
+        sources: shape (nsources, 3), points of the charges, in any unit.
+        targets: shape (ntargets, 3), points where potentials are wanted; None for the sources themselves.
+        kernel: the Green's function.
+        digits: wanted accuracy: relative error in the 2-norm below 10^-digits; decides ``order`` and ``ncrit``.
+        device: what to run on: part of a device's description, ``"c"``, or None for the best that is found.
+        recipes: a recipe book, its name or the path of its file; None for the one that suits the device.
+        dtype: numpy.float32 or numpy.float64; None for that of the sources.
+        order: points per edge of the surfaces, 2 to 16, in place of what ``digits`` picks.
+        ncrit: most sources, and most targets, in a leaf, in place of what ``digits`` picks.
+        m2l: ``"fft"``, or ``"dense"`` for the reference form.
+        parameters: tuning parameters by operator and keyword, in place of the recipes' defaults.
+
+    Attributes:
+        tree, lists: the octree and its interaction lists.
+        order, ncrit, dtype, device, recipes: what was chosen.
+        timings: seconds by stage (tree, lists, tables, setup, transfer, evaluate) and operator (p2p, p2m ...), of the
+            construction and of the last evaluation.
+
+    Raises:
+        ValueError: an argument that cannot be used; the text says what is expected.
+        DeviceError: no such device, or not enough memory on it.
+        RecipeError: no such recipe book, or a recipe that fails.
+    """
+
+    def __init__(
+        self,
+        sources: ArrayLike,
+        targets: ArrayLike | None = None,
+        kernel: GreensFunction | None = None,
+        digits: float = 6,
+        device: str | Device | None = None,
+        recipes: str | Path | RecipeBook | None = None,
+        dtype: DTypeLike | None = None,
+        *,
+        order: int | None = None,
+        ncrit: int | None = None,
+        m2l: str = "fft",
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.timings: dict[str, float] = {}
+        self.kernel = kernel if kernel is not None else laplace()
+        self.dtype = check_dtype(dtype, sources)
+        points = check_points(sources, "sources", self.dtype)
+        others = None if targets is None else check_points(targets, "targets", self.dtype)
+        self.order = order_for(self.kernel, digits, self.dtype) if order is None else check_count(order, "order", 2, 16)
+        self.ncrit = ncrit_for(self.order, self.dtype) if ncrit is None else check_count(ncrit, "ncrit", 1)
+        self._m2l = check_choice(m2l, "m2l", ("fft", "dense"))
+        self.device = choose_device(device)
+        if self.device.kind == "c" and device is None:
+            warnings.warn(
+                "no OpenCL device was found: running sequentially through the C compiler; "
+                "`pip install pyopencl[pocl]` gives a device that runs on any processor",
+                stacklevel=2,
+            )
+        self.recipes = load_recipes(recipes, self.device.description)
+
+        with _timed(self.timings, "tree"):
+            self.tree = build_tree(points, others, self.ncrit)
+        with _timed(self.timings, "lists"):
+            self.lists = build_lists(self.tree)
+        with _timed(self.timings, "tables"):
+            radii = self.tree.half_width / 2.0 ** np.arange(self.tree.nlevels)
+            self.tables = cached_tables(self.kernel, self.order, radii, self.dtype)
+        with _timed(self.timings, "setup"):
+            self._plan = Plan(
+                make_runtime(self.device),
+                self.tree,
+                self.lists,
+                self.tables,
+                self.kernel,
+                self.dtype,
+                self.recipes,
+                parameters or {},
+            )
+            with compiling(self._plan, f"{self.device.name}, {self.recipes.name}"):
+                self._passes = (
+                    *self._plan.record(upward_pass),
+                    *self._plan.record(lambda plan: downward_pass(plan, self._m2l)),
+                )
+                self._last = {False: self._plan.record(lambda plan: potential_pass(plan, False))}
+
+    @overload
+    def evaluate(self, charges: ArrayLike, gradient: Literal[False] = False) -> NDArray[Any]: ...
+
+    @overload
+    def evaluate(self, charges: ArrayLike, gradient: Literal[True]) -> tuple[NDArray[Any], NDArray[Any]]: ...
+
+    def evaluate(self, charges: ArrayLike, gradient: bool = False) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
+        """Compute potentials, in the order of the targets.
+
+        Args:
+            charges: shape (nsources,), or (nsources, components) for a Green's function with several.
+            gradient: whether the gradient with respect to the target is wanted too.
+
+        Returns:
+            Potentials, shape (ntargets,) or (ntargets, components). With ``gradient``, also the gradients, shape
+            (ntargets, 3) or (ntargets, components, 3).
+
+        Raises:
+            ValueError: charges of a wrong shape or type, or not finite.
+        """
+        rows, columns = self.kernel.ntarget_components, self.kernel.nsource_components
+        start = time.perf_counter()
+        values = check_charges(charges, self.tree.nsources, columns, self.dtype)
+        if gradient not in self._last:
+            with compiling(self._plan, f"{self.device.name}, {self.recipes.name}"):
+                self._last[gradient] = self._plan.record(lambda plan: potential_pass(plan, gradient))
+        self._plan.write_charges(values[:, self.tree.source_order])
+        seconds = self._plan.run((*self._passes, *self._last[gradient]))
+        result = np.empty((rows * (4 if gradient else 1), self.tree.ntargets), self.dtype)
+        result[:, self.tree.target_order] = self._plan.read_potentials(gradient)
+        self.timings.update(seconds)
+        self.timings["evaluate"] = time.perf_counter() - start
+        potentials = result[:rows].T.copy()
+        if not gradient:
+            return potentials[:, 0] if rows == 1 else potentials
+        gradients = np.moveaxis(result[rows:].reshape(rows, 3, -1), -1, 0).copy()
+        return (potentials[:, 0], gradients[:, 0]) if rows == 1 else (potentials, gradients)
+
+
+class _timed:
+    """Add the seconds that a block takes to a dictionary."""
+
+    def __init__(self, timings: dict[str, float], name: str) -> None:
+        self._timings, self._name = timings, name
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._timings[self._name] = time.perf_counter() - self._start

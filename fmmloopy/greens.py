@@ -1,0 +1,208 @@
+"""Green's functions as matrices of pymbolic expressions.
+
+A Green's function ``G(x, y)`` depends on ``d = x - y`` (target minus source) only. It is written once, as a matrix of
+real expressions in the variables below; operators, tables and the direct sum all read that one description.
+
+===========  =====================================================================
+variable     meaning
+===========  =====================================================================
+d0, d1, d2   components of d = x - y
+r            the distance \\|d\\|
+rinv         1 / r, and 0 where r = 0
+others       the parameters of the Green's function, such as Yukawa's ``decay``
+===========  =====================================================================
+
+Pairs at distance zero contribute nothing, whatever the expression: that is how a point leaves itself out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pymbolic import parse, var
+from pymbolic.mapper.dependency import DependencyMapper
+from pymbolic.mapper.differentiator import DifferentiationMapper
+from pymbolic.mapper.evaluator import EvaluationMapper
+from pymbolic.mapper.flattener import flatten
+from pymbolic.primitives import Variable
+
+Expression = Any
+Matrix = tuple[tuple[Expression, ...], ...]
+
+COORDINATES = ("d0", "d1", "d2")
+GEOMETRY = (*COORDINATES, "r", "rinv")
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "sin": np.sin,
+    "cos": np.cos,
+}
+
+
+def _function_derivative(
+    argument: int, function: Expression, parameters: tuple[Expression, ...], allowed_nonsmoothness: str
+) -> Expression:
+    """Give pymbolic the derivative of each function that a Green's function may call."""
+    (x,) = parameters
+    derivatives = {
+        "exp": var("exp")(x),
+        "log": 1 / x,
+        "sqrt": 1 / (2 * var("sqrt")(x)),
+        "sin": var("cos")(x),
+        "cos": -1 * var("sin")(x),
+    }
+    return derivatives[function.name]
+
+
+def _partial(expression: Expression, variable: str) -> Expression:
+    """Differentiate with respect to one variable, all others held fixed."""
+    return DifferentiationMapper(var(variable), func_map=_function_derivative)(expression)
+
+
+def differentiate(expression: Expression, axis: int) -> Expression:
+    """Differentiate an expression in d, r and rinv with respect to x along ``axis``, by the chain rule.
+
+    With d = x - y: dr/dx_k = d_k rinv and drinv/dx_k = -d_k rinv^3.
+    """
+    d, rinv = var(COORDINATES[axis]), var("rinv")
+    return flatten(
+        _partial(expression, COORDINATES[axis])
+        + _partial(expression, "r") * (d * rinv)
+        - _partial(expression, "rinv") * (d * (rinv * rinv * rinv))
+    )
+
+
+@dataclass(frozen=True)
+class GreensFunction:
+    """A translation-invariant Green's function, as a matrix of expressions.
+
+    Attributes:
+        name: names the function in tables, caches and reports; an identifier.
+        matrix: rows are target components, columns source components; each entry an expression (or a string that
+            pymbolic parses) in d0, d1, d2, r, rinv and the parameters.
+        parameters: values of the parameters, by name.
+        scaling: constant factor of the whole matrix, applied once per target and not once per pair.
+        homogeneity: degree k if G(a d) = a^k G(d) for all a > 0, else None. Homogeneous functions need one
+            translation table for all levels of the tree. Verified on construction.
+
+    Raises:
+        ValueError: ragged or empty matrix, an unknown variable or function, a parameter that is not a finite number,
+            or a homogeneity that the expressions do not have.
+    """
+
+    name: str
+    matrix: Matrix
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    scaling: float = 1.0
+    homogeneity: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"name is {self.name!r}, expected an identifier such as 'laplace'")
+        rows = tuple(tuple(parse(e) if isinstance(e, str) else e for e in row) for row in self.matrix)
+        if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
+            raise ValueError(f"{self.name}: matrix has rows of lengths {[len(r) for r in rows]}, expected equal and > 0")
+        object.__setattr__(self, "matrix", rows)
+        parameters = {name: float(value) for name, value in self.parameters.items()}
+        for parameter, value in parameters.items():
+            if not np.isfinite(value):
+                raise ValueError(f"{self.name}: {parameter} is {value}, expected a finite number")
+        object.__setattr__(self, "parameters", MappingProxyType(parameters))
+        self._check_variables()
+        self._check_homogeneity()
+
+    @property
+    def ntarget_components(self) -> int:
+        """Number of rows: values per target."""
+        return len(self.matrix)
+
+    @property
+    def nsource_components(self) -> int:
+        """Number of columns: charges per source."""
+        return len(self.matrix[0])
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tables depend on: expressions, parameters, scaling; hashable, the same in every process."""
+        expressions = tuple(tuple(str(e) for e in row) for row in self.matrix)
+        return (self.name, expressions, tuple(sorted(self.parameters.items())), self.scaling, self.homogeneity)
+
+    def with_gradient(self) -> GreensFunction:
+        """Return this function with target rows for its gradient with respect to x.
+
+        Rows are the plain ones, then for each of them d/dx0, d/dx1, d/dx2.
+        """
+        rows = list(self.matrix)
+        for row in self.matrix:
+            rows += [tuple(differentiate(entry, axis) for entry in row) for axis in range(3)]
+        return GreensFunction(f"{self.name}_gradient", tuple(rows), self.parameters, self.scaling)
+
+    def evaluate(self, d: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Evaluate the matrix for an array of differences.
+
+        Args:
+            d: shape (3, ...), x - y.
+
+        Returns:
+            Shape (ntarget_components, nsource_components, ...), the dtype of d, scaling included; zero where d = 0.
+        """
+        r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+        apart = r2 > 0
+        rinv = np.zeros_like(r2)
+        np.divide(1, np.sqrt(r2), out=rinv, where=apart)
+        context = {"d0": d[0], "d1": d[1], "d2": d[2], "r": r2 * rinv, "rinv": rinv, **self.parameters, **_FUNCTIONS}
+        evaluate = EvaluationMapper(context)
+        out = np.empty((self.ntarget_components, self.nsource_components, *r2.shape), d.dtype)
+        for i, row in enumerate(self.matrix):
+            for j, entry in enumerate(row):
+                out[i, j] = np.where(apart, self.scaling * evaluate(entry), 0)
+        return out
+
+    def _check_variables(self) -> None:
+        known = {*GEOMETRY, *self.parameters, *_FUNCTIONS}
+        used = set()
+        for row in self.matrix:
+            for entry in row:
+                used |= {v.name for v in DependencyMapper(composite_leaves=False)(entry) if isinstance(v, Variable)}
+        if used - known:
+            raise ValueError(
+                f"{self.name}: the expressions use {', '.join(sorted(used - known))}, expected only "
+                f"{', '.join(GEOMETRY)}, the parameters ({', '.join(self.parameters) or 'none'}) and the functions "
+                f"{', '.join(_FUNCTIONS)}"
+            )
+
+    def _check_homogeneity(self) -> None:
+        if self.homogeneity is None:
+            return
+        d = np.array([[0.5, -1.25, 2.0], [0.75, 0.5, -1.0], [-0.25, 1.5, 3.0]])
+        once, twice = self.evaluate(d), self.evaluate(2 * d)
+        # Both sides round a handful of times; 1e-12 is far above that and far below a wrong degree.
+        if not np.allclose(twice, 2.0**self.homogeneity * once, rtol=1e-12, atol=0):
+            raise ValueError(
+                f"{self.name}: homogeneity is {self.homogeneity}, but G(2d) differs from 2^{self.homogeneity} G(d); "
+                "give the right degree, or None for one table per level"
+            )
+
+
+def laplace() -> GreensFunction:
+    """Laplace's Green's function in three dimensions: G = 1 / (4 pi r)."""
+    return GreensFunction("laplace", ((var("rinv"),),), scaling=1 / (4 * np.pi), homogeneity=-1)
+
+
+def yukawa(decay: float = 1.0) -> GreensFunction:
+    """Yukawa's (the screened Laplace) Green's function: G = exp(-decay r) / (4 pi r).
+
+    Args:
+        decay: inverse screening length, in 1 / (unit of the points); positive.
+    """
+    if not decay > 0:
+        raise ValueError(f"decay is {decay}, expected a positive number; for no screening use laplace()")
+    entry = var("exp")(-1 * var("decay") * var("r")) * var("rinv")
+    return GreensFunction("yukawa", ((entry,),), {"decay": decay}, scaling=1 / (4 * np.pi))

@@ -1,0 +1,94 @@
+"""Check what callers give, early and in their words."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+
+def check_dtype(dtype: DTypeLike | None, points: ArrayLike) -> np.dtype[Any]:
+    """Return float32 or float64: what is asked for, else float32 where the points have it, else float64."""
+    if dtype is None:
+        return np.dtype(np.float32 if getattr(points, "dtype", None) == np.float32 else np.float64)
+    try:
+        given = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"dtype is {dtype!r}, expected numpy.float32 or numpy.float64") from None
+    if given not in (np.float32, np.float64):
+        raise ValueError(f"dtype is {given}, expected numpy.float32 or numpy.float64")
+    return given
+
+
+def _numbers(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return an array of real numbers."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} is not an array of numbers: {error}") from None
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers: give real and imaginary part apart")
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
+    return array
+
+
+def check_points(points: ArrayLike, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return points of shape (n, 3) in the working dtype.
+
+    Raises:
+        ValueError: another shape, no points, values that are not numbers, not finite, or too large for the dtype.
+    """
+    array = _numbers(points, name)
+    if array.ndim != 2 or array.shape[1] != 3:
+        hint = f"; transpose it: {name}.T" if array.ndim == 2 and array.shape[0] == 3 else ""
+        raise ValueError(f"{name} has shape {array.shape}, expected (n, 3): one row a point{hint}")
+    if not len(array):
+        raise ValueError(f"{name} has shape (0, 3), expected at least one point")
+    return _finite(array, name, dtype)
+
+
+def _finite(array: NDArray[Any], name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(array, dtype)
+    if not np.isfinite(converted).all():
+        row = int(np.flatnonzero(~np.isfinite(converted.reshape(len(converted), -1)).all(axis=1))[0])
+        remedy = "remove it" if not np.isfinite(array[row]).all() else f"it is too large for {dtype}"
+        raise ValueError(f"{name}[{row}] is {array[row].tolist()}, expected finite numbers; {remedy}")
+    return converted
+
+
+def check_charges(charges: ArrayLike, nsources: int, components: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return charges of shape (components, nsources) in the working dtype.
+
+    Raises:
+        ValueError: another shape, or values that are not finite real numbers.
+    """
+    array = _numbers(charges, "charges")
+    expected = (nsources,) if components == 1 else (nsources, components)
+    if array.shape != expected and not (components == 1 and array.shape == (nsources, 1)):
+        what = "one charge per source" if components == 1 else f"{components} components per source"
+        raise ValueError(f"charges has shape {array.shape}, expected {expected}: {what}")
+    return np.ascontiguousarray(_finite(array, "charges", dtype).reshape(nsources, components).T)
+
+
+def check_count(value: Any, name: str, least: int, most: int | None = None) -> int:
+    """Return a whole number within its range."""
+    expected = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r}, expected {expected}") from None
+    if count < least or (most is not None and count > most):
+        raise ValueError(f"{name} is {count}, expected {expected}")
+    return count
+
+
+def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
+    """Return one of several words."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected {' or '.join(map(repr, choices))}")
+    return str(value)

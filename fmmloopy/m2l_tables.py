@@ -1,0 +1,143 @@
+"""Host-side tables of the FFT form of M2L: octets, their pairs by direction, and the transformed Green's function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.greens import GreensFunction
+from fmmloopy.lists import InteractionLists
+from fmmloopy.surfaces import m2l_spectrum
+from fmmloopy.tree import Tree
+
+DIRECTIONS = 26
+"""Neighbours of a box."""
+
+OCTETS_PER_CHUNK = 256
+"""Target octets handled together: for one frequency, their sums and their neighbours' data fit in a level-2 cache."""
+
+
+@dataclass(frozen=True)
+class OctetPairs:
+    """Pairs of octets (all children of one box) that interact, for boxes of some levels.
+
+    Attributes:
+        source_children: shape (nsource_octets, 8), int32: box number of each child, nboxes where there is none with
+            sources.
+        target_children: shape (ntarget_octets, 8), int32: the same for children with targets.
+        starts: shape (nchunks * 26 + 1,), int32: pairs of chunk c in direction d are starts[26 c + d] to
+            starts[26 c + d + 1].
+        targets, sources: shape (npairs,), int32: octet numbers of each pair.
+        nchunks: chunks of target octets.
+    """
+
+    source_children: NDArray[np.int32]
+    target_children: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    sources: NDArray[np.int32]
+    nchunks: int
+
+    @property
+    def npairs(self) -> int:
+        """Number of pairs; each is 8 x 8 complex products a frequency."""
+        return len(self.targets)
+
+
+def find_octet_pairs(tree: Tree, lists: InteractionLists, levels: range) -> OctetPairs:
+    """Find the pairs of octets whose children, on the given levels, are in each other's V lists.
+
+    Args:
+        tree: the tree.
+        lists: its lists; the colleagues of parents are the directions.
+        levels: levels of the children, consecutive.
+    """
+    has_sources = tree.box_source_ends > tree.box_source_starts
+    has_targets = tree.box_target_ends > tree.box_target_starts
+    first = tree.level_starts[max(levels.start - 1, 0)]
+    last = tree.level_starts[max(levels.stop - 1, 0)]
+    parents = np.arange(first, last, dtype=np.int32)
+    source_children = _children(tree, has_sources)
+    target_children = _children(tree, has_targets)
+    is_source = (source_children < tree.nboxes).any(axis=1)
+    is_target = (target_children < tree.nboxes).any(axis=1)
+
+    candidates = parents[is_target[parents]]
+    neighbours = np.delete(lists.colleagues[candidates], DIRECTIONS // 2, axis=1)
+    interacting = (neighbours >= 0) & is_source[neighbours]
+    targets = candidates[interacting.any(axis=1)]
+    neighbours, interacting = neighbours[interacting.any(axis=1)], interacting[interacting.any(axis=1)]
+    sources = np.unique(neighbours[interacting])
+
+    row, direction = np.nonzero(interacting)
+    source = np.searchsorted(sources, neighbours[row, direction])
+    nchunks = -(-len(targets) // OCTETS_PER_CHUNK)
+    group = row // OCTETS_PER_CHUNK * DIRECTIONS + direction
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(nchunks * DIRECTIONS + 1))
+    return OctetPairs(
+        source_children=source_children[sources],
+        target_children=target_children[targets],
+        starts=starts.astype(np.int32),
+        targets=row[order].astype(np.int32),
+        sources=source[order].astype(np.int32),
+        nchunks=nchunks,
+    )
+
+
+def _children(tree: Tree, wanted: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return the children that are wanted, nboxes elsewhere; shape (nboxes, 8)."""
+    children = tree.box_children
+    return np.where((children >= 0) & wanted[children], children, np.int32(tree.nboxes)).astype(np.int32)
+
+
+def transfer_indices() -> NDArray[np.intp]:
+    """Return the index of the transfer vector from child j of the neighbour in direction d to child i of a box.
+
+    Returns:
+        Shape (26, 8, 8), indexed by d, j, i; index k0 + 3 + 7 (k1 + 3) + 49 (k2 + 3), with k the vector from target to
+        source in units of the children's width.
+    """
+    directions = np.delete(np.arange(27), DIRECTIONS // 2)
+    towards = np.stack([directions % 3, directions // 3 % 3, directions // 9], axis=-1) - 1
+    octants = np.arange(8)
+    children = np.stack([octants & 1, octants >> 1 & 1, octants >> 2 & 1], axis=-1)
+    k = 2 * towards[:, None, None] + children[None, :, None] - children[None, None, :]
+    return np.asarray((k + 3) @ np.array([1, 7, 49]))
+
+
+def hadamard_tables(
+    greens: GreensFunction, order: int, radius: float, inner: float, dtype: Any
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return real and imaginary part of the transformed Green's function, as m2l_hadamard reads it.
+
+    Returns:
+        Two arrays of shape (p * N * N, 26, target components, source components, 8, 8): frequency
+        (kz N + ky) N + kx, direction, components, child of the source octet, child of the target octet.
+    """
+    spectrum = m2l_spectrum(greens, order, radius, inner)
+    transfers = transfer_indices()
+    n, nz = spectrum.shape[-2:]
+    shape = (nz, n * n, DIRECTIONS, *spectrum.shape[1:3], 8, 8)
+    real, imaginary = np.empty(shape, dtype), np.empty(shape, dtype)
+    for kz in range(nz):
+        plane = spectrum[..., kz].transpose(4, 3, 0, 1, 2).reshape(n * n, *spectrum.shape[:3])
+        values = plane[:, transfers].transpose(0, 1, 4, 5, 2, 3)
+        real[kz], imaginary[kz] = values.real, values.imag
+    return real.reshape(-1, *shape[2:]), imaginary.reshape(-1, *shape[2:])
+
+
+def fourier_matrices(order: int, dtype: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return real and imaginary part of exp(-2 pi i x k / N), shape (p, N), and the weights of planes kz, shape (p,).
+
+    Weights are 1 / N^3 for kz = 0 and 2 / N^3 for the others, which stand for their conjugates too.
+    """
+    n = 2 * order - 1
+    phase = -2j * np.pi * (np.outer(np.arange(order), np.arange(n)) % n) / n
+    weights = np.full(order, 2.0 / n**3)
+    weights[0] /= 2
+    wave = np.exp(phase)
+    return wave.real.astype(dtype), wave.imag.astype(dtype), weights.astype(dtype)

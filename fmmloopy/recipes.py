@@ -1,0 +1,305 @@
+"""Recipes: how a math-level operator becomes fast on one family of devices.
+
+A recipe is a generator. It takes the math-level kernel of an operator, rewrites it, and yields ``(name, kernel)`` after
+each step; every kernel that it yields is complete and can run. Keyword arguments of the recipe are tuning parameters::
+
+    def p2p(knl, *, lanes: int = 8):
+        '''Why this is fast on this device, and where that was measured.'''
+        knl = steps.lane_arrays(knl, lanes)
+        yield "targets in lanes", knl
+        knl = lp.tag_inames(knl, {"ibox": "g.0"})
+        yield "one work-group per box", knl
+
+    BOOK = RecipeBook("my_cpu", device="My platform", recipes={"p2p": p2p}, tuning={"p2p": {"lanes": (4, 8, 16)}})
+
+An operator that a book does not mention runs as its sequential kernel: a new device is one file, and correct from its
+first day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import loopy as lp
+from pytools.tag import UniqueTag
+
+Kernel = Any
+"""A loopy translation unit."""
+
+Recipe = Callable[..., Iterator[tuple[str, Kernel]]]
+
+OPERATORS = (
+    "p2p",
+    "p2m",
+    "p2l",
+    "m2m",
+    "m2l",
+    "m2l_forward",
+    "m2l_hadamard",
+    "m2l_inverse",
+    "l2l",
+    "l2p",
+    "m2p",
+    "check_to_equivalent",
+)
+"""Kernels that a book may have a recipe for: the eight operators, M2L in its dense form and in the three parts of its
+FFT form, and the pseudo-inverse that P2M, P2L and M2L end with."""
+
+LANE_PARAMETERS = ("tlanes", "slanes", "blanes", "ilanes")
+"""How many lanes a tile holds; open in the math-level kernels."""
+
+_PHASES = {"load": "x[0-9]", "src": "src", "init": "init*", "store": "store*"}
+"""Statements of a lane iname outside the innermost loops, by the suffix of the iname that they get."""
+
+
+class RecipeError(Exception):
+    """A recipe or a book that cannot be used; the text says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A kernel after one named step of a recipe."""
+
+    name: str
+    kernel: Kernel
+
+
+@dataclass(frozen=True)
+class RecipeBook:
+    """Recipes for one family of devices.
+
+    Attributes:
+        name: identifier, the name that users choose the book by.
+        device: regular expression searched for in a device's description (see
+            :attr:`fmmloopy.devices.Device.description`); the book is a candidate for devices where it is found.
+        recipes: operator -> recipe; an operator that is missing runs as its sequential kernel.
+        tuning: operator -> keyword argument of its recipe -> values worth trying.
+        build_options: options for the device's compiler.
+
+    Raises:
+        RecipeError: an unknown operator, or tuning for a keyword that the recipe does not have.
+    """
+
+    name: str
+    device: str
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    tuning: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
+    build_options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, operators in (("recipes", self.recipes), ("tuning", self.tuning)):
+            for operator in operators:
+                if operator not in OPERATORS:
+                    raise RecipeError(f"{self.name}: {what} for {operator!r}, expected one of {', '.join(OPERATORS)}")
+        for operator, choices in self.tuning.items():
+            known = inspect.signature(self.recipes[operator]).parameters if operator in self.recipes else {}
+            for keyword in choices:
+                if keyword not in known:
+                    raise RecipeError(
+                        f"{self.name}, {operator}: tuning for {keyword!r}, which is no keyword argument of the recipe"
+                    )
+        object.__setattr__(self, "recipes", MappingProxyType(dict(self.recipes)))
+        object.__setattr__(self, "tuning", MappingProxyType({k: dict(v) for k, v in self.tuning.items()}))
+
+    def suits(self, description: str) -> bool:
+        """Return whether the book is meant for a device of this description."""
+        return re.search(self.device, description) is not None
+
+    def fingerprint(self, operator: str) -> str:
+        """Return a hash of what the recipe of an operator is made of: its module and the modules that it imports from."""
+        recipe = self.recipes.get(operator, sequential_recipe)
+        modules = {inspect.getmodule(recipe), sys.modules[__name__]}
+        for module in tuple(modules):
+            modules |= {inspect.getmodule(v) for v in vars(module).values() if callable(v) or inspect.ismodule(v)}
+        own = [m for m in modules if m and (m.__name__.startswith(__package__) or m is inspect.getmodule(recipe))]
+        sources = sorted((m.__name__, _source_hash(m.__file__ or "")) for m in own)
+        return hashlib.sha256(repr((sources, self.build_options)).encode()).hexdigest()
+
+
+@cache
+def _source_hash(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+
+
+def separate_lanes(knl: Kernel) -> Kernel:
+    """Give the loads, initialisations and stores of a tile lane loops of their own.
+
+    Before, statements of one lane iname must share one loop::
+
+        for t: load;  for source, t: sum;  for t: store
+
+    After, with ``t`` left to the sums alone, which can then be the innermost loop::
+
+        for t_load: load;  for t_init: init;  for source: for t: sum;  for t_store: store
+    """
+    for lane in ("t", "b", "i"):
+        for suffix, pattern in _PHASES.items():
+            ids = [
+                insn.id
+                for insn in knl.default_entrypoint.instructions
+                if lane in insn.within_inames and fnmatchcase(insn.id, pattern)
+            ]
+            if ids:
+                within = " or ".join(f"id:{i}" for i in ids)
+                knl = lp.duplicate_inames(knl, lane, within=within, new_inames=[f"{lane}_{suffix}"])
+    return knl
+
+
+@dataclass(frozen=True)
+class Lanes(UniqueTag):  # type: ignore[misc]
+    """Note on a kernel: the lane parameters that a recipe has fixed, which decide how many tiles a launch has."""
+
+    lanes: tuple[tuple[str, int], ...]
+
+
+def fix_lanes(knl: Kernel, **lanes: int) -> Kernel:
+    """Fix how many lanes a tile holds, 1 for lane parameters that are not given."""
+    known = [p for p in LANE_PARAMETERS if p in knl.default_entrypoint.arg_dict]
+    unknown = sorted(set(lanes) - set(known))
+    if unknown:
+        raise ValueError(f"no lane parameter {unknown[0]!r}; this operator has {', '.join(known) or 'none'}")
+    fixed = {p: lanes.get(p, 1) for p in known}
+    knl = lp.fix_parameters(knl, **fixed)
+    return knl.with_kernel(knl.default_entrypoint.tagged(Lanes(tuple(fixed.items()))))
+
+
+def lanes_of(knl: Kernel) -> dict[str, int]:
+    """Return the lane parameters that `fix_lanes` has fixed in a kernel."""
+    return {name: count for tag in knl.default_entrypoint.tags_of_type(Lanes) for name, count in tag.lanes}
+
+
+def sequential_recipe(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    """Run the operator as it is written, one lane at a time, in a single work-item: the reference for all others."""
+    yield "sequential", separate_lanes(fix_lanes(knl))
+
+
+SEQUENTIAL = RecipeBook("sequential", device="(?!)")
+"""The book without recipes: every operator as its sequential kernel, on any device."""
+
+
+def apply_recipe(book: RecipeBook, operator: str, knl: Kernel, parameters: Mapping[str, Any] | None = None) -> list[Step]:
+    """Apply a book's recipe to the math-level kernel of an operator and return the kernel after each step.
+
+    Args:
+        book: where the recipe is looked up.
+        operator: one of OPERATORS.
+        knl: its math-level kernel.
+        parameters: keyword arguments of the recipe; its own defaults where not given.
+
+    Raises:
+        RecipeError: the recipe raises, yields nothing, or yields something else than ``(name, kernel)``; the text
+            names book, operator and step.
+    """
+    recipe = book.recipes.get(operator, sequential_recipe)
+    where = f"{book.name}, {operator}"
+    steps: list[Step] = []
+    try:
+        for item in recipe(knl, **(parameters or {})):
+            if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
+                raise RecipeError(f"{where}, step {len(steps) + 1}: yielded {item!r:.60}, expected (name, kernel)")
+            if not isinstance(item[1], lp.TranslationUnit):
+                raise RecipeError(
+                    f"{where}, step {len(steps) + 1} {item[0]!r}: yielded a {type(item[1]).__name__}, expected the kernel"
+                )
+            steps.append(Step(*item))
+    except RecipeError:
+        raise
+    except Exception as error:
+        after = f"after step {len(steps)} {steps[-1].name!r}" if steps else "before its first step"
+        raise RecipeError(f"{where}, {after}: {_one_line(error)}; {_names(knl)}") from error
+    if not steps:
+        raise RecipeError(f"{where}: the recipe yielded no step; yield (name, kernel) after each rewrite")
+    return steps
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def _names(knl: Kernel) -> str:
+    """Say what inames, rules and statements the math-level kernel has."""
+    kernel = knl.default_entrypoint
+    return (
+        f"the operator has inames {', '.join(sorted(kernel.all_inames()))}; rules "
+        f"{', '.join(sorted(kernel.substitutions)) or 'none'}; statements {', '.join(i.id for i in kernel.instructions)}"
+    )
+
+
+def shipped_books() -> dict[str, RecipeBook]:
+    """Return the books that come with fmmloopy, by name."""
+    import fmmloopy.transforms as transforms
+
+    books = {}
+    for path in sorted(Path(next(iter(transforms.__path__))).glob("*.py")):
+        if path.stem not in ("__init__", "steps"):
+            book = _book_of(importlib.import_module(f"fmmloopy.transforms.{path.stem}"), str(path))
+            books[book.name] = book
+    return books
+
+
+def load_recipes(which: str | Path | RecipeBook | None = None, description: str = "") -> RecipeBook:
+    """Find a recipe book.
+
+    Args:
+        which: a book; the name of a shipped book or of an entry point in group ``fmmloopy.recipes``; the path of a .py
+            file that defines ``BOOK``; ``"sequential"``; or None for the first shipped book that suits the device.
+        description: the device's, for ``which=None``.
+
+    Raises:
+        RecipeError: there is no such book, or its file cannot be used.
+    """
+    if isinstance(which, RecipeBook):
+        return which
+    if which is None:
+        return next((book for book in shipped_books().values() if book.suits(description)), SEQUENTIAL)
+    if isinstance(which, Path) or which.endswith(".py"):
+        return _load_file(Path(which))
+    if which == SEQUENTIAL.name:
+        return SEQUENTIAL
+    books = shipped_books()
+    if which in books:
+        return books[which]
+    entry_points = {e.name: e for e in importlib.metadata.entry_points(group="fmmloopy.recipes")}
+    if which in entry_points:
+        loaded = entry_points[which].load()
+        return loaded if isinstance(loaded, RecipeBook) else _book_of(loaded, which)
+    known = ", ".join([*books, SEQUENTIAL.name, *entry_points])
+    raise RecipeError(f"no recipe book {which!r}; there are {known}, or give the path of a .py file that defines BOOK")
+
+
+def _load_file(path: Path) -> RecipeBook:
+    if not path.is_file():
+        raise RecipeError(f"no file {path}; give the path of a .py file that defines BOOK")
+    name = f"fmmloopy_recipes_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise RecipeError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        raise RecipeError(f"{path} cannot be loaded: {_one_line(error)}") from error
+    _source_hash.cache_clear()
+    return _book_of(module, str(path))
+
+
+def _book_of(module: ModuleType, where: str) -> RecipeBook:
+    book = getattr(module, "BOOK", None)
+    if not isinstance(book, RecipeBook):
+        raise RecipeError(f"{where} defines no BOOK; end it with BOOK = RecipeBook(name, device=..., recipes=...)")
+    return book

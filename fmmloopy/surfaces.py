@@ -1,0 +1,409 @@
+"""Equivalent and check surfaces of a box, and the translation tables of the kernel-independent FMM.
+
+A box with centre c and radius r (half its width) has four surfaces, each the scaled boundary s of a p x p x p grid on
+the cube [-1, 1]^3 (Ying, Biros & Zorin 2004, section 3):
+
+====================  ====================  ==========================================================
+surface               points                what lives there
+====================  ====================  ==========================================================
+upward equivalent     c + inner r s         charges that stand for the sources inside the box
+upward check          c + outer r s         where these charges are fitted to the sources' potential
+downward equivalent   c + outer r s         charges that stand for the sources far from the box
+downward check        c + inner r s         where these charges are fitted to the far sources' potential
+====================  ====================  ==========================================================
+
+A vector on a surface is ordered component-major: index = component * npoints + point. Points are in lexicographic order
+of their grid coordinates, axis 0 slowest. Everything here is numpy in float64.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import scipy.linalg
+from numpy.typing import DTypeLike, NDArray
+
+from fmmloopy.greens import GreensFunction
+
+FloatArray = NDArray[np.float64]
+Factors = tuple[FloatArray, FloatArray]
+
+INNER = 1.05
+OUTER = 2.95
+MIN_ORDER, MAX_ORDER = 2, 16
+NTRANSFERS = 343
+
+# Singular values below TRUNCATION * eps(dtype) * (the largest one) are dropped. Measured on chains P2M-M2M-M2L-L2L-L2P
+# done in that dtype, mean error of 18 pairs of boxes, Laplace: in float32 at order 6, 4.4e-7 with factor 1, 7.2e-7 with
+# 4, 2.6e-6 with 16, while factor 0 ruins order 8 and up; in float64 at order 12, 2.1e-12 with factor 0, 1.2e-12 with 4,
+# 7.6e-13 with 16, 2.7e-12 with 256.
+TRUNCATION = {"float64": 16.0, "float32": 1.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Translation tables of one Green's function, order and precision.
+
+    Homogeneous functions have one table, at radius 1 (ntables = 1); others one per level of the tree (ntables =
+    nlevels). Arrays are float64 and read-only. n = npoints; sc and tc are the source and target components of the
+    Green's function; k = n min(sc, tc).
+
+    For a function of homogeneity h, radius r costs one factor: potentials on a surface scale as r^h, so check to
+    equivalent is r^(-h) second @ (first @ check); M2M and L2L are the same on every level.
+
+    Attributes:
+        order: points per cube edge, p.
+        npoints: points per surface, n = 6 (p - 1)^2 + 2.
+        surface: shape (3, n), the points of the surface of the cube [-1, 1]^3.
+        inner: upward equivalent and downward check surfaces are at ``inner`` radii.
+        outer: upward check and downward equivalent surfaces are at ``outer`` radii.
+        radii: shape (ntables,), the box radius of each table.
+        upward_first: shape (ntables, k, n tc), U^T of upward check from upward equivalent.
+        upward_second: shape (ntables, n sc, k), V S^+ of the same matrix: equivalent = second @ (first @ check).
+        downward_first: shape (ntables, k, n tc), U^T of downward check from downward equivalent.
+        downward_second: shape (ntables, n sc, k), V S^+ of the same matrix.
+        m2m: shape (ntables, 8, n sc, n sc), a parent's upward equivalent from that of its child in each octant;
+            indexed by the parent's table. Bit a of the octant is set in the upper half along axis a.
+        l2l: shape (ntables, 8, n sc, n sc), the downward equivalent of the child in each octant from its parent's;
+            indexed by the parent's table. The last level has it too, as if there were one more level.
+    """
+
+    order: int
+    npoints: int
+    surface: FloatArray
+    inner: float
+    outer: float
+    radii: FloatArray
+    upward_first: FloatArray
+    upward_second: FloatArray
+    downward_first: FloatArray
+    downward_second: FloatArray
+    m2m: FloatArray
+    l2l: FloatArray
+
+
+def check_order(order: int) -> int:
+    """Return the order as an int, or raise ValueError unless it is an integer from 2 to 16."""
+    try:
+        value = -1 if isinstance(order, bool) else operator.index(order)
+    except TypeError:
+        value = -1
+    if not MIN_ORDER <= value <= MAX_ORDER:
+        raise ValueError(
+            f"order is {order!r}, expected an integer from {MIN_ORDER} to {MAX_ORDER}: points per cube edge; "
+            "6 gives about 5 digits, 10 about 9"
+        )
+    return value
+
+
+def check_ratios(inner: float, outer: float) -> tuple[float, float]:
+    """Return both ratios as floats, or raise ValueError unless 1 < inner < outer < 3.
+
+    A surface inside the box would not enclose its points; one beyond 3 radii would meet sources of the near field.
+    """
+    if not 1 < inner < outer < 3:
+        raise ValueError(
+            f"inner is {inner}, outer is {outer}, expected 1 < inner < outer < 3; "
+            f"the defaults {INNER} and {OUTER} suit all trees"
+        )
+    return float(inner), float(outer)
+
+
+def surface_grid(order: int) -> NDArray[np.int32]:
+    """Return the grid coordinates of the points of a surface.
+
+    Args:
+        order: p, points per cube edge, 2 to 16.
+
+    Returns:
+        Shape (3, n), int32, n = 6 (p - 1)^2 + 2: the points of the p x p x p grid that lie on its boundary,
+        coordinates 0 to p - 1, in lexicographic order, axis 0 slowest.
+
+    Raises:
+        ValueError: order is not an integer from 2 to 16.
+    """
+    order = check_order(order)
+    grid = np.indices((order, order, order), dtype=np.int32).reshape(3, -1)
+    on_boundary = ((grid == 0) | (grid == order - 1)).any(axis=0)
+    return np.ascontiguousarray(grid[:, on_boundary])
+
+
+def surface_points(order: int) -> FloatArray:
+    """Return the points of a surface of the cube [-1, 1]^3: shape (3, n), float64, in the order of `surface_grid`.
+
+    Raises:
+        ValueError: order is not an integer from 2 to 16.
+    """
+    # Integer numerator first: coordinates are exactly antisymmetric about 0.
+    return (2 * surface_grid(order) - (order - 1)) / (order - 1)
+
+
+def greens_matrix(greens: GreensFunction, targets: FloatArray, sources: FloatArray) -> FloatArray:
+    """Return the matrix that takes charges at sources to potentials at targets.
+
+    Args:
+        greens: the Green's function, tc x sc components.
+        targets: shape (3, ntargets).
+        sources: shape (3, nsources).
+
+    Returns:
+        Shape (tc ntargets, sc nsources), component-major in rows and columns, scaling included.
+    """
+    entries = np.asarray(greens.evaluate(targets[:, :, None] - sources[:, None, :]), np.float64)
+    tc, sc, ntargets, nsources = entries.shape
+    return entries.transpose(0, 2, 1, 3).reshape(tc * ntargets, sc * nsources)
+
+
+def octant_offset(octant: int) -> FloatArray:
+    """Return the centre of a child minus that of its parent, in radii of the child: shape (3, 1), entries -1 or 1."""
+    return np.array([[2.0 * (octant >> axis & 1) - 1] for axis in range(3)])
+
+
+def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype, or raise ValueError unless it is float32 or float64."""
+    value = np.dtype(dtype)
+    if value.name not in TRUNCATION:
+        raise ValueError(f"dtype is {value.name}, expected {' or '.join(TRUNCATION)}")
+    return value
+
+
+def pseudo_inverse(matrix: FloatArray, dtype: DTypeLike = np.float64) -> Factors:
+    """Return the truncated pseudo-inverse of a matrix as two factors, to be applied one after the other.
+
+    The product of the factors is never formed: applied in turn they are backward stable, their product is not
+    (Malhotra & Biros 2015, PVFMM).
+
+    Args:
+        matrix: shape (rows, columns); all zero is allowed (a Green's function that underflows) and gives zeros.
+        dtype: precision that the factors will be used in, float32 or float64. Singular values below
+            TRUNCATION * eps(dtype) times the largest are dropped, as are those whose inverse would overflow in dtype.
+
+    Returns:
+        (first, second), shapes (k, rows) and (columns, k), k = min(rows, columns): U^T and V S^+, with
+        x = second @ (first @ b) the regularized solution of matrix @ x = b.
+
+    Raises:
+        ValueError: dtype is neither float32 nor float64.
+    """
+    u, inverse, vt = _truncated_svd(matrix, check_dtype(dtype))
+    return u.T, vt.T * inverse
+
+
+def _truncated_svd(matrix: FloatArray, dtype: np.dtype[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return U, the inverse of S with dropped values 0, and V^T."""
+    u, s, vt = scipy.linalg.svd(matrix, full_matrices=False, check_finite=False)
+    info = np.finfo(dtype)
+    kept = (s > TRUNCATION[dtype.name] * float(info.eps) * s[0]) & (s > float(info.tiny))
+    inverse = np.zeros_like(s)
+    np.divide(1, s, out=inverse, where=kept)
+    return u, inverse, vt
+
+
+def table_radii(greens: GreensFunction, radii: Sequence[float] | FloatArray) -> FloatArray:
+    """Return the box radii that need a table each: (1,) for a homogeneous function, else one per level.
+
+    Args:
+        greens: the Green's function.
+        radii: shape (nlevels,), the box radius (half width) on each level of the tree, each half of the one before.
+
+    Raises:
+        ValueError: no radii, one that is not positive and finite, or one that is not half of the one before.
+    """
+    levels = np.array(radii, np.float64)
+    if levels.ndim != 1 or not len(levels) or not np.all(np.isfinite(levels) & (levels > 0)):
+        raise ValueError(f"radii is {radii!r}, expected one positive finite box radius (half width) per level")
+    if not np.allclose(levels[1:], levels[:-1] / 2, rtol=1e-12, atol=0):
+        raise ValueError(f"radii is {radii!r}, expected each to be half of the one before: half_width / 2**level")
+    return levels if greens.homogeneity is None else np.ones(1)
+
+
+def build_tables(
+    greens: GreensFunction,
+    order: int,
+    radii: Sequence[float] | FloatArray,
+    dtype: DTypeLike = np.float64,
+    inner: float = INNER,
+    outer: float = OUTER,
+) -> Tables:
+    """Build the translation tables of a Green's function.
+
+    Args:
+        greens: the plain Green's function, no gradient rows.
+        order: p, points per cube edge, 2 to 16.
+        radii: shape (nlevels,), the box radius (half width) on each level of the tree: half_width / 2**level.
+        dtype: precision that the tables will be used in, float32 or float64; decides how the pseudo-inverses are
+            truncated. The tables are float64 either way.
+        inner: radius of upward equivalent and downward check surfaces, in box radii.
+        outer: radius of upward check and downward equivalent surfaces, in box radii.
+
+    Returns:
+        The tables; one for a homogeneous function, else one per level.
+
+    Raises:
+        ValueError: order is not an integer from 2 to 16, not 1 < inner < outer < 3, dtype is neither float32 nor
+            float64, radii are not positive and halving, or the Green's function is not finite between the surfaces.
+    """
+    order, (inner, outer) = check_order(order), check_ratios(inner, outer)
+    precision = check_dtype(dtype)
+    radii = table_radii(greens, radii)
+    surface = surface_points(order)
+    npoints = surface.shape[1]
+    factors = [_box_factors(greens, surface, radius, inner, outer, precision) for radius in radii]
+    shape = (len(radii), 8, npoints * greens.nsource_components, npoints * greens.nsource_components)
+    m2m, l2l = np.empty(shape), np.empty(shape)
+    for table, radius in enumerate(radii):
+        upward, downward = factors[table]
+        if greens.homogeneity is not None:
+            child = downward[0], downward[1] * 2.0**greens.homogeneity
+        elif table + 1 < len(radii):
+            child = factors[table + 1][1]
+        else:
+            child = _box_factors(greens, surface, radius / 2, inner, outer, precision)[1]
+        for octant in range(8):
+            offset = radius / 2 * octant_offset(octant)
+            child_inner = offset + inner * radius / 2 * surface
+            box_outer = outer * radius * surface
+            m2m[table, octant] = upward[1] @ (upward[0] @ greens_matrix(greens, box_outer, child_inner))
+            l2l[table, octant] = child[1] @ (child[0] @ greens_matrix(greens, child_inner, box_outer))
+    tables = Tables(
+        order=order,
+        npoints=npoints,
+        surface=surface,
+        inner=inner,
+        outer=outer,
+        radii=radii,
+        upward_first=np.stack([upward[0] for upward, _ in factors]),
+        upward_second=np.stack([upward[1] for upward, _ in factors]),
+        downward_first=np.stack([downward[0] for _, downward in factors]),
+        downward_second=np.stack([downward[1] for _, downward in factors]),
+        m2m=m2m,
+        l2l=l2l,
+    )
+    for value in vars(tables).values():
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+    return tables
+
+
+def _box_factors(
+    greens: GreensFunction, surface: FloatArray, radius: float, inner: float, outer: float, dtype: np.dtype[Any]
+) -> tuple[Factors, Factors]:
+    """Return the upward and the downward pseudo-inverse of a box of the given radius."""
+    inside, outside = inner * radius * surface, outer * radius * surface
+    upward = greens_matrix(greens, outside, inside)
+    downward = greens_matrix(greens, inside, outside)
+    if not (np.isfinite(upward).all() and np.isfinite(downward).all()):
+        raise ValueError(
+            f"{greens.name} is not finite at distances of about {radius}, the radius of a box, expected finite values; "
+            "scale the points or change the parameters"
+        )
+    u, inverse, vt = _truncated_svd(upward, dtype)
+    # An even Green's function has the transposed matrix downward, to the last bit: one decomposition serves both.
+    if np.array_equal(downward, upward.T):
+        return (u.T, vt.T * inverse), (vt, u * inverse)
+    return (u.T, vt.T * inverse), pseudo_inverse(downward, dtype)
+
+
+def transfer_vectors() -> Iterator[tuple[int, tuple[int, int, int]]]:
+    """Yield (index, k) of the 316 M2L transfer vectors.
+
+    k = source anchor - target anchor has components -3 to 3, the largest of them at least 2 in magnitude (nearer boxes
+    are adjacent); index = (k0 + 3) + 7 (k1 + 3) + 49 (k2 + 3), 0 to 342, is in increasing order.
+    """
+    for k2, k1, k0 in product(range(-3, 4), repeat=3):
+        if max(abs(k0), abs(k1), abs(k2)) >= 2:
+            yield k0 + 3 + 7 * (k1 + 3) + 49 * (k2 + 3), (k0, k1, k2)
+
+
+def m2l_matrix(greens: GreensFunction, order: int, radius: float, k: Sequence[int], inner: float = INNER) -> FloatArray:
+    """Return the M2L matrix of one transfer vector.
+
+    Args:
+        greens: the Green's function.
+        order: p, points per cube edge, 2 to 16.
+        radius: radius of both boxes.
+        k: source anchor - target anchor, three integers: source centre = target centre + 2 radius k.
+        inner: radius of both surfaces in box radii.
+
+    Returns:
+        Shape (n tc, n sc): potentials on the target's downward check surface from charges on the source's upward
+        equivalent surface.
+
+    Raises:
+        ValueError: order is not an integer from 2 to 16, or k is not three integers with 2 <= max|k| <= 3.
+    """
+    if tuple(k) not in {vector for _, vector in transfer_vectors()}:
+        raise ValueError(f"k is {tuple(k)}, expected three integers with 2 <= max|k| <= 3; adjacent boxes use P2P")
+    points = inner * radius * surface_points(order)
+    return greens_matrix(greens, points, points + 2 * radius * np.array(k, np.float64)[:, None])
+
+
+def m2l_matrices(
+    greens: GreensFunction, order: int, radius: float, inner: float = INNER, dtype: DTypeLike = np.float64
+) -> NDArray[np.floating[Any]]:
+    """Return the M2L matrices of all transfer vectors.
+
+    They take 316 (n tc) (n sc) numbers: 58 MB in float64 for Laplace at order 6, 600 MB at order 10.
+
+    Args:
+        greens: the Green's function.
+        order: p, points per cube edge, 2 to 16.
+        radius: radius of the boxes.
+        inner: radius of both surfaces in box radii.
+        dtype: dtype of the result; each matrix is computed in float64.
+
+    Returns:
+        Shape (343, n tc, n sc), indexed as in `transfer_vectors`; zero for adjacent boxes.
+
+    Raises:
+        ValueError: order is not an integer from 2 to 16.
+    """
+    npoints = surface_grid(order).shape[1]
+    shape = (NTRANSFERS, npoints * greens.ntarget_components, npoints * greens.nsource_components)
+    matrices = np.zeros(shape, dtype)
+    for index, k in transfer_vectors():
+        matrices[index] = m2l_matrix(greens, order, radius, k, inner)
+    return matrices
+
+
+def m2l_spectrum(greens: GreensFunction, order: int, radius: float, inner: float = INNER) -> NDArray[np.complex128]:
+    """Return the discrete Fourier transforms of the M2L convolution kernels.
+
+    Both surfaces of M2L lie on regular grids of the same spacing, so M2L is a convolution (Ying, Biros & Zorin 2004,
+    section 3.4). With N = 2 p - 1, equivalent charges at the surface points of a zero p x p x p grid, padded to N^3,
+
+        irfftn(rfftn(charges) * spectrum[index, row, column])[:p, :p, :p]
+
+    is, at the surface points, the M2L matrix of that transfer vector applied to the charges.
+
+    Args:
+        greens: the Green's function.
+        order: p, points per cube edge, 2 to 16.
+        radius: radius of the boxes.
+        inner: radius of both surfaces in box radii.
+
+    Returns:
+        Shape (343, tc, sc, N, N, N // 2 + 1), indexed as in `transfer_vectors`; zero for adjacent boxes. It takes
+        84 MB for Laplace at order 16.
+
+    Raises:
+        ValueError: order is not an integer from 2 to 16.
+    """
+    order = check_order(order)
+    size = 2 * order - 1
+    # Grid differences i - j of target and source points, in the order of a cyclic convolution: 0 to p - 1, 1 - p to -1.
+    differences = np.fft.fftfreq(size, 1 / size)
+    steps = np.stack(np.meshgrid(differences, differences, differences, indexing="ij"))
+    steps *= 2 * inner * radius / (order - 1)
+    components = (greens.ntarget_components, greens.nsource_components)
+    spectrum = np.zeros((NTRANSFERS, *components, size, size, size // 2 + 1), np.complex128)
+    for index, k in transfer_vectors():
+        kernel = greens.evaluate(steps - 2 * radius * np.array(k, np.float64)[:, None, None, None])
+        spectrum[index] = scipy.fft.rfftn(kernel, axes=(2, 3, 4))
+    return spectrum

@@ -1,0 +1,183 @@
+"""Translation tables kept on disk, one HDF5 file per set.
+
+A file is only ever trusted as a whole: it must carry the full key it was asked for and the checksum of everything in
+it. One that is damaged, truncated, foreign or unreadable is rebuilt and replaced. Files are written beside their final
+place and renamed, so that readers and writers in any number of processes see all of a file or nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import h5py
+import numpy as np
+import platformdirs
+from numpy.typing import DTypeLike, NDArray
+
+from fmmloopy.greens import GreensFunction
+from fmmloopy.surfaces import (
+    INNER,
+    OUTER,
+    Tables,
+    build_tables,
+    check_dtype,
+    check_order,
+    check_ratios,
+    surface_points,
+    table_radii,
+)
+
+# Increase whenever a table of the same key would have another layout or other numbers.
+TABLE_FORMAT = 1
+
+ENVIRONMENT_VARIABLE = "FMMLOOPY_CACHE_DIR"
+
+Arrays = dict[str, NDArray[np.float64]]
+
+
+def cache_folder() -> Path:
+    """Return the folder for cached tables: $FMMLOOPY_CACHE_DIR if set and not empty, else the user's cache folder."""
+    return Path(os.environ.get(ENVIRONMENT_VARIABLE) or platformdirs.user_cache_dir("fmmloopy"))
+
+
+def cached_tables(
+    greens: GreensFunction,
+    order: int,
+    radii: Sequence[float] | NDArray[np.float64],
+    dtype: DTypeLike = np.float64,
+    inner: float = INNER,
+    outer: float = OUTER,
+    folder: str | os.PathLike[str] | None = None,
+) -> Tables:
+    """Return what `build_tables` returns, to the last bit, from disk where it has been built before.
+
+    Where the folder cannot be written, tables are built and not kept, with a warning.
+
+    Args:
+        greens: the plain Green's function, no gradient rows.
+        order: p, points per cube edge, 2 to 16.
+        radii: shape (nlevels,), the box radius (half width) on each level; a homogeneous function's tables, and so its
+            file, do not depend on it.
+        dtype: precision that the tables will be used in, float32 or float64.
+        inner: radius of upward equivalent and downward check surfaces, in box radii.
+        outer: radius of upward check and downward equivalent surfaces, in box radii.
+        folder: where the files are; None for `cache_folder`.
+
+    Raises:
+        ValueError: as `build_tables`.
+    """
+    order, (inner, outer) = check_order(order), check_ratios(inner, outer)
+    needed = table_radii(greens, radii)
+    key = _key(greens, order, needed, check_dtype(dtype).name, inner, outer)
+    place = Path(folder) if folder is not None else cache_folder()
+    path = place / f"tables-{hashlib.sha256(key.encode()).hexdigest()}.h5"
+    shapes = _shapes(greens, order, len(needed))
+    arrays = _read(path, key, shapes)
+    if arrays is not None:
+        surface = surface_points(order)
+        surface.flags.writeable = needed.flags.writeable = False
+        return Tables(order, surface.shape[1], surface, inner, outer, needed, **arrays)
+    tables = build_tables(greens, order, radii, dtype, inner, outer)
+    try:
+        _write(path, key, {name: getattr(tables, name) for name in shapes})
+    except (OSError, RuntimeError) as error:
+        warnings.warn(
+            f"tables cannot be kept in {place} ({error}), so they are built again each time; "
+            f"set {ENVIRONMENT_VARIABLE} to a writable folder",
+            stacklevel=2,
+        )
+    return tables
+
+
+def _key(greens: GreensFunction, order: int, radii: NDArray[np.float64], dtype: str, inner: float, outer: float) -> str:
+    """Return everything that tables depend on as text; floats in it are exact."""
+    try:
+        package = version("fmmloopy")
+    except PackageNotFoundError:
+        package = "not installed"
+    return json.dumps(
+        {
+            "greens": repr(greens.key),
+            "order": order,
+            "radii": radii.tolist(),
+            "dtype": dtype,
+            "inner": inner,
+            "outer": outer,
+            "package": package,
+            "format": TABLE_FORMAT,
+        },
+        sort_keys=True,
+    )
+
+
+def _shapes(greens: GreensFunction, order: int, ntables: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array in a file, by its name in Tables."""
+    npoints = surface_points(order).shape[1]
+    checks, charges = npoints * greens.ntarget_components, npoints * greens.nsource_components
+    k = min(checks, charges)
+    first, second, translation = (ntables, k, checks), (ntables, charges, k), (ntables, 8, charges, charges)
+    return {
+        "upward_first": first,
+        "upward_second": second,
+        "downward_first": first,
+        "downward_second": second,
+        "m2m": translation,
+        "l2l": translation,
+    }
+
+
+def _checksum(key: str, arrays: Arrays) -> str:
+    """Return the SHA-256 of a key and of arrays with their names and shapes."""
+    digest = hashlib.sha256(key.encode())
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array, "<f8").data)
+    return digest.hexdigest()
+
+
+def _read(path: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> Arrays | None:
+    """Return the arrays of a file, read-only, or None unless it is whole and has this key."""
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs["key"] != key:
+                return None
+            arrays: Arrays = {}
+            for name, shape in shapes.items():
+                dataset = file[name]
+                # Before reading: a damaged header must not make us allocate what it says.
+                if dataset.shape != shape or dataset.dtype != np.float64:
+                    return None
+                arrays[name] = dataset[...]
+            if file.attrs["checksum"] != _checksum(key, arrays):
+                return None
+    # Whatever HDF5 makes of a file that it did not write: the file is of no use, and building is always right.
+    except Exception:
+        return None
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays
+
+
+def _write(path: Path, key: str, arrays: Arrays) -> None:
+    """Write a temporary file in the same folder and rename it; raise OSError, or HDF5's RuntimeError, where it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem[:20]}-", suffix=".tmp")
+    os.close(handle)
+    try:
+        # The latest format has checksums in its own structures too.
+        with h5py.File(temporary, "w", libver="latest") as file:
+            file.attrs["key"] = key
+            file.attrs["checksum"] = _checksum(key, arrays)
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array, dtype="<f8")
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

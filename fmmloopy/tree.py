@@ -1,0 +1,376 @@
+"""Morton-ordered, adaptive, 2:1 balanced linear octree over sources and targets.
+
+The tree is built without a loop over boxes or points, in four steps:
+
+1. the root cube, and a 63-bit Morton key for every point (21 bits an axis, so leaves are at level 21 at the deepest);
+2. the points sorted by key: a box is then a range of points, found by bisection;
+3. from the root down, the keys of the boxes that hold too many points: they are split;
+4. from the finest level up, the keys of the boxes that must be split as well to balance the tree.
+
+Balance. Call two boxes adjacent if their closed cubes share a point (a face, an edge or a corner). Wherever a box P is
+split, every box with points that is adjacent to P and of the size of P exists in the tree; so a leaf adjacent to P is
+at most one level coarser than the children of P. This is what 2:1 balance across faces, edges and corners means in a
+complete octree (H. Sundar, R. Sampath, G. Biros, "Bottom-up construction and 2:1 balance refinement of linear octrees
+in parallel", SIAM J. Sci. Comput. 30, 2008), in which P has all its eight children. Here boxes without points are
+pruned and neither exist nor demand anything, which leaves fewer boxes and the same guarantee for those that exist.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.floating[Any]]
+Keys = NDArray[np.uint64]
+
+DEEPEST_LEVEL = 21
+"""Level of the finest boxes that a 63-bit Morton key can name: 21 bits an axis."""
+
+HALF_WIDTH_BITS = 8
+"""Significant bits of the root's half width."""
+
+_BLOCK = 16384  # points at a time: a block's coordinates and temporaries stay in the second-level cache
+_OCTANTS = np.arange(8, dtype=np.uint64)
+
+# Steps that move the bits of a 21-bit integer three apart: shift, then keep these bits. Read backwards they undo it.
+_SPREAD = (
+    (32, 0x001F00000000FFFF),
+    (16, 0x001F0000FF0000FF),
+    (8, 0x100F00F00F00F00F),
+    (4, 0x10C30C30C30C30C3),
+    (2, 0x1249249249249249),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """An octree over a cube: boxes level by level from the root (box 0), in Morton order inside a level.
+
+    Every box holds at least one source or target. All coordinates are relative to ``centre``. The octant of a box in
+    its parent is x + 2 y + 4 z, with x, y, z in {0, 1} the position along axes 0, 1, 2.
+
+    Attributes:
+        centre: shape (3,), float64: centre of the root cube, in the caller's coordinates.
+        half_width: half the side of the root cube, > 0, with at most 8 significant bits: the coordinates of box
+            centres, which are integers times half_width / 2^level, are exact in float32 down to level 15.
+        sources: shape (3, nsources), C-contiguous, in the input's dtype: coordinates of the sources in Morton order.
+        targets: shape (3, ntargets), likewise; the same object as ``sources`` where the points are the same.
+        source_order: shape (nsources,), int64: number in the input of each source of ``sources``.
+        target_order: shape (ntargets,), int64: likewise for ``targets``.
+        level_starts: shape (nlevels + 1,), int32: boxes of level l are level_starts[l] to level_starts[l + 1] - 1.
+        box_levels: shape (nboxes,), int32: level of each box, 0 for the root.
+        box_anchors: shape (3, nboxes), int32: position of each box, in widths of that box from the root's lower corner.
+        box_keys: shape (nboxes,), uint64: Morton key of each box at its level. ``key >> 3`` is the parent's key,
+            ``key & 7`` the octant in the parent.
+        box_parents: shape (nboxes,), int32: -1 for the root.
+        box_children: shape (nboxes, 8), int32: child in each octant, -1 where there is none. Children are contiguous.
+        is_leaf: shape (nboxes,), bool: whether a box has no children.
+        box_source_starts: shape (nboxes,), int32: first of the sources in each box, leaf or not.
+        box_source_ends: shape (nboxes,), int32: one past the last of the sources in each box.
+        box_target_starts: shape (nboxes,), int32: likewise for targets.
+        box_target_ends: shape (nboxes,), int32: likewise for targets.
+    """
+
+    centre: NDArray[np.float64]
+    half_width: float
+    sources: Points
+    targets: Points
+    source_order: NDArray[np.int64]
+    target_order: NDArray[np.int64]
+    level_starts: NDArray[np.int32]
+    box_levels: NDArray[np.int32]
+    box_anchors: NDArray[np.int32]
+    box_keys: Keys
+    box_parents: NDArray[np.int32]
+    box_children: NDArray[np.int32]
+    is_leaf: NDArray[np.bool_]
+    box_source_starts: NDArray[np.int32]
+    box_source_ends: NDArray[np.int32]
+    box_target_starts: NDArray[np.int32]
+    box_target_ends: NDArray[np.int32]
+
+    @property
+    def same_points(self) -> bool:
+        """Whether the targets are the sources."""
+        return self.targets is self.sources
+
+    @property
+    def nboxes(self) -> int:
+        """Number of boxes of all levels."""
+        return self.box_levels.size
+
+    @property
+    def nlevels(self) -> int:
+        """Number of levels, the root's included."""
+        return self.level_starts.size - 1
+
+    @property
+    def nsources(self) -> int:
+        """Number of sources."""
+        return self.sources.shape[1]
+
+    @property
+    def ntargets(self) -> int:
+        """Number of targets."""
+        return self.targets.shape[1]
+
+    @property
+    def leaves(self) -> NDArray[np.int32]:
+        """Numbers of the leaves, ascending: shape (nleaves,), int32."""
+        return np.flatnonzero(self.is_leaf).astype(np.int32)
+
+    @property
+    def box_radii(self) -> NDArray[np.float64]:
+        """Half widths of the boxes: shape (nboxes,), float64."""
+        return np.ldexp(self.half_width, -self.box_levels)
+
+    @property
+    def box_centres(self) -> NDArray[np.float64]:
+        """Centres of the boxes, relative to ``centre``: shape (3, nboxes), float64, exact."""
+        return (2 * self.box_anchors + 1 - (1 << self.box_levels)) * self.box_radii
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all arrays, those shared by sources and targets counted once."""
+        arrays = {id(a): a for a in (getattr(self, f.name) for f in fields(self)) if isinstance(a, np.ndarray)}
+        return sum(array.nbytes for array in arrays.values())
+
+
+class _SortedPoints(NamedTuple):
+    points: Points  # (3, n), Morton order, relative to the centre
+    order: NDArray[np.int64]  # (n,), number in the input
+    keys: Keys  # (n,), at the deepest level, ascending
+
+
+def build_tree(
+    sources: Points, targets: Points | None = None, ncrit: int = 150, max_level: int = DEEPEST_LEVEL
+) -> Tree:
+    """Build the balanced octree over sources and targets.
+
+    A box is split while it holds more than ``ncrit`` sources or more than ``ncrit`` targets and is above
+    ``max_level``. The boxes do not depend on the order of the points.
+
+    Args:
+        sources: shape (nsources, 3), float32 or float64, finite.
+        targets: shape (ntargets, 3), in the dtype of the sources, finite; None if the targets are the sources.
+        ncrit: most sources, and most targets, in a leaf above ``max_level``.
+        max_level: level at which leaves stay as they are, 21 at most. Coincident points end up there.
+
+    Returns:
+        The tree, with copies of the points.
+
+    Raises:
+        ValueError: a wrong shape or dtype, no points, coordinates that are not finite or too large, sources and targets
+            of different dtypes, ncrit < 1, or max_level outside 0 to 21.
+    """
+    _check_points(sources, "sources")
+    if targets is not None:
+        _check_points(targets, "targets")
+        if targets.dtype != sources.dtype:
+            raise ValueError(
+                f"targets are {targets.dtype} and sources {sources.dtype}, expected one dtype; convert one"
+            )
+    if ncrit < 1:
+        raise ValueError(f"ncrit is {ncrit}, expected at least 1: the most points in a leaf")
+    if not 0 <= max_level <= DEEPEST_LEVEL:
+        raise ValueError(f"max_level is {max_level}, expected 0 to {DEEPEST_LEVEL}: a Morton key has 21 bits an axis")
+    centre, half_width = _find_root(sources, targets)
+    sorted_sources = _sort_points(sources, centre, half_width)
+    if targets is None or targets is sources:
+        sorted_targets = sorted_sources
+    else:
+        sorted_targets = _sort_points(targets, centre, half_width)
+    point_keys = list({id(points): points.keys for points in (sorted_sources, sorted_targets)}.values())
+    splits = _balance(_find_splits(point_keys, ncrit, max_level), point_keys)
+    return _assemble(centre, half_width, sorted_sources, sorted_targets, splits)
+
+
+def _check_points(points: Points, name: str) -> None:
+    """Check shape and dtype; whether points are finite is seen in their bounding box."""
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ValueError(f"{name} has shape {points.shape}, expected (n, 3): one row per point")
+    if points.dtype not in (np.float32, np.float64):
+        raise ValueError(f"{name} are {points.dtype}, expected float32 or float64; convert them with astype")
+    if not 0 < len(points) < 2**31:
+        raise ValueError(f"{name} has {len(points)} points, expected 1 to 2^31 - 1")
+
+
+def _find_bounds(points: Points, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the lower and the upper corner of the bounding box, each of shape (3,)."""
+    lower, upper = (np.array([reduce(points[:, axis]) for axis in range(3)], np.float64) for reduce in (np.min, np.max))
+    if not np.isfinite([lower, upper]).all():
+        row = int(np.argmin(np.isfinite(points).all(axis=1)))
+        raise ValueError(f"{name}[{row}] is {points[row].tolist()}, expected finite coordinates; remove such points")
+    return lower, upper
+
+
+def _find_root(sources: Points, targets: Points | None) -> tuple[NDArray[np.float64], float]:
+    """Return centre and half width of a cube that holds all points, as they will be stored."""
+    lower, upper = _find_bounds(sources, "sources")
+    if targets is not None:
+        target_lower, target_upper = _find_bounds(targets, "targets")
+        lower, upper = np.minimum(lower, target_lower), np.maximum(upper, target_upper)
+    largest = 2.0**-10 * float(np.finfo(sources.dtype).max)
+    magnitude = float(max(-lower.min(), upper.max()))
+    if magnitude > largest:
+        raise ValueError(f"a coordinate is {magnitude:g}, expected at most {largest:g} in size; scale the points")
+    centre = lower + (upper - lower) / 2
+    extent = float(max((upper - centre).max(), (centre - lower).max()))
+    if extent == 0:
+        return centre, 1.0
+    extent = max(extent, 2.0**40 * float(np.finfo(sources.dtype).tiny))  # so that no box width underflows
+    mantissa, exponent = math.frexp(extent)
+    return centre, math.ldexp(math.ceil(math.ldexp(mantissa, HALF_WIDTH_BITS)), exponent - HALF_WIDTH_BITS)
+
+
+def _shift(points: Points, centre: NDArray[np.float64]) -> Points:
+    """Subtract the centre in float64; return shape (3, n) in the dtype of the points, of shape (n, 3)."""
+    shifted = np.empty((3, len(points)), points.dtype)
+    return np.subtract(points.T, centre[:, None], out=shifted, dtype=np.float64, casting="same_kind")
+
+
+def _sort_points(points: Points, centre: NDArray[np.float64], half_width: float) -> _SortedPoints:
+    """Sort points of shape (n, 3) by Morton key, and shift them to the centre."""
+    keys = np.empty(len(points), np.uint64)
+    shifted = np.empty((3, len(points)), points.dtype)
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(points), _BLOCK)]
+    ncells = 1 << DEEPEST_LEVEL
+    for block in blocks:
+        # Dividing, not multiplying by a rounded inverse: a point on the boundary of two boxes goes to the upper one.
+        cells = np.add(_shift(points[block], centre), half_width, dtype=np.float64)
+        np.divide(cells, 2 * half_width / ncells, out=cells)
+        np.minimum(cells, ncells - 1, out=cells)
+        keys[block] = _encode(cells.astype(np.int32))
+    order = np.argsort(keys)
+    for block in blocks:
+        shifted[:, block] = _shift(points.take(order[block], axis=0), centre)
+    return _SortedPoints(shifted, order, keys.take(order))
+
+
+def _encode(anchors: NDArray[np.integer[Any]]) -> Keys:
+    """Interleave the bits of anchors, shape (3, n), each in 0 to 2^21 - 1, into Morton keys, shape (n,)."""
+    spread = anchors.astype(np.uint64)
+    shifted = np.empty_like(spread)
+    for shift, keep in _SPREAD:
+        np.left_shift(spread, np.uint64(shift), out=shifted)
+        np.bitwise_or(spread, shifted, out=spread)
+        np.bitwise_and(spread, np.uint64(keep), out=spread)
+    return spread[0] | spread[1] << np.uint64(1) | spread[2] << np.uint64(2)
+
+
+def _decode(keys: Keys) -> NDArray[np.int32]:
+    """Return the anchors, shape (3, n), of Morton keys, shape (n,): the inverse of ``_encode``."""
+    anchors = np.stack([keys, keys >> np.uint64(1), keys >> np.uint64(2)])
+    masks = [keep for _, keep in reversed(_SPREAD)] + [(1 << DEEPEST_LEVEL) - 1]
+    anchors &= np.uint64(masks[0])
+    for (shift, _), keep in zip(reversed(_SPREAD), masks[1:], strict=True):
+        anchors |= anchors >> np.uint64(shift)
+        anchors &= np.uint64(keep)
+    return anchors.astype(np.int32)
+
+
+def _split(boxes: Keys) -> Keys:
+    """Return the keys of the eight children of each box, ascending as the boxes are."""
+    return ((boxes << np.uint64(3))[:, None] | _OCTANTS).ravel()
+
+
+def _find_ranges(point_keys: Keys, boxes: Keys, level: int) -> NDArray[np.int64]:
+    """Return the first point of each box of a level, and one past its last: shape (2, n)."""
+    shift = np.uint64(3 * (DEEPEST_LEVEL - level))
+    return np.stack([np.searchsorted(point_keys, edges << shift) for edges in (boxes, boxes + np.uint64(1))])
+
+
+def _find_largest_counts(point_keys: Sequence[Keys], boxes: Keys, level: int) -> NDArray[np.int64]:
+    """Return for each box of a level its number of sources or of targets, whichever is larger."""
+    counts = [np.diff(_find_ranges(keys, boxes, level), axis=0)[0] for keys in point_keys]
+    return np.maximum.reduce(counts)
+
+
+def _find_splits(point_keys: Sequence[Keys], ncrit: int, max_level: int) -> list[Keys]:
+    """Return for each level, from the root's, the keys of the boxes with too many points, ascending."""
+    splits: list[Keys] = []
+    boxes = np.zeros(1, np.uint64)
+    for level in range(max_level):
+        crowded = boxes[_find_largest_counts(point_keys, boxes, level) > ncrit]
+        if not crowded.size:
+            break
+        splits.append(crowded)
+        boxes = _split(crowded)
+    return splits
+
+
+def _balance(splits: Sequence[Keys], point_keys: Sequence[Keys]) -> list[Keys]:
+    """Add the boxes that must be split for balance, in one sweep from the finest level.
+
+    A box P at anchor a is split only where the parents of P and of its 26 neighbours are. Along each axis the
+    neighbours have anchors a - 1, a and a + 1, so these parents are at (a - 1) >> 1 and (a + 1) >> 1: eight in all.
+    Splitting them demands nothing of the level of P, so one sweep is enough.
+    """
+    balanced = list(splits)
+    for level in range(len(splits) - 1, 0, -1):
+        anchors = _decode(balanced[level])
+        below, above = (anchors - 1) >> 1, (anchors + 1) >> 1
+        corners = [[(below, above)[octant >> axis & 1][axis] for octant in range(8)] for axis in range(3)]
+        parents = np.array(corners).reshape(3, -1)
+        inside = ((parents >= 0) & (parents < 1 << (level - 1))).all(axis=0)
+        demanded = np.setdiff1d(_encode(parents[:, inside]), balanced[level - 1])
+        demanded = demanded[_find_largest_counts(point_keys, demanded, level - 1) > 0]
+        balanced[level - 1] = np.union1d(balanced[level - 1], demanded)
+    return balanced
+
+
+def _assemble(
+    centre: NDArray[np.float64],
+    half_width: float,
+    sources: _SortedPoints,
+    targets: _SortedPoints,
+    splits: Sequence[Keys],
+) -> Tree:
+    """Number the boxes that have points, from the keys of those that are split, and tabulate them."""
+    nboxes = 0
+    box_keys, box_parents, source_ranges, target_ranges = [], [], [], []
+    keys, parents = np.zeros(1, np.uint64), np.full(1, -1)
+    for level, split in enumerate([*splits, np.empty(0, np.uint64)]):
+        of_sources = _find_ranges(sources.keys, keys, level)
+        of_targets = of_sources if targets is sources else _find_ranges(targets.keys, keys, level)
+        full = (of_sources[0] < of_sources[1]) | (of_targets[0] < of_targets[1])
+        box_keys.append(keys[full])
+        box_parents.append(parents[full])
+        source_ranges.append(of_sources[:, full])
+        target_ranges.append(of_targets[:, full])
+        parents = np.repeat(nboxes + np.searchsorted(box_keys[level], split), 8)
+        keys = _split(split)
+        nboxes += box_keys[level].size
+    sizes = [keys.size for keys in box_keys]
+    all_keys, all_parents = np.concatenate(box_keys), np.concatenate(box_parents).astype(np.int32)
+    children = np.full((nboxes, 8), -1, np.int32)
+    children[all_parents[1:], all_keys[1:] & np.uint64(7)] = np.arange(1, nboxes)
+    source_starts, source_ends = np.concatenate(source_ranges, axis=1).astype(np.int32)
+    if targets is sources:
+        target_starts, target_ends = source_starts, source_ends
+    else:
+        target_starts, target_ends = np.concatenate(target_ranges, axis=1).astype(np.int32)
+    return Tree(
+        centre=centre,
+        half_width=half_width,
+        sources=sources.points,
+        targets=targets.points,
+        source_order=sources.order,
+        target_order=targets.order,
+        level_starts=np.cumsum([0, *sizes], dtype=np.int32),
+        box_levels=np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
+        box_anchors=_decode(all_keys),
+        box_keys=all_keys,
+        box_parents=all_parents,
+        box_children=children,
+        is_leaf=(children < 0).all(axis=1),
+        box_source_starts=source_starts,
+        box_source_ends=source_ends,
+        box_target_starts=target_starts,
+        box_target_ends=target_ends,
+    )
