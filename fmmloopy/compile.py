@@ -88,20 +88,6 @@ def compile_operator(
     return cached
 
 
-def is_compiled(
-    operator: str,
-    greens: GreensFunction,
-    order: int,
-    dtype: np.dtype[Any],
-    book: RecipeBook,
-    device: Device,
-    parameters: Mapping[str, Any] | None = None,
-) -> bool:
-    """Return whether `compile_operator` would find the code on disk."""
-    key = operator_key(operator, greens, order, dtype, book, device, parameters)
-    return (cache_folder() / "code" / f"{operator}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json").exists()
-
-
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text)
 
@@ -204,6 +190,8 @@ def generate_code(
         with warnings.catch_warnings():
             # A wish for a loop order that names a loop which is now parallel is no mistake.
             warnings.filterwarnings("ignore", message="Cannot enforce the constraint")
+            # Vectors are scheduled by loopy's older scheduler; a matter of a second, not of the result.
+            warnings.filterwarnings("ignore", message=".*Falling back to a slow scheduler")
             generated = lp.generate_code_v2(knl)
         groups, items = knl.default_entrypoint.get_grid_size_upper_bounds_as_exprs(knl.callables_table)
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -17,9 +17,10 @@ from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.inputs import check_charges, check_choice, check_count, check_dtype, check_points
 from fmmloopy.lists import build_lists
 from fmmloopy.plan import FIRST_LEVEL, Plan
-from fmmloopy.progress import compiling
+from fmmloopy.progress import generating
 from fmmloopy.recipes import RecipeBook, load_recipes
-from fmmloopy.runtime import make_runtime
+from fmmloopy.runtime import Launch, make_runtime
+from fmmloopy.small_boxes import absorb_small_boxes
 from fmmloopy.table_cache import cached_tables
 from fmmloopy.tree import build_tree
 
@@ -61,7 +62,8 @@ class Fmm:
         sources: shape (nsources, 3), points of the charges, in any unit.
         targets: shape (ntargets, 3), points where potentials are wanted; None for the sources themselves.
         kernel: the Green's function.
-        digits: wanted accuracy: relative error in the 2-norm below 10^-digits; decides ``order`` and ``ncrit``.
+        digits: wanted accuracy: relative error of the potentials in the 2-norm below 10^-digits, as measured for charges
+            of both signs; decides ``order`` and ``ncrit``. None for 6, or 5 in float32, whose rounding leaves 1e-6.
         device: what to run on: part of a device's description, ``"c"``, or None for the best that is found.
         recipes: a recipe book, its name or the path of its file; None for the one that suits the device.
         dtype: numpy.float32 or numpy.float64; None for that of the sources.
@@ -87,7 +89,7 @@ class Fmm:
         sources: ArrayLike,
         targets: ArrayLike | None = None,
         kernel: GreensFunction | None = None,
-        digits: float = 6,
+        digits: float | None = None,
         device: str | Device | None = None,
         recipes: str | Path | RecipeBook | None = None,
         dtype: DTypeLike | None = None,
@@ -117,7 +119,8 @@ class Fmm:
         with _timed(self.timings, "tree"):
             self.tree = build_tree(points, others, self.ncrit)
         with _timed(self.timings, "lists"):
-            self.lists = build_lists(self.tree)
+            npoints = 6 * (self.order - 1) ** 2 + 2
+            self.lists = absorb_small_boxes(self.tree, build_lists(self.tree), npoints)
         with _timed(self.timings, "tables"):
             radii = self.tree.half_width / 2.0 ** np.arange(self.tree.nlevels)
             self.tables = cached_tables(self.kernel, self.order, radii, self.dtype)
@@ -132,12 +135,8 @@ class Fmm:
                 self.recipes,
                 parameters or {},
             )
-            with compiling(self._plan, f"{self.device.name}, {self.recipes.name}"):
-                self._passes = (
-                    *self._plan.record(upward_pass),
-                    *self._plan.record(lambda plan: downward_pass(plan, self._m2l)),
-                )
-                self._last = {False: self._plan.record(lambda plan: potential_pass(plan, False))}
+            self._passes = (*self._record(upward_pass), *self._record(lambda plan: downward_pass(plan, self._m2l)))
+            self._last = {False: self._record(lambda plan: potential_pass(plan, False))}
 
     @overload
     def evaluate(self, charges: ArrayLike, gradient: Literal[False] = False) -> NDArray[Any]: ...
@@ -163,8 +162,7 @@ class Fmm:
         start = time.perf_counter()
         values = check_charges(charges, self.tree.nsources, columns, self.dtype)
         if gradient not in self._last:
-            with compiling(self._plan, f"{self.device.name}, {self.recipes.name}"):
-                self._last[gradient] = self._plan.record(lambda plan: potential_pass(plan, gradient))
+            self._last[gradient] = self._record(lambda plan: potential_pass(plan, gradient))
         self._plan.write_charges(values[:, self.tree.source_order])
         seconds = self._plan.run((*self._passes, *self._last[gradient]))
         result = np.empty((rows * (4 if gradient else 1), self.tree.ntargets), self.dtype)
@@ -176,6 +174,11 @@ class Fmm:
             return potentials[:, 0] if rows == 1 else potentials
         gradients = np.moveaxis(result[rows:].reshape(rows, 3, -1), -1, 0).copy()
         return (potentials[:, 0], gradients[:, 0]) if rows == 1 else (potentials, gradients)
+
+    def _record(self, passes: Callable[[Plan], None]) -> tuple[Launch, ...]:
+        """Record the launches of a pass; the first time, this generates and compiles code."""
+        with generating(f"{self.device.name}, {self.recipes.name}") as notify:
+            return self._plan.record(passes, notify)
 
 
 class _timed:

@@ -40,7 +40,7 @@ class Plan:
 
     Attributes:
         nlevels: levels of the tree.
-        launches: what has been recorded so far.
+        launches: what the current recording holds.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Plan:
     ) -> None:
         self.nlevels = tree.nlevels
         self.launches: list[Launch] = []
+        self._notify: Callable[[str], None] = lambda operator: None
         self._runtime, self._tree, self._lists, self._tables = runtime, tree, lists, tables
         self._greens, self._dtype, self._book, self._parameters = greens, dtype, book, parameters
         self._code: dict[tuple[str, str], CompiledOperator] = {}
@@ -67,11 +68,11 @@ class Plan:
 
     # -- what evaluate needs
 
-    def record(self, passes: Callable[[Plan], None]) -> tuple[Launch, ...]:
-        """Return the launches that a function of this plan appends."""
-        start = len(self.launches)
+    def record(self, passes: Callable[[Plan], None], notify: Callable[[str], None] | None = None) -> tuple[Launch, ...]:
+        """Return the launches that a function of this plan appends; ``notify`` is told each operator before it is bound."""
+        self.launches, self._notify = [], notify or (lambda operator: None)
         passes(self)
-        return tuple(self.launches[start:])
+        return tuple(self.launches)
 
     def write_charges(self, charges: NDArray[Any]) -> None:
         """Put charges of shape (components, nsources), in tree order, on the device."""
@@ -164,6 +165,7 @@ class Plan:
         """Return the code of an operator, generated when it is first asked for."""
         greens = self._gradient if gradient else self._greens
         if (operator, greens.name) not in self._code:
+            self._notify(operator)
             self._code[operator, greens.name] = compile_operator(
                 operator,
                 greens,

@@ -1,13 +1,38 @@
-"""A progress bar while code is generated for the first time; silent when not on a terminal."""
+"""Say what is being generated during a long first run; silent when not on a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+
+STAGES = 12
+"""Kernels that a first run generates, at most."""
 
 
 @contextmanager
-def compiling(plan: Any, title: str) -> Iterator[None]:
-    """Show which operator's code is being generated."""
-    yield
+def generating(title: str) -> Iterator[Callable[[str], None]]:
+    """Show a progress bar on standard error while code is generated and compiled.
+
+    Args:
+        title: device and book.
+
+    Yields:
+        A function to call with the name of each operator before its code is made; repeated names count once.
+    """
+    if not sys.stderr.isatty():
+        yield lambda operator: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    seen: set[str] = set()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"{title}: preparing", total=STAGES)
+
+        def show(operator: str) -> None:
+            seen.add(operator)
+            progress.update(task, description=f"{title}: generating {operator}", completed=len(seen))
+
+        yield show

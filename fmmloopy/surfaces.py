@@ -205,7 +205,7 @@ def _truncated_svd(matrix: FloatArray, dtype: np.dtype[Any]) -> tuple[FloatArray
     return u, inverse, vt
 
 
-def table_radii(greens: GreensFunction, radii: Sequence[float] | FloatArray) -> FloatArray:
+def table_radii(greens: GreensFunction, radii: Sequence[float] | NDArray[np.floating[Any]]) -> FloatArray:
     """Return the box radii that need a table each: (1,) for a homogeneous function, else one per level.
 
     Args:
@@ -226,7 +226,7 @@ def table_radii(greens: GreensFunction, radii: Sequence[float] | FloatArray) -> 
 def build_tables(
     greens: GreensFunction,
     order: int,
-    radii: Sequence[float] | FloatArray,
+    radii: Sequence[float] | NDArray[np.floating[Any]],
     dtype: DTypeLike = np.float64,
     inner: float = INNER,
     outer: float = OUTER,
@@ -251,17 +251,17 @@ def build_tables(
     """
     order, (inner, outer) = check_order(order), check_ratios(inner, outer)
     precision = check_dtype(dtype)
-    radii = table_radii(greens, radii)
+    needed = table_radii(greens, radii)
     surface = surface_points(order)
     npoints = surface.shape[1]
-    factors = [_box_factors(greens, surface, radius, inner, outer, precision) for radius in radii]
-    shape = (len(radii), 8, npoints * greens.nsource_components, npoints * greens.nsource_components)
+    factors = [_box_factors(greens, surface, radius, inner, outer, precision) for radius in needed]
+    shape = (len(needed), 8, npoints * greens.nsource_components, npoints * greens.nsource_components)
     m2m, l2l = np.empty(shape), np.empty(shape)
-    for table, radius in enumerate(radii):
+    for table, radius in enumerate(needed):
         upward, downward = factors[table]
         if greens.homogeneity is not None:
             child = downward[0], downward[1] * 2.0**greens.homogeneity
-        elif table + 1 < len(radii):
+        elif table + 1 < len(needed):
             child = factors[table + 1][1]
         else:
             child = _box_factors(greens, surface, radius / 2, inner, outer, precision)[1]
@@ -277,11 +277,11 @@ def build_tables(
         surface=surface,
         inner=inner,
         outer=outer,
-        radii=radii,
-        upward_first=np.stack([upward[0] for upward, _ in factors]),
-        upward_second=np.stack([upward[1] for upward, _ in factors]),
-        downward_first=np.stack([downward[0] for _, downward in factors]),
-        downward_second=np.stack([downward[1] for _, downward in factors]),
+        radii=needed,
+        upward_first=np.ascontiguousarray(np.stack([upward[0] for upward, _ in factors])),
+        upward_second=np.ascontiguousarray(np.stack([upward[1] for upward, _ in factors])),
+        downward_first=np.ascontiguousarray(np.stack([downward[0] for _, downward in factors])),
+        downward_second=np.ascontiguousarray(np.stack([downward[1] for _, downward in factors])),
         m2m=m2m,
         l2l=l2l,
     )

@@ -3,11 +3,15 @@
 A file is only ever trusted as a whole: it must carry the full key it was asked for and the checksum of everything in
 it. One that is damaged, truncated, foreign or unreadable is rebuilt and replaced. Files are written beside their final
 place and renamed, so that readers and writers in any number of processes see all of a file or nothing.
+
+The checksum is that of the file's bytes and stands before them, in the block that HDF5 leaves to its user, because HDF5
+must not see damaged bytes at all: one wrong byte in its structures was found to make it loop without end.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -15,6 +19,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -35,7 +40,10 @@ from fmmloopy.surfaces import (
 )
 
 # Increase whenever a table of the same key would have another layout or other numbers.
-TABLE_FORMAT = 1
+TABLE_FORMAT = 2
+
+# Bytes before HDF5's own: the smallest block that it can leave.
+USER_BLOCK = 512
 
 ENVIRONMENT_VARIABLE = "FMMLOOPY_CACHE_DIR"
 
@@ -50,7 +58,7 @@ def cache_folder() -> Path:
 def cached_tables(
     greens: GreensFunction,
     order: int,
-    radii: Sequence[float] | NDArray[np.float64],
+    radii: Sequence[float] | NDArray[np.floating[Any]],
     dtype: DTypeLike = np.float64,
     inner: float = INNER,
     outer: float = OUTER,
@@ -133,32 +141,29 @@ def _shapes(greens: GreensFunction, order: int, ntables: int) -> dict[str, tuple
     }
 
 
-def _checksum(key: str, arrays: Arrays) -> str:
-    """Return the SHA-256 of a key and of arrays with their names and shapes."""
-    digest = hashlib.sha256(key.encode())
-    for name, array in arrays.items():
-        digest.update(f"{name} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array, "<f8").data)
-    return digest.hexdigest()
+def _signature(content: bytes | memoryview) -> bytes:
+    """Return what the user block of a file begins with: a name and the SHA-256 of all that follows the block."""
+    return b"fmmloopy tables, sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
 def _read(path: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> Arrays | None:
     """Return the arrays of a file, read-only, or None unless it is whole and has this key."""
     try:
-        with h5py.File(path, "r") as file:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    signature = _signature(memoryview(content)[USER_BLOCK:])
+    if content[:USER_BLOCK] != signature.ljust(USER_BLOCK, b"\0"):
+        return None
+    # From here on the file is one that we wrote, though perhaps for another key or by another version.
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
             if file.attrs["key"] != key:
                 return None
-            arrays: Arrays = {}
-            for name, shape in shapes.items():
-                dataset = file[name]
-                # Before reading: a damaged header must not make us allocate what it says.
-                if dataset.shape != shape or dataset.dtype != np.float64:
-                    return None
-                arrays[name] = dataset[...]
-            if file.attrs["checksum"] != _checksum(key, arrays):
+            if any(file[name].shape != shape or file[name].dtype != np.float64 for name, shape in shapes.items()):
                 return None
-    # Whatever HDF5 makes of a file that it did not write: the file is of no use, and building is always right.
-    except Exception:
+            arrays: Arrays = {name: file[name][...] for name in shapes}
+    except (OSError, KeyError):
         return None
     for array in arrays.values():
         array.flags.writeable = False
@@ -166,17 +171,19 @@ def _read(path: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> Arrays | 
 
 
 def _write(path: Path, key: str, arrays: Arrays) -> None:
-    """Write a temporary file in the same folder and rename it; raise OSError, or HDF5's RuntimeError, where it fails."""
+    """Write a temporary file in the same folder and rename it; raises OSError, or RuntimeError from HDF5."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem[:20]}-", suffix=".tmp")
     os.close(handle)
     try:
-        # The latest format has checksums in its own structures too.
-        with h5py.File(temporary, "w", libver="latest") as file:
+        with h5py.File(temporary, "w", userblock_size=USER_BLOCK) as file:
             file.attrs["key"] = key
-            file.attrs["checksum"] = _checksum(key, arrays)
             for name, array in arrays.items():
                 file.create_dataset(name, data=array, dtype="<f8")
+        with open(temporary, "r+b") as raw:
+            signature = _signature(memoryview(raw.read())[USER_BLOCK:])
+            raw.seek(0)
+            raw.write(signature)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -31,6 +31,9 @@ Keys = NDArray[np.uint64]
 DEEPEST_LEVEL = 21
 """Level of the finest boxes that a 63-bit Morton key can name: 21 bits an axis."""
 
+CENTRE_BITS = 7
+"""The root's centre is a multiple of a power of two, 1/64 to 1/128 of the half width."""
+
 HALF_WIDTH_BITS = 8
 """Significant bits of the root's half width."""
 
@@ -57,7 +60,8 @@ class Tree:
     Attributes:
         centre: shape (3,), float64: centre of the root cube, in the caller's coordinates.
         half_width: half the side of the root cube, > 0, with at most 8 significant bits: the coordinates of box
-            centres, which are integers times half_width / 2^level, are exact in float32 down to level 15.
+            centres, which are integers times half_width / 2^level, are exact in float32 down to level 15. It is 1 if
+            all points coincide, and kept 2^40 above the smallest number of the dtype, so that no box width underflows.
         sources: shape (3, nsources), C-contiguous, in the input's dtype: coordinates of the sources in Morton order.
         targets: shape (3, ntargets), likewise; the same object as ``sources`` where the points are the same.
         source_order: shape (nsources,), int64: number in the input of each source of ``sources``.
@@ -112,12 +116,12 @@ class Tree:
     @property
     def nsources(self) -> int:
         """Number of sources."""
-        return self.sources.shape[1]
+        return len(self.sources[0])
 
     @property
     def ntargets(self) -> int:
         """Number of targets."""
-        return self.targets.shape[1]
+        return len(self.targets[0])
 
     @property
     def leaves(self) -> NDArray[np.int32]:
@@ -224,6 +228,10 @@ def _find_root(sources: Points, targets: Points | None) -> tuple[NDArray[np.floa
     if extent == 0:
         return centre, 1.0
     extent = max(extent, 2.0**40 * float(np.finfo(sources.dtype).tiny))  # so that no box width underflows
+    # A centre of few bits, such as 0 for points around the origin: then most differences from it are exact.
+    grid = math.ldexp(1.0, math.frexp(extent)[1] - CENTRE_BITS)
+    centre = np.round(centre / grid) * grid + 0.0  # no -0
+    extent = float(max((upper - centre).max(), (centre - lower).max(), extent))
     mantissa, exponent = math.frexp(extent)
     return centre, math.ldexp(math.ceil(math.ldexp(mantissa, HALF_WIDTH_BITS)), exponent - HALF_WIDTH_BITS)
 
@@ -260,7 +268,8 @@ def _encode(anchors: NDArray[np.integer[Any]]) -> Keys:
         np.left_shift(spread, np.uint64(shift), out=shifted)
         np.bitwise_or(spread, shifted, out=spread)
         np.bitwise_and(spread, np.uint64(keep), out=spread)
-    return spread[0] | spread[1] << np.uint64(1) | spread[2] << np.uint64(2)
+    keys: Keys = spread[0] | spread[1] << np.uint64(1) | spread[2] << np.uint64(2)
+    return keys
 
 
 def _decode(keys: Keys) -> NDArray[np.int32]:
@@ -288,7 +297,8 @@ def _find_ranges(point_keys: Keys, boxes: Keys, level: int) -> NDArray[np.int64]
 def _find_largest_counts(point_keys: Sequence[Keys], boxes: Keys, level: int) -> NDArray[np.int64]:
     """Return for each box of a level its number of sources or of targets, whichever is larger."""
     counts = [np.diff(_find_ranges(keys, boxes, level), axis=0)[0] for keys in point_keys]
-    return np.maximum.reduce(counts)
+    largest: NDArray[np.int64] = np.max(counts, axis=0)
+    return largest
 
 
 def _find_splits(point_keys: Sequence[Keys], ncrit: int, max_level: int) -> list[Keys]:
@@ -368,7 +378,7 @@ def _assemble(
         box_keys=all_keys,
         box_parents=all_parents,
         box_children=children,
-        is_leaf=(children < 0).all(axis=1),
+        is_leaf=np.all(children < 0, axis=1),
         box_source_starts=source_starts,
         box_source_ends=source_ends,
         box_target_starts=target_starts,

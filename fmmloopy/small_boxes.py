@@ -1,0 +1,60 @@
+"""Take boxes with few points out of the W and X lists: their points are cheaper to handle one by one.
+
+An entry of a W list costs an evaluation of G per target and surface point, where the box's own sources would cost one per
+target and source; an entry of an X list one per surface point and source, where the targets would cost one per target and
+source. Where there are fewer points than surface points, the points themselves are cheaper, and exact (as in PVFMM,
+Malhotra & Biros 2015, section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.lists import CSR, InteractionLists
+from fmmloopy.tree import Tree
+
+
+def absorb_small_boxes(tree: Tree, lists: InteractionLists, npoints: int) -> InteractionLists:
+    """Move entries of W and X lists to U lists where P2P needs no more evaluations than M2P or P2L.
+
+    Moved are entries of W(B) with at most ``npoints`` sources, and the X lists of leaves with at most ``npoints`` targets.
+    Every pair of points stays covered exactly once. A U list may then hold boxes that are not leaves: they stand for
+    all sources in them.
+
+    Args:
+        tree: the tree.
+        lists: its interaction lists.
+        npoints: points of a surface.
+
+    Returns:
+        Lists with other U, W and X.
+    """
+    nsources = tree.box_source_ends - tree.box_source_starts
+    ntargets = tree.box_target_ends - tree.box_target_starts
+    w_rows, x_rows = _rows(lists.w), _rows(lists.x)
+    small_w = nsources[lists.w.lists] <= npoints
+    small_x = (tree.is_leaf & (ntargets <= npoints))[x_rows]
+    rows = np.concatenate([_rows(lists.u), w_rows[small_w], x_rows[small_x]])
+    entries = np.concatenate([lists.u.lists, lists.w.lists[small_w], lists.x.lists[small_x]])
+    return replace(
+        lists,
+        u=_from_pairs(rows, entries, tree.nboxes),
+        w=_from_pairs(w_rows[~small_w], lists.w.lists[~small_w], tree.nboxes),
+        x=_from_pairs(x_rows[~small_x], lists.x.lists[~small_x], tree.nboxes),
+    )
+
+
+def _rows(csr: CSR) -> NDArray[np.int32]:
+    """Return the row of every entry."""
+    return np.repeat(np.arange(len(csr.starts) - 1, dtype=np.int32), np.diff(csr.starts))
+
+
+def _from_pairs(rows: NDArray[np.int32], entries: NDArray[np.int32], nrows: int) -> CSR:
+    """Sort pairs into rows, ascending within each."""
+    order = np.argsort(rows.astype(np.int64) * (nrows + 1) + entries)
+    starts = np.zeros(nrows + 1, np.int32)
+    np.cumsum(np.bincount(rows, minlength=nrows), out=starts[1:])
+    return CSR(starts, entries[order])

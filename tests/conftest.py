@@ -1,0 +1,132 @@
+"""What all tests share: a cache of their own, a random generator, sets of points, and the devices of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fmmloopy.cache import ENVIRONMENT_VARIABLE
+from fmmloopy.devices import Device, find_devices
+
+Points = NDArray[np.float64]
+MakePoints = Callable[[np.random.Generator, int], Points]
+
+SIMULATORS = ("oclgrind",)
+"""Devices that check every access and are hundreds of times slower; tests that want one ask for it by name."""
+
+
+# The tests stay out of the user's cache, and away from what it holds, unless the caller has chosen a folder. Set here
+# and not in a fixture: devices are looked for while tests are collected, and that may already write to the cache.
+if not os.environ.get(ENVIRONMENT_VARIABLE):
+    _cache = tempfile.TemporaryDirectory(prefix="fmmloopy-tests-")
+    os.environ[ENVIRONMENT_VARIABLE] = _cache.name
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A random generator that begins anew, with the same numbers, in every test."""
+    return np.random.default_rng(20040801)
+
+
+# -- sets of points: functions of a generator and a number of points, shape (n, 3)
+
+
+def cube(rng: np.random.Generator, n: int) -> Points:
+    """Uniform in the unit cube: leaves of much the same size, few W and X entries."""
+    return rng.random((n, 3))
+
+
+def sphere(rng: np.random.Generator, n: int) -> Points:
+    """Uniform on the unit sphere: an adaptive tree with W and X lists."""
+    points = rng.standard_normal((n, 3))
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+def clustered(rng: np.random.Generator, n: int) -> Points:
+    """Dense around one point on all scales down to 1e-6: a deep tree (more than 10 levels), long W and X lists."""
+    return rng.standard_normal((n, 3)) * 10.0 ** rng.uniform(-6, 0, (n, 1))
+
+
+def line(rng: np.random.Generator, n: int) -> Points:
+    """On one line that no axis is parallel to: few boxes a level, most neighbours missing."""
+    return rng.random((n, 1)) * [1.0, -2.0, 0.5]
+
+
+def one_point(rng: np.random.Generator, n: int) -> Points:
+    """A single point, whatever n: a root that is a leaf."""
+    return rng.random((1, 3))
+
+
+def coincident(rng: np.random.Generator, n: int) -> Points:
+    """n times the same point: no pair is apart, and no depth separates them."""
+    return np.tile(rng.random((1, 3)), (n, 1))
+
+
+POINT_SETS: dict[str, MakePoints] = {f.__name__: f for f in (cube, sphere, clustered, line, one_point, coincident)}
+
+
+@pytest.fixture(params=POINT_SETS.values(), ids=POINT_SETS)
+def make_points(request: pytest.FixtureRequest) -> MakePoints:
+    """Run a test once for each set of points; call it with a generator and a number."""
+    make: MakePoints = request.param
+    return make
+
+
+# -- devices
+
+
+def c_compiler() -> str | None:
+    """Return the C compiler that the C device would use, or None."""
+    candidates = (os.environ.get("CC", ""), "cc", "gcc", "clang")
+    return next((name for name in candidates if name and shutil.which(name)), None)
+
+
+def _device_id(device: Device) -> str:
+    """Return a short name: the platform's and its version, where the description has one of those known."""
+    for platform in ("PoCL", "Intel(R) OpenCL", "Oclgrind", "CUDA"):
+        if platform in device.description:
+            version = device.description.split(platform, 1)[1].split()
+            return f"{platform.split('(')[0]}-{version[0]}" if version else platform
+    return device.kind
+
+
+def devices(*, simulators: bool = False) -> list[Any]:
+    """Return every device found here as a parameter for ``pytest.mark.parametrize("device", devices())``.
+
+    The C compiler is among them, marked to be skipped where there is none.
+    """
+    parameters, names = [], set()
+    for device in find_devices():
+        if not simulators and any(name in device.description.lower() for name in SIMULATORS):
+            continue
+        name = _device_id(device)
+        name = name if name not in names else f"{name}-{len(names)}"
+        names.add(name)
+        missing = device.kind == "c" and c_compiler() is None
+        reason = "no C compiler: none of $CC, cc, gcc, clang is there"
+        marks = [pytest.mark.skipif(missing, reason=reason)] if device.kind == "c" else []
+        parameters.append(pytest.param(device, id=name, marks=marks))
+    return parameters
+
+
+@pytest.fixture(params=devices())
+def device(request: pytest.FixtureRequest) -> Device:
+    """Run a test once for each device."""
+    found: Device = request.param
+    return found
+
+
+@pytest.fixture
+def opencl_device() -> Device:
+    """The preferred OpenCL device; tests that take it are skipped where there is none."""
+    found = next((d for d in find_devices() if d.kind == "opencl"), None)
+    if found is None:
+        pytest.skip("no OpenCL device was found")
+    return found

@@ -1,0 +1,146 @@
+"""Operators on whole-numbered data: every recipe gives the sequential kernel's bits, and that gives numpy's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import devices
+
+from fmmloopy.cases import EXACT_LIMIT, POLYNOMIALS, Case, identical, make_case, run_case
+from fmmloopy.compile import compile_operator
+from fmmloopy.devices import find_devices
+from fmmloopy.recipes import OPERATORS, SEQUENTIAL, load_recipes, shipped_books
+from fmmloopy.runtime import make_runtime
+
+DTYPES = (np.float32, np.float64)
+PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")
+
+
+def _run(case: Case, book, device):
+    code = compile_operator(case.operator, case.greens, case.order, case.dtype, book, device)
+    return run_case(case, code, make_runtime(device))
+
+
+def _books_and_devices():
+    """Every shipped book on the device that it is for, and on the preferred one."""
+    pairs = []
+    for device in find_devices():
+        if device.kind != "opencl" or "oclgrind" in device.description.lower():
+            continue
+        for book in shipped_books().values():
+            if book.suits(device.description) or not pairs or device is find_devices()[0]:
+                pairs.append(pytest.param(book, device, id=f"{book.name}-{device.description.split()[-1]}-{len(pairs)}"))
+    return pairs
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize(("book", "device"), _books_and_devices())
+def test_recipes_give_the_bits_of_the_sequential_kernel(operator, book, device):
+    for greens in POLYNOMIALS:
+        for dtype in DTYPES:
+            case = make_case(operator, greens, dtype)
+            expected = _run(case, SEQUENTIAL, device)
+            found = _run(case, book, device)
+            for name, values in expected.items():
+                assert identical(found[name], values), (greens.name, np.dtype(dtype).name, name)
+                assert np.nanmax(np.abs(values)) < EXACT_LIMIT
+                # The operator has done something, and only where values may be.
+                assert not identical(values, case.arguments[name])
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("device", devices())
+def test_sequential_kernels_agree_across_dtypes(operator, device):
+    # Partial sums that float32 could not hold would differ from those in float64.
+    for greens in POLYNOMIALS:
+        single = _run(make_case(operator, greens, np.float32), SEQUENTIAL, device)
+        double = _run(make_case(operator, greens, np.float64), SEQUENTIAL, device)
+        for name in single:
+            assert identical(single[name].astype(np.float64), double[name])
+
+
+def _points(case: Case, box: int, side: str):
+    """Return coordinates, in whole numbers, of a box's points on one side, relative to where the formula has its origin."""
+    a = case.arguments
+    start, end = a[f"box_{side}_starts"][box], a[f"box_{side}_ends"][box]
+    return a[f"{side}s"][:, start:end].astype(np.int64), slice(start, end)
+
+
+def _surface(case: Case, box: int):
+    a = case.arguments
+    return a["surface"][:, : a["npoints"]].astype(np.int64) * int(a["radii"][box]) + _centre(case, box)
+
+
+def _centre(case: Case, box: int):
+    return case.arguments["centres"][:, box].astype(np.int64)[:, None]
+
+
+def _polynomial(case: Case, d):
+    """Evaluate the Green's functions of the cases, written here a second time."""
+    d0, d1, d2 = d
+    if case.greens.name == "polynomial":
+        return [[d0 * (d1 + 2) * (d2 + 3) + 2 * d1 * d1]]
+    return [[d0 + 2 * d1, d2 * d2 + 1], [d0 * d1 + 3, d1 + d2 + 5 * d0]]
+
+
+@pytest.mark.parametrize("operator", PARTICLE_OPERATORS)
+@pytest.mark.parametrize("greens", POLYNOMIALS, ids=lambda g: g.name)
+def test_sequential_particle_operators_give_the_sums_of_numpy(operator, greens):
+    case = make_case(operator, greens, np.float64)
+    a = case.arguments
+    output = case.output[0]
+    expected = a[output].copy()
+    for box in a["target_boxes"]:
+        for source in a["lists"][a["list_starts"][box] : a["list_starts"][box + 1]]:
+            if operator in ("p2m", "p2l"):
+                x, where = _surface(case, box), (box, slice(None), slice(0, a["npoints"]))
+            else:
+                x, here = _points(case, box, "target")
+                where = (slice(None), here)
+            if operator in ("l2p", "m2p"):
+                y, q = _surface(case, source), a["densities"][source, :, : a["npoints"]]
+            else:
+                y, here = _points(case, source, "source")
+                q = a["charges"][:, here]
+            d = x[:, :, None] - y[:, None, :]
+            apart = (d * d).sum(axis=0) > 0
+            for i, row in enumerate(_polynomial(case, d)):
+                total = sum((np.where(apart, g, 0) * q[j].astype(np.int64)).sum(axis=1) for j, g in enumerate(row))
+                expected[where][i] += 2 * total
+    found = _run(case, SEQUENTIAL, find_devices()[0])[output]
+    assert identical(found, expected)
+
+
+@pytest.mark.parametrize("greens", POLYNOMIALS, ids=lambda g: g.name)
+def test_sequential_m2m_and_l2l_give_the_products_of_numpy(greens):
+    for operator, name in (("m2m", "multipoles"), ("l2l", "locals")):
+        case = make_case(operator, greens, np.float64)
+        a = case.arguments
+        vectors, matrices = a[name], a["table"][a["itable"]]
+        expected = vectors.copy()
+        for parent in a["parents"][: a["nparents"]]:
+            if operator == "m2m":
+                expected[parent] = sum(vectors[a["children"][parent, c]] @ matrices[c] for c in range(8))
+                continue
+            for c, child in enumerate(a["children"][parent]):
+                if child < a["nboxes"]:
+                    expected[child] += vectors[parent] @ matrices[c]
+        assert identical(_run(case, SEQUENTIAL, find_devices()[0])["result"], expected)
+
+
+@pytest.mark.parametrize("greens", POLYNOMIALS, ids=lambda g: g.name)
+def test_sequential_hadamard_gives_the_products_of_numpy(greens):
+    case = make_case("m2l_hadamard", greens, np.float64)
+    a = case.arguments
+    kernel, m = a["Kr"] + 1j * a["Ki"], a["Mr"] + 1j * a["Mi"]
+    expected = a["Lr"] + 1j * a["Li"]
+    for f in range(a["f_start"], a["f_end"]):
+        for group in range(26 * a["nchunks"]):
+            for pair in range(a["pair_starts"][group], a["pair_starts"][group + 1]):
+                target, source = a["pair_targets"][pair], a["pair_sources"][pair]
+                g = f - a["f_start"]
+                product = np.einsum("rcji,cj->ri", kernel[f, group % 26], m[g, :, source])
+                expected[g, :, target] += product
+    found = _run(case, SEQUENTIAL, find_devices()[0])
+    assert identical(found["Lr"], expected.real)
+    assert identical(found["Li"], expected.imag)
