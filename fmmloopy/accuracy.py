@@ -24,8 +24,9 @@ ERRORS: dict[str, tuple[float, ...]] = {
 """Relative error in the 2-norm of potentials, by Green's function, for orders 2 to 16.
 
 The worst over 1e5 charges drawn uniformly from (-1, 1) in the cube, on the sphere, clustered on four scales, and acting
-from the cube on the sphere; ncrit 60, float64. Charges of both signs are the hard case: errors relative to potentials of
-charges of one sign are 4 to 10 times smaller. Yukawa's are the worse of decay lengths 1 and 1/10 of the half width.
+from the cube on the sphere; ncrit 60, float64. Charges of both signs are the hard case: errors relative to
+potentials of charges of one sign are 4 to 10 times smaller. Yukawa's are the worse of decay lengths 1 and 1/10 of
+the half width.
 """
 
 SINGLE_PRECISION_FLOOR = 1.3e-6
@@ -54,7 +55,7 @@ def order_for(greens: GreensFunction, digits: Any, dtype: np.dtype[Any]) -> int:
     errors = errors_for(greens)
     most = np.floor(-np.log10(SINGLE_PRECISION_FLOOR if single else errors[-1]))
     remedy = "; use dtype=numpy.float64" if single else ""
-    if not isinstance(digits, numbers.Real) or isinstance(digits, bool) or not 1 <= digits <= most:
+    if not isinstance(digits, numbers.Real) or isinstance(digits, bool) or not 1 <= float(digits) <= most:
         raise ValueError(f"digits is {digits!r}, expected a number from 1 to {most:.0f} in {dtype}{remedy}")
     return next(order for order, error in enumerate(errors, FIRST_ORDER) if error <= 10.0 ** -float(digits))
 

@@ -20,30 +20,23 @@ def cache_folder() -> Path:
     return Path(os.environ.get(ENVIRONMENT_VARIABLE) or platformdirs.user_cache_dir("fmmloopy"))
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> bool:
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file beside its place and rename it, so that others see all of it or nothing.
 
     Args:
         path: where the file is to be; its folder is made.
         write: called with the temporary path, which has the same suffix.
 
-    Returns:
-        Whether it could be written; an unwritable or full folder is no error for a cache.
+    Raises:
+        OSError: it cannot be written; whatever ``write`` raises. Nothing is left behind.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:16]}-", suffix=path.suffix)
-    except OSError:
-        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:16]}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         write(temporary)
         os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        return False
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return True

@@ -1,8 +1,9 @@
 """Small problems for single operators, on which any right schedule gives identical bits.
 
-Data are small whole numbers, Green's functions polynomials, matrices random whole numbers, sized so that every product and
-every partial sum is a whole number below 2^24, which float32 and float64 hold exactly. Floating-point arithmetic is then
-exact, however a recipe reorders, tiles or fuses it: a dropped, doubled or misplaced term cannot hide behind a tolerance.
+Data are small whole numbers, Green's functions polynomials, matrices random whole numbers, sized so that every
+product and every partial sum is a whole number below 2^24, which float32 and float64 hold exactly. Floating-point
+arithmetic is then exact, however a recipe reorders, tiles or fuses it: a dropped, doubled or misplaced term cannot
+hide behind a tolerance.
 
 Boxes have all sizes around the widths of lanes, some are empty; lists are empty, short and long. Every output starts as
 whole numbers too, with NaN where nothing may be read or written.
@@ -90,6 +91,9 @@ def identical(a: NDArray[Any], b: NDArray[Any]) -> bool:
     return bool(np.array_equal(a, b, equal_nan=True))
 
 
+MakeCase = Callable[[str, GreensFunction, int, Any, np.random.Generator], Case]
+
+
 def make_case(operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0) -> Case:
     """Make a case of an operator with whole-numbered data.
 
@@ -101,8 +105,7 @@ def make_case(operator: str, greens: GreensFunction, dtype: Any, order: int = 3,
         seed: of the random numbers.
     """
     rng = np.random.default_rng(seed)
-    dtype = np.dtype(dtype)
-    makers: dict[str, Callable[..., Case]] = {
+    makers: dict[str, MakeCase] = {
         "m2m": _translation_case,
         "l2l": _translation_case,
         "m2l": _dense_m2l_case,
@@ -111,7 +114,8 @@ def make_case(operator: str, greens: GreensFunction, dtype: Any, order: int = 3,
         "m2l_hadamard": _hadamard_case,
         "m2l_inverse": _inverse_case,
     }
-    return makers.get(operator, _particle_case)(operator, greens, order, dtype, rng)
+    make: MakeCase = makers.get(operator, _particle_case)
+    return make(operator, greens, order, np.dtype(dtype), rng)
 
 
 def _whole(rng: np.random.Generator, shape: tuple[int, ...], most: int, dtype: Any) -> NDArray[Any]:
@@ -140,7 +144,7 @@ def _nsurface(order: int) -> int:
 
 
 def _particle_case(operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator) -> Case:
-    """Points in 0 .. 4, charges in -1 .. 1: |G| <= 230, and the first box sees 225 sources or 17 surfaces of 26 points."""
+    """Points in 0 .. 4, charges in -1 .. 1: |G| <= 230; the first box sees 225 sources or 17 surfaces of 26 points."""
     nboxes, npoints, nsurface = len(SIZES), _npoints(order), _nsurface(order)
     starts = np.cumsum([0, *SIZES]).astype(np.int32)
     count = int(starts[-1])
@@ -350,5 +354,3 @@ def _hadamard_case(operator: str, greens: GreensFunction, order: int, dtype: Any
         "ntarget_octets": ntargets,
     }
     return Case(operator, greens, order, dtype, arguments, ("Lr", "Li"))
-
-

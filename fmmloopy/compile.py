@@ -10,6 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -84,7 +85,8 @@ def compile_operator(
     if cached is None:
         cached = generate(operator, greens, order, dtype, book, device, parameters)
         text = json.dumps({"key": key, "code": asdict(cached), "checksum": _checksum(cached)})
-        write_atomically(path, lambda temporary: _write_text(temporary, text))
+        with suppress(OSError):  # without a place to keep it, code is generated each time
+            write_atomically(path, lambda temporary: _write_text(temporary, text))
     return cached
 
 

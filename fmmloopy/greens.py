@@ -108,7 +108,9 @@ class GreensFunction:
             raise ValueError(f"name is {self.name!r}, expected an identifier such as 'laplace'")
         rows = tuple(tuple(parse(e) if isinstance(e, str) else e for e in row) for row in self.matrix)
         if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
-            raise ValueError(f"{self.name}: matrix has rows of lengths {[len(r) for r in rows]}, expected equal and > 0")
+            raise ValueError(
+                f"{self.name}: matrix has rows of lengths {[len(r) for r in rows]}, expected equal and > 0"
+            )
         object.__setattr__(self, "matrix", rows)
         parameters = {name: float(value) for name, value in self.parameters.items()}
         for parameter, value in parameters.items():

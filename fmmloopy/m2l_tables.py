@@ -62,8 +62,8 @@ def find_octet_pairs(tree: Tree, lists: InteractionLists, levels: range) -> Octe
     parents = np.arange(first, last, dtype=np.int32)
     source_children = _children(tree, has_sources)
     target_children = _children(tree, has_targets)
-    is_source = (source_children < tree.nboxes).any(axis=1)
-    is_target = (target_children < tree.nboxes).any(axis=1)
+    is_source: NDArray[np.bool_] = np.any(source_children < tree.nboxes, axis=1, keepdims=False)
+    is_target: NDArray[np.bool_] = np.any(target_children < tree.nboxes, axis=1, keepdims=False)
 
     candidates = parents[is_target[parents]]
     neighbours = np.delete(lists.colleagues[candidates], DIRECTIONS // 2, axis=1)

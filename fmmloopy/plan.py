@@ -35,6 +35,10 @@ FIRST_LEVEL = 2
 """Boxes of levels 0 and 1 have no box that is apart from them, so there are no expansions above this level."""
 
 
+Boxes = NDArray[np.intp]
+"""Numbers of boxes."""
+
+
 class Plan:
     """Operators bound to the arrays of one problem.
 
@@ -69,7 +73,7 @@ class Plan:
     # -- what evaluate needs
 
     def record(self, passes: Callable[[Plan], None], notify: Callable[[str], None] | None = None) -> tuple[Launch, ...]:
-        """Return the launches that a function of this plan appends; ``notify`` is told each operator before it is bound."""
+        """Return the launches that a function of this plan appends; ``notify`` hears of operators before they are made."""
         self.launches, self._notify = [], notify or (lambda operator: None)
         passes(self)
         return tuple(self.launches)
@@ -123,8 +127,7 @@ class Plan:
 
     def downward_equivalent(self) -> None:
         """Downward check potentials -> locals."""
-        boxes = np.flatnonzero(self._has_targets)
-        boxes = boxes[boxes >= self._tree.level_starts[min(FIRST_LEVEL, self.nlevels)]]
+        boxes = np.flatnonzero(self._has_targets & self._deep)
         factors = (self._tables.downward_first, self._tables.downward_second)
         self._check_to_equivalent("downward", factors, boxes, self._locals)
 
@@ -180,7 +183,7 @@ class Plan:
     def _particles(
         self,
         operator: str,
-        boxes: NDArray[Any],
+        boxes: Boxes,
         csr: CSR,
         radius_factor: float,
         arrays: Mapping[str, Array],
@@ -203,7 +206,7 @@ class Plan:
         self._bind(operator, arguments, gradient)
 
     def _translate(
-        self, operator: str, matrices: NDArray[Any], level: int, parents: NDArray[Any], arrays: Mapping[str, Array]
+        self, operator: str, matrices: NDArray[Any], level: int, parents: Boxes, arrays: Mapping[str, Array]
     ) -> None:
         if not len(parents):
             return
@@ -223,7 +226,7 @@ class Plan:
         )
 
     def _check_to_equivalent(
-        self, which: str, factors: tuple[NDArray[Any], NDArray[Any]], boxes: NDArray[Any], result: Array
+        self, which: str, factors: tuple[NDArray[Any], NDArray[Any]], boxes: Boxes, result: Array
     ) -> None:
         first, second = factors
         middle = first.shape[1] // self._npoints
@@ -237,9 +240,7 @@ class Plan:
                 ("first", first, middle, self._rows, self._checks, self._middle(middle), self._scales(0)),
                 ("second", second, self._columns, middle, self._middle(middle), result, self._scales(-1)),
             ):
-                counts = self._blocks(
-                    "check_to_equivalent", here, rows * self._nsurface, columns * self._nsurface
-                )
+                counts = self._blocks("check_to_equivalent", here, rows * self._nsurface, columns * self._nsurface)
                 self._bind(
                     "check_to_equivalent",
                     {
@@ -287,9 +288,7 @@ class Plan:
         octet_bytes = 2 * length**2 * 8 * self._dtype.itemsize
         plane_bytes = octet_bytes * (self._columns * (nsources + 1) + self._rows * (ntargets + 1))
         nplanes = int(min(order, max(1, SPECTRAL_BYTES // plane_bytes)))
-        kernel = hadamard_tables(
-            self._greens, order, self._tables.radii[table], self._tables.inner, self._dtype
-        )
+        kernel = hadamard_tables(self._greens, order, self._tables.radii[table], self._tables.inner, self._dtype)
         spectrum = dict(zip(("Kr", "Ki"), map(self._runtime.upload, kernel), strict=True))
         arrays = self._spectral_arrays(nplanes * length**2 * 8, nsources + 1, ntargets + 1)
         common = {
@@ -324,21 +323,21 @@ class Plan:
 
     # -- which boxes
 
-    def _boxes(self, level: int, wanted: NDArray[np.bool_]) -> NDArray[Any]:
-        start, end = self._tree.level_starts[level], self._tree.level_starts[level + 1]
-        return np.flatnonzero(wanted[start:end]) + start
+    def _boxes(self, level: int, wanted: NDArray[np.bool_]) -> Boxes:
+        return np.flatnonzero(wanted & (self._tree.box_levels == level))
 
     @cached_property
-    def _source_leaves(self) -> NDArray[Any]:
-        first = self._tree.level_starts[min(FIRST_LEVEL, self.nlevels)]
-        leaves = np.flatnonzero(self._tree.is_leaf & self._has_sources)
-        return leaves[leaves >= first]
+    def _deep(self) -> NDArray[np.bool_]:
+        """Which boxes have expansions."""
+        return np.asarray(self._tree.box_levels >= FIRST_LEVEL)
 
     @cached_property
-    def _target_leaves(self) -> NDArray[Any]:
-        first = self._tree.level_starts[min(FIRST_LEVEL, self.nlevels)]
-        leaves = np.flatnonzero(self._tree.is_leaf & self._has_targets)
-        return leaves[leaves >= first]
+    def _source_leaves(self) -> Boxes:
+        return np.flatnonzero(self._tree.is_leaf & self._has_sources & self._deep)
+
+    @cached_property
+    def _target_leaves(self) -> Boxes:
+        return np.flatnonzero(self._tree.is_leaf & self._has_targets & self._deep)
 
     @cached_property
     def _own(self) -> CSR:
@@ -375,7 +374,7 @@ class Plan:
         return self._middle_array
 
     def _spectral_arrays(self, values: int, nsources: int, ntargets: int) -> dict[str, Array]:
-        """Allocate transformed multipoles and check potentials, shared by levels that are not larger than earlier ones."""
+        """Allocate transformed multipoles and check potentials, which levels share as far as they fit."""
         needed = {"M": values * self._columns * nsources, "L": values * self._rows * ntargets}
         arrays = self.__dict__.setdefault("_spectral", {})
         for name, size in needed.items():
@@ -488,7 +487,7 @@ class Plan:
     def _upload(self, values: NDArray[Any]) -> Array:
         return self._runtime.upload(np.asarray(values, self._dtype))
 
-    def _blocks(self, operator: str, boxes: NDArray[Any], nrows: int, ncolumns: int) -> dict[str, int]:
+    def _blocks(self, operator: str, boxes: Boxes, nrows: int, ncolumns: int) -> dict[str, int]:
         """Count the tiles of boxes and rows, given the lanes that the recipe has chosen."""
         lanes = dict(self.compiled(operator).lanes)
         return {
@@ -499,7 +498,7 @@ class Plan:
         }
 
 
-def _rows_with_entries(csr: CSR) -> NDArray[Any]:
+def _rows_with_entries(csr: CSR) -> Boxes:
     return np.flatnonzero(np.diff(csr.starts))
 
 

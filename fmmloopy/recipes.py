@@ -118,7 +118,7 @@ class RecipeBook:
         return re.search(self.device, description) is not None
 
     def fingerprint(self, operator: str) -> str:
-        """Return a hash of what the recipe of an operator is made of: its module and the modules that it imports from."""
+        """Return a hash of what a recipe is made of: its module, and the modules of fmmloopy that this imports from."""
         recipe = self.recipes.get(operator, sequential_recipe)
         modules = {inspect.getmodule(recipe), sys.modules[__name__]}
         for module in tuple(modules):
@@ -158,7 +158,7 @@ def separate_lanes(knl: Kernel) -> Kernel:
 
 
 @dataclass(frozen=True)
-class Lanes(UniqueTag):  # type: ignore[misc]
+class Lanes(UniqueTag):
     """Note on a kernel: the lane parameters that a recipe has fixed, which decide how many tiles a launch has."""
 
     lanes: tuple[tuple[str, int], ...]
@@ -189,7 +189,9 @@ SEQUENTIAL = RecipeBook("sequential", device="(?!)")
 """The book without recipes: every operator as its sequential kernel, on any device."""
 
 
-def apply_recipe(book: RecipeBook, operator: str, knl: Kernel, parameters: Mapping[str, Any] | None = None) -> list[Step]:
+def apply_recipe(
+    book: RecipeBook, operator: str, knl: Kernel, parameters: Mapping[str, Any] | None = None
+) -> list[Step]:
     """Apply a book's recipe to the math-level kernel of an operator and return the kernel after each step.
 
     Args:
@@ -211,7 +213,8 @@ def apply_recipe(book: RecipeBook, operator: str, knl: Kernel, parameters: Mappi
                 raise RecipeError(f"{where}, step {len(steps) + 1}: yielded {item!r:.60}, expected (name, kernel)")
             if not isinstance(item[1], lp.TranslationUnit):
                 raise RecipeError(
-                    f"{where}, step {len(steps) + 1} {item[0]!r}: yielded a {type(item[1]).__name__}, expected the kernel"
+                    f"{where}, step {len(steps) + 1} {item[0]!r}: "
+                    f"yielded a {type(item[1]).__name__}, expected the kernel"
                 )
             steps.append(Step(*item))
     except RecipeError:
@@ -232,10 +235,9 @@ def _one_line(error: Exception) -> str:
 def _names(knl: Kernel) -> str:
     """Say what inames, rules and statements the math-level kernel has."""
     kernel = knl.default_entrypoint
-    return (
-        f"the operator has inames {', '.join(sorted(kernel.all_inames()))}; rules "
-        f"{', '.join(sorted(kernel.substitutions)) or 'none'}; statements {', '.join(i.id for i in kernel.instructions)}"
-    )
+    inames, rules = ", ".join(sorted(kernel.all_inames())), ", ".join(sorted(kernel.substitutions)) or "none"
+    statements = ", ".join(insn.id for insn in kernel.instructions)
+    return f"the operator has inames {inames}; rules {rules}; statements {statements}"
 
 
 def shipped_books() -> dict[str, RecipeBook]:
@@ -285,7 +287,8 @@ def _load_file(path: Path) -> RecipeBook:
         raise RecipeError(f"no file {path}; give the path of a .py file that defines BOOK")
     name = f"fmmloopy_recipes_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

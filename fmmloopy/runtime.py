@@ -177,7 +177,7 @@ class OpenCLRuntime:
             kernel.set_arg(index, np.dtype(dtype).type(value) if kind == "number" else value.data)
         groups = _sizes(operator, arguments)
         local = operator.local_size + (1,) * (len(groups) - len(operator.local_size))
-        size = tuple(g * l for g, l in zip(groups, local, strict=True))
+        size = tuple(number * items for number, items in zip(groups, local, strict=True))
         enqueue, queue = self._cl.enqueue_nd_range_kernel, self._queue
         return Launch(operator.operator, lambda: enqueue(queue, kernel, size, local), _event_seconds, arguments)
 
@@ -281,8 +281,13 @@ class CRuntime:
     def _library(self, operator: CompiledOperator) -> ctypes.CDLL:
         key = hashlib.sha256(repr((operator.source, self._compiler, self.FLAGS)).encode()).hexdigest()[:32]
         path = cache_folder() / "c" / f"{operator.operator}-{key}.so"
-        if not path.exists() and not write_atomically(path, lambda temporary: self._build(operator, temporary)):
-            raise DeviceError(f"cannot write to {path.parent}; set FMMLOOPY_CACHE_DIR to a folder that can be written")
+        try:
+            if not path.exists():
+                write_atomically(path, lambda temporary: self._build(operator, temporary))
+        except OSError as error:
+            raise DeviceError(
+                f"cannot write to {path.parent} ({error}); set FMMLOOPY_CACHE_DIR to a folder that can be written"
+            ) from error
         return ctypes.CDLL(str(path))
 
     def _build(self, operator: CompiledOperator, library: Path) -> None:

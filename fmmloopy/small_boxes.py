@@ -1,9 +1,9 @@
 """Take boxes with few points out of the W and X lists: their points are cheaper to handle one by one.
 
-An entry of a W list costs an evaluation of G per target and surface point, where the box's own sources would cost one per
-target and source; an entry of an X list one per surface point and source, where the targets would cost one per target and
-source. Where there are fewer points than surface points, the points themselves are cheaper, and exact (as in PVFMM,
-Malhotra & Biros 2015, section 3).
+An entry of a W list costs an evaluation of G per target and surface point, where the box's own sources would cost
+one per target and source; an entry of an X list one per surface point and source, where the targets would cost one per
+target and source. Where there are fewer points than surface points, the points themselves are cheaper, and exact (as
+in PVFMM, Malhotra & Biros 2015, section 3).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from fmmloopy.tree import Tree
 def absorb_small_boxes(tree: Tree, lists: InteractionLists, npoints: int) -> InteractionLists:
     """Move entries of W and X lists to U lists where P2P needs no more evaluations than M2P or P2L.
 
-    Moved are entries of W(B) with at most ``npoints`` sources, and the X lists of leaves with at most ``npoints`` targets.
-    Every pair of points stays covered exactly once. A U list may then hold boxes that are not leaves: they stand for
-    all sources in them.
+    Moved are entries of W(B) with at most ``npoints`` sources, and the X lists of leaves with at most ``npoints``
+    targets. Every pair of points stays covered exactly once. A U list may then hold boxes that are not leaves: they
+    stand for all sources in them.
 
     Args:
         tree: the tree.

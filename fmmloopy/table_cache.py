@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -23,9 +22,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-import platformdirs
 from numpy.typing import DTypeLike, NDArray
 
+from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder, write_atomically
 from fmmloopy.greens import GreensFunction
 from fmmloopy.surfaces import (
     INNER,
@@ -45,14 +44,7 @@ TABLE_FORMAT = 2
 # Bytes before HDF5's own: the smallest block that it can leave.
 USER_BLOCK = 512
 
-ENVIRONMENT_VARIABLE = "FMMLOOPY_CACHE_DIR"
-
 Arrays = dict[str, NDArray[np.float64]]
-
-
-def cache_folder() -> Path:
-    """Return the folder for cached tables: $FMMLOOPY_CACHE_DIR if set and not empty, else the user's cache folder."""
-    return Path(os.environ.get(ENVIRONMENT_VARIABLE) or platformdirs.user_cache_dir("fmmloopy"))
 
 
 def cached_tables(
@@ -94,7 +86,7 @@ def cached_tables(
         return Tables(order, surface.shape[1], surface, inner, outer, needed, **arrays)
     tables = build_tables(greens, order, radii, dtype, inner, outer)
     try:
-        _write(path, key, {name: getattr(tables, name) for name in shapes})
+        write_atomically(path, lambda file: _write(file, key, {name: getattr(tables, name) for name in shapes}))
     except (OSError, RuntimeError) as error:
         warnings.warn(
             f"tables cannot be kept in {place} ({error}), so they are built again each time; "
@@ -171,20 +163,12 @@ def _read(path: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> Arrays | 
 
 
 def _write(path: Path, key: str, arrays: Arrays) -> None:
-    """Write a temporary file in the same folder and rename it; raises OSError, or RuntimeError from HDF5."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem[:20]}-", suffix=".tmp")
-    os.close(handle)
-    try:
-        with h5py.File(temporary, "w", userblock_size=USER_BLOCK) as file:
-            file.attrs["key"] = key
-            for name, array in arrays.items():
-                file.create_dataset(name, data=array, dtype="<f8")
-        with open(temporary, "r+b") as raw:
-            signature = _signature(memoryview(raw.read())[USER_BLOCK:])
-            raw.seek(0)
-            raw.write(signature)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write a file of tables; raises OSError, or RuntimeError from HDF5."""
+    with h5py.File(path, "w", userblock_size=USER_BLOCK) as file:
+        file.attrs["key"] = key
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, dtype="<f8")
+    with open(path, "r+b") as raw:
+        signature = _signature(memoryview(raw.read())[USER_BLOCK:])
+        raw.seek(0)
+        raw.write(signature)

@@ -9,7 +9,7 @@ from conftest import devices
 from fmmloopy.cases import EXACT_LIMIT, POLYNOMIALS, Case, identical, make_case, run_case
 from fmmloopy.compile import compile_operator
 from fmmloopy.devices import find_devices
-from fmmloopy.recipes import OPERATORS, SEQUENTIAL, load_recipes, shipped_books
+from fmmloopy.recipes import OPERATORS, SEQUENTIAL, shipped_books
 from fmmloopy.runtime import make_runtime
 
 DTYPES = (np.float32, np.float64)
@@ -29,7 +29,9 @@ def _books_and_devices():
             continue
         for book in shipped_books().values():
             if book.suits(device.description) or not pairs or device is find_devices()[0]:
-                pairs.append(pytest.param(book, device, id=f"{book.name}-{device.description.split()[-1]}-{len(pairs)}"))
+                pairs.append(
+                    pytest.param(book, device, id=f"{book.name}-{device.description.split()[-1]}-{len(pairs)}")
+                )
     return pairs
 
 
@@ -60,7 +62,7 @@ def test_sequential_kernels_agree_across_dtypes(operator, device):
 
 
 def _points(case: Case, box: int, side: str):
-    """Return coordinates, in whole numbers, of a box's points on one side, relative to where the formula has its origin."""
+    """Return whole-numbered coordinates of a box's points on one side, and where they are in the arrays."""
     a = case.arguments
     start, end = a[f"box_{side}_starts"][box], a[f"box_{side}_ends"][box]
     return a[f"{side}s"][:, start:end].astype(np.int64), slice(start, end)

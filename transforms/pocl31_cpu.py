@@ -1,10 +1,10 @@
 """CPUs through PoCL 3.1 and newer, such as Debian's ``pocl-opencl-icd``.
 
-Its compiler vectorizes short inner loops over arrays, ``sqrt`` and division included, but no work-items unless it is told to
-be careless about rounding. So this is ``pocl_cpu`` without Newton's iteration.
+Its compiler vectorizes short inner loops over arrays, ``sqrt`` and division included, but no work-items unless it is
+told to be careless about rounding. So this is ``pocl_cpu`` without Newton's iteration.
 
-Measured on two cores of an AMD Zen 4 (P2P, leaves of 70-130 points, Gpairs/s in f64 / f32): lane arrays with 1/sqrt 2.0 / 5.3
-(8 lanes), 2.0 / 6.1 (16 lanes); with Newton's iteration 1.9 / 4.3; work-items 0.5 / 0.8.
+Measured on two cores of an AMD Zen 4 (P2P, leaves of 70-130 points, Gpairs/s in f64 / f32): lane arrays with 1/sqrt
+2.0 / 5.3 (8 lanes), 2.0 / 6.1 (16 lanes); with Newton's iteration 1.9 / 4.3; work-items 0.5 / 0.8.
 """
 
 from __future__ import annotations

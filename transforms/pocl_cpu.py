@@ -95,8 +95,8 @@ BOOK = RecipeBook(
         "m2l_inverse": m2l_inverse,
     },
     tuning={
-        **dict.fromkeys(PARTICLE_OPERATORS, {"lanes": (8, 16, 32)}),
-        **dict.fromkeys(DENSE_OPERATORS, {"boxes": (2, 4, 8), "chunk": (4, 16, 64)}),
+        **{key: {"lanes": (8, 16, 32)} for key in PARTICLE_OPERATORS},
+        **{key: {"boxes": (2, 4, 8), "chunk": (4, 16, 64)} for key in DENSE_OPERATORS},
         "m2l_hadamard": {"pairs": (2, 4, 8)},
     },
 )

@@ -1,7 +1,7 @@
 """Reusable rewrites of loopy kernels: the steps that recipes are made of.
 
-Each takes a kernel and returns a new one that computes the same sums. Names of inames, rules and statements are those of
-the operators' documentation.
+Each takes a kernel and returns a new one that computes the same sums. Names of inames, rules and statements are
+those of the operators' documentation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Kernel = Any
 def itemsize(knl: Kernel) -> int:
     """Return the bytes of a number in the kernel's floating-point type: 4 or 8."""
     dtypes = (arg.dtype.numpy_dtype for arg in knl.default_entrypoint.args if arg.dtype is not None)
-    return next(dtype.itemsize for dtype in dtypes if dtype.kind == "f")
+    return int(next(dtype.itemsize for dtype in dtypes if dtype.kind == "f"))
 
 
 def lane_arrays(knl: Kernel, lanes: int) -> Kernel:
@@ -58,9 +58,11 @@ def work_items(knl: Kernel, lanes: int) -> Kernel:
     """
     knl = fix_lanes(knl, tlanes=lanes)
     arrays = {
-        name for insn in knl.default_entrypoint.instructions if "t" in insn.within_inames
-        for name in insn.assignee_var_names() if name in knl.default_entrypoint.temporary_variables
-        and knl.default_entrypoint.temporary_variables[name].shape
+        name
+        for insn in knl.default_entrypoint.instructions
+        if "t" in insn.within_inames
+        for name in insn.assignee_var_names()
+        if name in knl.default_entrypoint.temporary_variables and knl.default_entrypoint.temporary_variables[name].shape
     }
     knl = lp.unprivatize_temporaries_with_inames(knl, {"t"}, arrays)
     return lp.tag_inames(knl, {"t": "l.0"})
@@ -80,7 +82,7 @@ def vector_lanes(knl: Kernel, inames: Iterable[str], arrays: Iterable[str]) -> K
 
     Before: ``for j: a[k, j] += w * b[k, j]``. After: ``double8 a[..]; a[k] += w * b[k]``.
     """
-    knl = lp.tag_inames(knl, {iname: "vec" for iname in inames})
+    knl = lp.tag_inames(knl, dict.fromkeys(inames, "vec"))
     kernel = knl.default_entrypoint
     for name in arrays:
         array = kernel.arg_dict.get(name) or kernel.temporary_variables[name]
@@ -101,12 +103,13 @@ def dense_blocks(knl: Kernel, boxes: int, rows: int, chunk: int = 16) -> Kernel:
     knl = lp.split_iname(knl, "btile", chunk, outer_iname="bchunk", inner_iname="btile_inner")
     knl = vector_lanes(knl, ("i", "i_init", "i_store"), ("table", "u", _output(knl)))
     knl = unroll(knl, "b", "b_init")
-    return lp.prioritize_loops(knl, "btile_inner,c,j,b" if "c" in knl.default_entrypoint.all_inames() else "btile_inner,j,b")
+    octants = "c," if "c" in knl.default_entrypoint.all_inames() else ""
+    return lp.prioritize_loops(knl, f"btile_inner,{octants}j,b")
 
 
 def _output(knl: Kernel) -> str:
     """Return the name of the array that the kernel's store writes."""
-    return next(i for i in knl.default_entrypoint.instructions if i.id == "store").assignee_name
+    return str(next(i for i in knl.default_entrypoint.instructions if i.id == "store").assignee_name)
 
 
 def unroll(knl: Kernel, *inames: str) -> Kernel:
@@ -115,7 +118,7 @@ def unroll(knl: Kernel, *inames: str) -> Kernel:
     Before: ``for b in 0..3: u[b] += a * x[b]``. After: ``u[0] += a * x[0]; u[1] += ...``: the sums of a block can then
     live in registers.
     """
-    return lp.tag_inames(knl, {iname: "unr" for iname in inames})
+    return lp.tag_inames(knl, dict.fromkeys(inames, "unr"))
 
 
 _NEWTON = """
@@ -160,10 +163,10 @@ class _ReplaceRsqrt(IdentityMapper):  # type: ignore[misc]
 
     def map_quotient(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
         divisor = expr.denominator
-        if isinstance(divisor, Call) and isinstance(divisor.function, (Variable, ResolvedFunction)):
-            if divisor.function.name == "sqrt":
-                (x,) = divisor.parameters
-                return self.rec(expr.numerator, *args, **kwargs) * var("fmmloopy_rsqrt")(self.rec(x, *args, **kwargs))
+        function = divisor.function if isinstance(divisor, Call) else None
+        if isinstance(function, (Variable, ResolvedFunction)) and function.name == "sqrt":
+            (x,) = divisor.parameters
+            return self.rec(expr.numerator, *args, **kwargs) * var("fmmloopy_rsqrt")(self.rec(x, *args, **kwargs))
         return super().map_quotient(expr, *args, **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""The operators of the fast multipole method, each one loopy kernel that is math only: no tags, no splits, no device."""
+"""The operators of the fast multipole method, each one loopy kernel that is math only: no tags, splits or devices."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     equivalent[box, i] = scale[box] * sum over columns j of table[itable, j, i] * check[box, j]
 
-Applied twice, with the factor U^T and then with V S^+ (Malhotra & Biros 2015, section 3.1: the two factors one after the
-other are backward stable, their product is not). Form, inames, rules and statements: :mod:`fmmloopy.operators.dense`.
-Its own arguments:
+Applied twice, with the factor U^T and then with V S^+ (Malhotra & Biros 2015, section 3.1: the two factors one after
+the other are backward stable, their product is not). Form, inames, rules and statements:
+:mod:`fmmloopy.operators.dense`. Its own arguments:
 
     table (ntables, ncolumns, nrows)        factors by level (one for homogeneous functions)
     itable                               the matrix of these boxes

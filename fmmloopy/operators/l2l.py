@@ -5,7 +5,7 @@
 Form, inames, rules and statements: :mod:`fmmloopy.operators.dense`; each octant c is a block of outputs, and its store
 is also guarded by the child's being there. Its own arguments:
 
-    table (ntables, 8, ncolumns, nrows)      matrices by the parent's level (one for homogeneous functions), octant of the child
+    table (ntables, 8, ncolumns, nrows)   matrices by the parent's level (one for homogeneous functions) and octant
     itable                                the matrix of this level
     locals (nboxes + 1, nrows)            read at the parents, accumulated into at the children
     children (nboxes + 1, 8)              box or nboxes

@@ -3,7 +3,8 @@
     checks[box, i] += scale[box] * sum over entries l of V(box), columns j of
                       table[itable, transfers[l], j, i] * multipoles[lists[l], j]
 
-Form, inames, rules and statements: :mod:`fmmloopy.operators.dense`, with the box itself in place of btile and b. Its own:
+Form, inames, rules and statements: :mod:`fmmloopy.operators.dense`, with the box itself in place of btile and b. Its
+own:
 
     ibox                                  entry of the list of target boxes
     box, list_start, list_end             statements: the box and the bounds of its list

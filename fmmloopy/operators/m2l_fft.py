@@ -6,13 +6,15 @@ vector: a convolution, exact on a period of N = 2p - 1. Three kernels (Ying, Bir
 octets of siblings as in PVFMM, Malhotra & Biros 2015):
 
     m2l_forward     M[f, octet, j] = sum over the p^3 corner of exp(-2 pi i f.n / N) equivalent of child j
-    m2l_hadamard    L[f, target octet, i] += sum over neighbour octets in direction d, j of K[f, d, j, i] M[f, source octet, j]
+    m2l_hadamard    L[f, target octet, i] += sum over neighbour octets in direction d, and their children j,
+                                             of K[f, d, j, i] M[f, source octet, j]
     m2l_inverse     check potentials of child i += scale * Re sum over f of exp(+2 pi i f.m / N) L[f, octet, i] / N^3
 
-An octet is the eight children of one box, missing ones zero; d counts the 26 neighbours of a box. Data are real, so only
-the frequencies kz = 0 .. p-1 are kept (N is odd: all but kz = 0 stand for their conjugates too). Real and imaginary parts
-are separate arrays, the eight siblings the innermost axis. Transforms are products with the p x N matrix of a discrete
-Fourier transform, axis by axis, one kz plane at a time, so their intermediate planes stay in cache.
+An octet is the eight children of one box, missing ones zero; d counts the 26 neighbours of a box. Data are real, so
+only the frequencies kz = 0 .. p-1 are kept (N is odd: all but kz = 0 stand for their conjugates too). Real and
+imaginary parts are separate arrays, the eight siblings the innermost axis. Transforms are products with the p x N
+matrix of a discrete Fourier transform, axis by axis, one kz plane at a time, so their intermediate planes stay in
+cache.
 
 Frequencies are numbered f = (kz N + ky) N + kx; a launch handles the planes kz = kz_start .. kz_end - 1, so that
 workspace can be bounded.
@@ -28,7 +30,8 @@ import numpy as np
 from fmmloopy.operators.pairwise import Kernel
 
 DIRECTIONS = 26
-"""Neighbours of a box, numbered as in :data:`fmmloopy.lists.InteractionLists.colleagues` with the box itself left out."""
+"""Neighbours of a box, numbered as in :data:`fmmloopy.lists.InteractionLists.colleagues` with the box itself left
+out."""
 
 _LANGUAGE = {"lang_version": lp.MOST_RECENT_LANGUAGE_VERSION}
 
@@ -111,7 +114,10 @@ end
             f"{{[comp]: 0 <= comp < {components}}}",
             "{[kz]: kz_start <= kz < kz_end}",
             "{[s]: 0 <= s < npoints}",
-            *[f"{{[{name}]: {corner.format(name)}}}" for name in "gx gy gz x1 y1 z1 x2 y2 x3".split()],
+            *[
+                f"{{[{name}]: {corner.format(name)}}}"
+                for name in ["gx", "gy", "gz", "x1", "y1", "z1", "x2", "y2", "x3"]
+            ],
             *[f"{{[{name}]: 0 <= {name} < {n}}}" for name in ("k2", "k3", "l3")],
             *[f"{{[{name}]: 0 <= {name} < 8}}" for name in ("j_child", "j_zero", "j_load", "j1", "j2", "j3")],
         ],
@@ -121,7 +127,9 @@ end
             lp.GlobalArg("octet_children", np.int32, shape="noctets, 8"),
             lp.GlobalArg("surface_grid", np.int32, shape="3, npoints"),
             lp.GlobalArg("dft_r,dft_i", dtype, shape=(p, n)),
-            lp.GlobalArg("Mr,Mi", dtype, shape=f"kz_end - kz_start, {n}, {n}, {components}, noctets + 1, 8", is_output=True),
+            lp.GlobalArg(
+                "Mr,Mi", dtype, shape=f"kz_end - kz_start, {n}, {n}, {components}, noctets + 1, 8", is_output=True
+            ),
             lp.ValueArg("noctets,nboxes,nsurface,npoints,kz_start,kz_end", np.int32),
             lp.TemporaryVariable("grid", dtype, shape=(p, p, p, 8)),
         ],
@@ -132,15 +140,14 @@ end
     return knl
 
 
-
 def m2l_hadamard(rows: int, columns: int, dtype: Any = np.float64) -> Kernel:
     """Make the kernel that multiplies with the transformed Green's function, frequency by frequency.
 
     Target octets are taken in chunks that a cache holds; within a chunk and direction d, pairs (target octet, source
     octet) form blocks of ``blanes`` that share the 8 x 8 matrix K[f, d].
 
-    Inames: f, chunk, d, row, col (components), ptile and b (tile and lane of pairs), j (source child), i (target child);
-    Parameter: blanes.
+    Inames: f, chunk, d, row, col (components), ptile and b (tile and lane of pairs), j (source child), i (target
+    child). Parameter: blanes.
 
     Statements: pair_start, pair_end, ptiles; src; initr, initi; xr, xi; sumr, sumi; storer, storei (accumulate,
     guarded by the end of the pairs).
@@ -151,6 +158,7 @@ def m2l_hadamard(rows: int, columns: int, dtype: Any = np.float64) -> Kernel:
     """
     text = """
 pair(b_) := pair_start + blanes*ptile + b_
+target(b_) := pair_targets[pair(b_)]
 for f, chunk, d
     <> pair_start = pair_starts[26*chunk + d] {id=pair_start}
     <> pair_end = pair_starts[26*chunk + d + 1] {id=pair_end}
@@ -171,9 +179,9 @@ for f, chunk, d
                 end
             end
             if pair(b) < pair_end
-                Lr[f - f_start, row, pair_targets[pair(b)], i] = Lr[f - f_start, row, pair_targets[pair(b)], i] + ur[b, i] \
+                Lr[f - f_start, row, target(b), i] = Lr[f - f_start, row, target(b), i] + ur[b, i] \
                     {id=storer,dep=sumr:initr:pair_end}
-                Li[f - f_start, row, pair_targets[pair(b)], i] = Li[f - f_start, row, pair_targets[pair(b)], i] + ui[b, i] \
+                Li[f - f_start, row, target(b), i] = Li[f - f_start, row, target(b), i] + ui[b, i] \
                     {id=storei,dep=sumi:initi:pair_end}
             end
         end
@@ -287,9 +295,7 @@ end
             lp.GlobalArg("dft_r,dft_i", dtype, shape=(p, n)),
             lp.GlobalArg("plane_weights", dtype, shape=(p,)),
             lp.GlobalArg("octet_scales", dtype, shape="noctets"),
-            lp.GlobalArg(
-                "checks", dtype, shape=f"nboxes + 1, {components}, nsurface", is_input=True, is_output=True
-            ),
+            lp.GlobalArg("checks", dtype, shape=f"nboxes + 1, {components}, nsurface", is_input=True, is_output=True),
             lp.ValueArg("noctets,nboxes,nsurface,kz_start,kz_end", np.int32),
             *[lp.TemporaryVariable(name, dtype, shape=(p, p, 8)) for name in ("h2r", "h2i")],
         ],

@@ -8,7 +8,8 @@ Form, inames, rules and statements: :mod:`fmmloopy.operators.pairwise`. Its own 
     charges (components, nsources + PADDING)
     potentials (components, ntargets + PADDING)                          accumulated into
     box_target_starts, box_target_ends, box_source_starts, box_source_ends     by box
-    target_boxes (ntarget_boxes,), list_starts, lists                           leaves worked on; the U list, rows by box
+    target_boxes (ntarget_boxes,), list_starts, lists                           leaves worked on; the U list, rows by
+    box
 """
 
 from __future__ import annotations

@@ -89,9 +89,7 @@ def pair_rules(greens: GreensFunction, dtype: np.dtype[Any]) -> list[Substitutio
 def _pair_geometry(greens: GreensFunction) -> str:
     """Write the statements for rinv and r, if the Green's function uses them."""
     dependencies = DependencyMapper(composite_leaves=False)
-    used = {
-        v.name for row in greens.matrix for entry in row for v in dependencies(entry) if isinstance(v, Variable)
-    }
+    used = {v.name for row in greens.matrix for entry in row for v in dependencies(entry) if isinstance(v, Variable)}
     lines = []
     if used & {"r", "rinv"}:
         lines.append("<> rinv = 1/sqrt(r2) {id=rinv,dep=r2}")

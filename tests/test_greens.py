@@ -1,0 +1,125 @@
+"""Green's functions: what they evaluate to, their derivatives, and what they refuse."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fmmloopy.greens import GreensFunction, laplace, yukawa
+
+GREENS = [laplace(), yukawa(), yukawa(3.5)]
+# Two rows, two columns, odd and even entries, every function that expressions may call.
+MIXED = GreensFunction(
+    "mixed",
+    (("d0*d1*rinv**3", "exp(-width*r)*cos(d2)"), ("log(r)*rinv", "sin(r)*sqrt(r)*d1")),
+    {"width": 0.75},
+    scaling=2.5,
+)
+
+
+def greens_id(greens: GreensFunction) -> str:
+    return "-".join([greens.name, *(str(value) for value in greens.parameters.values())])
+
+
+@pytest.fixture
+def differences() -> np.ndarray:
+    """Vectors of lengths between 0.5 and 2 in all directions, shape (3, 40)."""
+    rng = np.random.default_rng(1)
+    d = rng.normal(size=(3, 40))
+    return d / np.linalg.norm(d, axis=0) * rng.uniform(0.5, 2, 40)
+
+
+def test_values_are_the_textbook_ones(differences: np.ndarray) -> None:
+    r = np.linalg.norm(differences, axis=0)
+    np.testing.assert_allclose(laplace().evaluate(differences)[0, 0], 1 / (4 * np.pi * r), rtol=1e-14)
+    expected = np.exp(-3.5 * r) / (4 * np.pi * r)
+    # The exponent, up to 7, multiplies the rounding of r.
+    np.testing.assert_allclose(yukawa(3.5).evaluate(differences)[0, 0], expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("greens", [*GREENS, MIXED], ids=greens_id)
+def test_gradient_agrees_with_finite_differences(greens: GreensFunction, differences: np.ndarray) -> None:
+    tc = greens.ntarget_components
+    values = greens.with_gradient().evaluate(differences)
+    np.testing.assert_array_equal(values[:tc], greens.evaluate(differences))
+    # Central differences of fourth order err by about h^4 / 30 times a fifth derivative, here below 120 / 0.5^6 = 8e3
+    # (1 / r at r = 0.5), and by eps / h in rounding: 3e-10 and 2e-13 at h = 1e-3, times the scaling.
+    h = 1e-3
+    for axis in range(3):
+        step = np.zeros((3, 1))
+        step[axis] = h
+        near = greens.evaluate(differences + step) - greens.evaluate(differences - step)
+        far = greens.evaluate(differences + 2 * step) - greens.evaluate(differences - 2 * step)
+        numerical = (8 * near - far) / (12 * h)
+        for row in range(tc):
+            np.testing.assert_allclose(values[tc + 3 * row + axis], numerical[row], rtol=0, atol=2e-9)
+
+
+@pytest.mark.parametrize("greens", [*GREENS, MIXED], ids=greens_id)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_zero_at_zero_distance_and_dtype_kept(greens: GreensFunction, dtype: type) -> None:
+    d = np.array([[0, 1], [0, 1], [0, 1]], dtype)
+    for function in (greens, greens.with_gradient()):
+        values = function.evaluate(d)
+        assert values.dtype == dtype
+        assert values.shape == (function.ntarget_components, function.nsource_components, 2)
+        assert not values[..., 0].any()
+        assert np.isfinite(values).all()
+        assert values[..., 1].any()
+
+
+def test_homogeneity_is_verified() -> None:
+    with pytest.raises(ValueError, match=r"homogeneity is -2, but G\(2d\) differs from 2\^-2 G\(d\)"):
+        GreensFunction("wrong", (("rinv",),), homogeneity=-2)
+    with pytest.raises(ValueError, match="None for one table per level"):
+        GreensFunction("wrong", (("exp(-r)*rinv",),), homogeneity=-1)
+    assert GreensFunction("right", (("d0*rinv**3",),), homogeneity=-2).homogeneity == -2
+
+
+def test_unknown_variables_are_named() -> None:
+    expected = (
+        r"bad: the expressions use kappa, wavelength, expected only d0, d1, d2, r, rinv, the parameters \(decay\)"
+    )
+    with pytest.raises(ValueError, match=expected):
+        GreensFunction("bad", (("exp(-kappa*r)*rinv", "wavelength"),), {"decay": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("two words", (("rinv",),)), "name is 'two words', expected an identifier"),
+        (("ragged", (("rinv",), ("rinv", "r"))), r"rows of lengths \[1, 2\]"),
+        (("empty", ()), "expected equal and > 0"),
+        (("infinite", (("a*rinv",),), {"a": float("inf")}), "a is inf, expected a finite number"),
+    ],
+)
+def test_refused(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GreensFunction(*arguments)
+
+
+@pytest.mark.parametrize("decay", [0.0, -1.0, float("nan")])
+def test_yukawa_needs_a_positive_decay(decay: float) -> None:
+    with pytest.raises(ValueError, match="expected a positive number; for no screening use laplace"):
+        yukawa(decay)
+
+
+def test_key_is_equal_for_equal_functions_only() -> None:
+    assert yukawa(2.0).key == yukawa(2).key
+    assert laplace().key == laplace().key
+    other = GreensFunction("laplace", laplace().matrix, scaling=1.0, homogeneity=-1)
+    keys = [yukawa(2.0).key, yukawa(np.nextafter(2, 3)).key, laplace().key, other.key, laplace().with_gradient().key]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_key_is_the_same_in_every_process(hash_seed: str) -> None:
+    code = "from fmmloopy.greens import yukawa; print(repr(yukawa(0.1).with_gradient().key))"
+    process = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == repr(yukawa(0.1).with_gradient().key)
