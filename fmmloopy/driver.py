@@ -75,7 +75,7 @@ class Fmm:
 
     Attributes:
         tree, lists: the octree and its interaction lists.
-        order, ncrit, dtype, device, recipes: what was chosen.
+        order, ncrit, dtype, device, recipes, m2l: what was chosen.
         timings: seconds by stage (tree, lists, tables, setup, transfer, evaluate) and operator (p2p, p2m ...), of the
             construction and of the last evaluation.
 
@@ -107,7 +107,7 @@ class Fmm:
         others = None if targets is None else check_points(targets, "targets", self.dtype)
         self.order = order_for(self.kernel, digits, self.dtype) if order is None else check_count(order, "order", 2, 16)
         self.ncrit = ncrit_for(self.order, self.dtype) if ncrit is None else check_count(ncrit, "ncrit", 1)
-        self._m2l = check_choice(m2l, "m2l", ("fft", "dense"))
+        self.m2l = check_choice(m2l, "m2l", ("fft", "dense"))
         self.device = choose_device(device)
         if self.device.kind == "c" and device is None:
             warnings.warn(
@@ -136,7 +136,7 @@ class Fmm:
                 self.recipes,
                 parameters or {},
             )
-            self._passes = (*self._record(upward_pass), *self._record(lambda plan: downward_pass(plan, self._m2l)))
+            self._passes = (*self._record(upward_pass), *self._record(lambda plan: downward_pass(plan, self.m2l)))
             self._last = {False: self._record(lambda plan: potential_pass(plan, False))}
 
     @overload

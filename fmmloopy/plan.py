@@ -73,7 +73,7 @@ class Plan:
     # -- what evaluate needs
 
     def record(self, passes: Callable[[Plan], None], notify: Callable[[str], None] | None = None) -> tuple[Launch, ...]:
-        """Return the launches that a function of this plan appends; ``notify`` hears of operators before they are made."""
+        """Return the launches that a function of this plan appends, telling ``notify`` each operator beforehand."""
         self.launches, self._notify = [], notify or (lambda operator: None)
         passes(self)
         return tuple(self.launches)

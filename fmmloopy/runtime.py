@@ -137,9 +137,9 @@ class OpenCLRuntime:
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Allocate an array of zeros."""
         dtype = np.dtype(dtype)
-        data = self._buffer((math.prod(shape) + PADDING) * dtype.itemsize)
-        array = Array(shape, dtype, data)
-        self._cl.enqueue_fill_buffer(self._queue, data, np.zeros(1, np.uint32), 0, data.size)
+        numbers = -(-(math.prod(shape) + PADDING) // PADDING) * PADDING
+        array = Array(shape, dtype, self._buffer(numbers * dtype.itemsize))
+        self._fill(array)
         return array
 
     def upload(self, values: NDArray[Any]) -> Array:
@@ -161,12 +161,7 @@ class OpenCLRuntime:
 
     def clear(self, array: Array) -> Launch:
         """Bind a launch that sets an array to zero."""
-        zero, nbytes = np.zeros(1, np.uint32), array.size * array.dtype.itemsize
-        return Launch(
-            "clear",
-            lambda: self._cl.enqueue_fill_buffer(self._queue, array.data, zero, 0, nbytes),
-            _event_seconds,
-        )
+        return Launch("clear", lambda: self._fill(array), _event_seconds, {"array": array})
 
     def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
         """Bind a compiled operator to arrays and numbers."""
@@ -189,6 +184,10 @@ class OpenCLRuntime:
         for launch, event in zip(launches, events, strict=True):
             seconds[launch.operator] = seconds.get(launch.operator, 0.0) + launch.seconds(event)
         return seconds
+
+    def _fill(self, array: Array) -> Any:
+        # Runtimes fill with a pattern of 16 bytes two to three times as fast as with one of 4.
+        return self._cl.enqueue_fill_buffer(self._queue, array.data, np.zeros(4, np.uint32), 0, array.data.size)
 
     def _buffer(self, nbytes: int) -> Any:
         try:
