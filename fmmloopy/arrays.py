@@ -1,0 +1,216 @@
+"""The arrays of one problem on a device: made when an operator first asks for them, and shared by all.
+
+Names and shapes are those of the operators' documentation. Boxes are numbered as in the tree; box ``nboxes`` is a
+row of zeros that stands for every box that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.greens import GreensFunction
+from fmmloopy.lists import CSR
+from fmmloopy.m2l_tables import fourier_matrices
+from fmmloopy.runtime import Array, Runtime
+from fmmloopy.surfaces import Tables, surface_grid
+from fmmloopy.tree import Tree
+
+ROWS = 16
+"""Vectors on a surface and rows of point arrays are padded to a multiple of this: every row starts at an aligned
+address, and the widest vector divides it."""
+
+BLOCK_PADDING = 64
+"""Lists of boxes are padded by this many entries, so that the idle lanes of a block have a box to read: nboxes."""
+
+Boxes = NDArray[np.intp]
+"""Numbers of boxes."""
+
+
+def padded(count: int) -> int:
+    """Round up to a multiple of ROWS."""
+    return -(-count // ROWS) * ROWS
+
+
+class DeviceArrays:
+    """Arrays on a device.
+
+    Attributes:
+        rows, columns: target and source components of the Green's function.
+        npoints: points of a surface.
+        nsurface: the same, padded.
+        has_sources, has_targets: shape (nboxes,), which boxes have any.
+    """
+
+    def __init__(
+        self, runtime: Runtime, tree: Tree, tables: Tables, greens: GreensFunction, dtype: np.dtype[Any]
+    ) -> None:
+        self._runtime, self._tree, self._tables, self._greens, self._dtype = runtime, tree, tables, greens, dtype
+        self.rows, self.columns = greens.ntarget_components, greens.nsource_components
+        self.npoints, self.nsurface = tables.npoints, padded(tables.npoints)
+        self.has_sources = tree.box_source_ends > tree.box_source_starts
+        self.has_targets = tree.box_target_ends > tree.box_target_starts
+        self._by_name: dict[Any, Any] = {}
+
+    def upload(self, values: NDArray[Any]) -> Array:
+        """Upload numbers in the working dtype."""
+        return self._runtime.upload(np.asarray(values, self._dtype))
+
+    def indices(self, numbers: Sequence[int] | NDArray[Any], beyond: int = 0) -> Array:
+        """Upload whole numbers, with BLOCK_PADDING times ``beyond`` after them."""
+        return self._runtime.upload(np.append(numbers, [beyond] * BLOCK_PADDING).astype(np.int32))
+
+    def csr(self, csr: CSR) -> dict[str, Array]:
+        """Upload lists, once."""
+        if id(csr) not in self._by_name:
+            arrays = {"list_starts": self._runtime.upload(csr.starts), "lists": self._runtime.upload(csr.lists)}
+            self._by_name[id(csr)] = arrays, csr  # holding on to the lists keeps their id theirs
+        lists: dict[str, Array] = self._by_name[id(csr)][0]
+        return lists
+
+    # -- expansions
+
+    @cached_property
+    def multipoles(self) -> Array:
+        """Upward equivalent densities, (nboxes + 1, columns, nsurface)."""
+        return self._vectors(self.columns)
+
+    @cached_property
+    def locals(self) -> Array:
+        """Downward equivalent densities, (nboxes + 1, columns, nsurface)."""
+        return self._vectors(self.columns)
+
+    @cached_property
+    def checks(self) -> Array:
+        """Check potentials, of the upward pass and then of the downward pass, (nboxes + 1, rows, nsurface)."""
+        return self._vectors(self.rows)
+
+    @cached_property
+    def between(self) -> Array:
+        """What is between the two factors of a pseudo-inverse, (nboxes + 1, min(rows, columns), nsurface)."""
+        return self._vectors(min(self.rows, self.columns))
+
+    def _vectors(self, components: int) -> Array:
+        return self._runtime.zeros((self._tree.nboxes + 1, components, self.nsurface), self._dtype)
+
+    def spectra(self, nvalues: int, nsources: int, ntargets: int) -> dict[str, Array]:
+        """Return workspace for transformed multipoles Mr, Mi and check potentials Lr, Li; shared if it is large enough.
+
+        Args:
+            nvalues: numbers per octet and component.
+            nsources, ntargets: octets.
+        """
+        sizes = {"M": nvalues * self.columns * nsources, "L": nvalues * self.rows * ntargets}
+        for name, size in sizes.items():
+            for part in (name + "r", name + "i"):
+                if part not in self._by_name or self._by_name[part].size < size:
+                    self._by_name[part] = self._runtime.zeros((size,), self._dtype)
+        return {name: self._by_name[name] for name in ("Mr", "Mi", "Lr", "Li")}
+
+    # -- points
+
+    @cached_property
+    def charges(self) -> Array:
+        """Charges in tree order, (columns, nsources padded)."""
+        return self._runtime.zeros((self.columns, padded(self._tree.nsources)), self._dtype)
+
+    def potentials(self, gradient: bool) -> Array:
+        """Potentials, and with ``gradient`` their derivatives, in tree order, (rows or 4 rows, ntargets padded)."""
+        if ("potentials", gradient) not in self._by_name:
+            shape = (self.rows * (4 if gradient else 1), padded(self._tree.ntargets))
+            self._by_name["potentials", gradient] = self._runtime.zeros(shape, self._dtype)
+        array: Array = self._by_name["potentials", gradient]
+        return array
+
+    @cached_property
+    def points(self) -> dict[str, Any]:
+        """Points, boxes and surface, as all particle operators name them."""
+        tree = self._tree
+        sources = self._coordinates(tree.sources)
+        targets = sources if tree.same_points else self._coordinates(tree.targets)
+        surface = np.zeros((3, self.nsurface))
+        surface[:, : self.npoints] = self._tables.surface
+        ranges = ("box_source_starts", "box_source_ends", "box_target_starts", "box_target_ends")
+        return {
+            "sources": sources,
+            "targets": targets,
+            "charges": self.charges,
+            "surface": self.upload(surface),
+            "centres": self.upload(tree.box_centres),
+            "radii": self.upload(tree.box_radii),
+            "nsources": sources.shape[1],
+            "ntargets": targets.shape[1],
+            "npoints": self.npoints,
+            "nsurface": self.nsurface,
+            "nboxes": tree.nboxes,
+            **{name: self._runtime.upload(getattr(tree, name)) for name in ranges},
+        }
+
+    def _coordinates(self, points: NDArray[Any]) -> Array:
+        coordinates = np.zeros((3, padded(points.shape[1])), points.dtype)
+        coordinates[:, : points.shape[1]] = points
+        return self.upload(coordinates)
+
+    # -- boxes
+
+    @cached_property
+    def children(self) -> Array:
+        """Children of every box, nboxes where there is none, (nboxes + 1, 8)."""
+        return self._children(np.ones(self._tree.nboxes, np.bool_))
+
+    @cached_property
+    def target_children(self) -> Array:
+        """Children that have targets, nboxes elsewhere, (nboxes + 1, 8)."""
+        return self._children(self.has_targets)
+
+    def _children(self, wanted: NDArray[np.bool_]) -> Array:
+        children, none = self._tree.box_children, self._tree.nboxes
+        result = np.full((none + 1, 8), none, np.int32)
+        result[:-1] = np.where((children >= 0) & wanted[children], children, none)
+        return self._runtime.upload(result)
+
+    def scaling(self, radii: NDArray[Any], sign: int) -> NDArray[Any]:
+        """Return radius^(sign k) for a function of homogeneity k, whose table is at radius 1; else 1."""
+        return np.asarray(radii ** float(sign * (self._greens.homogeneity or 0)), self._dtype)
+
+    def scales(self, sign: int) -> Array:
+        """Upload the scaling of every box, once; 0 for the box that stands for missing ones."""
+        if ("scales", sign) not in self._by_name:
+            self._by_name["scales", sign] = self.upload(np.append(self.scaling(self._tree.box_radii, sign), 0))
+        array: Array = self._by_name["scales", sign]
+        return array
+
+    # -- tables
+
+    def matrix(self, name: str, matrices: NDArray[Any], rows: int, columns: int) -> Array:
+        """Upload matrices, once, as dense products read them: column by column, both sides padded with zeros.
+
+        Args:
+            name: of the matrices.
+            matrices: shape (..., rows * npoints, columns * npoints).
+            rows, columns: components on both sides.
+        """
+        if name not in self._by_name:
+            leading = matrices.shape[:-2]
+            blocks = matrices.reshape(*leading, rows, self.npoints, columns, self.npoints)
+            result = np.zeros((*leading, columns, self.nsurface, rows, self.nsurface), self._dtype)
+            result[..., : self.npoints, :, : self.npoints] = np.moveaxis(blocks, (-2, -1), (-4, -3))
+            self._by_name[name] = self._runtime.upload(result)
+        array: Array = self._by_name[name]
+        return array
+
+    @cached_property
+    def surface_grid(self) -> Array:
+        """Grid coordinates of the points of a surface, (3, npoints)."""
+        return self._runtime.upload(surface_grid(self._tables.order).astype(np.int32))
+
+    @cached_property
+    def fourier(self) -> dict[str, Array]:
+        """Matrices of the Fourier transform and weights of its planes."""
+        names = ("dft_r", "dft_i", "plane_weights")
+        matrices = fourier_matrices(self._tables.order, self._dtype)
+        return dict(zip(names, map(self._runtime.upload, matrices), strict=True))
