@@ -24,6 +24,8 @@ def particles(knl: Kernel, *, lanes: int = 16) -> Iterator[tuple[str, Kernel]]:
     yield "targets in lanes", knl
     knl = steps.one_group_per(knl, "ibox")
     yield "one work-group per box", knl
+    if (rewritten := steps.polynomial_exp(knl)) is not knl:
+        yield "exponential by a polynomial", rewritten
 
 
 BOOK = RecipeBook(

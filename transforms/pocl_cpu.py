@@ -5,7 +5,8 @@ arrays of target lanes with the lane loop innermost, and take 1/sqrt by Newton's
 vectors themselves (``double8``).
 
 Measured on two cores of an AMD Zen 4 (P2P, leaves of 70-130 points, Gpairs/s in f64 / f32): sequential 0.2; lane arrays
-alone 0.5 / 0.8; with Newton's iteration 1.7 / 4.3; work-items 0.5 / 0.6.
+alone 0.5 / 0.8; with Newton's iteration 1.7 / 4.3; work-items 0.5 / 0.6. Yukawa with its gradient: the polynomial in
+place of ``exp`` is 9 times as fast in f64 and 29 times in f32.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def particles(knl: Kernel, *, lanes: int = 16) -> Steps:
     yield "one work-group per box", knl
     knl = steps.newton_rsqrt(knl)
     yield "reciprocal square root by Newton's iteration", knl
+    if (rewritten := steps.polynomial_exp(knl)) is not knl:
+        yield "exponential by a polynomial", rewritten
 
 
 def dense(knl: Kernel, *, boxes: int = 4, chunk: int = 16) -> Steps:

@@ -27,10 +27,6 @@ def particles(knl: Kernel, *, lanes: int = 16) -> Iterator[tuple[str, Kernel]]:
     yield "one work-group per box", knl
 
 
-def particles_in_lanes(knl: Kernel, *, lanes: int = 16) -> Iterator[tuple[str, Kernel]]:
-    yield from pocl_cpu.particles(knl, lanes=lanes)
-
-
 BOOK = RecipeBook(
     "simd_cpu",
     device=r"Intel\(R\) OpenCL",

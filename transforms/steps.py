@@ -6,6 +6,7 @@ those of the operators' documentation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -121,7 +122,7 @@ def unroll(knl: Kernel, *inames: str) -> Kernel:
     return lp.tag_inames(knl, dict.fromkeys(inames, "unr"))
 
 
-_NEWTON = """
+_RSQRT = """
 static inline double fmmloopy_rsqrt_f64(double x)
 {{
   double const h = -0.5 * x;
@@ -134,14 +135,47 @@ static inline float fmmloopy_rsqrt_f32(float x)
   float y = as_float(0x5f375a86 - (as_int(x) >> 1));
 {f32}  return y;
 }}
+""".format(f64="  y = y + y * (0.5 + h * y * y);\n" * 4, f32="  y = y + y * (0.5f + h * y * y);\n" * 3)
+
+
+def _horner(degree: int, suffix: str) -> str:
+    """Write the Taylor polynomial of exp in r."""
+    text = f"{1 / math.factorial(degree)!r}{suffix}"
+    for k in reversed(range(degree)):
+        text = f"({text} * r + {1 / math.factorial(k)!r}{suffix})"
+    return text
+
+
+# With x = k ln 2 + r and |r| <= ln 2 / 2: exp(x) = 2^k exp(r). Adding 1.5 2^52 rounds x / ln 2 to the whole number k
+# and leaves it in the low bits, from where a shift makes the exponent of 2^k. The Taylor polynomial of degree 13 (7) is
+# off by 0.35^14 / 14! = 4e-18 (0.35^8 / 8! = 6e-9). Below the smallest normal number the result is that number or 0.
+_EXP = f"""
+static inline double fmmloopy_exp_f64(double x)
+{{
+  double const z = x < -708.0 ? -708.0 : x > 709.0 ? 709.0 : x;
+  double const t = z * 1.4426950408889634 + 6755399441055744.0;
+  double const k = t - 6755399441055744.0;
+  double const r = (z - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+  return x < -708.0 ? 0.0 : {_horner(13, "")} * as_double((as_long(t) + 1023L) << 52);
+}}
+static inline float fmmloopy_exp_f32(float x)
+{{
+  float const z = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  float const t = z * 1.44269504f + 12582912.0f;
+  float const k = t - 12582912.0f;
+  float const r = (z - k * 6.93359375e-1f) + k * 2.12194440e-4f;
+  return x < -87.0f ? 0.0f : {_horner(7, "f")} * as_float((as_int(t) + 127) << 23);
+}}
 """
 
+_INLINE = {"fmmloopy_rsqrt": _RSQRT, "fmmloopy_exp": _EXP}
+"""Functions that steps insert: name without the suffix of the precision -> source."""
 
-class NewtonRsqrt(ScalarCallable):  # type: ignore[misc]
-    """1 / sqrt(x) by Newton's iteration y <- y (3/2 - x y^2 / 2) from a seed made of the exponent bits.
 
-    The seed (Lomont 2003) is off by 3.5e-2 at most; each iteration maps a relative error e to 3/2 e^2: 1.8e-3, 4.7e-6,
-    3.3e-11, then rounding. Only additions, multiplications and shifts, which any compiler vectorizes.
+class InlineFunction(ScalarCallable):  # type: ignore[misc]
+    """A function of one number whose source, for float32 and float64, is written before the kernel.
+
+    Only additions, multiplications, comparisons and shifts, which any compiler vectorizes.
     """
 
     def with_types(self, arg_id_to_dtype: Any, clbl_inf_ctx: Any) -> tuple[Any, Any]:
@@ -150,35 +184,65 @@ class NewtonRsqrt(ScalarCallable):  # type: ignore[misc]
             return self.copy(arg_id_to_dtype=constantdict(arg_id_to_dtype)), clbl_inf_ctx
         bits = 8 * np.dtype(dtype.numpy_dtype).itemsize
         types = constantdict({0: dtype, -1: dtype})
-        return self.copy(name_in_target=f"fmmloopy_rsqrt_f{bits}", arg_id_to_dtype=types), clbl_inf_ctx
+        return self.copy(name_in_target=f"{self.name}_f{bits}", arg_id_to_dtype=types), clbl_inf_ctx
 
     def generate_preambles(self, target: Any) -> Any:
-        f64 = "  y = y + y * (0.5 + h * y * y);\n" * 4
-        f32 = "  y = y + y * (0.5f + h * y * y);\n" * 3
-        yield "50_fmmloopy_rsqrt", _NEWTON.format(f64=f64, f32=f32)
+        yield f"50_{self.name}", _INLINE[self.name]
+
+
+def _calls(expression: Any, name: str) -> bool:
+    function = expression.function if isinstance(expression, Call) else None
+    return isinstance(function, (Variable, ResolvedFunction)) and function.name == name
 
 
 class _ReplaceRsqrt(IdentityMapper):  # type: ignore[misc]
     """Replace a / sqrt(b) by a * rsqrt(b)."""
 
     def map_quotient(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        divisor = expr.denominator
-        function = divisor.function if isinstance(divisor, Call) else None
-        if isinstance(function, (Variable, ResolvedFunction)) and function.name == "sqrt":
-            (x,) = divisor.parameters
+        if _calls(expr.denominator, "sqrt"):
+            (x,) = expr.denominator.parameters
             return self.rec(expr.numerator, *args, **kwargs) * var("fmmloopy_rsqrt")(self.rec(x, *args, **kwargs))
         return super().map_quotient(expr, *args, **kwargs)
+
+
+class _ReplaceExp(IdentityMapper):  # type: ignore[misc]
+    """Replace exp(a), and note whether there was any."""
+
+    found = False
+
+    def map_call(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
+        if _calls(expr, "exp"):
+            self.found = True
+            (x,) = expr.parameters
+            return var("fmmloopy_exp")(self.rec(x, *args, **kwargs))
+        return super().map_call(expr, *args, **kwargs)
+
+
+def _rewrite(knl: Kernel, replace: Any, function: str) -> Kernel:
+    """Apply a mapper to all rules and statements, and make the function that it inserts known."""
+    kernel = knl.default_entrypoint
+    rules = {n: r.copy(expression=replace(r.expression)) for n, r in kernel.substitutions.items()}
+    instructions = [i.with_transformed_expressions(replace) for i in kernel.instructions]
+    knl = knl.with_kernel(kernel.copy(substitutions=rules, instructions=instructions))
+    return lp.register_callable(knl, function, InlineFunction(name=function))
 
 
 def newton_rsqrt(knl: Kernel) -> Kernel:
     """Replace every reciprocal square root by an inline Newton iteration that vectorizes where ``sqrt`` does not.
 
-    Before: ``rinv = 1 / sqrt(r2)``. After: ``rinv = fmmloopy_rsqrt_f64(r2)``, four iterations (three in single
-    precision) from a seed made of the exponent bits, exact to a few units in the last place for normal numbers.
+    Before: ``rinv = 1 / sqrt(r2)``. After: ``rinv = fmmloopy_rsqrt_f64(r2)``: y <- y (3/2 - x y^2 / 2), four times
+    (three in single precision), from a seed made of the exponent bits (Lomont 2003). The seed is off by 3.5e-2 at most;
+    each iteration maps a relative error e to 3/2 e^2: 1.8e-3, 4.7e-6, 3.3e-11, then rounding.
     """
-    kernel = knl.default_entrypoint
-    replace = _ReplaceRsqrt()
-    rules = {n: r.copy(expression=replace(r.expression)) for n, r in kernel.substitutions.items()}
-    instructions = [i.with_transformed_expressions(replace) for i in kernel.instructions]
-    knl = knl.with_kernel(kernel.copy(substitutions=rules, instructions=instructions))
-    return lp.register_callable(knl, "fmmloopy_rsqrt", NewtonRsqrt(name="fmmloopy_rsqrt"))
+    return _rewrite(knl, _ReplaceRsqrt(), "fmmloopy_rsqrt")
+
+
+def polynomial_exp(knl: Kernel) -> Kernel:
+    """Replace every ``exp`` by an inline polynomial that vectorizes where the library's function does not.
+
+    Before: ``exp(-decay * r)``. After: ``fmmloopy_exp_f64(-decay * r)``, right to a few units in the last place. A
+    kernel that does not call ``exp`` stays the same object.
+    """
+    replace = _ReplaceExp()
+    rewritten = _rewrite(knl, replace, "fmmloopy_exp")
+    return rewritten if replace.found else knl
