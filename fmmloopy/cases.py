@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fmmloopy.compile import CompiledOperator
 from fmmloopy.greens import GreensFunction
 from fmmloopy.runtime import Array, Runtime
+from fmmloopy.surfaces import count_points
 
 ROWS = 16
 PADDING = 64
@@ -135,17 +136,13 @@ def _ragged_lists(rng: np.random.Generator, nboxes: int) -> tuple[NDArray[np.int
     return starts.astype(np.int32), np.concatenate(rows).astype(np.int32)
 
 
-def _npoints(order: int) -> int:
-    return 6 * (order - 1) ** 2 + 2
-
-
 def _nsurface(order: int) -> int:
-    return -(-_npoints(order) // ROWS) * ROWS
+    return -(-count_points(order) // ROWS) * ROWS
 
 
 def _particle_case(operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator) -> Case:
     """Points in 0 .. 4, charges in -1 .. 1: |G| <= 230; the first box sees 225 sources or 17 surfaces of 26 points."""
-    nboxes, npoints, nsurface = len(SIZES), _npoints(order), _nsurface(order)
+    nboxes, npoints, nsurface = len(SIZES), count_points(order), _nsurface(order)
     starts = np.cumsum([0, *SIZES]).astype(np.int32)
     count = int(starts[-1])
     rows, columns = greens.ntarget_components, greens.nsource_components
@@ -291,7 +288,7 @@ def _transform_arguments(order: int, dtype: Any, rng: np.random.Generator) -> di
         "dft_i": _whole(rng, (order, period), 1, dtype),
         "noctets": noctets,
         "nboxes": nboxes,
-        "npoints": _npoints(order),
+        "npoints": count_points(order),
         "nsurface": _nsurface(order),
         "kz_start": 1,
         "kz_end": order,
@@ -354,3 +351,67 @@ def _hadamard_case(operator: str, greens: GreensFunction, order: int, dtype: Any
         "ntarget_octets": ntargets,
     }
     return Case(operator, greens, order, dtype, arguments, ("Lr", "Li"))
+
+
+def real_case(operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0) -> Case:
+    """Make a case with numbers that are not whole, for a Green's function itself.
+
+    Points are drawn from boxes of half width 1 around whole-numbered centres, some of them coincident; surfaces lie
+    around the boxes, so that no point is near them.
+    """
+    plain = POLYNOMIALS[0] if operator not in PARTICLE_OPERATORS else greens
+    case = make_case(operator, plain, dtype, order, seed)
+    rng = np.random.default_rng(seed + 1)
+    arguments = dict(case.arguments)
+    for name, value in arguments.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            noise = rng.uniform(-1, 1, value.shape)
+            vanishes = (value == 0) if name in ("multipoles", "locals", "check") else np.False_
+            arguments[name] = np.where(np.isnan(value), np.nan, np.where(vanishes, 0, noise)).astype(value.dtype)
+    if operator in ("m2m", "l2l"):
+        arguments["result"] = arguments["multipoles" if operator == "m2m" else "locals"]
+    if operator in PARTICLE_OPERATORS:
+        grid = _grid(order) * (2.0 / (order - 1)) - 1
+        count = int(arguments["box_source_ends"][-1])
+        positions = rng.uniform(-1, 1, (3, count))
+        positions[:, count // 2 :: 5] = positions[:, count // 2][:, None]
+        for name in ("targets", "sources"):
+            arguments[name] = _padded(positions.astype(case.dtype))
+        arguments["surface"] = _padded(grid.astype(case.dtype), arguments["nsurface"] - arguments["npoints"])
+        arguments["radii"] = np.ones(arguments["nboxes"], case.dtype)
+        arguments["centres"] = rng.uniform(-0.25, 0.25, (3, arguments["nboxes"])).astype(case.dtype)
+        arguments |= {"radius_factor": 2.95, "scaling": greens.scaling, **greens.arguments}
+    return Case(operator, case.greens, order, case.dtype, arguments, case.output, case.blocks)
+
+
+def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return, for every entry of the outputs, the sum of the magnitudes of the terms that add up to it.
+
+    For particle operators that is the sum itself, in numpy; for dense products and transforms, whose terms are random
+    and of one size, the largest result of the array stands for it: sums of up to 4,000 random terms are about a
+    sixtieth of the sum of their magnitudes, so this is the stricter measure.
+
+    Args:
+        case: in float64.
+        results: what the sequential kernel gives.
+    """
+    if case.operator not in PARTICLE_OPERATORS:
+        return {name: np.full(values.shape, np.nanmax(np.abs(values))) for name, values in results.items()}
+    a, name = case.arguments, case.output[0]
+    magnitudes = np.abs(a[name])
+    surface = a["radius_factor"] * a["surface"][:, : a["npoints"]]
+    for box in a["target_boxes"]:
+        here = slice(a["box_target_starts"][box], a["box_target_ends"][box])
+        for source in a["lists"][a["list_starts"][box] : a["list_starts"][box + 1]]:
+            there = slice(a["box_source_starts"][source], a["box_source_ends"][source])
+            x, y, q = a["targets"][:, here], a["sources"][:, there], a["charges"][:, there]
+            where: Any = (slice(None), here)
+            if case.operator in ("p2m", "p2l"):
+                x, y = a["radii"][box] * surface, y - a["centres"][:, box, None]
+                where = (box, slice(None), slice(0, a["npoints"]))
+            elif case.operator != "p2p":
+                x, y = x - a["centres"][:, source, None], a["radii"][source] * surface
+                q = a["densities"][source, :, : a["npoints"]]
+            values = np.abs(case.greens.evaluate(x[:, :, None] - y[:, None, :]))
+            magnitudes[where] += np.einsum("ijts,js->it", values, np.abs(q))
+    return {name: magnitudes}

@@ -23,9 +23,13 @@ from fmmloopy import greens as greens_module
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.devices import Device
 from fmmloopy.greens import GreensFunction
-from fmmloopy.recipes import RecipeBook, RecipeError, apply_recipe, lanes_of
+from fmmloopy.messages import one_line
+from fmmloopy.recipes import LANE_BOUNDS, RecipeBook, RecipeError, apply_recipe, lanes_of, open_lanes
 
-FORMAT = 1
+DENSE_OPERATORS = ("m2m", "l2l", "m2l", "check_to_equivalent")
+"""Operators whose launches depend on how many lanes a tile has."""
+
+FORMAT = 2
 """Increase whenever the same key would have to give other code."""
 
 
@@ -154,9 +158,9 @@ def _read(path: Path, key: str) -> CompiledOperator | None:
         for name in ("global_size", "local_size", "steps", "build_options"):
             code[name] = tuple(code[name])
         compiled = CompiledOperator(**code)
-    except (OSError, ValueError, KeyError, TypeError):
+        return compiled if stored["key"] == key and stored["checksum"] == _checksum(compiled) else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-    return compiled if stored["key"] == key and stored.get("checksum") == _checksum(compiled) else None
 
 
 def generate(
@@ -171,7 +175,11 @@ def generate(
     """Generate the code of an operator with loopy. Arguments and errors as `compile_operator`."""
     from fmmloopy.operators import math_kernel
 
-    steps = apply_recipe(book, operator, math_kernel(operator, greens, order, dtype), parameters)
+    try:
+        math = math_kernel(operator, greens, order, dtype)
+    except Exception as error:
+        raise RecipeError(f"{operator}: no kernel for {greens.name!r}: {one_line(error)}") from error
+    steps = apply_recipe(book, operator, math, parameters)
     return generate_code(operator, steps[-1].kernel, book, device, tuple(step.name for step in steps))
 
 
@@ -186,6 +194,7 @@ def generate_code(
     import loopy as lp
 
     where = f"{book.name}, {operator}, after step {len(steps)} {steps[-1]!r}"
+    _check_lanes(where, knl, operator)
     if device.kind == "c":
         knl = knl.copy(target=lp.CTarget())
     try:
@@ -197,7 +206,7 @@ def generate_code(
             generated = lp.generate_code_v2(knl)
         groups, items = knl.default_entrypoint.get_grid_size_upper_bounds_as_exprs(knl.callables_table)
     except Exception as error:
-        raise RecipeError(f"{where}: no code for this kernel: {' '.join(str(error).split())[:400]}") from error
+        raise RecipeError(f"{where}: no code for this kernel: {one_line(error, 400)}") from error
     if len(generated.device_programs) != 1:
         raise RecipeError(
             f"{where}: the kernel falls apart into {len(generated.device_programs)} device kernels, expected one; "
@@ -221,6 +230,21 @@ def generate_code(
         steps=steps,
         build_options=book.build_options,
     )
+
+
+def _check_lanes(where: str, knl: Any, operator: str) -> None:
+    """Make sure that lane parameters are fixed where the plan can read them, to what the padding of arrays allows."""
+    if open_lanes(knl):
+        raise RecipeError(f"{where}: {', '.join(open_lanes(knl))} not fixed; call fix_lanes with them")
+    lanes = lanes_of(knl)
+    for name, bounds in LANE_BOUNDS.items():
+        if name in lanes and lanes[name] not in bounds:
+            expected = f"{bounds[0]} to {bounds[-1]}" if isinstance(bounds, range) else f"one of {bounds}"
+            raise RecipeError(f"{where}: {name} is {lanes[name]}, expected {expected}")
+    if operator in DENSE_OPERATORS and "ilanes" not in lanes:
+        raise RecipeError(
+            f"{where}: ilanes was fixed by other means than fix_lanes, so nobody knows how many tiles there are"
+        )
 
 
 def _argument_names(node: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import re
 import sys
@@ -11,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fmmloopy.cache import cache_folder
+from fmmloopy.cache import cache_folder, write_atomically
 
-PREFERENCE = (r"Intel\(R\) OpenCL", r"PoCL (3\.[1-9]|[4-9]\.|\d\d)", r"PoCL", r"CPU", r"")
+PREFERENCE = (r"CPU Intel\(R\) OpenCL", r"CPU .*PoCL (3\.[1-9]|[4-9]\.|\d\d)", r"CPU .*PoCL", r"CPU", r"")
 """Descriptions of devices, the fastest first: where several are found, a device that matches an earlier one is taken.
 Measured with P2P on two cores of an AMD Zen 4: 2.2, 2.0 and 1.7 Gpairs/s for the first three."""
 
@@ -31,6 +32,7 @@ class Device:
         name: what the vendor calls it.
         description: kind, type, platform, version and name in one line; recipe books are chosen by it.
         driver: version of the driver or runtime, part of what makes compiled code stale.
+        has_float64: whether it computes in double precision.
         handle: the pyopencl device; None for "c".
     """
 
@@ -38,6 +40,7 @@ class Device:
     name: str
     description: str
     driver: str = ""
+    has_float64: bool = True
     handle: Any = field(default=None, compare=False, repr=False)
 
 
@@ -53,25 +56,27 @@ def _show_intel_runtime() -> None:
     Does nothing if the user has set OCL_ICD_VENDORS.
     """
     library = Path(sys.prefix) / "lib" / "libintelocl.so"
-    if "OCL_ICD_VENDORS" in os.environ or not library.exists():
+    chosen = os.environ.get("OCL_ICD_VENDORS", "")
+    ours = chosen.startswith(str(cache_folder() / "icd"))  # set by a parent process
+    if (chosen and not ours) or not library.exists():
         return
     try:
         for needed in ("libimf.so", "libintlc.so.5", "libirng.so", "libsvml.so", "libtbb.so.12", "libtbbmalloc.so.2"):
             ctypes.CDLL(str(library.parent / needed), ctypes.RTLD_GLOBAL)
-        vendors = cache_folder() / "icd"
-        vendors.mkdir(parents=True, exist_ok=True)
         wanted = {"fmmloopy_intel.icd": f"{library}\n"}
         for system in sorted(Path("/etc/OpenCL/vendors").glob("*.icd")):
             wanted[system.name] = system.read_text()
-        for stale in set(vendors.glob("*.icd")) - {vendors / name for name in wanted}:
-            stale.unlink()
+        vendors = cache_folder() / "icd" / hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
         for name, text in wanted.items():
             if not (vendors / name).exists() or (vendors / name).read_text() != text:
-                (vendors / f"{name}.{os.getpid()}").write_text(text)
-                os.replace(vendors / f"{name}.{os.getpid()}", vendors / name)
+                write_atomically(vendors / name, lambda file: _write_text(file, text))  # noqa: B023
     except OSError:
         return  # the runtime is not usable here; other devices are
     os.environ["OCL_ICD_VENDORS"] = str(vendors)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 @cache
@@ -99,11 +104,11 @@ def _opencl_devices() -> list[Device]:
         except cl.Error:
             continue  # a platform without devices
         for handle in handles:
-            if not handle.double_fp_config and handle.type & cl.device_type.CPU:
-                continue
             kind = "CPU" if handle.type & cl.device_type.CPU else "GPU" if handle.type & cl.device_type.GPU else "other"
             description = " ".join(f"opencl {kind} {platform.name} {platform.version} {handle.name}".split())
-            devices.setdefault(description, Device("opencl", handle.name, description, handle.driver_version, handle))
+            double = bool(handle.double_fp_config)
+            device = Device("opencl", handle.name, description, handle.driver_version, double, handle)
+            devices.setdefault(description, device)
     return list(devices.values())
 
 
@@ -119,6 +124,8 @@ def choose_device(which: str | Device | None = None) -> Device:
     """
     if isinstance(which, Device):
         return which
+    if which is not None and not isinstance(which, str):
+        raise DeviceError(f"device is {which!r}, expected part of a device's description, such as 'pocl' or 'c'")
     devices = find_devices()
     if which is None:
         return devices[0]

@@ -12,15 +12,24 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.accuracy import ncrit_for, order_for
-from fmmloopy.devices import Device, choose_device
+from fmmloopy.devices import Device, DeviceError, choose_device
 from fmmloopy.greens import GreensFunction, laplace
-from fmmloopy.inputs import check_charges, check_choice, check_count, check_dtype, check_points
+from fmmloopy.inputs import (
+    check_charges,
+    check_choice,
+    check_count,
+    check_dtype,
+    check_extent,
+    check_parameters,
+    check_points,
+)
 from fmmloopy.lists import build_lists
 from fmmloopy.plan import FIRST_LEVEL, Plan
 from fmmloopy.progress import generating
 from fmmloopy.recipes import RecipeBook, load_recipes
 from fmmloopy.runtime import Launch, make_runtime
 from fmmloopy.small_boxes import absorb_small_boxes
+from fmmloopy.surfaces import count_points
 from fmmloopy.table_cache import cached_tables
 from fmmloopy.tree import build_tree
 
@@ -76,8 +85,8 @@ class Fmm:
     Attributes:
         tree, lists: the octree and its interaction lists.
         order, ncrit, dtype, device, recipes, m2l: what was chosen.
-        timings: seconds by stage (tree, lists, tables, setup, transfer, evaluate) and operator (p2p, p2m ...), of the
-            construction and of the last evaluation.
+        timings: seconds by stage (tree, lists, tables, setup, evaluate), of the construction and of the last
+            evaluation, and by operator (p2p, p2m ..., clear), of the last evaluation, as the device's clock has them.
 
     Raises:
         ValueError: an argument that cannot be used; the text says what is expected.
@@ -103,8 +112,8 @@ class Fmm:
         self.timings: dict[str, float] = {}
         self.kernel = kernel if kernel is not None else laplace()
         self.dtype = check_dtype(dtype, sources)
-        points = check_points(sources, "sources", self.dtype)
-        others = None if targets is None else check_points(targets, "targets", self.dtype)
+        points = check_points(sources, "sources")
+        others = None if targets is None else check_points(targets, "targets")
         self.order = order_for(self.kernel, digits, self.dtype) if order is None else check_count(order, "order", 2, 16)
         self.ncrit = ncrit_for(self.order, self.dtype) if ncrit is None else check_count(ncrit, "ncrit", 1)
         self.m2l = check_choice(m2l, "m2l", ("fft", "dense"))
@@ -115,15 +124,19 @@ class Fmm:
                 "`pip install pyopencl[pocl]` gives a device that runs on any processor",
                 stacklevel=2,
             )
+        if self.dtype == np.float64 and not self.device.has_float64:
+            raise DeviceError(f"{self.device.name} has no double precision; use dtype=numpy.float32")
         self.recipes = load_recipes(recipes, self.device.description)
+        check_parameters(parameters or {}, self.recipes)
 
         with _timed(self.timings, "tree"):
-            self.tree = build_tree(points, others, self.ncrit)
+            self.tree = build_tree(points, others, self.ncrit, dtype=self.dtype)
+            check_extent(self.tree.half_width, self.dtype)
         with _timed(self.timings, "lists"):
-            npoints = 6 * (self.order - 1) ** 2 + 2
-            self.lists = absorb_small_boxes(self.tree, build_lists(self.tree), npoints)
+            self.lists = absorb_small_boxes(self.tree, build_lists(self.tree), count_points(self.order))
         with _timed(self.timings, "tables"):
-            radii = self.tree.half_width / 2.0 ** np.arange(self.tree.nlevels)
+            levels = np.arange(FIRST_LEVEL, max(self.tree.nlevels, FIRST_LEVEL + 1))
+            radii = self.tree.half_width / 2.0**levels
             self.tables = cached_tables(self.kernel, self.order, radii, self.dtype)
         with _timed(self.timings, "setup"):
             self._plan = Plan(
@@ -160,10 +173,10 @@ class Fmm:
             ValueError: charges of a wrong shape or type, or not finite.
         """
         rows, columns = self.kernel.ntarget_components, self.kernel.nsource_components
-        start = time.perf_counter()
         values = check_charges(charges, self.tree.nsources, columns, self.dtype)
         if gradient not in self._last:
             self._last[gradient] = self._record(lambda plan: potential_pass(plan, gradient))
+        start = time.perf_counter()
         self._plan.write_charges(values[:, self.tree.source_order])
         seconds = self._plan.run((*self._passes, *self._last[gradient]))
         result = np.empty((rows * (4 if gradient else 1), self.tree.ntargets), self.dtype)

@@ -37,6 +37,9 @@ Matrix = tuple[tuple[Expression, ...], ...]
 COORDINATES = ("d0", "d1", "d2")
 GEOMETRY = (*COORDINATES, "r", "rinv")
 
+ARGUMENT_PREFIX = "parameter_"
+"""What kernels put before the name of a parameter."""
+
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": np.exp,
     "log": np.log,
@@ -113,7 +116,12 @@ class GreensFunction:
             )
         object.__setattr__(self, "matrix", rows)
         parameters = {name: float(value) for name, value in self.parameters.items()}
-        for parameter, value in parameters.items():
+        for parameter, value in {**parameters, "scaling": self.scaling}.items():
+            if not parameter.isidentifier() or parameter in (*GEOMETRY, *_FUNCTIONS):
+                taken = ", ".join((*GEOMETRY, *_FUNCTIONS))
+                raise ValueError(
+                    f"{self.name}: a parameter is named {parameter!r}, expected an identifier other than {taken}"
+                )
             if not np.isfinite(value):
                 raise ValueError(f"{self.name}: {parameter} is {value}, expected a finite number")
         object.__setattr__(self, "parameters", MappingProxyType(parameters))
@@ -129,6 +137,11 @@ class GreensFunction:
     def nsource_components(self) -> int:
         """Number of columns: charges per source."""
         return len(self.matrix[0])
+
+    @property
+    def arguments(self) -> dict[str, float]:
+        """The parameters, under the names that kernels have for them, which no iname or array has."""
+        return {ARGUMENT_PREFIX + name: value for name, value in self.parameters.items()}
 
     @property
     def key(self) -> tuple[Any, ...]:

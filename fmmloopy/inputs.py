@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fmmloopy.recipes import RecipeBook
 
 
 def check_dtype(dtype: DTypeLike | None, points: ArrayLike) -> np.dtype[Any]:
@@ -36,11 +39,11 @@ def _numbers(values: ArrayLike, name: str) -> NDArray[Any]:
     return array
 
 
-def check_points(points: ArrayLike, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return points of shape (n, 3) in the working dtype.
+def check_points(points: ArrayLike, name: str) -> NDArray[Any]:
+    """Return points of shape (n, 3) in float64; the tree rounds them, relative to its centre.
 
     Raises:
-        ValueError: another shape, no points, values that are not numbers, not finite, or too large for the dtype.
+        ValueError: another shape, no points, or values that are not finite real numbers.
     """
     array = _numbers(points, name)
     if array.ndim != 2 or array.shape[1] != 3:
@@ -48,7 +51,44 @@ def check_points(points: ArrayLike, name: str, dtype: np.dtype[Any]) -> NDArray[
         raise ValueError(f"{name} has shape {array.shape}, expected (n, 3): one row a point{hint}")
     if not len(array):
         raise ValueError(f"{name} has shape (0, 3), expected at least one point")
-    return _finite(array, name, dtype)
+    return _finite(array, name, np.dtype(np.float64))
+
+
+def check_extent(half_width: float, dtype: np.dtype[Any]) -> None:
+    """Make sure that squares and inverse cubes of distances fit the dtype.
+
+    Raises:
+        ValueError: the root of the tree is too large or too small.
+    """
+    least, most = (1e-6, 1e9) if dtype == np.float32 else (1e-90, 1e90)
+    if not least <= half_width <= most:
+        remedy = "scale the points or use dtype=numpy.float64" if dtype == np.float32 else "scale the points"
+        raise ValueError(
+            f"the points extend over {2 * half_width:.3g}, expected from {2 * least:g} to {2 * most:g} in {dtype}, "
+            f"where powers of distances are still numbers; {remedy}"
+        )
+
+
+def check_parameters(parameters: Mapping[str, Mapping[str, Any]], book: RecipeBook) -> None:
+    """Make sure that tuning parameters are for operators and keywords that there are.
+
+    Raises:
+        ValueError: an unknown operator or keyword.
+    """
+    for operator_name, choices in parameters.items():
+        if operator_name not in book.recipes:
+            known = ", ".join(book.recipes) or "none"
+            raise ValueError(
+                f"parameters for {operator_name!r}, expected operators with a recipe in {book.name}: {known}"
+            )
+        known_keywords = list(inspect.signature(book.recipes[operator_name]).parameters)[1:]
+        if not isinstance(choices, Mapping):
+            raise ValueError(f"parameters[{operator_name!r}] is {choices!r}, expected values by keyword")
+        for keyword in choices:
+            if keyword not in known_keywords:
+                expected = ", ".join(known_keywords) or "none"
+                where = f"parameters[{operator_name!r}] has {keyword!r}"
+                raise ValueError(f"{where}, expected keywords of the recipe in {book.name}: {expected}")
 
 
 def _finite(array: NDArray[Any], name: str, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -169,7 +169,7 @@ class Plan:
         """Return which levels share a table: all of them, or each has its own."""
         if len(self._tables.radii) == 1:
             return [(range(FIRST_LEVEL, self.nlevels), 0)] if self.nlevels > FIRST_LEVEL else []
-        return [(range(level, level + 1), level) for level in range(FIRST_LEVEL, self.nlevels)]
+        return [(range(level, level + 1), level - FIRST_LEVEL) for level in range(FIRST_LEVEL, self.nlevels)]
 
     def _on(self, levels: range, boxes: Boxes) -> Boxes:
         here = self._tree.box_levels[boxes]
@@ -210,7 +210,7 @@ class Plan:
             **self._arrays.points,
             **arrays,
             **self._arrays.csr(csr),
-            **self._greens.parameters,
+            **self._greens.arguments,
             "scaling": self._greens.scaling,
             "radius_factor": radius_factor,
             "target_boxes": self._arrays.indices(boxes),
@@ -238,7 +238,7 @@ class Plan:
             **arrays,
             **self._counts(operator, parents, columns, columns),
             "table": self._arrays.matrix(operator, matrices, columns, columns),
-            "itable": min(level, len(matrices) - 1),
+            "itable": min(level - FIRST_LEVEL, len(matrices) - 1),
             "ntables": len(matrices),
             "parents": self._arrays.indices(parents, self._tree.nboxes),
             "nparents": len(parents),

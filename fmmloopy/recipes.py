@@ -27,13 +27,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 import loopy as lp
 from pytools.tag import UniqueTag
+
+from fmmloopy.fingerprint import fingerprint
+from fmmloopy.messages import one_line
 
 Kernel = Any
 """A loopy translation unit."""
@@ -59,6 +61,9 @@ FFT form, and the pseudo-inverse that P2M, P2L and M2L end with."""
 
 LANE_PARAMETERS = ("tlanes", "slanes", "blanes", "ilanes")
 """How many lanes a tile holds; open in the math-level kernels."""
+
+LANE_BOUNDS = {"tlanes": range(1, 65), "slanes": range(1, 65), "blanes": range(1, 65), "ilanes": (1, 2, 4, 8, 16)}
+"""How many are allowed: idle lanes read padding, of which there is as much as this; ilanes divides 16."""
 
 _PHASES = {"load": "x[0-9]", "src": "src", "init": "init*", "store": "store*"}
 """Statements of a lane iname outside the innermost loops, by the suffix of the iname that they get."""
@@ -103,6 +108,10 @@ class RecipeBook:
             for operator in operators:
                 if operator not in OPERATORS:
                     raise RecipeError(f"{self.name}: {what} for {operator!r}, expected one of {', '.join(OPERATORS)}")
+        try:
+            re.compile(self.device)
+        except re.error as error:
+            raise RecipeError(f"{self.name}: device is {self.device!r}, no regular expression: {error}") from None
         for operator, choices in self.tuning.items():
             known = inspect.signature(self.recipes[operator]).parameters if operator in self.recipes else {}
             for keyword in choices:
@@ -118,19 +127,8 @@ class RecipeBook:
         return re.search(self.device, description) is not None
 
     def fingerprint(self, operator: str) -> str:
-        """Return a hash of what a recipe is made of: its module, and the modules of fmmloopy that this imports from."""
-        recipe = self.recipes.get(operator, sequential_recipe)
-        modules = {inspect.getmodule(recipe), sys.modules[__name__]}
-        for module in tuple(modules):
-            modules |= {inspect.getmodule(v) for v in vars(module).values() if callable(v) or inspect.ismodule(v)}
-        own = [m for m in modules if m and (m.__name__.startswith(__package__) or m is inspect.getmodule(recipe))]
-        sources = sorted((m.__name__, _source_hash(m.__file__ or "")) for m in own)
-        return hashlib.sha256(repr((sources, self.build_options)).encode()).hexdigest()
-
-
-@cache
-def _source_hash(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+        """Return a hash of the recipe of an operator, and of all that it calls; code made by it is kept under this."""
+        return fingerprint(self.recipes.get(operator, sequential_recipe)) + repr(self.build_options)
 
 
 def separate_lanes(knl: Kernel) -> Kernel:
@@ -166,13 +164,18 @@ class Lanes(UniqueTag):
 
 def fix_lanes(knl: Kernel, **lanes: int) -> Kernel:
     """Fix how many lanes a tile holds, 1 for lane parameters that are not given."""
-    known = [p for p in LANE_PARAMETERS if p in knl.default_entrypoint.arg_dict]
+    known = open_lanes(knl)
     unknown = sorted(set(lanes) - set(known))
     if unknown:
         raise ValueError(f"no lane parameter {unknown[0]!r}; this operator has {', '.join(known) or 'none'}")
     fixed = {p: lanes.get(p, 1) for p in known}
     knl = lp.fix_parameters(knl, **fixed)
     return knl.with_kernel(knl.default_entrypoint.tagged(Lanes(tuple(fixed.items()))))
+
+
+def open_lanes(knl: Kernel) -> list[str]:
+    """Return the lane parameters that a kernel still leaves open."""
+    return [p for p in LANE_PARAMETERS if p in knl.default_entrypoint.arg_dict]
 
 
 def lanes_of(knl: Kernel) -> dict[str, int]:
@@ -221,15 +224,15 @@ def apply_recipe(
         raise
     except Exception as error:
         after = f"after step {len(steps)} {steps[-1].name!r}" if steps else "before its first step"
-        raise RecipeError(f"{where}, {after}: {_one_line(error)}; {_names(knl)}") from error
+        raise RecipeError(f"{where}, {after}: {_described(error)}; {_names(knl)}") from error
     if not steps:
         raise RecipeError(f"{where}: the recipe yielded no step; yield (name, kernel) after each rewrite")
     return steps
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+def _described(error: Exception) -> str:
+    text = one_line(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _names(knl: Kernel) -> str:
@@ -265,6 +268,8 @@ def load_recipes(which: str | Path | RecipeBook | None = None, description: str 
     """
     if isinstance(which, RecipeBook):
         return which
+    if which is not None and not isinstance(which, (str, Path)):
+        raise RecipeError(f"recipes is {which!r}, expected a book, its name, or the path of its file")
     if which is None:
         return next((book for book in shipped_books().values() if book.suits(description)), SEQUENTIAL)
     if isinstance(which, Path) or which.endswith(".py"):
@@ -296,8 +301,7 @@ def _load_file(path: Path) -> RecipeBook:
     except SyntaxError as error:
         raise RecipeError(f"{path}, line {error.lineno}: {error.msg}") from error
     except Exception as error:
-        raise RecipeError(f"{path} cannot be loaded: {_one_line(error)}") from error
-    _source_hash.cache_clear()
+        raise RecipeError(f"{path} cannot be loaded: {_described(error)}") from error
     return _book_of(module, str(path))
 
 

@@ -12,9 +12,11 @@ import math
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.compile import CompiledOperator
 from fmmloopy.devices import Device, DeviceError
+from fmmloopy.messages import one_line
 
 PADDING = 256
 """Numbers behind the end of every array."""
@@ -113,6 +116,14 @@ def _sizes(operator: CompiledOperator, arguments: Mapping[str, Any]) -> tuple[in
     return tuple(int(evaluate(parse(size))) for size in operator.global_size)
 
 
+def _check_size(shape: tuple[int, ...]) -> None:
+    """Refuse arrays that the 32-bit indices of generated code cannot reach."""
+    if math.prod(shape) + PADDING >= 2**31:
+        raise DeviceError(
+            f"an array of shape {shape} has more than 2^31 numbers; use a larger ncrit, a lower order, or fewer points"
+        )
+
+
 def _check_arguments(operator: CompiledOperator, arguments: Mapping[str, Any]) -> None:
     """Make sure that a call gives every argument, and every array in the dtype that the code reads."""
     for name, kind, dtype in operator.arguments:
@@ -138,8 +149,17 @@ class OpenCLRuntime:
         """Allocate an array of zeros."""
         dtype = np.dtype(dtype)
         numbers = -(-(math.prod(shape) + PADDING) // PADDING) * PADDING
-        array = Array(shape, dtype, self._buffer(numbers * dtype.itemsize))
-        self._fill(array)
+        _check_size(shape)
+        try:
+            array = Array(
+                shape, dtype, self._cl.Buffer(self._context, self._cl.mem_flags.READ_WRITE, numbers * dtype.itemsize)
+            )
+            self._fill(array)
+        except self._cl.Error as error:
+            raise DeviceError(
+                f"{self.device.name} cannot allocate {numbers * dtype.itemsize / 2**20:.0f} MiB ({one_line(error)}); "
+                "use fewer points, a lower order, or dtype=numpy.float32"
+            ) from error
         return array
 
     def upload(self, values: NDArray[Any]) -> Array:
@@ -178,8 +198,14 @@ class OpenCLRuntime:
 
     def run(self, launches: Sequence[Launch]) -> dict[str, float]:
         """Run launches in order, wait, and return seconds by operator."""
-        events = [launch.start() for launch in launches]
-        self._queue.finish()
+        try:
+            events = [launch.start() for launch in launches]
+            self._queue.finish()
+        except self._cl.Error as error:
+            raise DeviceError(
+                f"{self.device.name} cannot run the operators ({one_line(error)}); if memory is short, use fewer "
+                "points, a lower order, or dtype=numpy.float32"
+            ) from error
         seconds: dict[str, float] = {}
         for launch, event in zip(launches, events, strict=True):
             seconds[launch.operator] = seconds.get(launch.operator, 0.0) + launch.seconds(event)
@@ -189,15 +215,6 @@ class OpenCLRuntime:
         # Runtimes fill with a pattern of 16 bytes two to three times as fast as with one of 4.
         return self._cl.enqueue_fill_buffer(self._queue, array.data, np.zeros(4, np.uint32), 0, array.data.size)
 
-    def _buffer(self, nbytes: int) -> Any:
-        try:
-            return self._cl.Buffer(self._context, self._cl.mem_flags.READ_WRITE, nbytes)
-        except self._cl.Error as error:
-            raise DeviceError(
-                f"{self.device.name} cannot allocate {nbytes / 2**20:.0f} MiB ({error}); use fewer points, a lower "
-                "order, or dtype=numpy.float32"
-            ) from error
-
     def _program(self, operator: CompiledOperator) -> Any:
         if operator.source not in self._programs:
             try:
@@ -205,7 +222,9 @@ class OpenCLRuntime:
                     warnings.filterwarnings("ignore", category=self._cl.CompilerWarning)
                     program = self._cl.Program(self._context, operator.source).build(list(operator.build_options))
             except self._cl.Error as error:
-                raise DeviceError(f"{self.device.name} cannot compile {operator.operator}: {error}") from error
+                raise DeviceError(
+                    f"{self.device.name} cannot compile {operator.operator}: {one_line(error)}"
+                ) from error
             self._programs[operator.source] = program
         return self._programs[operator.source]
 
@@ -234,6 +253,7 @@ class CRuntime:
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Allocate an array of zeros."""
         dtype = np.dtype(dtype)
+        _check_size(shape)
         return Array(shape, dtype, np.zeros(math.prod(shape) + PADDING, dtype))
 
     def upload(self, values: NDArray[Any]) -> Array:
@@ -278,23 +298,39 @@ class CRuntime:
         return seconds
 
     def _library(self, operator: CompiledOperator) -> ctypes.CDLL:
-        key = hashlib.sha256(repr((operator.source, self._compiler, self.FLAGS)).encode()).hexdigest()[:32]
-        path = cache_folder() / "c" / f"{operator.operator}-{key}.so"
-        try:
-            if not path.exists():
-                write_atomically(path, lambda temporary: self._build(operator, temporary))
-        except OSError as error:
-            raise DeviceError(
-                f"cannot write to {path.parent} ({error}); set FMMLOOPY_CACHE_DIR to a folder that can be written"
-            ) from error
-        return ctypes.CDLL(str(path))
+        """Load an operator's library, built when there is none; its file's name ends with the hash of what is in it."""
+        key = hashlib.sha256(repr((operator.source, self._target, self.FLAGS)).encode()).hexdigest()[:32]
+        folder = cache_folder() / "c"
+        for path in sorted(folder.glob(f"{operator.operator}-{key}-*.so")):
+            with suppress(OSError):
+                if path.stem.endswith(hashlib.sha256(path.read_bytes()).hexdigest()):
+                    return ctypes.CDLL(str(path))
+        with tempfile.TemporaryDirectory(prefix="fmmloopy-") as temporary:
+            built = Path(temporary) / f"{operator.operator}.so"
+            self._build(operator, built)
+            content = built.read_bytes()
+            path = folder / f"{operator.operator}-{key}-{hashlib.sha256(content).hexdigest()}.so"
+            with suppress(OSError):  # without a place to keep it, it is built each time
+                write_atomically(path, lambda file: _write_bytes(file, content))
+            return ctypes.CDLL(str(built))
+
+    @cached_property
+    def _target(self) -> str:
+        """What the compiler compiles for: its version, and all that -march=native turns on."""
+        command = [self._compiler, "-march=native", "-E", "-dM", "-x", "c", os.devnull]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def _build(self, operator: CompiledOperator, library: Path) -> None:
         source = operator.source.encode()
         command = [self._compiler, "-x", "c", "-", "-o", str(library), *self.FLAGS]
         result = subprocess.run(command, input=source, capture_output=True, check=False)
         if result.returncode:
-            raise DeviceError(f"{self._compiler} cannot compile {operator.operator}: {result.stderr.decode()[:400]}")
+            said = " ".join(result.stderr.decode().split())[:300]
+            raise DeviceError(f"{self._compiler} cannot compile {operator.operator}: {said}")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _timed(call: Callable[[], Any]) -> float:

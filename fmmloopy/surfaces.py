@@ -134,6 +134,11 @@ def surface_grid(order: int) -> NDArray[np.int32]:
     return np.ascontiguousarray(grid[:, on_boundary])
 
 
+def count_points(order: int) -> int:
+    """Return the number of points of a surface of order p: 6 (p - 1)^2 + 2."""
+    return 6 * (order - 1) ** 2 + 2
+
+
 def surface_points(order: int) -> FloatArray:
     """Return the points of a surface of the cube [-1, 1]^3: shape (3, n), float64, in the order of `surface_grid`.
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 Points = NDArray[np.floating[Any]]
 Keys = NDArray[np.uint64]
@@ -152,7 +152,11 @@ class _SortedPoints(NamedTuple):
 
 
 def build_tree(
-    sources: Points, targets: Points | None = None, ncrit: int = 150, max_level: int = DEEPEST_LEVEL
+    sources: Points,
+    targets: Points | None = None,
+    ncrit: int = 150,
+    max_level: int = DEEPEST_LEVEL,
+    dtype: DTypeLike | None = None,
 ) -> Tree:
     """Build the balanced octree over sources and targets.
 
@@ -164,6 +168,8 @@ def build_tree(
         targets: shape (ntargets, 3), in the dtype of the sources, finite; None if the targets are the sources.
         ncrit: most sources, and most targets, in a leaf above ``max_level``.
         max_level: level at which leaves stay as they are, 21 at most. Coincident points end up there.
+        dtype: of the tree's points, float32 or float64, to which they are rounded relative to its centre; None for that
+            of the sources.
 
     Returns:
         The tree, with copies of the points.
@@ -183,12 +189,13 @@ def build_tree(
         raise ValueError(f"ncrit is {ncrit}, expected at least 1: the most points in a leaf")
     if not 0 <= max_level <= DEEPEST_LEVEL:
         raise ValueError(f"max_level is {max_level}, expected 0 to {DEEPEST_LEVEL}: a Morton key has 21 bits an axis")
-    centre, half_width = _find_root(sources, targets)
-    sorted_sources = _sort_points(sources, centre, half_width)
+    kept = np.dtype(dtype if dtype is not None else sources.dtype)
+    centre, half_width = _find_root(sources, targets, kept)
+    sorted_sources = _sort_points(sources, centre, half_width, kept)
     if targets is None or targets is sources:
         sorted_targets = sorted_sources
     else:
-        sorted_targets = _sort_points(targets, centre, half_width)
+        sorted_targets = _sort_points(targets, centre, half_width, kept)
     point_keys = list({id(points): points.keys for points in (sorted_sources, sorted_targets)}.values())
     splits = _balance(_find_splits(point_keys, ncrit, max_level), point_keys)
     return _assemble(centre, half_width, sorted_sources, sorted_targets, splits)
@@ -213,13 +220,13 @@ def _find_bounds(points: Points, name: str) -> tuple[NDArray[np.float64], NDArra
     return lower, upper
 
 
-def _find_root(sources: Points, targets: Points | None) -> tuple[NDArray[np.float64], float]:
+def _find_root(sources: Points, targets: Points | None, dtype: np.dtype[Any]) -> tuple[NDArray[np.float64], float]:
     """Return centre and half width of a cube that holds all points, as they will be stored."""
     lower, upper = _find_bounds(sources, "sources")
     if targets is not None:
         target_lower, target_upper = _find_bounds(targets, "targets")
         lower, upper = np.minimum(lower, target_lower), np.maximum(upper, target_upper)
-    largest = 2.0**-10 * float(np.finfo(sources.dtype).max)
+    largest = 2.0**-10 * float(np.finfo(dtype).max)
     magnitude = float(max(-lower.min(), upper.max()))
     if magnitude > largest:
         raise ValueError(f"a coordinate is {magnitude:g}, expected at most {largest:g} in size; scale the points")
@@ -227,7 +234,7 @@ def _find_root(sources: Points, targets: Points | None) -> tuple[NDArray[np.floa
     extent = float(max((upper - centre).max(), (centre - lower).max()))
     if extent == 0:
         return centre, 1.0
-    extent = max(extent, 2.0**40 * float(np.finfo(sources.dtype).tiny))  # so that no box width underflows
+    extent = max(extent, 2.0**40 * float(np.finfo(dtype).tiny))  # so that no box width underflows
     # A centre of few bits, such as 0 for points around the origin: then most differences from it are exact.
     grid = math.ldexp(1.0, math.frexp(extent)[1] - CENTRE_BITS)
     centre = np.round(centre / grid) * grid + 0.0  # no -0
@@ -236,27 +243,27 @@ def _find_root(sources: Points, targets: Points | None) -> tuple[NDArray[np.floa
     return centre, math.ldexp(math.ceil(math.ldexp(mantissa, HALF_WIDTH_BITS)), exponent - HALF_WIDTH_BITS)
 
 
-def _shift(points: Points, centre: NDArray[np.float64]) -> Points:
-    """Subtract the centre in float64; return shape (3, n) in the dtype of the points, of shape (n, 3)."""
-    shifted = np.empty((3, len(points)), points.dtype)
+def _shift(points: Points, centre: NDArray[np.float64], dtype: np.dtype[Any]) -> Points:
+    """Subtract the centre from points of shape (n, 3) in float64; return shape (3, n), rounded to the dtype."""
+    shifted = np.empty((3, len(points)), dtype)
     return np.subtract(points.T, centre[:, None], out=shifted, dtype=np.float64, casting="same_kind")
 
 
-def _sort_points(points: Points, centre: NDArray[np.float64], half_width: float) -> _SortedPoints:
+def _sort_points(points: Points, centre: NDArray[np.float64], half_width: float, dtype: np.dtype[Any]) -> _SortedPoints:
     """Sort points of shape (n, 3) by Morton key, and shift them to the centre."""
     keys = np.empty(len(points), np.uint64)
-    shifted = np.empty((3, len(points)), points.dtype)
+    shifted = np.empty((3, len(points)), dtype)
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(points), _BLOCK)]
     ncells = 1 << DEEPEST_LEVEL
     for block in blocks:
         # Dividing, not multiplying by a rounded inverse: a point on the boundary of two boxes goes to the upper one.
-        cells = np.add(_shift(points[block], centre), half_width, dtype=np.float64)
+        cells = np.add(_shift(points[block], centre, dtype), half_width, dtype=np.float64)
         np.divide(cells, 2 * half_width / ncells, out=cells)
         np.minimum(cells, ncells - 1, out=cells)
         keys[block] = _encode(cells.astype(np.int32))
     order = np.argsort(keys)
     for block in blocks:
-        shifted[:, block] = _shift(points.take(order[block], axis=0), centre)
+        shifted[:, block] = _shift(points.take(order[block], axis=0), centre, dtype)
     return _SortedPoints(shifted, order, keys.take(order))
 
 

@@ -32,6 +32,7 @@ from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
 from fmmloopy.m2l_tables import find_octet_pairs
 from fmmloopy.plan import FIRST_LEVEL
+from fmmloopy.surfaces import count_points
 from fmmloopy.tree import Tree
 
 
@@ -74,7 +75,7 @@ def count_work(
     """
     if m2l not in ("fft", "dense"):
         raise ValueError(f"m2l is {m2l!r}, expected 'fft' or 'dense'")
-    npoints = 6 * (order - 1) ** 2 + 2
+    npoints = count_points(order)
     rows, columns = greens.ntarget_components * npoints, greens.nsource_components * npoints
     nsources = (tree.box_source_ends - tree.box_source_starts).astype(np.int64)
     ntargets = (tree.box_target_ends - tree.box_target_starts).astype(np.int64)
@@ -158,7 +159,7 @@ def _count_m2l_fft(tree: Tree, lists: InteractionLists, order: int, greens: Gree
     """
     octets = find_octet_pairs(tree, lists, range(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL)))
     rows, columns = greens.ntarget_components, greens.nsource_components
-    p, n, npoints = order, 2 * order - 1, 6 * (order - 1) ** 2 + 2
+    p, n, npoints = order, 2 * order - 1, count_points(order)
     siblings, nplanes, nfrequencies = 8, order, order * (2 * order - 1) ** 2
 
     # Along z to one plane of real data, then along y and x in the plane.

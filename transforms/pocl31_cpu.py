@@ -30,7 +30,7 @@ def particles(knl: Kernel, *, lanes: int = 16) -> Iterator[tuple[str, Kernel]]:
 
 BOOK = RecipeBook(
     "pocl31_cpu",
-    device=r"PoCL (3\.[1-9]|[4-9]\.|\d\d)",
+    device=r"CPU .*PoCL (3\.[1-9]|[4-9]\.|\d\d)",
     recipes={**pocl_cpu.BOOK.recipes, **dict.fromkeys(pocl_cpu.PARTICLE_OPERATORS, particles)},
     tuning=pocl_cpu.BOOK.tuning,
 )

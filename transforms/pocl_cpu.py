@@ -88,7 +88,7 @@ DENSE_OPERATORS = ("m2m", "l2l", "check_to_equivalent")
 
 BOOK = RecipeBook(
     "pocl_cpu",
-    device=r"PoCL ([12]\.|3\.0)",
+    device=r"CPU .*PoCL ([12]\.|3\.0)",
     recipes={
         **dict.fromkeys(PARTICLE_OPERATORS, particles),
         **dict.fromkeys(DENSE_OPERATORS, dense),

@@ -29,7 +29,7 @@ def particles(knl: Kernel, *, lanes: int = 16) -> Iterator[tuple[str, Kernel]]:
 
 BOOK = RecipeBook(
     "simd_cpu",
-    device=r"Intel\(R\) OpenCL",
+    device=r"CPU Intel\(R\) OpenCL",
     recipes={**pocl_cpu.BOOK.recipes, **dict.fromkeys(pocl_cpu.PARTICLE_OPERATORS, particles)},
     tuning=pocl_cpu.BOOK.tuning,
 )

@@ -66,7 +66,7 @@ def work_items(knl: Kernel, lanes: int) -> Kernel:
         if name in knl.default_entrypoint.temporary_variables and knl.default_entrypoint.temporary_variables[name].shape
     }
     knl = lp.unprivatize_temporaries_with_inames(knl, {"t"}, arrays)
-    return lp.tag_inames(knl, {"t": "l.0"})
+    return lp.add_inames_for_unused_hw_axes(lp.tag_inames(knl, {"t": "l.0"}))
 
 
 def one_group_per(knl: Kernel, *inames: str) -> Kernel:

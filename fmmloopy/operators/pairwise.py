@@ -39,7 +39,7 @@ from pymbolic.mapper import IdentityMapper
 from pymbolic.mapper.dependency import DependencyMapper
 from pymbolic.primitives import Variable
 
-from fmmloopy.greens import GreensFunction
+from fmmloopy.greens import ARGUMENT_PREFIX, GreensFunction
 
 Kernel = Any
 """A loopy translation unit."""
@@ -66,21 +66,28 @@ class Side:
     output: str = ""
 
 
-class _TypedConstants(IdentityMapper):  # type: ignore[misc]
-    """Give floating-point literals the kernel's dtype, so that none promotes a single-precision sum."""
+class _Entry(IdentityMapper):  # type: ignore[misc]
+    """Turn an entry of a Green's function into an expression of a kernel.
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.dtype = dtype
+    Floating-point literals get the kernel's dtype, so that none promotes a single-precision sum; parameters get names
+    that no iname or argument has.
+    """
+
+    def __init__(self, greens: GreensFunction, dtype: np.dtype[Any]) -> None:
+        self.parameters, self.dtype = greens.parameters, dtype
 
     def map_constant(self, expr: Any) -> Any:
         return self.dtype.type(expr) if isinstance(expr, float) else expr
 
+    def map_variable(self, expr: Any) -> Any:
+        return Variable(ARGUMENT_PREFIX + expr.name) if expr.name in self.parameters else expr
+
 
 def pair_rules(greens: GreensFunction, dtype: np.dtype[Any]) -> list[SubstitutionRule]:
     """Return the entries of the Green's function as substitution rules ``G_i_j``."""
-    typed = _TypedConstants(dtype)
+    entry_of = _Entry(greens, dtype)
     return [
-        SubstitutionRule(f"G_{i}_{j}", (), typed(entry))
+        SubstitutionRule(f"G_{i}_{j}", (), entry_of(entry))
         for i, row in enumerate(greens.matrix)
         for j, entry in enumerate(row)
     ]
@@ -179,7 +186,7 @@ end
 """
     for i in range(nrows):
         text = text.replace(f"out({i}, t)", targets.output.replace("c_", str(i)).replace("i_", "itgt(t)"))
-    parameters = [lp.ValueArg(p, dtype) for p in (*greens.parameters, "scaling")]
+    parameters = [lp.ValueArg(p, dtype) for p in (*greens.arguments, "scaling")]
     knl = lp.make_kernel(
         [
             "{[ibox]: 0 <= ibox < ntarget_boxes}",
