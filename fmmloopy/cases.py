@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.compile import CompiledOperator
+from fmmloopy.compile import PARTICLE_OPERATORS, CompiledOperator
 from fmmloopy.greens import GreensFunction
 from fmmloopy.runtime import Array, Runtime
 from fmmloopy.surfaces import count_points
@@ -39,8 +39,6 @@ POLYNOMIAL_2X2 = GreensFunction("polynomial_2x2", (("d0 + 2*d1", "d2*d2 + 1"), (
 """Two components on both sides."""
 
 POLYNOMIALS = (POLYNOMIAL, POLYNOMIAL_2X2)
-
-PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from fmmloopy.cases import (
     EXACT_LIMIT,
-    PARTICLE_OPERATORS,
     POLYNOMIALS,
     Case,
     identical,
@@ -36,7 +35,7 @@ from fmmloopy.cases import (
     run_case,
     term_magnitudes,
 )
-from fmmloopy.compile import CompiledOperator, compile_operator, generate_code
+from fmmloopy.compile import PARTICLE_OPERATORS, CompiledOperator, compile_operator, generate_code
 from fmmloopy.devices import Device, DeviceError, choose_device
 from fmmloopy.direct import direct
 from fmmloopy.driver import Fmm

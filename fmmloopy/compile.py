@@ -26,6 +26,9 @@ from fmmloopy.greens import GreensFunction
 from fmmloopy.messages import one_line
 from fmmloopy.recipes import LANE_BOUNDS, RecipeBook, RecipeError, apply_recipe, lanes_of, open_lanes
 
+PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")
+"""Operators that evaluate the Green's function."""
+
 DENSE_OPERATORS = ("m2m", "l2l", "m2l", "check_to_equivalent")
 """Operators whose launches depend on how many lanes a tile has."""
 
@@ -113,8 +116,7 @@ def operator_key(
             "format": FORMAT,
             "operator": operator,
             "math": _operators_hash(),
-            "greens": [[str(entry) for entry in row] for row in greens.matrix],
-            "greens_parameters": list(greens.parameters),
+            "greens": _what_matters(operator, greens),
             "order": order if operator.startswith("m2l_") else None,
             "dtype": dtype.name,
             "book": book.name,
@@ -124,6 +126,13 @@ def operator_key(
             "versions": _versions(),
         }
     )
+
+
+def _what_matters(operator: str, greens: GreensFunction) -> Any:
+    """Return what the code of an operator depends on: the expressions, or only how many components there are."""
+    if operator in PARTICLE_OPERATORS:
+        return [[str(entry) for entry in row] for row in greens.matrix], list(greens.parameters)
+    return greens.ntarget_components, greens.nsource_components
 
 
 @cache
@@ -194,6 +203,7 @@ def generate_code(
     import loopy as lp
 
     where = f"{book.name}, {operator}, after step {len(steps)} {steps[-1]!r}"
+    hint = "; for device 'c' use recipes='sequential'" if device.kind == "c" and book.name != "sequential" else ""
     _check_lanes(where, knl, operator)
     if device.kind == "c":
         knl = knl.copy(target=lp.CTarget())
@@ -206,7 +216,7 @@ def generate_code(
             generated = lp.generate_code_v2(knl)
         groups, items = knl.default_entrypoint.get_grid_size_upper_bounds_as_exprs(knl.callables_table)
     except Exception as error:
-        raise RecipeError(f"{where}: no code for this kernel: {one_line(error, 400)}") from error
+        raise RecipeError(f"{where}: no code for this kernel: {one_line(error, 400)}{hint}") from error
     if len(generated.device_programs) != 1:
         raise RecipeError(
             f"{where}: the kernel falls apart into {len(generated.device_programs)} device kernels, expected one; "

@@ -13,13 +13,14 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.accuracy import ncrit_for, order_for
 from fmmloopy.devices import Device, DeviceError, choose_device
-from fmmloopy.greens import GreensFunction, laplace
+from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import (
     check_charges,
     check_choice,
     check_count,
     check_dtype,
     check_extent,
+    check_kernel,
     check_parameters,
     check_points,
 )
@@ -31,7 +32,7 @@ from fmmloopy.runtime import Launch, make_runtime
 from fmmloopy.small_boxes import absorb_small_boxes
 from fmmloopy.surfaces import count_points
 from fmmloopy.table_cache import cached_tables
-from fmmloopy.tree import build_tree
+from fmmloopy.tree import DEEPEST_LEVEL, build_tree
 
 
 def upward_pass(plan: Plan) -> None:
@@ -110,7 +111,7 @@ class Fmm:
         parameters: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.timings: dict[str, float] = {}
-        self.kernel = kernel if kernel is not None else laplace()
+        self.kernel = check_kernel(kernel)
         self.dtype = check_dtype(dtype, sources)
         points = check_points(sources, "sources")
         others = None if targets is None else check_points(targets, "targets")
@@ -130,7 +131,10 @@ class Fmm:
         check_parameters(parameters or {}, self.recipes)
 
         with _timed(self.timings, "tree"):
-            self.tree = build_tree(points, others, self.ncrit, dtype=self.dtype)
+            # Boxes around coincident points would only cost digits of gradients, whose errors are those of potentials
+            # over the size of the box; and in float32 centres of boxes are exact down to level 15.
+            deepest = 15 if self.dtype == np.float32 else DEEPEST_LEVEL
+            self.tree = build_tree(points, others, self.ncrit, deepest, self.dtype, split_coincident=False)
             check_extent(self.tree.half_width, self.dtype)
         with _timed(self.timings, "lists"):
             self.lists = absorb_small_boxes(self.tree, build_lists(self.tree), count_points(self.order))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.recipes import RecipeBook
 
 
@@ -54,6 +55,15 @@ def check_points(points: ArrayLike, name: str) -> NDArray[Any]:
     return _finite(array, name, np.dtype(np.float64))
 
 
+def check_kernel(kernel: Any) -> GreensFunction:
+    """Return a Green's function, Laplace's for None."""
+    if kernel is None:
+        return laplace()
+    if not isinstance(kernel, GreensFunction):
+        raise ValueError(f"kernel is {kernel!r}, expected a GreensFunction, such as fmmloopy.laplace()")
+    return kernel
+
+
 def check_extent(half_width: float, dtype: np.dtype[Any]) -> None:
     """Make sure that squares and inverse cubes of distances fit the dtype.
 
@@ -75,6 +85,8 @@ def check_parameters(parameters: Mapping[str, Mapping[str, Any]], book: RecipeBo
     Raises:
         ValueError: an unknown operator or keyword.
     """
+    if not isinstance(parameters, Mapping):
+        raise ValueError(f"parameters is {parameters!r}, expected values by operator and keyword")
     for operator_name, choices in parameters.items():
         if operator_name not in book.recipes:
             known = ", ".join(book.recipes) or "none"

@@ -137,6 +137,8 @@ class OpenCLRuntime:
     """Run operators on an OpenCL device, in order, on one queue with timers."""
 
     def __init__(self, device: Device) -> None:
+        # Without it, pyopencl fails where its own cache cannot be written, by looking this up.
+        os.environ.setdefault("PYOPENCL_CACHE_FAILURE_FATAL", "")
         import pyopencl as cl
 
         self.device = device
@@ -220,6 +222,7 @@ class OpenCLRuntime:
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", category=self._cl.CompilerWarning)
+                    warnings.filterwarnings("ignore", message="PyOpenCL compiler caching failed")
                     program = self._cl.Program(self._context, operator.source).build(list(operator.build_options))
             except self._cl.Error as error:
                 raise DeviceError(

@@ -157,6 +157,7 @@ def build_tree(
     ncrit: int = 150,
     max_level: int = DEEPEST_LEVEL,
     dtype: DTypeLike | None = None,
+    split_coincident: bool = True,
 ) -> Tree:
     """Build the balanced octree over sources and targets.
 
@@ -170,6 +171,7 @@ def build_tree(
         max_level: level at which leaves stay as they are, 21 at most. Coincident points end up there.
         dtype: of the tree's points, float32 or float64, to which they are rounded relative to its centre; None for that
             of the sources.
+        split_coincident: whether boxes whose points no level can separate are split down to ``max_level`` all the same.
 
     Returns:
         The tree, with copies of the points.
@@ -197,7 +199,7 @@ def build_tree(
     else:
         sorted_targets = _sort_points(targets, centre, half_width, kept)
     point_keys = list({id(points): points.keys for points in (sorted_sources, sorted_targets)}.values())
-    splits = _balance(_find_splits(point_keys, ncrit, max_level), point_keys)
+    splits = _balance(_find_splits(point_keys, ncrit, max_level, split_coincident), point_keys)
     return _assemble(centre, half_width, sorted_sources, sorted_targets, splits)
 
 
@@ -308,17 +310,31 @@ def _find_largest_counts(point_keys: Sequence[Keys], boxes: Keys, level: int) ->
     return largest
 
 
-def _find_splits(point_keys: Sequence[Keys], ncrit: int, max_level: int) -> list[Keys]:
+def _find_splits(point_keys: Sequence[Keys], ncrit: int, max_level: int, split_coincident: bool) -> list[Keys]:
     """Return for each level, from the root's, the keys of the boxes with too many points, ascending."""
     splits: list[Keys] = []
     boxes = np.zeros(1, np.uint64)
     for level in range(max_level):
         crowded = boxes[_find_largest_counts(point_keys, boxes, level) > ncrit]
+        if not split_coincident:
+            crowded = crowded[_are_separable(point_keys, crowded, level, max_level)]
         if not crowded.size:
             break
         splits.append(crowded)
         boxes = _split(crowded)
     return splits
+
+
+def _are_separable(point_keys: Sequence[Keys], boxes: Keys, level: int, max_level: int) -> NDArray[np.bool_]:
+    """Return which boxes have points in more than one cell of the finest level."""
+    shift = np.uint64(3 * (DEEPEST_LEVEL - max_level))
+    least, most = np.full(len(boxes), ~np.uint64(0)), np.zeros(len(boxes), np.uint64)
+    for keys in point_keys:
+        starts, ends = _find_ranges(keys, boxes, level)
+        some = starts < ends
+        least[some] = np.minimum(least[some], keys[starts[some]])
+        most[some] = np.maximum(most[some], keys[ends[some] - 1])
+    return np.asarray((least >> shift) != (most >> shift))
 
 
 def _balance(splits: Sequence[Keys], point_keys: Sequence[Keys]) -> list[Keys]:

@@ -1,0 +1,336 @@
+"""Code on disk: found again when nothing has changed, made again when anything has, and bound with care."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import devices
+
+import fmmloopy as fl
+from fmmloopy import compile as compile_module
+from fmmloopy.cache import ENVIRONMENT_VARIABLE
+from fmmloopy.compile import CompiledOperator, compile_operator, operator_key
+from fmmloopy.devices import C_DEVICE, find_devices
+from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, fix_lanes, load_recipes, separate_lanes
+from fmmloopy.runtime import make_runtime
+
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+P2P = ("p2p", laplace(), 4, F64, SEQUENTIAL, C_DEVICE)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty cache of this test's own."""
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache" / "code"
+
+
+@pytest.fixture
+def generated(monkeypatch):
+    """Operators that code is generated for, in order."""
+    names = []
+    real = compile_module.generate
+
+    def count(operator, *arguments):
+        names.append(operator)
+        return real(operator, *arguments)
+
+    monkeypatch.setattr(compile_module, "generate", count)
+    return names
+
+
+# -- what is kept
+
+
+def test_code_is_generated_once(folder, generated):
+    first, second = compile_operator(*P2P), compile_operator(*P2P)
+    assert first == second
+    assert generated == ["p2p"]
+    assert [path.suffix for path in folder.iterdir()] == [".json"], "a temporary file stays behind"
+
+
+def test_code_says_what_it_is(folder):
+    for code in (compile_operator(*P2P), compile_operator(*P2P)):
+        assert isinstance(code, CompiledOperator)
+        assert code.operator == "p2p"
+        assert f"{code.entry}(" in code.source
+        assert code.steps == ("sequential",)
+        assert code.lanes == (("tlanes", 1), ("slanes", 1))
+        assert (code.global_size, code.local_size) == (("1",), (1,))
+        kinds = {name: (kind, dtype) for name, kind, dtype in code.arguments}
+        assert kinds["sources"] == kinds["potentials"] == ("array", "float64")
+        assert kinds["lists"] == ("array", "int32")
+        assert kinds["ntarget_boxes"] == ("number", "int32")
+        assert kinds["scaling"] == ("number", "float64")
+        hash(code)  # tuples all through, also after a trip to disk
+
+
+DAMAGES = {
+    "empty": lambda text: "",
+    "cut off": lambda text: text[: len(text) // 2],
+    "not JSON": lambda text: "\x00" + text,
+    "another thing": lambda text: "[1, 2]",
+    "a number": lambda text: "3",
+    "null": lambda text: "null",
+    "no code": lambda text: json.dumps({"key": json.loads(text)["key"]}),
+    "another key": lambda text: text.replace('"key": "', '"key": "x', 1),
+    "a changed number": lambda text: text.replace("float64", "float32"),
+    "a changed program": lambda text: text.replace("sqrt", "cbrt"),
+    "an argument less": lambda text: json.dumps(
+        {**json.loads(text), "code": {k: v for k, v in json.loads(text)["code"].items() if k != "lanes"}}
+    ),
+    "an argument more": lambda text: json.dumps(
+        {**json.loads(text), "code": {**json.loads(text)["code"], "comment": "hello"}}
+    ),
+    "arguments of another form": lambda text: json.dumps(
+        {**json.loads(text), "code": {**json.loads(text)["code"], "arguments": 3}}
+    ),
+    "code of another form": lambda text: json.dumps({**json.loads(text), "code": []}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_are_replaced(damage, folder, generated):
+    expected = compile_operator(*P2P)
+    (path,) = folder.iterdir()
+    text = path.read_text()
+    damaged = DAMAGES[damage](text)
+    assert damaged != text
+    path.write_text(damaged)
+    assert compile_operator(*P2P) == expected
+    assert generated == ["p2p", "p2p"]
+    assert path.read_text() == text
+    compile_operator(*P2P)
+    assert generated == ["p2p", "p2p"]
+
+
+def test_file_that_is_not_text(folder, generated):
+    expected = compile_operator(*P2P)
+    (path,) = folder.iterdir()
+    path.write_bytes(b"\xff\xfe\x00" * 100)
+    assert compile_operator(*P2P) == expected
+    assert generated == ["p2p", "p2p"]
+
+
+@pytest.mark.parametrize("what", ["cache is a file", "cache is below a file", "code is a file", "entry is a folder"])
+def test_cache_that_cannot_be_written(what, folder, generated, tmp_path, monkeypatch):
+    """As with a full disk or a home without rights: slower, and nothing else. (Root may write everywhere else.)"""
+    if what == "cache is a file":
+        folder.parent.write_text("")
+    elif what == "cache is below a file":
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "file" / "cache"))
+    elif what == "code is a file":
+        folder.parent.mkdir()
+        folder.write_text("")
+    else:
+        compile_operator(*P2P)
+        (path,) = folder.iterdir()
+        path.unlink()
+        path.mkdir()
+        (path / "something").write_text("")
+        generated.clear()
+    assert compile_operator(*P2P) == compile_operator(*P2P)
+    assert generated == ["p2p", "p2p"]
+
+
+def test_whole_method_without_a_cache(opencl_device, tmp_path, monkeypatch):
+    """Tables, code and the runtime's own programs: none can be kept."""
+    (tmp_path / "file").write_text("")
+    for name in (ENVIRONMENT_VARIABLE, "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "file" / "cache"))
+    points, charges = np.random.default_rng(0).random((300, 3)), np.ones(300)
+    with pytest.warns(
+        UserWarning, match=f"tables cannot be kept in .*; set {ENVIRONMENT_VARIABLE} to a writable folder"
+    ):
+        fmm = fl.Fmm(points, order=3, ncrit=10, device=opencl_device)
+    expected = fl.direct(points, charges)
+    # 3 times 10^-3 for order 3, as in test_fmm.py.
+    assert np.linalg.norm(fmm.evaluate(charges) - expected) <= 3e-3 * np.linalg.norm(expected)
+
+
+# -- what code depends on
+
+
+def other_p2p(knl):
+    """As the sequential recipe."""
+    yield "another name", separate_lanes(fix_lanes(knl))
+
+
+DIFFERENCES = {
+    "operator": {"operator": "p2m"},
+    "expressions": {"greens": GreensFunction("laplace", (("rinv*rinv",),))},
+    "components": {"greens": GreensFunction("laplace", (("rinv", "rinv"),))},
+    "gradient": {"greens": laplace().with_gradient()},
+    "parameters of the function": {"greens": yukawa()},
+    "dtype": {"dtype": F32},
+    "name of the book": {"book": RecipeBook("b", "")},
+    "recipe": {"book": RecipeBook("sequential", "", {"p2p": other_p2p})},
+    "options of the compiler": {"book": replace(SEQUENTIAL, build_options=("-w",))},
+    "tuning parameters": {"parameters": {"lanes": 8}},
+    "other tuning parameters": {"parameters": {"lanes": 16}},
+    "kind of device": {"device": replace(C_DEVICE, kind="opencl")},
+    "device": {"device": replace(C_DEVICE, description="another compiler")},
+    "driver": {"device": replace(C_DEVICE, driver="2.0")},
+}
+DEFAULTS = dict(zip(("operator", "greens", "order", "dtype", "book", "device"), P2P, strict=True))
+
+
+def test_everything_that_matters_is_in_the_key():
+    keys = {name: operator_key(**{**DEFAULTS, **change}) for name, change in DIFFERENCES.items()}
+    assert len({operator_key(**DEFAULTS), *keys.values()}) == 1 + len(keys), keys
+
+
+def test_versions_are_in_the_key(monkeypatch):
+    before = operator_key(**DEFAULTS)
+    assert all(package in before for package in ("loopy", "islpy", "pymbolic"))
+    monkeypatch.setattr(compile_module, "_versions", lambda: (("loopy", "1999.1"),))
+    assert operator_key(**DEFAULTS) != before
+
+
+def test_values_of_parameters_are_not_in_the_key(folder, generated):
+    """They are arguments of the code: a new decay must not cost a new compilation."""
+    codes = [compile_operator("p2p", yukawa(decay), *P2P[2:]) for decay in (0.5, 7.0)]
+    assert codes[0] == codes[1]
+    assert generated == ["p2p"]
+    numbers = [name for name, kind, dtype in codes[0].arguments if (kind, dtype) == ("number", "float64")]
+    assert [name for name in numbers if name.endswith("decay")] == [name for name in numbers if name != "scaling"]
+    assert len(numbers) == 2
+
+
+def test_scaling_is_not_in_the_key():
+    assert operator_key(**DEFAULTS) == operator_key(**{**DEFAULTS, "greens": replace(laplace(), scaling=2.0)})
+
+
+def test_order_is_in_the_key_where_it_is_in_the_loops():
+    for operator in ("p2p", "m2m", "m2l", "check_to_equivalent"):
+        assert operator_key(**{**DEFAULTS, "operator": operator, "order": 9}) == operator_key(
+            **{**DEFAULTS, "operator": operator}
+        )
+    for operator in ("m2l_forward", "m2l_inverse"):
+        assert operator_key(**{**DEFAULTS, "operator": operator, "order": 9}) != operator_key(
+            **{**DEFAULTS, "operator": operator}
+        )
+
+
+def test_two_processes_make_the_same_key():
+    """Hashes of text and orders of sets differ from process to process; keys must not."""
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from fmmloopy.compile import operator_key; from fmmloopy.recipes import load_recipes\n"
+        "from test_compile import DEFAULTS\n"
+        "print(operator_key(**{**DEFAULTS, 'book': load_recipes('pocl_cpu')}))"
+    )
+    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == operator_key(**{**DEFAULTS, "book": load_recipes("pocl_cpu")})
+
+
+# -- what cannot be compiled
+
+
+def two_kernels(knl):
+    """A barrier across groups between the sums and their store."""
+    import loopy as lp
+
+    knl = separate_lanes(fix_lanes(knl))
+    yield "two kernels", lp.add_barrier(knl, "id:box", "id:tgt_start", synchronization_kind="global")
+
+
+def test_kernel_that_falls_apart(folder):
+    book = RecipeBook("bad", "", {"p2p": two_kernels})
+    with pytest.raises(RecipeError, match=r"^bad, p2p, after step 1 'two kernels': ") as caught:
+        compile_operator("p2p", laplace(), 4, F64, book, C_DEVICE)
+    assert "\n" not in str(caught.value)
+    assert not folder.exists(), "a failure is kept"
+
+
+# -- binding
+
+
+def p2p_arguments(runtime):
+    """One box of three sources at distances 1 and 2 from each other."""
+    points = np.zeros((3, 16))
+    points[0, :3] = 0, 1, 2
+    charges = np.zeros((1, 16))
+    charges[0, :3] = 1, 10, 100
+    arrays = {
+        "sources": points,
+        "targets": points,
+        "charges": charges,
+        "potentials": np.zeros((1, 16)),
+        **{f"box_{which}_starts": np.array([0], np.int32) for which in ("source", "target")},
+        **{f"box_{which}_ends": np.array([3], np.int32) for which in ("source", "target")},
+        "target_boxes": np.zeros(65, np.int32),
+        "list_starts": np.array([0, 1], np.int32),
+        "lists": np.array([0], np.int32),
+    }
+    numbers = {"nsources": 16, "ntargets": 16, "ntarget_boxes": 1, "scaling": 1.0}
+    return {name: runtime.upload(array) for name, array in arrays.items()} | numbers
+
+
+@pytest.fixture(params=devices())
+def runtime(request):
+    return make_runtime(request.param)
+
+
+def p2p_code(runtime):
+    return compile_operator("p2p", laplace(), 4, F64, SEQUENTIAL, runtime.device)
+
+
+def test_bound_operator_adds_to_its_output(runtime):
+    """Twice is twice; sums of 10 + 50, 1 + 100, 0.5 + 10 are exact."""
+    arguments = p2p_arguments(runtime)
+    launch = runtime.bind(p2p_code(runtime), {**arguments, "not an argument": None})
+    for times in (1, 2):
+        seconds = runtime.run([launch])
+        assert list(seconds) == ["p2p"]
+        values = runtime.read(arguments["potentials"])
+        np.testing.assert_array_equal(values[0, :3], times * np.array([60, 101, 10.5]))
+        np.testing.assert_array_equal(values[0, 3:], 0)
+    runtime.run([runtime.clear(arguments["potentials"])])
+    np.testing.assert_array_equal(runtime.read(arguments["potentials"]), 0)
+
+
+@pytest.mark.parametrize("name", ["sources", "lists", "scaling", "ntarget_boxes"])
+def test_bind_refuses_a_missing_argument(name, runtime):
+    arguments = p2p_arguments(runtime)
+    del arguments[name]
+    with pytest.raises(TypeError, match=f"^p2p needs {name}, which the call does not give$"):
+        runtime.bind(p2p_code(runtime), arguments)
+
+
+@pytest.mark.parametrize(("name", "dtype", "expected"), [("charges", F32, "float64"), ("lists", np.int64, "int32")])
+def test_bind_refuses_an_array_of_another_dtype(name, dtype, expected, runtime):
+    arguments = {**p2p_arguments(runtime), name: runtime.upload(np.zeros((1, 16), dtype))}
+    with pytest.raises(TypeError, match=f"^p2p: {name} has dtype {np.dtype(dtype)}, expected {expected}$"):
+        runtime.bind(p2p_code(runtime), arguments)
+
+
+def test_arrays_come_back_as_they_went(runtime):
+    for values in (
+        np.arange(12.0).reshape(3, 4).T,
+        np.array([[1, -2], [3, 4]], np.int32),
+        np.zeros((0,)),
+        np.zeros((2, 0)),
+    ):
+        array = runtime.upload(values)
+        assert (array.shape, array.dtype, array.size) == (values.shape, values.dtype, values.size)
+        np.testing.assert_array_equal(runtime.read(array), values)
+    array = runtime.zeros((2, 3), F32)
+    np.testing.assert_array_equal(runtime.read(array), np.zeros((2, 3)))
+    runtime.write(array, np.ones((2, 3)))
+    np.testing.assert_array_equal(runtime.read(array), np.ones((2, 3), np.float32))
+
+
+def test_unused_devices_cost_nothing():
+    """Describing a device opens none: handles stay with the devices that were found."""
+    assert [d.handle is None for d in find_devices()] == [d.kind == "c" for d in find_devices()]

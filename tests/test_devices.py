@@ -1,0 +1,214 @@
+"""Devices: which are found, in what order, how they are chosen, and what happens without any."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+from conftest import c_compiler
+
+import fmmloopy as fl
+from fmmloopy.cache import ENVIRONMENT_VARIABLE
+from fmmloopy.devices import C_DEVICE, PREFERENCE, Device, choose_device, find_devices
+from fmmloopy.recipes import load_recipes
+
+POINTS = np.random.default_rng(5).random((400, 3))
+CHARGES = np.random.default_rng(6).random(400) - 0.3
+
+
+def fake(description):
+    return Device("opencl", description.split()[-1], description)
+
+
+INTEL = fake("opencl CPU Intel(R) OpenCL OpenCL 3.1 LINUX AMD EPYC")
+POCL_6 = fake("opencl CPU Portable Computing Language OpenCL 3.0 PoCL 6.0 Linux cpu-znver4")
+POCL_31 = fake("opencl CPU Portable Computing Language OpenCL 3.0 PoCL 3.1+debian Linux cpu-skylake")
+POCL_30 = fake("opencl CPU Portable Computing Language OpenCL 3.0 PoCL 3.0-rc2 Linux cpu-generic")
+OTHER_CPU = fake("opencl CPU Some Vendor OpenCL 2.0 Some Processor")
+GPU = fake("opencl GPU NVIDIA CUDA OpenCL 3.0 CUDA 12.4 H200")
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Call with devices: these and no others are then found, until the test ends."""
+
+    def only(*devices):
+        monkeypatch.setattr("fmmloopy.devices._opencl_devices", lambda: list(devices))
+        find_devices.cache_clear()
+
+    yield only
+    monkeypatch.undo()
+    find_devices.cache_clear()
+
+
+# -- what is found
+
+
+def test_devices_of_this_machine():
+    found = find_devices()
+    assert found[-1] is C_DEVICE
+    assert [d.kind for d in found[:-1]] == ["opencl"] * (len(found) - 1)
+    assert len({d.description for d in found}) == len(found), "a device is found twice"
+    assert find_devices() is found
+    for device in found:
+        assert device.name
+        assert device.name in device.description or device is C_DEVICE
+        assert device.description.split()[0] == device.kind
+        assert "\n" not in device.description
+
+
+def test_devices_of_this_machine_are_in_order_of_preference():
+    ranks = [next(i for i, p in enumerate(PREFERENCE) if re.search(p, d.description)) for d in find_devices()[:-1]]
+    assert ranks == sorted(ranks)
+
+
+def test_order_of_preference(pretend):
+    """GPUs are last until there are recipes for them."""
+    pretend(GPU, OTHER_CPU, POCL_30, POCL_31, INTEL, POCL_6)
+    assert find_devices() == (INTEL, POCL_31, POCL_6, POCL_30, OTHER_CPU, GPU, C_DEVICE)
+    assert choose_device(None) == INTEL
+
+
+# -- how one is chosen
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ("pocl", POCL_31),
+        ("PoCL 3.0", POCL_30),
+        ("INTEL", INTEL),
+        ("h200", GPU),
+        ("GPU", GPU),
+        ("c", C_DEVICE),
+        ("C", C_DEVICE),
+        ("C compiler", C_DEVICE),
+        (C_DEVICE, C_DEVICE),
+        (GPU, GPU),
+        (None, INTEL),
+    ],
+    ids=str,
+)
+def test_choice(which, expected, pretend):
+    pretend(POCL_30, GPU, POCL_31, INTEL)
+    assert choose_device(which) == expected
+
+
+def test_device_that_is_not_there(pretend):
+    pretend(POCL_31)
+    with pytest.raises(fl.DeviceError) as caught:
+        choose_device("intel")
+    expected = "; ".join(repr(d.description) for d in (POCL_31, C_DEVICE))
+    assert str(caught.value) == f"no device matches 'intel'; there are {expected}: give part of one of these"
+
+
+@pytest.mark.parametrize(
+    ("device", "book"),
+    [
+        (INTEL, "simd_cpu"),
+        (POCL_6, "pocl31_cpu"),
+        (POCL_31, "pocl31_cpu"),
+        (POCL_30, "pocl_cpu"),
+        (C_DEVICE, "sequential"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_book_for_a_device(device, book):
+    assert load_recipes(None, device.description).name == book
+
+
+def test_intel_runtime_is_left_alone_if_the_user_has_chosen(monkeypatch, tmp_path):
+    from fmmloopy.devices import _show_intel_runtime
+
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("OCL_ICD_VENDORS", "/somewhere")
+    _show_intel_runtime()
+    assert os.environ["OCL_ICD_VENDORS"] == "/somewhere"
+    assert not list(tmp_path.iterdir())
+
+
+# -- without devices
+
+
+def test_no_opencl_runs_through_the_c_compiler(pretend):
+    if c_compiler() is None:
+        pytest.skip("no C compiler")
+    pretend()
+    assert find_devices() == (C_DEVICE,)
+    with pytest.warns(UserWarning, match="no OpenCL device was found") as warned:
+        fmm = fl.Fmm(POINTS, order=4, ncrit=20)
+    assert [w.filename for w in warned if "OpenCL device" in str(w.message)] == [__file__], "it names another line"
+    remedies = [str(w.message) for w in warned if "pip install pyopencl[pocl]" in str(w.message)]
+    assert len(remedies) == 1
+    assert fmm.device is C_DEVICE
+    assert fmm.lists.v.lists.size > 0
+    potentials = fmm.evaluate(CHARGES)
+    expected = fl.direct(POINTS, CHARGES)
+    # 3 times 10^-4 for order 4, as in test_fmm.py.
+    assert np.linalg.norm(potentials - expected) <= 3e-4 * np.linalg.norm(expected)
+
+
+def test_asking_for_the_c_compiler_gives_no_warning():
+    if c_compiler() is None:
+        pytest.skip("no C compiler")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fl.Fmm(POINTS, order=4, ncrit=500, device="c")
+
+
+@pytest.mark.parametrize("device", [None, "c"])
+def test_neither_opencl_nor_a_compiler(device, pretend, monkeypatch, tmp_path):
+    pretend()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
+    assert shutil.which("cc") is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with pytest.raises(fl.DeviceError) as caught:
+            fl.Fmm(POINTS, order=4, ncrit=500, device=device)
+    assert str(caught.value) == (
+        "neither an OpenCL device nor a C compiler was found; `pip install pyopencl[pocl]` gives a device"
+    )
+
+
+def test_pyopencl_without_a_platform_is_no_error(monkeypatch):
+    """What pyopencl raises where there is no loader or no driver differs from system to system."""
+    cl = pytest.importorskip("pyopencl")
+    from fmmloopy.devices import _opencl_devices
+
+    def fail():
+        raise RuntimeError("clGetPlatformIDs failed: PLATFORM_NOT_FOUND_KHR")
+
+    monkeypatch.setattr(cl, "get_platforms", fail)
+    assert _opencl_devices() == []
+
+
+def test_compiler_of_the_user_comes_first(monkeypatch, tmp_path):
+    """And one that is not there is passed over."""
+    from fmmloopy.runtime import CRuntime
+
+    compiler = tmp_path / "mycc"
+    compiler.write_text("#!/bin/sh\nexit 3\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    assert CRuntime(C_DEVICE)._compiler == str(compiler)
+    monkeypatch.setenv("CC", str(tmp_path / "none"))
+    if c_compiler() is not None:
+        assert CRuntime(C_DEVICE)._compiler in ("cc", "gcc", "clang")
+
+
+def test_compiler_that_fails(monkeypatch, tmp_path):
+    compiler = tmp_path / "mycc"
+    compiler.write_text("#!/bin/sh\necho 'error: first line' >&2\necho 'second line' >&2\nexit 3\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
+    with pytest.raises(fl.DeviceError, match="cannot compile p2p: error: first line") as caught:
+        fl.Fmm(POINTS, order=4, ncrit=500, device="c")
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache").rglob("*.so")), "half a library stays behind"
