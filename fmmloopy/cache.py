@@ -25,13 +25,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     Args:
         path: where the file is to be; its folder is made.
-        write: called with the temporary path, which has the same suffix.
+        write: called with the temporary path.
 
     Raises:
         OSError: it cannot be written; whatever ``write`` raises. Nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:16]}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:16]}-", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
