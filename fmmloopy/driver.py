@@ -153,8 +153,10 @@ class Fmm:
                 self.recipes,
                 parameters or {},
             )
-            self._passes = (*self._record(upward_pass), *self._record(lambda plan: downward_pass(plan, self.m2l)))
-            self._last = {False: self._record(lambda plan: potential_pass(plan, False))}
+            upward, downward, last = self._record(
+                upward_pass, lambda plan: downward_pass(plan, self.m2l), lambda plan: potential_pass(plan, False)
+            )
+            self._passes, self._last = (*upward, *downward), {False: last}
 
     @overload
     def evaluate(self, charges: ArrayLike, gradient: Literal[False] = False) -> NDArray[Any]: ...
@@ -179,7 +181,7 @@ class Fmm:
         rows, columns = self.kernel.ntarget_components, self.kernel.nsource_components
         values = check_charges(charges, self.tree.nsources, columns, self.dtype)
         if gradient not in self._last:
-            self._last[gradient] = self._record(lambda plan: potential_pass(plan, gradient))
+            (self._last[gradient],) = self._record(lambda plan: potential_pass(plan, gradient))
         start = time.perf_counter()
         self._plan.write_charges(values[:, self.tree.source_order])
         seconds = self._plan.run((*self._passes, *self._last[gradient]))
@@ -193,10 +195,10 @@ class Fmm:
         gradients = np.moveaxis(result[rows:].reshape(rows, 3, -1), -1, 0).copy()
         return (potentials[:, 0], gradients[:, 0]) if rows == 1 else (potentials, gradients)
 
-    def _record(self, passes: Callable[[Plan], None]) -> tuple[Launch, ...]:
-        """Record the launches of a pass; the first time, this generates and compiles code."""
+    def _record(self, *passes: Callable[[Plan], None]) -> list[tuple[Launch, ...]]:
+        """Record the launches of passes; the first time, this generates and compiles code."""
         with generating(f"{self.device.name}, {self.recipes.name}") as notify:
-            return self._plan.record(passes, notify)
+            return [self._plan.record(each, notify) for each in passes]
 
 
 class _timed:

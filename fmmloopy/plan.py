@@ -24,7 +24,7 @@ from fmmloopy.surfaces import Tables, m2l_matrices
 from fmmloopy.tree import Tree
 
 SPECTRAL_BYTES = 256 * 2**20
-"""Workspace for transformed expansions; planes of frequencies are handled in batches that fit."""
+"""Workspace for transformed expansions: planes of frequencies are handled in batches that fit, one plane at least."""
 
 FIRST_LEVEL = 2
 """Boxes of levels 0 and 1 have no box that is apart from them, so there are no expansions above this level."""

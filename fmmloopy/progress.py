@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-STAGES = 12
-"""Kernels that a first run generates, at most."""
+STAGES = 11
+"""Kernels that a construction prepares, at most."""
 
 
 @contextmanager
@@ -33,6 +33,6 @@ def generating(title: str) -> Iterator[Callable[[str], None]]:
 
         def show(operator: str) -> None:
             seen.add(operator)
-            progress.update(task, description=f"{title}: generating {operator}", completed=len(seen))
+            progress.update(task, description=f"{title}: code for {operator}", completed=len(seen))
 
         yield show

@@ -240,8 +240,9 @@ def newton_rsqrt(knl: Kernel) -> Kernel:
 def polynomial_exp(knl: Kernel) -> Kernel:
     """Replace every ``exp`` by an inline polynomial that vectorizes where the library's function does not.
 
-    Before: ``exp(-decay * r)``. After: ``fmmloopy_exp_f64(-decay * r)``, right to a few units in the last place. A
-    kernel that does not call ``exp`` stays the same object.
+    Before: ``exp(-decay * r)``. After: ``fmmloopy_exp_f64(-decay * r)``, right to a few units in the last place where
+    the result is a normal number; above 709 (88 in single precision) it stays at the largest of these. A kernel that
+    does not call ``exp`` stays the same object.
     """
     replace = _ReplaceExp()
     rewritten = _rewrite(knl, replace, "fmmloopy_exp")
