@@ -116,7 +116,7 @@ class Fmm:
         points = check_points(sources, "sources")
         others = None if targets is None else check_points(targets, "targets")
         self.order = order_for(self.kernel, digits, self.dtype) if order is None else check_count(order, "order", 2, 16)
-        self.ncrit = ncrit_for(self.order, self.dtype) if ncrit is None else check_count(ncrit, "ncrit", 1)
+        self.ncrit = ncrit_for(self.order) if ncrit is None else check_count(ncrit, "ncrit", 1)
         self.m2l = check_choice(m2l, "m2l", ("fft", "dense"))
         self.device = choose_device(device)
         if self.device.kind == "c" and device is None:
