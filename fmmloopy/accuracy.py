@@ -26,8 +26,8 @@ ERRORS: dict[str, tuple[float, ...]] = {
 The worst over 1e5 charges drawn uniformly from (-1, 1) in the cube, on the sphere, clustered on four scales, and acting
 from the cube on the sphere; ncrit 60, float64. Charges of both signs are the hard case: errors relative to
 potentials of charges of one sign are 4 to 10 times smaller. Yukawa's are the worse of decay lengths 1 and 1/10 of
-the half width (for orders 11 to 14 with 3e4 charges in the cube, acting on themselves and on the sphere; for 15 and 16 of
-length 1 only).
+the half width (for orders 11 to 14 with 3e4 charges in the cube, acting on themselves and on the sphere; for 15 and
+16 of length 1 only).
 """
 
 SINGLE_PRECISION_FLOOR = 1.3e-6
