@@ -20,22 +20,27 @@ def cache_folder() -> Path:
     return Path(os.environ.get(ENVIRONMENT_VARIABLE) or platformdirs.user_cache_dir("fmmloopy"))
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, content: Callable[[Path], None] | str | bytes) -> None:
     """Write a file beside its place and rename it, so that others see all of it or nothing.
 
     Args:
         path: where the file is to be; its folder is made.
-        write: called with the temporary path.
+        content: what writes it, called with the temporary path, or what is to be in the file.
 
     Raises:
-        OSError: it cannot be written; whatever ``write`` raises. Nothing is left behind.
+        OSError: it cannot be written; whatever ``content`` raises. Nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:16]}-", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
-        write(temporary)
+        if isinstance(content, str):
+            temporary.write_text(content)
+        elif isinstance(content, bytes):
+            temporary.write_bytes(content)
+        else:
+            content(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

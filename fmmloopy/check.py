@@ -122,8 +122,8 @@ def check_book(
         operators: which operators; None for all that the book has a recipe for.
         device: what to run on; None for the preferred one.
         dtypes: float32, float64 or both.
-        level: ``"quick"``, or ``"full"`` for more cases, seeds and orders, every choice of tuning parameters, and more
-            point sets.
+        level: ``"quick"``, or ``"full"`` for more seeds and orders, every choice of tuning parameters, and larger whole
+            problems.
 
     Raises:
         ValueError: an unknown level or operator.

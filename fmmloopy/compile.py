@@ -93,12 +93,8 @@ def compile_operator(
         cached = generate(operator, greens, order, dtype, book, device, parameters)
         text = json.dumps({"key": key, "code": asdict(cached), "checksum": _checksum(cached)})
         with suppress(OSError):  # without a place to keep it, code is generated each time
-            write_atomically(path, lambda temporary: _write_text(temporary, text))
+            write_atomically(path, text)
     return cached
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
 
 
 def operator_key(

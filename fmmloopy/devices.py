@@ -69,14 +69,10 @@ def _show_intel_runtime() -> None:
         vendors = cache_folder() / "icd" / hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
         for name, text in wanted.items():
             if not (vendors / name).exists() or (vendors / name).read_text() != text:
-                write_atomically(vendors / name, lambda file: _write_text(file, text))  # noqa: B023
+                write_atomically(vendors / name, text)
     except OSError:
         return  # the runtime is not usable here; other devices are
     os.environ["OCL_ICD_VENDORS"] = str(vendors)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
 
 
 @cache

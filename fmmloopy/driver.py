@@ -73,8 +73,8 @@ class Fmm:
         targets: shape (ntargets, 3), points where potentials are wanted; None for the sources themselves.
         kernel: the Green's function.
         digits: wanted accuracy: relative error of the potentials in the 2-norm below 10^-digits, as measured for
-        charges
-            of both signs; decides ``order`` and ``ncrit``. None for 6, or 5 in float32, whose rounding leaves 1e-6.
+            charges of both signs; decides ``order`` and ``ncrit``. None for 6, or 5 in float32, whose rounding leaves
+            1e-6.
         device: what to run on: part of a device's description, ``"c"``, or None for the best that is found.
         recipes: a recipe book, its name or the path of its file; None for the one that suits the device.
         dtype: numpy.float32 or numpy.float64; None for that of the sources.

@@ -314,7 +314,7 @@ class CRuntime:
             content = built.read_bytes()
             path = folder / f"{operator.operator}-{key}-{hashlib.sha256(content).hexdigest()}.so"
             with suppress(OSError):  # without a place to keep it, it is built each time
-                write_atomically(path, lambda file: _write_bytes(file, content))
+                write_atomically(path, content)
             return ctypes.CDLL(str(built))
 
     @cached_property
@@ -330,10 +330,6 @@ class CRuntime:
         if result.returncode:
             said = " ".join(result.stderr.decode().split())[:300]
             raise DeviceError(f"{self._compiler} cannot compile {operator.operator}: {said}")
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def _timed(call: Callable[[], Any]) -> float:
