@@ -65,6 +65,9 @@ LANE_PARAMETERS = ("tlanes", "slanes", "blanes", "ilanes")
 LANE_BOUNDS = {"tlanes": range(1, 65), "slanes": range(1, 65), "blanes": range(1, 65), "ilanes": (1, 2, 4, 8, 16)}
 """How many are allowed: idle lanes read padding, of which there is as much as this; ilanes divides 16."""
 
+FILE_MODULE_PREFIX = "fmmloopy_recipes_"
+"""Begins the names of the modules that recipe files become: nobody can import them by name."""
+
 _PHASES = {"load": "x[0-9]", "src": "src", "init": "init*", "store": "store*"}
 """Statements of a lane iname outside the innermost loops, by the suffix of the iname that they get."""
 
@@ -121,6 +124,10 @@ class RecipeBook:
                     )
         object.__setattr__(self, "recipes", MappingProxyType(dict(self.recipes)))
         object.__setattr__(self, "tuning", MappingProxyType({k: dict(v) for k, v in self.tuning.items()}))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        recipes, tuning = dict(self.recipes), dict(self.tuning)
+        return RecipeBook, (self.name, self.device, recipes, tuning, self.build_options)
 
     def suits(self, description: str) -> bool:
         """Return whether the book is meant for a device of this description."""
@@ -290,7 +297,7 @@ def load_recipes(which: str | Path | RecipeBook | None = None, description: str 
 def _load_file(path: Path) -> RecipeBook:
     if not path.is_file():
         raise RecipeError(f"no file {path}; give the path of a .py file that defines BOOK")
-    name = f"fmmloopy_recipes_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    name = f"{FILE_MODULE_PREFIX}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,0 +1,48 @@
+"""The command ``fmmloopy``: one module per subcommand, each a thin shell around a function of the library.
+
+Exit status: 0 when what was asked holds, 1 when it does not, 2 when it could not be asked: bad arguments, no such book,
+no such device.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from fmmloopy.cli.common import BAD_INPUT, show_error
+from fmmloopy.devices import DeviceError
+from fmmloopy.messages import one_line
+from fmmloopy.recipes import RecipeError
+
+TRACEBACK = "--traceback"
+
+app = typer.Typer(
+    name="fmmloopy",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Write, certify, look at, time and tune recipes for the operators of the fast multipole method.",
+    epilog=f"{TRACEBACK}, with any command: after an error, print where in the code it came from.",
+)
+
+
+@app.callback()
+def _common() -> None:
+    """Make ``fmmloopy`` a command with subcommands, however few there are."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its status; whatever goes wrong is one line on standard error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    wanted = TRACEBACK in words
+    words = [word for word in words if word != TRACEBACK]
+    try:
+        app(words)
+    except (RecipeError, DeviceError, ValueError, OSError) as error:
+        if wanted:
+            traceback.print_exc()
+        show_error(one_line(error, 2000))
+        sys.exit(BAD_INPUT)

@@ -1,0 +1,229 @@
+"""Run what may crash, hang or eat all memory in a process of its own.
+
+A worker is a child process that runs one function after the other. When a function does not come back, because a kernel
+loops forever, or takes the process down with it, the caller gets an exception, and the next call a new process::
+
+    with Worker() as worker:
+        report = worker.call(check_something, "p2p", limit=60.0)
+
+What a function prints goes nowhere, except for the last line before the process died, which is part of the exception.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection, Pipe
+from types import TracebackType
+from typing import IO, Any
+
+import cloudpickle
+
+from fmmloopy.messages import one_line
+from fmmloopy.recipes import FILE_MODULE_PREFIX
+
+Stage = Callable[[str, float], None]
+"""Called by a function in a worker before each part of its work: what it is, and the seconds that it may take.
+The limit of the call starts anew."""
+
+START_LIMIT = 120.0
+"""Seconds that a new process may take to import what it needs; one or two on a quiet machine."""
+
+MEMORY_SHARE = 0.6
+"""Of the memory that is free when a process starts, the share that it may take."""
+
+
+class ChildError(Exception):
+    """A function did not come back from its process; the text says what it was doing."""
+
+
+class ChildCrashed(ChildError):
+    """The process died."""
+
+
+class ChildTimedOut(ChildError):
+    """The process was stopped at the end of its time."""
+
+
+class Worker:
+    """A child process that calls functions, replaced by a new one whenever it dies.
+
+    Args:
+        environment: variables to set in the process, beside those of this one.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = dict(environment or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection[Any, Any] | None = None
+        self._output: IO[bytes] | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def call(self, function: Callable[..., Any], *arguments: Any, limit: float = 60.0) -> Any:
+        """Call ``function(stage, *arguments)`` in the process and return what it returns.
+
+        Args:
+            function: its first argument is a :data:`Stage`.
+            arguments: the others; functions and classes may be of any kind, from a notebook or a closure too.
+            limit: seconds until the process is stopped, or until the function announces its next stage.
+
+        Raises:
+            ChildCrashed, ChildTimedOut: it did not come back.
+            Exception: whatever the function raises.
+        """
+        message = _dumps((function, arguments))
+        if self._process is None:
+            self._start()
+        kind, value = self._exchange(message, limit)
+        if kind == "error":
+            raise value
+        return value
+
+    def _exchange(self, message: bytes, limit: float) -> tuple[str, Any]:
+        """Send a message and wait for the answer, from stage to stage."""
+        assert self._connection is not None
+        what = ""
+        try:
+            self._connection.send_bytes(message)
+            while True:
+                if not self._connection.poll(limit):
+                    self.close()
+                    raise ChildTimedOut(f"did not return within {limit:g} s{_while(what)}")
+                kind, *content = cloudpickle.loads(self._connection.recv_bytes())
+                if kind != "stage":
+                    return kind, content[0]
+                what, limit = content
+        except (EOFError, OSError):
+            cause = self._cause_of_death()
+            self.close()
+            raise ChildCrashed(f"{cause}{_while(what)}") from None
+        except KeyboardInterrupt:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop the process, and all that it has started."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        for thing in (self._connection, self._output):
+            if thing is not None:
+                thing.close()
+        self._process = self._connection = self._output = None
+
+    def _start(self) -> None:
+        ours, theirs = Pipe()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "fmmloopy.isolation", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self._environment, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+        self._connection = ours
+        try:
+            ready = ours.poll(START_LIMIT) and ours.recv_bytes() == b"ready"
+        except EOFError:
+            ready = False
+        if not ready:
+            cause = self._cause_of_death()
+            self.close()
+            raise ChildCrashed(f"a child process does not start: {cause}")
+
+    def _cause_of_death(self) -> str:
+        """Say how the process ended, with the last line that it has printed."""
+        assert self._process is not None
+        assert self._output is not None
+        try:
+            status: int | None = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            status = None
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, size - 2000))
+        lines = [line.strip() for line in self._output.read().decode(errors="replace").splitlines() if line.strip()]
+        said = f" ({lines[-1][:200]})" if lines else ""
+        if status is None:
+            return "the process closed its connection" + said
+        if status < 0:
+            return f"the process died of signal {-status}, {signal.strsignal(-status)}" + said
+        return f"the process exited with status {status}" + said
+
+
+def _while(what: str) -> str:
+    return f", {what}" if what else ""
+
+
+def _dumps(value: Any) -> bytes:
+    """Pickle a value, with the code of recipe files in it: a new process cannot import those by name."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(FILE_MODULE_PREFIX)]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        data: bytes = cloudpickle.dumps(value)
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+    return data
+
+
+def _limit_memory() -> None:
+    """Keep this process from taking what the machine needs."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError), open("/proc/meminfo") as lines:
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    with contextlib.suppress(OSError, ValueError):
+        most = max(int(MEMORY_SHARE * free), 2**31)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def _serve(connection: Connection[Any, Any]) -> None:
+    """Call functions until the connection is closed."""
+    _limit_memory()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: do not outlive who waits for the result
+    connection.send_bytes(b"ready")
+
+    def stage(what: str, limit: float) -> None:
+        connection.send_bytes(cloudpickle.dumps(("stage", what, limit)))
+
+    while True:
+        try:
+            message = connection.recv_bytes()
+        except EOFError:
+            return
+        try:
+            function, arguments = cloudpickle.loads(message)
+            answer = _dumps(("result", function(stage, *arguments)))
+        except MemoryError:
+            answer = _dumps(("error", MemoryError("there is not enough memory")))
+        except Exception as error:
+            try:
+                answer = _dumps(("error", error))
+                cloudpickle.loads(answer)
+            except Exception:  # an exception that does not survive being pickled
+                answer = _dumps(("error", RuntimeError(f"{type(error).__name__}: {one_line(error)}")))
+        connection.send_bytes(answer)
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])))
