@@ -11,6 +11,7 @@ whole numbers too, with NaN where nothing may be read or written.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ PADDING = 64
 SIZES = (0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 2, 0, 40)
 """Points of the boxes: none, one, and one less and one more than every width of lanes up to 32."""
 
+PAIR_COUNTS = (0, 1, 2, 3, 4, 5, 7, 8, 9)
+"""Pairs of octets by chunk and direction, in turn: none, and around the widths of blocks."""
+
 EXACT_LIMIT = 2**24
 """Whole numbers below this are exact in float32."""
 
@@ -39,6 +43,78 @@ POLYNOMIAL_2X2 = GreensFunction("polynomial_2x2", (("d0 + 2*d1", "d2*d2 + 1"), (
 """Two components on both sides."""
 
 POLYNOMIALS = (POLYNOMIAL, POLYNOMIAL_2X2)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many of everything a case has.
+
+    Attributes:
+        name: what is special about it.
+        sizes: points of the boxes (particle operators).
+        lists: entries of the list of each box, None for all boxes, none, and random numbers of them.
+        blocks: boxes (dense products) or octets (transforms) that are worked on, None for some.
+        pairs: pairs of octets by chunk and direction, in turn (products of M2L's FFT form).
+        present: share of children that are there.
+        coincident: whether all points are in one place.
+        poison: what stands where nothing may be read, and in outputs that are to be overwritten.
+    """
+
+    name: str = "boxes and lists of many sizes"
+    sizes: tuple[int, ...] = SIZES
+    lists: tuple[int, ...] | None = None
+    blocks: int | None = None
+    pairs: tuple[int, ...] = PAIR_COUNTS
+    present: float = 0.6
+    coincident: bool = False
+    poison: float = float("nan")
+
+
+MIXED = Layout()
+"""The layout of the exact layer."""
+
+
+def hostile_layouts(operator: str, lanes: Mapping[str, int]) -> list[Layout]:
+    """Return layouts on which schedules fail that are right for most: nothing, one, and around the widths of lanes.
+
+    Args:
+        operator: its name.
+        lanes: the lane parameters that the recipe has fixed.
+    """
+    garbage = Layout("poison of 1e30 in place of NaN", poison=1e30)
+    if operator in PARTICLE_OPERATORS:
+        width = max(lanes.get("tlanes", 1), lanes.get("slanes", 1))
+        around = tuple(size for k in (1, 2) for size in (k * width - 1, k * width, k * width + 1))
+        return [
+            Layout("boxes without points", sizes=(0,) * 5),
+            Layout("one point in each box", sizes=(1,) * 9),
+            Layout(f"boxes of {width - 1}, {width}, {width + 1} points", sizes=around),
+            Layout("one box of many points", sizes=(259,)),
+            Layout("all points in one place", sizes=(3, width, 0, 2 * width + 1, 1), coincident=True),
+            Layout("empty lists", sizes=(5, width, 1), lists=(0, 0, 0)),
+            Layout("empty lists between full ones", sizes=(2, 3, width, 4, 1), lists=(0, 5, 0, 1, 0)),
+            Layout("long lists", sizes=(2, 1, 0, 3) * 20, lists=(80, 79) * 40),
+            garbage,
+        ]
+    if operator == "m2l_hadamard":
+        width = lanes.get("blanes", 1)
+        return [
+            Layout("no pairs", pairs=(0,)),
+            Layout("one pair in all", pairs=(0,) * 25 + (1,)),
+            Layout(f"{width - 1}, {width}, {width + 1} pairs", pairs=(width - 1, width, width + 1)),
+            garbage,
+        ]
+    width = lanes.get("blanes", 1)
+    counts = sorted({1, 2, width - 1, width, width + 1, 2 * width + 1} - {0})
+    layouts = [Layout(f"{count} worked on", blocks=count) for count in counts]
+    return [
+        *layouts,
+        Layout("every child there", present=1.0),
+        Layout("hardly a child there", present=0.1),
+        Layout("empty lists", lists=(0,)),
+        Layout("long lists", lists=(16, 0, 17)),
+        garbage,
+    ]
 
 
 @dataclass(frozen=True)
@@ -69,20 +145,54 @@ class Case:
             arguments["itiles"] = self.blocks[1] // lanes.get("ilanes", 1)
         return arguments
 
+    def describe(self) -> str:
+        """Say in words how large the case is."""
+        a = self.arguments
+        if self.operator in PARTICLE_OPERATORS:
+            boxes = a["target_boxes"][: a["ntarget_boxes"]]
+            entries = np.concatenate([a["lists"][a["list_starts"][b] : a["list_starts"][b + 1]] for b in boxes])
+            targets = int((a["box_target_ends"] - a["box_target_starts"])[boxes].sum())
+            sources = int((a["box_source_ends"] - a["box_source_starts"])[entries].sum())
+            sides = {
+                "p2p": f"{targets} targets, {sources} sources",
+                "p2m": f"{sources} sources",
+                "p2l": f"{sources} sources",
+            }
+            points = sides.get(self.operator, f"{targets} targets")
+            return f"{len(boxes)} target boxes, {len(entries)} list entries, {points}"
+        if self.operator in ("m2m", "l2l"):
+            rows = a["parents"][: a["nparents"]]
+            return f"{len(rows)} parents, {int((a['children'][rows] < a['nboxes']).sum())} children"
+        if self.operator == "m2l":
+            rows = a["target_boxes"][: a["ntargets"]]
+            return f"{len(rows)} target boxes, {int(np.diff(a['list_starts'])[rows].sum())} list entries"
+        if self.operator == "check_to_equivalent":
+            return f"{a['ntargets']} boxes"
+        if self.operator == "m2l_hadamard":
+            return f"{a['pair_starts'][-1]} pairs of octets, {a['f_end'] - a['f_start']} frequencies"
+        children = int((a["octet_children"] < a["nboxes"]).sum())
+        return f"{a['noctets']} octets, {children} children, {a['kz_end'] - a['kz_start']} planes"
+
 
 def run_case(case: Case, code: CompiledOperator, runtime: Runtime) -> dict[str, NDArray[Any]]:
-    """Run compiled code on fresh copies of a case's arrays and return what its outputs hold."""
+    """Run compiled code on fresh copies of a case's arrays, with NaN behind their ends, and return its outputs."""
     arguments = case.arguments_for(dict(code.lanes))
-    uploaded = {k: runtime.upload(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    uploaded = {k: _upload(runtime, v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
     for same, other in (("result", "multipoles"), ("result", "locals")):
         if case.operator in ("m2m", "l2l") and same in uploaded and other in uploaded:
             uploaded[same] = uploaded[other]
     runtime.run([runtime.bind(code, uploaded)])
     outputs: dict[str, NDArray[Any]] = {}
     for name in case.output:
-        array: Array = uploaded[name]
-        outputs[name] = runtime.read(array)
+        shape, array = arguments[name].shape, uploaded[name]
+        outputs[name] = runtime.read(array)[: math.prod(shape)].reshape(shape)
     return outputs
+
+
+def _upload(runtime: Runtime, values: NDArray[Any]) -> Array:
+    """Upload an array with PADDING numbers behind it that idle lanes may read, but never use."""
+    tail = np.full(PADDING, np.nan if values.dtype.kind == "f" else 0, values.dtype)
+    return runtime.upload(np.concatenate([values.ravel(), tail]))
 
 
 def identical(a: NDArray[Any], b: NDArray[Any]) -> bool:
@@ -90,10 +200,12 @@ def identical(a: NDArray[Any], b: NDArray[Any]) -> bool:
     return bool(np.array_equal(a, b, equal_nan=True))
 
 
-MakeCase = Callable[[str, GreensFunction, int, Any, np.random.Generator], Case]
+MakeCase = Callable[[str, GreensFunction, int, Any, np.random.Generator, Layout], Case]
 
 
-def make_case(operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0) -> Case:
+def make_case(
+    operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0, layout: Layout = MIXED
+) -> Case:
     """Make a case of an operator with whole-numbered data.
 
     Args:
@@ -102,6 +214,7 @@ def make_case(operator: str, greens: GreensFunction, dtype: Any, order: int = 3,
         dtype: float32 or float64.
         order: of the surfaces, 2 to 5.
         seed: of the random numbers.
+        layout: how many boxes, points and list entries there are.
     """
     rng = np.random.default_rng(seed)
     makers: dict[str, MakeCase] = {
@@ -114,22 +227,26 @@ def make_case(operator: str, greens: GreensFunction, dtype: Any, order: int = 3,
         "m2l_inverse": _inverse_case,
     }
     make: MakeCase = makers.get(operator, _particle_case)
-    return make(operator, greens, order, np.dtype(dtype), rng)
+    return make(operator, greens, order, np.dtype(dtype), rng, layout)
 
 
 def _whole(rng: np.random.Generator, shape: tuple[int, ...], most: int, dtype: Any) -> NDArray[Any]:
     return rng.integers(-most, most + 1, shape).astype(dtype)
 
 
-def _padded(values: NDArray[Any], padding: int = PADDING) -> NDArray[Any]:
-    """Append NaN to the last axis."""
-    return np.concatenate([values, np.full((*values.shape[:-1], padding), np.nan, values.dtype)], axis=-1)
+def _padded(values: NDArray[Any], padding: int = PADDING, poison: float = np.nan) -> NDArray[Any]:
+    """Append what nobody may use to the last axis."""
+    return np.concatenate([values, np.full((*values.shape[:-1], padding), poison, values.dtype)], axis=-1)
 
 
-def _ragged_lists(rng: np.random.Generator, nboxes: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Make lists of distinct boxes in random order: the first box sees all, the second none, others some."""
+def _ragged_lists(
+    rng: np.random.Generator, nboxes: int, counts: tuple[int, ...] | None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Make lists of distinct boxes: the first box sees all, the second none, others some; or as many as are counted."""
     rows = [rng.permutation(nboxes)[: rng.integers(0, 7)] for _ in range(nboxes)]
-    rows[0], rows[1] = rng.permutation(nboxes), np.empty(0, np.intp)
+    rows[:2] = [rng.permutation(nboxes), np.empty(0, np.intp)][:nboxes]
+    if counts is not None:
+        rows = [rng.permutation(nboxes)[: counts[box % len(counts)]] for box in range(nboxes)]
     starts = np.cumsum([0, *map(len, rows)])
     return starts.astype(np.int32), np.concatenate(rows).astype(np.int32)
 
@@ -138,30 +255,33 @@ def _nsurface(order: int) -> int:
     return -(-count_points(order) // ROWS) * ROWS
 
 
-def _particle_case(operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator) -> Case:
-    """Points in 0 .. 4, charges in -1 .. 1: |G| <= 230; the first box sees 225 sources or 17 surfaces of 26 points."""
-    nboxes, npoints, nsurface = len(SIZES), count_points(order), _nsurface(order)
-    starts = np.cumsum([0, *SIZES]).astype(np.int32)
+def _particle_case(
+    operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator, layout: Layout
+) -> Case:
+    """Points in 0 .. 4, charges in -1 .. 1: |G| <= 230; a box sees at most 260 sources or 80 surfaces of 26 points."""
+    nboxes, npoints, nsurface = len(layout.sizes), count_points(order), _nsurface(order)
+    starts = np.cumsum([0, *layout.sizes]).astype(np.int32)
     count = int(starts[-1])
     rows, columns = greens.ntarget_components, greens.nsource_components
-    list_starts, lists = _ragged_lists(rng, nboxes)
+    list_starts, lists = _ragged_lists(rng, nboxes, layout.lists)
     point_output = operator in ("p2p", "l2p", "m2p")
     checks = _whole(rng, (nboxes + 1, rows, nsurface), 9, dtype)
-    checks[..., npoints:] = np.nan
+    checks[..., npoints:] = layout.poison
     densities = _whole(rng, (nboxes + 1, columns, nsurface), 1, dtype)
-    densities[..., npoints:] = np.nan
+    densities[..., npoints:] = layout.poison
     surface = rng.integers(-1, 2, (3, npoints)).astype(dtype)
     target_boxes = rng.permutation(nboxes)
     if point_output and operator != "p2p":
-        target_boxes = target_boxes[: nboxes - 2]
+        target_boxes = target_boxes[: max(nboxes - 2, 1)]
+    most, poison = (1 if layout.coincident else 5), layout.poison
     arguments = {
-        "targets": _padded(rng.integers(0, 5, (3, count)).astype(dtype)),
-        "sources": _padded(rng.integers(0, 5, (3, count)).astype(dtype)),
-        "charges": _padded(_whole(rng, (columns, count), 1, dtype)),
-        "potentials": _padded(_whole(rng, (rows, count), 9, dtype)),
+        "targets": _padded(rng.integers(0, most, (3, count)).astype(dtype), poison=poison),
+        "sources": _padded(rng.integers(0, most, (3, count)).astype(dtype), poison=poison),
+        "charges": _padded(_whole(rng, (columns, count), 1, dtype), poison=poison),
+        "potentials": _padded(_whole(rng, (rows, count), 9, dtype), poison=poison),
         "checks": checks,
         "densities": densities,
-        "surface": _padded(surface, nsurface - npoints),
+        "surface": _padded(surface, nsurface - npoints, poison),
         "centres": rng.integers(0, 3, (3, nboxes)).astype(dtype),
         "radii": rng.integers(1, 3, nboxes).astype(dtype),
         "radius_factor": 1.0,
@@ -184,9 +304,9 @@ def _particle_case(operator: str, greens: GreensFunction, order: int, dtype: Any
     return Case(operator, greens, order, dtype, arguments, (output,))
 
 
-def _family(rng: np.random.Generator, nparents: int) -> tuple[int, NDArray[np.int32], NDArray[np.int32]]:
+def _family(rng: np.random.Generator, nparents: int, share: float) -> tuple[int, NDArray[np.int32], NDArray[np.int32]]:
     """Return how many boxes there are, the children of each (some missing), and which boxes are parents, padded."""
-    present = rng.random((nparents, 8)) < 0.6
+    present = rng.random((nparents, 8)) < share
     nboxes = nparents + int(present.sum())
     children = np.full((nboxes + 1, 8), nboxes, np.int32)
     numbers = np.full((nparents, 8), nboxes, np.int32)
@@ -203,9 +323,12 @@ def _vectors(rng: np.random.Generator, nboxes: int, width: int, dtype: Any) -> N
     return vectors
 
 
-def _translation_case(operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator) -> Case:
+def _translation_case(
+    operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator, layout: Layout
+) -> Case:
     """Matrices and vectors in -5 .. 5: sums of 8 * 64 products of at most 25."""
-    nboxes, children, parents = _family(rng, 21)
+    count = layout.blocks or 20
+    nboxes, children, parents = _family(rng, count + 1, layout.present)
     width = greens.nsource_components * _nsurface(order)
     vectors = _vectors(rng, nboxes, width, dtype)
     arguments = {
@@ -216,38 +339,40 @@ def _translation_case(operator: str, greens: GreensFunction, order: int, dtype: 
         "result": vectors,
         "children": children,
         "parents": parents,
-        "nparents": 20,
+        "nparents": count,
         "nboxes": nboxes,
         "ncolumns": width,
     }
-    return Case(operator, greens, order, dtype, arguments, ("result",), (20, width))
+    return Case(operator, greens, order, dtype, arguments, ("result",), (count, width))
 
 
 def _check_to_equivalent_case(
-    operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator
+    operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator, layout: Layout
 ) -> Case:
-    nboxes = 23
+    nboxes = (layout.blocks or 19) + 4
     rows, columns = greens.nsource_components * _nsurface(order), greens.ntarget_components * _nsurface(order)
-    boxes = np.concatenate([rng.permutation(nboxes)[:19], np.full(PADDING, nboxes)]).astype(np.int32)
+    boxes = np.concatenate([rng.permutation(nboxes)[: nboxes - 4], np.full(PADDING, nboxes)]).astype(np.int32)
     arguments = {
         "table": _whole(rng, (2, columns, rows), 5, dtype),
         "itable": 1,
         "ntables": 2,
         "check": _vectors(rng, nboxes, columns, dtype),
-        "equivalent": np.full((nboxes + 1, rows), np.nan, dtype),
+        "equivalent": np.full((nboxes + 1, rows), layout.poison, dtype),
         "scales": rng.integers(1, 4, nboxes + 1).astype(dtype),
         "boxes": boxes,
-        "ntargets": 19,
+        "ntargets": nboxes - 4,
         "nboxes": nboxes,
         "ncolumns": columns,
     }
-    return Case(operator, greens, order, dtype, arguments, ("equivalent",), (19, rows))
+    return Case(operator, greens, order, dtype, arguments, ("equivalent",), (nboxes - 4, rows))
 
 
-def _dense_m2l_case(operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator) -> Case:
-    nboxes = 19
+def _dense_m2l_case(
+    operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator, layout: Layout
+) -> Case:
+    nboxes = (layout.blocks or 18) + 1
     rows, columns = greens.ntarget_components * _nsurface(order), greens.nsource_components * _nsurface(order)
-    starts, lists = _ragged_lists(rng, nboxes)
+    starts, lists = _ragged_lists(rng, nboxes, layout.lists)
     arguments = {
         "table": _whole(rng, (1, 343, columns, rows), 5, dtype),
         "itable": 0,
@@ -272,12 +397,13 @@ def _grid(order: int) -> NDArray[np.int32]:
     return points[:, ((points == 0) | (points == order - 1)).any(axis=0)].astype(np.int32)
 
 
-def _transform_arguments(order: int, dtype: Any, rng: np.random.Generator) -> dict[str, Any]:
+def _transform_arguments(order: int, dtype: Any, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
     """Whole numbers in place of waves: transforms are linear maps, whatever their matrices hold."""
     period = 2 * order - 1
-    noctets, nboxes = 5, 31
+    noctets = layout.blocks or 5
+    nboxes = 8 * noctets + 1
     children = np.full((noctets, 8), nboxes)
-    present = rng.random((noctets, 8)) < 0.7
+    present = rng.random((noctets, 8)) < layout.present
     children[present] = rng.permutation(nboxes)[: present.sum()]
     return {
         "octet_children": children.astype(np.int32),
@@ -293,24 +419,28 @@ def _transform_arguments(order: int, dtype: Any, rng: np.random.Generator) -> di
     }
 
 
-def _forward_case(operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator) -> Case:
+def _forward_case(
+    operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator, layout: Layout
+) -> Case:
     """Three stages of at most 2 p products with numbers up to 1: values grow from 5 to 5 (2p)^3 at most."""
-    arguments = _transform_arguments(order, dtype, rng)
+    arguments = _transform_arguments(order, dtype, rng, layout)
     components, period = greens.nsource_components, 2 * order - 1
     multipoles = _whole(rng, (arguments["nboxes"] + 1, components, arguments["nsurface"]), 5, dtype)
     multipoles[-1] = 0
-    multipoles[..., arguments["npoints"] :] = np.nan
+    multipoles[..., arguments["npoints"] :] = layout.poison
     shape = (order - 1, period, period, components, arguments["noctets"] + 1, 8)
-    out = {name: np.full(shape, np.nan, dtype) for name in ("Mr", "Mi")}
+    out = {name: np.full(shape, layout.poison, dtype) for name in ("Mr", "Mi")}
     return Case(operator, greens, order, dtype, {**arguments, **out, "multipoles": multipoles}, ("Mr", "Mi"))
 
 
-def _inverse_case(operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator) -> Case:
+def _inverse_case(
+    operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator, layout: Layout
+) -> Case:
     """Stages of at most 2N, 2N and 2p products with numbers up to 1, times weights and scales up to 3."""
-    arguments = _transform_arguments(order, dtype, rng)
+    arguments = _transform_arguments(order, dtype, rng, layout)
     components, period = greens.ntarget_components, 2 * order - 1
     checks = _whole(rng, (arguments["nboxes"] + 1, components, arguments["nsurface"]), 9, dtype)
-    checks[..., arguments["npoints"] :] = np.nan
+    checks[..., arguments["npoints"] :] = layout.poison
     shape = (order - 1, period, period, components, arguments["noctets"] + 1, 8)
     spectra = {name: _whole(rng, shape, 3, dtype) for name in ("Lr", "Li")}
     more = {
@@ -321,15 +451,18 @@ def _inverse_case(operator: str, greens: GreensFunction, order: int, dtype: Any,
     return Case(operator, greens, order, dtype, {**arguments, **spectra, **more}, ("checks",))
 
 
-def _hadamard_case(operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator) -> Case:
+def _hadamard_case(
+    operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator, layout: Layout
+) -> Case:
     """Two chunks of target octets; pairs of every count around the block widths, one direction without any."""
     rows, columns = greens.ntarget_components, greens.nsource_components
-    nsources, ntargets, nchunks, nfreqs = 13, 20, 2, 7
+    size = max(10, *layout.pairs)
+    nsources, ntargets, nchunks, nfreqs = 13, 2 * size, 2, 7
     targets, sources, counts = [], [], []
     for chunk in range(nchunks):
         for direction in range(26):
-            count = (0, 1, 2, 3, 4, 5, 7, 8, 9)[(direction + chunk) % 9]
-            targets.append(10 * chunk + rng.permutation(10)[:count])
+            count = layout.pairs[(direction + chunk) % len(layout.pairs)]
+            targets.append(size * chunk + rng.permutation(size)[:count])
             sources.append(rng.integers(0, nsources, count))
             counts.append(count)
     first, last = 2, 6
@@ -351,19 +484,26 @@ def _hadamard_case(operator: str, greens: GreensFunction, order: int, dtype: Any
     return Case(operator, greens, order, dtype, arguments, ("Lr", "Li"))
 
 
-def real_case(operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0) -> Case:
+SINGLE = Layout("one source each", sizes=(1,) * 40, lists=(1,))
+"""Sums of one term, in which errors of terms cannot average out."""
+
+
+def real_case(
+    operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0, layout: Layout = MIXED
+) -> Case:
     """Make a case with numbers that are not whole, for a Green's function itself.
 
     Points are drawn from boxes of half width 1 around whole-numbered centres, some of them coincident; surfaces lie
-    around the boxes, so that no point is near them.
+    around the boxes, so that no point is near them. With the layout SINGLE, all charges have one sign.
     """
     plain = POLYNOMIALS[0] if operator not in PARTICLE_OPERATORS else greens
-    case = make_case(operator, plain, dtype, order, seed)
+    case = make_case(operator, plain, dtype, order, seed, layout)
     rng = np.random.default_rng(seed + 1)
     arguments = dict(case.arguments)
     for name, value in arguments.items():
         if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            noise = rng.uniform(-1, 1, value.shape)
+            one_sign = layout is SINGLE and name in ("charges", "densities")
+            noise = rng.uniform(0.5 if one_sign else -1, 1, value.shape)
             vanishes = (value == 0) if name in ("multipoles", "locals", "check") else np.False_
             arguments[name] = np.where(np.isnan(value), np.nan, np.where(vanishes, 0, noise)).astype(value.dtype)
     if operator in ("m2m", "l2l"):

@@ -2,60 +2,58 @@
 
 Layers, in order; a recipe is certified only when all hold:
 
-static      The kernel generates code under loopy's own bounds, race and dependency checks, and silences no warning that
-            the operator does not silence.
+static      The kernel generates code after every step, under loopy's own bounds, race and dependency checks, and
+            silences no warning that the operator does not silence.
 exact       On whole-numbered data, of all sizes around the widths of lanes, with NaN wherever nothing may be read or
             written, results are identical to the sequential kernel's, bit by bit, in float64 and float32.
+hostile     The same on inputs made to break schedules: no points, one point, as many as there are lanes and one more or
+            less, coincident points, empty and long lists, large numbers in place of NaN.
 numerical   With the Green's functions themselves, results differ from the sequential kernel's in float64 by at most
             NUMERICAL_BOUND eps times the sum of the magnitudes of the terms.
+sanitized   Oclgrind reports no access out of bounds, no data race and no use of uninitialized values.
 fmm         A whole evaluation with the book agrees with the direct sum.
 
-What fails is reported with the first step of the recipe at which it fails: every step yields a kernel that can run, so
-the steps before are run too.
+Everything runs in child processes with time limits: a kernel that crashes or never returns is a finding. What fails is
+reported with the first step of the recipe at which it fails (every step yields a kernel that can run, so the steps
+before are run too), and with the smallest input that shows it.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fmmloopy.cases import (
-    EXACT_LIMIT,
-    POLYNOMIALS,
-    Case,
-    identical,
-    make_case,
-    real_case,
-    run_case,
-    term_magnitudes,
-)
-from fmmloopy.compile import PARTICLE_OPERATORS, CompiledOperator, compile_operator, generate_code
-from fmmloopy.devices import Device, DeviceError, choose_device
-from fmmloopy.direct import direct
-from fmmloopy.driver import Fmm
-from fmmloopy.greens import laplace, yukawa
-from fmmloopy.operators import math_kernel
-from fmmloopy.recipes import OPERATORS, SEQUENTIAL, RecipeBook, RecipeError, Step, apply_recipe, load_recipes
-from fmmloopy.runtime import Runtime, make_runtime
+from fmmloopy import certificates, sanitizer
+from fmmloopy.cases import Case
+from fmmloopy.compile import CompiledOperator
+from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
+from fmmloopy.isolation import ChildError, ChildTimedOut, Worker
+from fmmloopy.layers import LAYERS, Failure, Request, attempts, check_operator, run_attempt
+from fmmloopy.recipes import OPERATORS, RecipeBook, load_recipes
+from fmmloopy.reproducer import write_reproducer
+from fmmloopy.shrink import shrink
+from fmmloopy.whole import check_whole
 
 LEVELS = ("quick", "full")
 
-NUMERICAL_BOUND = 32.0
-"""Rounding errors allowed, in units of eps times the sum of the magnitudes of the terms.
+MOST_STEPS = 100
+"""Steps that are tried one by one when a kernel crashes."""
 
-A term takes about 15 roundings (differences, squared distance, reciprocal root, products), each at most eps / 2, and a
-reciprocal root by Newton's iteration up to 2 eps; sums of up to 500 terms add their own, which for terms of random sign
-grow like the root of their number: 7.5 + 2 + 11 eps.
-"""
+AGAIN_LIMIT = 20.0
+"""Seconds for running a kernel again after one has not returned; it has been compiled by then."""
 
-FMM_BOUND = 3.0
-"""A whole evaluation may err by this factor more than with the sequential kernels, from rounding alone."""
+CRASHES_TO_SHRINK = 6
+"""Tries to make an input that crashes or hangs smaller; each may take a new process, or the whole time limit."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,11 @@ class Finding:
     Attributes:
         book, operator: whose recipe.
         dtype: float32 or float64; empty if it fails in any.
-        layer: static, exact, numerical or fmm.
+        layer: static, exact, hostile, numerical, sanitized or fmm.
         step: the first failing step, as ``"2 'split sources'"``; empty if unknown.
         message: what is wrong, in one line.
+        case: the smallest input that shows it, in words; empty where the layer has no input, or it was not shrunk.
+        reproducer: path of a program that shows it without fmmloopy; empty if none was asked for, or none is possible.
     """
 
     book: str
@@ -76,11 +76,14 @@ class Finding:
     layer: str
     step: str
     message: str
+    case: str = ""
+    reproducer: str = ""
 
     def __str__(self) -> str:
         where = ", ".join(part for part in (self.book, self.operator, self.dtype) if part)
         at = f", first at step {self.step}" if self.step else ""
-        return f"{where}: {self.layer}{at}: {self.message}"
+        with_input = f" (with {self.case})" if self.case else ""
+        return f"{where}: {self.layer}{at}: {self.message}{with_input}"
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,9 @@ class Report:
     Attributes:
         book, device: what was checked, and on what.
         level: quick or full.
-        operators: which operators.
+        operators, dtypes: which operators, in which precisions.
         findings: what is wrong; empty for a book that is certified.
+        skipped: layers that could not be run here, and why.
         seconds: how long it took.
     """
 
@@ -99,7 +103,9 @@ class Report:
     device: str
     level: str
     operators: tuple[str, ...]
+    dtypes: tuple[str, ...]
     findings: tuple[Finding, ...]
+    skipped: tuple[str, ...]
     seconds: float = field(compare=False)
 
     @property
@@ -107,237 +113,250 @@ class Report:
         """Whether nothing is wrong."""
         return not self.findings
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON can hold."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+Notify = Callable[[str, str, bool], None]
+"""Called with an operator ("" for the whole FMM), a precision and whether it holds, as each is done."""
+
 
 def check_book(
-    book: RecipeBook | str,
+    book: RecipeBook | str | Path,
     operators: Sequence[str] | None = None,
     device: str | Device | None = None,
     dtypes: Sequence[Any] = (np.float64, np.float32),
     level: str = "quick",
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    reproducers: str | Path | None = None,
+    limit: float | None = None,
+    notify: Notify | None = None,
 ) -> Report:
-    """Check the recipes of a book.
+    """Check the recipes of a book, and note their certificates if nothing is wrong.
 
     Args:
         book: a book, its name, or the path of its file.
         operators: which operators; None for all that the book has a recipe for.
-        device: what to run on; None for the preferred one.
-        dtypes: float32, float64 or both.
-        level: ``"quick"``, or ``"full"`` for more seeds and orders, every choice of tuning parameters, and larger whole
-            problems.
+        device: what to run on; None for the first that the book is for, or else the preferred one.
+        dtypes: float32, float64 or both; float64 is left out on devices that do not have it.
+        level: ``"quick"``, or ``"full"`` for more seeds, orders and layouts, every choice of tuning parameters, and
+            larger whole problems.
+        parameters: keyword arguments of the recipes by operator, in place of their defaults.
+        reproducers: folder for programs that show what is wrong; None for none.
+        limit: seconds that a step of a recipe, its code, and a run of its kernel may take each; None for 180, 180 and
+            60, enough for a busy machine.
+        notify: told about progress.
 
     Raises:
-        ValueError: an unknown level or operator.
+        ValueError: an unknown level, operator or dtype.
         DeviceError, RecipeError: no such device or book.
     """
     start = time.perf_counter()
     if level not in LEVELS:
         raise ValueError(f"level is {level!r}, expected {' or '.join(map(repr, LEVELS))}")
-    book, device = load_recipes(book), choose_device(device)
-    chosen = tuple(operators) if operators is not None else tuple(o for o in OPERATORS if o in book.recipes)
+    book = load_recipes(book)
+    chosen = tuple(operators) if operators else tuple(o for o in OPERATORS if o in book.recipes)
     for operator in chosen:
         if operator not in OPERATORS:
             raise ValueError(f"operator is {operator!r}, expected one of {', '.join(OPERATORS)}")
-    checker = _Checker(book, device, make_runtime(device), level)
-    findings: list[Finding] = []
-    for operator in chosen:
-        findings += checker.check_operator(operator, [np.dtype(dtype) for dtype in dtypes])
-    if not findings and chosen:
-        findings += [f for dtype in dtypes if (f := checker.check_fmm(np.dtype(dtype)))]
+    device = device_for(book, device)
+    skipped = []
+    names = [_dtype_name(dtype) for dtype in dtypes]
+    if not device.has_float64 and "float64" in names:
+        names.remove("float64")
+        skipped.append(f"{device.name} has no float64")
+    library = sanitizer.find_library()
+    if library is None:
+        skipped.append(sanitizer.MISSING)
+    elif device.kind == "c":
+        skipped.append("oclgrind runs OpenCL only, and this is C code")
+        library = None
+    folder = "" if reproducers is None else str(Path(reproducers).resolve())
+    full = level == "full"
+    common = Request(book, device.description, "", "", {}, full, LAYERS[:-1], folder)
+    if limit is not None:
+        common = replace(common, code_limit=limit, run_limit=limit)
+    requests = [
+        replace(common, operator=operator, dtype=dtype, parameters=choice)
+        for operator in chosen
+        for choice in _choices(book, operator, (parameters or {}).get(operator), full)
+        for dtype in names
+    ]
+    with _Workers(library) as workers:
+        findings = workers.check(requests, notify or (lambda *_: None))
+        if not findings and chosen:
+            findings = workers.check_whole(book, device, names, full, notify or (lambda *_: None))
+    if not findings:
+        certificates.record(book, device, chosen, names, level, parameters, skipped)
     seconds = time.perf_counter() - start
-    return Report(book.name, device.description, level, chosen, tuple(findings), seconds)
+    return Report(book.name, device.description, level, chosen, tuple(names), tuple(findings), tuple(skipped), seconds)
 
 
-class _Checker:
-    """Checks one book on one device."""
+def device_for(book: RecipeBook, device: str | Device | None = None) -> Device:
+    """Return the device that is asked for; for None, the first that a book is for, or else the preferred one."""
+    if device is None:
+        return next((d for d in find_devices() if book.suits(d.description)), choose_device())
+    return choose_device(device)
 
-    def __init__(self, book: RecipeBook, device: Device, runtime: Runtime, level: str) -> None:
-        self.book, self.device, self.runtime, self.full = book, device, runtime, level == "full"
 
-    def check_operator(self, operator: str, dtypes: Sequence[np.dtype[Any]]) -> list[Finding]:
-        """Run the layers of one operator in order; a layer runs only where those before hold."""
-        findings = []
-        for parameters in self._choices(operator):
-            for dtype in dtypes:
-                for layer in (self._static, self._exact, self._numerical):
-                    finding = layer(operator, dtype, parameters)
-                    if finding:
-                        findings.append(finding)
-                        break
-        return findings
+def _dtype_name(dtype: Any) -> str:
+    name = str(np.dtype(dtype).name)
+    if name not in ("float32", "float64"):
+        raise ValueError(f"dtype is {name}, expected float32 or float64")
+    return name
 
-    def check_fmm(self, dtype: np.dtype[Any]) -> Finding | None:
-        """Evaluate whole problems with the book, and hold them against the direct sum."""
-        rng = np.random.default_rng(1)
-        for name, points in _point_sets(rng, 20000 if self.full else 3000):
-            points = points.astype(dtype)
-            charges = rng.uniform(-1, 1, len(points))
-            expected = direct(points, charges, points[:300])
-            errors = []
-            for book in (self.book, SEQUENTIAL):
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    fmm = Fmm(points, device=self.device, recipes=book, order=6, ncrit=60)
-                found = fmm.evaluate(charges)[:300]
-                errors.append(float(np.linalg.norm(found - expected) / np.linalg.norm(expected)))
-            if not errors[0] <= FMM_BOUND * errors[1]:
-                message = f"{name}: relative error {errors[0]:.1e}, with the sequential kernels {errors[1]:.1e}"
-                return Finding(self.book.name, "", dtype.name, "fmm", "", message)
-        return None
 
-    # -- layers
+def _choices(
+    book: RecipeBook, operator: str, parameters: Mapping[str, Any] | None, full: bool
+) -> Iterator[Mapping[str, Any]]:
+    """Yield what is asked for, or else the recipe's defaults; at level full, also every value that its tuning names."""
+    yield dict(parameters or {})
+    if full and not parameters:
+        for keyword, values in book.tuning.get(operator, {}).items():
+            for value in values:
+                yield {keyword: value}
 
-    def _static(self, operator: str, dtype: np.dtype[Any], parameters: Mapping[str, Any]) -> Finding | None:
-        for greens in (laplace(), POLYNOMIALS[1]):
-            math = math_kernel(operator, greens, 3, dtype)
-            allowed = set(math.default_entrypoint.silenced_warnings)
+
+class _Workers:
+    """Child processes, in pairs: one for the device, one that has oclgrind for its device."""
+
+    def __init__(self, library: Path | None) -> None:
+        self._count = max(1, min(4, len(os.sched_getaffinity(0))))
+        self._folder = tempfile.TemporaryDirectory(prefix="fmmloopy-check-")
+        self._sanitizes = library is not None
+        self._pairs: SimpleQueue[tuple[Worker, Worker]] = SimpleQueue()
+        for index in range(self._count):
+            log = Path(self._folder.name) / f"{index}.log"
+            environment = sanitizer.environment(library, log) if library else {}
+            self._pairs.put((Worker(), Worker(environment)))
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _pair in range(self._count):
+            for worker in self._pairs.get():
+                worker.close()
+        self._folder.cleanup()
+
+    def check(self, requests: Sequence[Request], notify: Notify) -> list[Finding]:
+        """Check all requests, several at a time; findings are in the order of the requests."""
+
+        def check(request: Request) -> Failure | None:
+            pair = self._pairs.get()
             try:
-                steps = apply_recipe(self.book, operator, math, parameters)
-                for number, step in enumerate(steps, 1):
-                    silenced = sorted(set(step.kernel.default_entrypoint.silenced_warnings) - allowed)
-                    if silenced:
-                        message = f"silences {', '.join(silenced)}, which the operator does not; leave the check on"
-                        return self._finding(operator, dtype, "static", f"{number} {step.name!r}", message, parameters)
-                    with warnings.catch_warnings(record=True) as caught:
-                        warnings.simplefilter("always")
-                        self._code(operator, steps[:number])
-                    for warning in caught:
-                        if _is_a_warning_of_loopy(warning):
-                            message = " ".join(str(warning.message).split())[:300]
-                            where = f"{number} {step.name!r}"
-                            return self._finding(operator, dtype, "static", where, message, parameters)
-            except RecipeError as error:
-                return self._finding(operator, dtype, "static", "", str(error), parameters)
-        return None
+                failure = self._check(pair, request)
+            finally:
+                self._pairs.put(pair)
+            notify(request.operator, request.dtype, failure is None)
+            return failure
 
-    def _exact(self, operator: str, dtype: np.dtype[Any], parameters: Mapping[str, Any]) -> Finding | None:
-        seeds, orders = (range(3), (2, 3, 4)) if self.full else (range(1), (3,))
-        for greens in POLYNOMIALS:
-            for order in orders:
-                for seed in seeds:
-                    case = make_case(operator, greens, dtype, order, seed)
-                    steps = self._steps(case, parameters)
-                    expected = self._reference(case)
-                    difference = self._difference(case, steps, expected)
-                    if difference:
-                        failing = self._first_failing(steps, lambda s: self._difference(case, s, expected))  # noqa: B023
-                        return self._finding(operator, dtype, "exact", failing, difference, parameters)
-        return None
+        with ThreadPoolExecutor(self._count) as pool:
+            failures = list(pool.map(check, requests))
+        findings = [
+            Finding(request.book.name, request.operator, request.dtype, **asdict(failure))
+            for request, failure in zip(requests, failures, strict=True)
+            if failure
+        ]
+        return _merged(findings)
 
-    def _numerical(self, operator: str, dtype: np.dtype[Any], parameters: Mapping[str, Any]) -> Finding | None:
-        functions = [laplace(), yukawa(0.5)] if operator in PARTICLE_OPERATORS else [laplace()]
-        if operator in ("p2p", "l2p", "m2p"):
-            functions += [f.with_gradient() for f in functions]
-        for greens in functions:
-            case = real_case(operator, greens, dtype)
-            wide = replace(case, dtype=np.dtype(np.float64), arguments=_widened(case.arguments))
-            expected = self._reference(wide)
-            magnitudes = term_magnitudes(wide, expected)
-            steps = self._steps(case, parameters)
+    def _check(self, pair: tuple[Worker, Worker], request: Request) -> Failure | None:
+        failure = _survive(pair[0], request)
+        if failure or not self._sanitizes:
+            return failure
+        return _survive(pair[1], replace(request, layers=("sanitized",)))
 
-            def excess(some: Sequence[Step]) -> str:
-                found = run_case(case, self._code(operator, some), self.runtime)  # noqa: B023
-                return _excess(found, expected, magnitudes, case.dtype)  # noqa: B023
+    def check_whole(
+        self, book: RecipeBook, device: Device, dtypes: Sequence[str], full: bool, notify: Notify
+    ) -> list[Finding]:
+        """Check whole evaluations."""
 
-            message = excess(steps)
-            if message:
-                failing = self._first_failing(steps, excess)
-                text = f"{greens.name}: {message}"
-                return self._finding(operator, dtype, "numerical", failing, text, parameters)
-        return None
+        def check(dtype: str) -> str:
+            pair = self._pairs.get()
+            try:
+                message = str(pair[0].call(check_whole, book, device.description, dtype, full))
+            except (ChildError, DeviceError, MemoryError) as error:
+                message = str(error)
+            finally:
+                self._pairs.put(pair)
+            notify("", dtype, not message)
+            return message
 
-    # -- how kernels are made and run
+        with ThreadPoolExecutor(self._count) as pool:
+            messages = list(pool.map(check, dtypes))
+        return [Finding(book.name, "", d, "fmm", "", m) for d, m in zip(dtypes, messages, strict=True) if m]
 
-    def _choices(self, operator: str) -> Iterator[Mapping[str, Any]]:
-        """Yield the recipe's defaults; at level full, also every value that its tuning names, one at a time."""
-        yield {}
-        if self.full:
-            for keyword, values in self.book.tuning.get(operator, {}).items():
-                for value in values:
-                    yield {keyword: value}
 
-    def _steps(self, case: Case, parameters: Mapping[str, Any]) -> list[Step]:
-        math = math_kernel(case.operator, case.greens, case.order, case.dtype)
-        return apply_recipe(self.book, case.operator, math, parameters)
+def _merged(findings: Sequence[Finding]) -> list[Finding]:
+    """Join findings that are the same in both precisions; one program shows them."""
+    merged: dict[Finding, Finding] = {}
+    for finding in findings:
+        both = replace(finding, dtype="", reproducer="")
+        merged[both] = replace(merged[both], dtype="") if both in merged else finding
+    return list(merged.values())
 
-    def _code(self, operator: str, steps: Sequence[Step]) -> CompiledOperator:
-        names = tuple(step.name for step in steps)
-        return generate_code(operator, steps[-1].kernel, self.book, self.device, names)
 
-    def _reference(self, case: Case) -> dict[str, NDArray[Any]]:
-        code = compile_operator(case.operator, case.greens, case.order, case.dtype, SEQUENTIAL, self.device)
-        return run_case(case, code, self.runtime)
+def _survive(worker: Worker, request: Request) -> Failure | None:
+    """Check an operator; if the process dies of it, say why, and at which step it first does."""
+    try:
+        failure: Failure | None = worker.call(check_operator, request)
+        return failure
+    except MemoryError as error:
+        return Failure("static", "", str(error))
+    except ChildError as error:
+        layer, step = _where(error)
+        if layer not in LAYERS or layer == "static":
+            return Failure("static", step, f"{error.reason}, {error.stage.removeprefix('static: ')}".rstrip(", "))
+        again = min(AGAIN_LIMIT, request.run_limit)
+        return _find_step(worker, replace(request, layers=(layer,), run_limit=again), error)
 
-    def _difference(self, case: Case, steps: Sequence[Step], expected: Mapping[str, NDArray[Any]]) -> str:
+
+def _where(error: ChildError) -> tuple[str, str]:
+    """Read the layer, and number and name of the step, off what the process was doing."""
+    layer, _, what = error.stage.partition(": ")
+    found = re.search(r"^(?:running|generating code after) step (\d+ '.*')$", what)
+    return layer, found[1] if found else ""
+
+
+def _find_step(worker: Worker, request: Request, error: ChildError) -> Failure:
+    """Run the first steps of a recipe, more and more of them, until the process dies or something else is wrong."""
+    for count in range(1, MOST_STEPS):
         try:
-            found = run_case(case, self._code(case.operator, steps), self.runtime)
-        except (DeviceError, RecipeError, TypeError) as error:
-            return " ".join(str(error).split())[:300]
-        for name, values in expected.items():
-            assert np.nanmax(np.abs(values), initial=0) < EXACT_LIMIT
-            if not identical(found[name], values):
-                wrong = ~((found[name] == values) | (np.isnan(found[name]) & np.isnan(values)))
-                index = tuple(int(i) for i in np.argwhere(wrong)[0])
-                return (
-                    f"{case.greens.name}, order {case.order}: {name}{list(index)} is {found[name][index]:g}, expected "
-                    f"{values[index]:g}; {int(wrong.sum())} of {wrong.size} entries differ"
-                )
-        return ""
-
-    def _first_failing(self, steps: Sequence[Step], fails: Any) -> str:
-        """Return number and name of the first step whose kernel fails."""
-        for number in range(1, len(steps)):
-            if fails(steps[:number]):
-                return f"{number} {steps[number - 1].name!r}"
-        return f"{len(steps)} {steps[-1].name!r}"
-
-    def _finding(
-        self, operator: str, dtype: np.dtype[Any], layer: str, step: str, message: str, parameters: Mapping[str, Any]
-    ) -> Finding:
-        if parameters:
-            message = f"with {', '.join(f'{k}={v}' for k, v in parameters.items())}: {message}"
-        return Finding(self.book.name, operator, dtype.name, layer, step, message)
+            failure: Failure | None = worker.call(check_operator, request, count)
+        except ChildError as death:
+            step = _where(death)[1]
+            case, path = _smallest_crash(worker, request, count, death, step)
+            return Failure(request.layers[0], step, error.reason, case, path)
+        if failure:
+            return failure
+    return Failure(request.layers[0], "", error.reason)
 
 
-def _is_a_warning_of_loopy(warning: warnings.WarningMessage) -> bool:
-    """Return whether a warning says that a kernel may be wrong; not how it was scheduled."""
-    from loopy.diagnostic import LoopyWarning
+def _smallest_crash(worker: Worker, request: Request, count: int, death: ChildError, step: str) -> tuple[str, str]:
+    """Look for a small input that crashes or hangs; return it in words, and the path of a program that shows it."""
+    device = sanitizer.DEVICE if request.layers == ("sanitized",) else request.device
 
-    harmless = ("Cannot enforce the constraint", "Falling back to a slow scheduler")
-    return issubclass(warning.category, LoopyWarning) and not any(text in str(warning.message) for text in harmless)
+    def dies(case: Case, code: CompiledOperator) -> bool:
+        try:
+            worker.call(run_attempt, device, case, code, limit=request.run_limit)
+        except ChildError:
+            return True
+        return False
 
-
-def _widened(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same numbers in float64."""
-    return {
-        name: value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
-        for name, value in arguments.items()
-    }
-
-
-def _excess(
-    found: Mapping[str, NDArray[Any]],
-    expected: Mapping[str, NDArray[Any]],
-    magnitudes: Mapping[str, NDArray[Any]],
-    dtype: np.dtype[Any],
-) -> str:
-    """Say where an error is larger than rounding explains, or nothing."""
-    eps = float(np.finfo(dtype).eps)
-    for name, values in expected.items():
-        allowed = NUMERICAL_BOUND * eps * magnitudes[name]
-        error = np.abs(found[name].astype(np.float64) - values)
-        wrong = ~((error <= allowed) | (np.isnan(values) & np.isnan(found[name])))
-        if wrong.any():
-            index = tuple(int(i) for i in np.argwhere(wrong)[0])
-            units = error[index] / (eps * magnitudes[name][index])
-            return (
-                f"{name}{list(index)} is {found[name][index]:.9g}, expected {values[index]:.9g}: off by {units:.3g} "
-                f"eps times the sum of the terms' magnitudes, allowed {NUMERICAL_BOUND:g}"
-            )
-    return ""
-
-
-def _point_sets(rng: np.random.Generator, count: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Yield a surface, whose tree is adaptive, and clusters, whose W and X lists are long."""
-    surface = rng.standard_normal((count, 3))
-    yield "sphere", surface / np.linalg.norm(surface, axis=1)[:, None]
-    yield "clusters", rng.standard_normal((count, 3)) * 10.0 ** rng.uniform(-3, 0, (count, 1))
+    try:
+        tried = worker.call(attempts, request, count)
+    except ChildError:
+        return "", ""
+    found = next(((case, code) for case, code in tried if dies(case, code)), None)
+    if found is None:
+        return "", ""
+    case, code = found
+    smallest = case if isinstance(death, ChildTimedOut) else shrink(case, lambda c: dies(c, code), CRASHES_TO_SHRINK)
+    path = ""
+    if request.reproducers:
+        name = f"{request.book.name}-{request.operator}-{request.dtype}-{request.layers[0]}"
+        title = f"{request.book.name}, {request.operator}, {request.dtype}, step {step}: {death.reason}"
+        folder = Path(request.reproducers)
+        path = write_reproducer(folder, name, title, smallest, code, None, request.device)
+    return smallest.describe(), path

@@ -7,10 +7,11 @@ processes skip code generation.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +24,7 @@ from fmmloopy import greens as greens_module
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.devices import Device
 from fmmloopy.greens import GreensFunction
+from fmmloopy.hints import explain
 from fmmloopy.messages import one_line
 from fmmloopy.recipes import LANE_BOUNDS, RecipeBook, RecipeError, apply_recipe, lanes_of, open_lanes
 
@@ -71,6 +73,7 @@ def compile_operator(
     book: RecipeBook,
     device: Device,
     parameters: Mapping[str, Any] | None = None,
+    most_steps: int | None = None,
 ) -> CompiledOperator:
     """Return the code of an operator, from disk where it has been generated before.
 
@@ -82,15 +85,16 @@ def compile_operator(
         book: recipes.
         device: for which the code is.
         parameters: keyword arguments of the recipe.
+        most_steps: how many steps of it, None for all.
 
     Raises:
         RecipeError: the recipe fails, or what it makes cannot be turned into code.
     """
-    key = operator_key(operator, greens, order, dtype, book, device, parameters)
+    key = operator_key(operator, greens, order, dtype, book, device, parameters, most_steps)
     path = cache_folder() / "code" / f"{operator}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     cached = _read(path, key)
     if cached is None:
-        cached = generate(operator, greens, order, dtype, book, device, parameters)
+        cached = generate(operator, greens, order, dtype, book, device, parameters, most_steps)
         text = json.dumps({"key": key, "code": asdict(cached), "checksum": _checksum(cached)})
         with suppress(OSError):  # without a place to keep it, code is generated each time
             write_atomically(path, text)
@@ -105,21 +109,23 @@ def operator_key(
     book: RecipeBook,
     device: Device,
     parameters: Mapping[str, Any] | None = None,
+    most_steps: int | None = None,
 ) -> str:
     """Write down everything that the code of an operator depends on."""
     return repr(
         {
             "format": FORMAT,
             "operator": operator,
-            "math": _operators_hash(),
+            "math": operators_hash(),
             "greens": _what_matters(operator, greens),
             "order": order if operator.startswith("m2l_") else None,
             "dtype": dtype.name,
             "book": book.name,
             "recipe": book.fingerprint(operator),
             "parameters": sorted((parameters or {}).items()),
+            "steps": most_steps,
             "device": (device.kind, device.description, device.driver),
-            "versions": _versions(),
+            "versions": versions(),
         }
     )
 
@@ -132,14 +138,16 @@ def _what_matters(operator: str, greens: GreensFunction) -> Any:
 
 
 @cache
-def _operators_hash() -> str:
+def operators_hash() -> str:
+    """Return a hash of the text of all that makes code from operators."""
     folder = Path(__file__).parent / "operators"
     files = [*sorted(folder.glob("*.py")), Path(greens_module.__file__), Path(__file__)]
     return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()
 
 
 @cache
-def _versions() -> tuple[tuple[str, str], ...]:
+def versions() -> tuple[tuple[str, str], ...]:
+    """Return the versions of the packages that code depends on."""
     found = []
     for package in ("fmmloopy", "loopy", "islpy", "pymbolic"):
         try:
@@ -147,6 +155,11 @@ def _versions() -> tuple[tuple[str, str], ...]:
         except PackageNotFoundError:
             found.append((package, "none"))
     return tuple(found)
+
+
+def recipe_hash(book: RecipeBook, operator: str) -> str:
+    """Return a short hash of the recipe of an operator, and of all that it calls."""
+    return hashlib.sha256(book.fingerprint(operator).encode()).hexdigest()[:32]
 
 
 def _checksum(code: CompiledOperator) -> str:
@@ -176,6 +189,7 @@ def generate(
     book: RecipeBook,
     device: Device,
     parameters: Mapping[str, Any] | None = None,
+    most_steps: int | None = None,
 ) -> CompiledOperator:
     """Generate the code of an operator with loopy. Arguments and errors as `compile_operator`."""
     from fmmloopy.operators import math_kernel
@@ -184,8 +198,14 @@ def generate(
         math = math_kernel(operator, greens, order, dtype)
     except Exception as error:
         raise RecipeError(f"{operator}: no kernel for {greens.name!r}: {one_line(error)}") from error
-    steps = apply_recipe(book, operator, math, parameters)
-    return generate_code(operator, steps[-1].kernel, book, device, tuple(step.name for step in steps))
+    steps = apply_recipe(book, operator, math, parameters, most_steps)
+    names = tuple(step.name for step in steps)
+    try:
+        return generate_code(operator, steps[-1].kernel, book, device, names)
+    except RecipeError:
+        for number, step in enumerate(steps[:-1], 1):  # the first step that fails is the one to tell of
+            generate_code(operator, step.kernel, book, device, names[:number])
+        raise
 
 
 def generate_code(
@@ -203,16 +223,20 @@ def generate_code(
     _check_lanes(where, knl, operator)
     if device.kind == "c":
         knl = knl.copy(target=lp.CTarget())
+    shown = io.StringIO()
     try:
-        with warnings.catch_warnings():
+        # Where a check fails, loopy prints the kernel.
+        with redirect_stdout(shown), warnings.catch_warnings():
             # A wish for a loop order that names a loop which is now parallel is no mistake.
             warnings.filterwarnings("ignore", message="Cannot enforce the constraint")
             # Vectors are scheduled by loopy's older scheduler; a matter of a second, not of the result.
             warnings.filterwarnings("ignore", message=".*Falling back to a slow scheduler")
-            generated = lp.generate_code_v2(knl)
+            generated = lp.generate_code_v2(_scheduled(knl))
         groups, items = knl.default_entrypoint.get_grid_size_upper_bounds_as_exprs(knl.callables_table)
     except Exception as error:
-        raise RecipeError(f"{where}: no code for this kernel: {one_line(error, 400)}{hint}") from error
+        if shown.getvalue():
+            error.add_note(shown.getvalue())
+        raise RecipeError(f"{where}: no code for this kernel: {explain(error, knl)}{hint}") from error
     if len(generated.device_programs) != 1:
         raise RecipeError(
             f"{where}: the kernel falls apart into {len(generated.device_programs)} device kernels, expected one; "
@@ -236,6 +260,36 @@ def generate_code(
         steps=steps,
         build_options=book.build_options,
     )
+
+
+def _scheduled(knl: Any) -> Any:
+    """Put the statements of a kernel in order, as `loopy.generate_code_v2` does.
+
+    Except that a kernel without such an order is an error at once: left to itself, loopy waits for somebody at the
+    terminal to press Enter and look at its attempts.
+    """
+    import loopy as lp
+    from loopy.check import pre_schedule_checks
+    from loopy.kernel.function_interface import CallableKernel
+
+    knl = lp.infer_unknown_types(lp.preprocess_program(knl), expect_completion=True)
+    pre_schedule_checks(knl)
+    table = knl.callables_table
+    for name, function in table.items():
+        if isinstance(function, CallableKernel):
+            scheduled = _first_schedule(function.subkernel, table)
+            table = table.set(name, function.copy(subkernel=scheduled))
+    return knl.copy(callables_table=table)
+
+
+def _first_schedule(kernel: Any, table: Any) -> Any:
+    from loopy.schedule import MinRecursionLimitForScheduling, generate_loop_schedules
+
+    def first() -> Any:  # the generator has to be gone when the limit is taken back
+        return next(iter(generate_loop_schedules(kernel, table, debug_args={"interactive": False})))
+
+    with MinRecursionLimitForScheduling(kernel):
+        return first()
 
 
 def _check_lanes(where: str, knl: Any, operator: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,16 @@ from typing import Any
 
 from fmmloopy.cache import cache_folder, write_atomically
 
-PREFERENCE = (r"CPU Intel\(R\) OpenCL", r"CPU .*PoCL (3\.[1-9]|[4-9]\.|\d\d)", r"CPU .*PoCL", r"CPU", r"")
+PREFERENCE = (
+    r"CPU Intel\(R\) OpenCL",
+    r"CPU .*PoCL (3\.[1-9]|[4-9]\.|\d\d)",
+    r"CPU .*PoCL",
+    r"^(?!.*Oclgrind).*CPU",
+    r"^(?!.*Oclgrind)",
+    r"",
+)
 """Descriptions of devices, the fastest first: where several are found, a device that matches an earlier one is taken.
+Simulators are last.
 Measured with P2P on two cores of an AMD Zen 4: 2.2, 2.0 and 1.7 Gpairs/s for the first three."""
 
 
@@ -48,30 +57,73 @@ C_DEVICE = Device("c", "C compiler", "c CPU through the system's C compiler, seq
 """The processor, through loopy's C target: always there, and slow."""
 
 
-def _show_intel_runtime() -> None:
-    """Make Intel's CPU runtime from PyPI visible, which its wheels install but do not announce.
+INTEL_LIBRARY = "libintelocl.so"
+"""Intel's runtime for CPUs, as its wheels install it."""
 
-    The wheels' .icd file names a path of the machine that built it, and libraries that the runtime needs are not found
-    from there. So: load those by hand, and point the OpenCL loader to a folder with a right .icd beside the system's.
-    Does nothing if the user has set OCL_ICD_VENDORS.
+_INTEL_NEEDS = ("libimf.so", "libintlc.so.5", "libirng.so", "libsvml.so", "libtbb.so.12", "libtbbmalloc.so.2")
+"""Libraries beside it that it does not find on its own, in the order in which they load."""
+
+SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
+"""Where every OpenCL loader looks for runtimes: a file for each, which names its library."""
+
+_OUR_PREFIX = "fmmloopy_"
+"""Begins the names of the files that we announce runtimes with."""
+
+
+def hidden_runtimes() -> dict[str, Path]:
+    """Find OpenCL runtimes that wheels or conda packages have installed, but do not announce to the loader.
+
+    They lie below the environment's folder, where only conda's own loader looks. A wheel's announcement may name a path
+    of the machine that built it; its library is then in the environment's ``lib``. Simulators stay out of sight.
+
+    Returns:
+        Path of the library by name of the file that announces it.
     """
-    library = Path(sys.prefix) / "lib" / "libintelocl.so"
-    chosen = os.environ.get("OCL_ICD_VENDORS", "")
-    ours = chosen.startswith(str(cache_folder() / "icd"))  # set by a parent process
-    if (chosen and not ours) or not library.exists():
-        return
-    try:
-        for needed in ("libimf.so", "libintlc.so.5", "libirng.so", "libsvml.so", "libtbb.so.12", "libtbbmalloc.so.2"):
+    prefix = Path(sys.prefix)
+    found = {}
+    for announcement in sorted((prefix / "etc/OpenCL/vendors").glob("*.icd")):
+        named = Path(announcement.read_text().strip())
+        library = next((p for p in (prefix / "lib" / named, prefix / "lib" / named.name) if p.is_file()), None)
+        if library and "oclgrind" not in library.name:
+            found[announcement.name] = library
+    return found
+
+
+def load_needed(library: Path) -> None:
+    """Load what a runtime needs and does not find from where it lies; that is known of Intel's.
+
+    Raises:
+        OSError: a library is missing or cannot be loaded; the text names it.
+    """
+    if library.name == INTEL_LIBRARY:
+        for needed in _INTEL_NEEDS:
             ctypes.CDLL(str(library.parent / needed), ctypes.RTLD_GLOBAL)
-        wanted = {"fmmloopy_intel.icd": f"{library}\n"}
-        for system in sorted(Path("/etc/OpenCL/vendors").glob("*.icd")):
+
+
+def _show_hidden_runtimes() -> None:
+    """Point the OpenCL loader to a folder that announces hidden runtimes beside the system's.
+
+    Does nothing if the user has set OCL_ICD_VENDORS, or if nothing is hidden.
+    """
+    chosen = os.environ.get("OCL_ICD_VENDORS", "")
+    if chosen and not any(Path(chosen).glob(f"{_OUR_PREFIX}*.icd")):  # else a parent process of ours has set it
+        return
+    wanted = {}
+    try:
+        for name, library in hidden_runtimes().items():
+            with suppress(OSError):  # this one is not usable here; others are
+                load_needed(library)
+                wanted[_OUR_PREFIX + name] = f"{library}\n"
+        if not wanted:
+            return
+        for system in sorted(SYSTEM_VENDORS.glob("*.icd")):
             wanted[system.name] = system.read_text()
         vendors = cache_folder() / "icd" / hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
         for name, text in wanted.items():
             if not (vendors / name).exists() or (vendors / name).read_text() != text:
                 write_atomically(vendors / name, text)
     except OSError:
-        return  # the runtime is not usable here; other devices are
+        return  # there is no place to announce them from
     os.environ["OCL_ICD_VENDORS"] = str(vendors)
 
 
@@ -86,7 +138,7 @@ def _rank(device: Device) -> int:
 
 
 def _opencl_devices() -> list[Device]:
-    _show_intel_runtime()
+    _show_hidden_runtimes()
     try:
         import pyopencl as cl
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.accuracy import ncrit_for, order_for
+from fmmloopy.certificates import warn_if_uncertified
 from fmmloopy.devices import Device, DeviceError, choose_device
 from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import (
@@ -33,6 +34,7 @@ from fmmloopy.small_boxes import absorb_small_boxes
 from fmmloopy.surfaces import count_points
 from fmmloopy.table_cache import cached_tables
 from fmmloopy.tree import DEEPEST_LEVEL, build_tree
+from fmmloopy.tuned import tuned_parameters
 
 
 def upward_pass(plan: Plan) -> None:
@@ -81,11 +83,12 @@ class Fmm:
         order: points per edge of the surfaces, 2 to 16, in place of what ``digits`` picks.
         ncrit: most sources, and most targets, in a leaf, in place of what ``digits`` picks.
         m2l: ``"fft"``, or ``"dense"`` for the reference form.
-        parameters: tuning parameters by operator and keyword, in place of the recipes' defaults.
+        parameters: tuning parameters by operator and keyword; for operators that are not given, what `fmmloopy tune`
+            has stored for the device, else the recipes' defaults.
 
     Attributes:
         tree, lists: the octree and its interaction lists.
-        order, ncrit, dtype, device, recipes, m2l: what was chosen.
+        order, ncrit, dtype, device, recipes, m2l, parameters: what was chosen.
         timings: seconds by stage (tree, lists, tables, setup, evaluate), of the construction and of the last
             evaluation, and by operator (p2p, p2m ..., clear), of the last evaluation, as the device's clock has them.
 
@@ -93,6 +96,9 @@ class Fmm:
         ValueError: an argument that cannot be used; the text says what is expected.
         DeviceError: no such device, or not enough memory on it.
         RecipeError: no such recipe book, or a recipe that fails.
+
+    Warns:
+        UncertifiedWarning: the recipes have not passed `fmmloopy check` on this device, or have changed since.
     """
 
     def __init__(
@@ -129,6 +135,9 @@ class Fmm:
             raise DeviceError(f"{self.device.name} has no double precision; use dtype=numpy.float32")
         self.recipes = load_recipes(recipes, self.device.description)
         check_parameters(parameters or {}, self.recipes)
+        tuned = tuned_parameters(self.recipes, self.device, self.dtype.name, self.order)
+        self.parameters = {**tuned, **(parameters or {})}
+        warn_if_uncertified(self.recipes, self.device, self.dtype.name, self.parameters)
 
         with _timed(self.timings, "tree"):
             # Boxes around coincident points would only cost digits of gradients, whose errors are those of potentials
@@ -151,7 +160,7 @@ class Fmm:
                 self.kernel,
                 self.dtype,
                 self.recipes,
-                parameters or {},
+                self.parameters,
             )
             upward, downward, last = self._record(
                 upward_pass, lambda plan: downward_pass(plan, self.m2l), lambda plan: potential_pass(plan, False)

@@ -12,13 +12,14 @@ What a function prints goes nowhere, except for the last line before the process
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
@@ -36,12 +37,21 @@ The limit of the call starts anew."""
 START_LIMIT = 120.0
 """Seconds that a new process may take to import what it needs; one or two on a quiet machine."""
 
-MEMORY_SHARE = 0.6
-"""Of the memory that is free when a process starts, the share that it may take."""
+MEMORY_SHARE = 0.25
+"""Of the memory that is free when a process starts, the share that it may take: several work side by side."""
 
 
 class ChildError(Exception):
-    """A function did not come back from its process; the text says what it was doing."""
+    """A function did not come back from its process; the text says why, and what it was doing.
+
+    Attributes:
+        reason: why it did not.
+        stage: what it was doing, as it has announced it.
+    """
+
+    def __init__(self, reason: str, stage: str = "") -> None:
+        super().__init__(f"{reason}, {stage}" if stage else reason)
+        self.reason, self.stage = reason, stage
 
 
 class ChildCrashed(ChildError):
@@ -100,7 +110,7 @@ class Worker:
             while True:
                 if not self._connection.poll(limit):
                     self.close()
-                    raise ChildTimedOut(f"did not return within {limit:g} s{_while(what)}")
+                    raise ChildTimedOut(f"did not return within {limit:g} s", what)
                 kind, *content = cloudpickle.loads(self._connection.recv_bytes())
                 if kind != "stage":
                     return kind, content[0]
@@ -108,7 +118,7 @@ class Worker:
         except (EOFError, OSError):
             cause = self._cause_of_death()
             self.close()
-            raise ChildCrashed(f"{cause}{_while(what)}") from None
+            raise ChildCrashed(cause, what) from None
         except KeyboardInterrupt:
             self.close()
             raise
@@ -168,10 +178,6 @@ class Worker:
         return f"the process exited with status {status}" + said
 
 
-def _while(what: str) -> str:
-    return f", {what}" if what else ""
-
-
 def _dumps(value: Any) -> bytes:
     """Pickle a value, with the code of recipe files in it: a new process cannot import those by name."""
     modules = [module for name, module in sys.modules.items() if name.startswith(FILE_MODULE_PREFIX)]
@@ -195,12 +201,19 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
+def _end_with(descriptor: int) -> None:
+    """End this process as soon as nobody waits for its results, whatever it is doing."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLHUP)
+    poll.poll()
+    os._exit(1)
+
+
 def _serve(connection: Connection[Any, Any]) -> None:
     """Call functions until the connection is closed."""
     _limit_memory()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: do not outlive who waits for the result
+    threading.Thread(target=_end_with, args=(connection.fileno(),), daemon=True).start()
     connection.send_bytes(b"ready")
 
     def stage(what: str, limit: float) -> None:

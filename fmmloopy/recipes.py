@@ -24,7 +24,8 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -35,7 +36,7 @@ import loopy as lp
 from pytools.tag import UniqueTag
 
 from fmmloopy.fingerprint import fingerprint
-from fmmloopy.messages import one_line
+from fmmloopy.hints import described, explain, nearest, place
 
 Kernel = Any
 """A loopy translation unit."""
@@ -64,6 +65,9 @@ LANE_PARAMETERS = ("tlanes", "slanes", "blanes", "ilanes")
 
 LANE_BOUNDS = {"tlanes": range(1, 65), "slanes": range(1, 65), "blanes": range(1, 65), "ilanes": (1, 2, 4, 8, 16)}
 """How many are allowed: idle lanes read padding, of which there is as much as this; ilanes divides 16."""
+
+ENTRY_POINTS = "fmmloopy.recipes"
+"""Group of entry points under which packages offer books."""
 
 FILE_MODULE_PREFIX = "fmmloopy_recipes_"
 """Begins the names of the modules that recipe files become: nobody can import them by name."""
@@ -200,7 +204,12 @@ SEQUENTIAL = RecipeBook("sequential", device="(?!)")
 
 
 def apply_recipe(
-    book: RecipeBook, operator: str, knl: Kernel, parameters: Mapping[str, Any] | None = None
+    book: RecipeBook,
+    operator: str,
+    knl: Kernel,
+    parameters: Mapping[str, Any] | None = None,
+    most: int | None = None,
+    watch: Callable[[str], None] | None = None,
 ) -> list[Step]:
     """Apply a book's recipe to the math-level kernel of an operator and return the kernel after each step.
 
@@ -209,6 +218,8 @@ def apply_recipe(
         operator: one of OPERATORS.
         knl: its math-level kernel.
         parameters: keyword arguments of the recipe; its own defaults where not given.
+        most: steps after which to stop; None for all.
+        watch: told where the recipe is, before it goes on: ``"before its first step"``, ``"after step 1 'lanes'"``.
 
     Raises:
         RecipeError: the recipe raises, yields nothing, or yields something else than ``(name, kernel)``; the text
@@ -217,37 +228,43 @@ def apply_recipe(
     recipe = book.recipes.get(operator, sequential_recipe)
     where = f"{book.name}, {operator}"
     steps: list[Step] = []
+    watch = watch or (lambda place: None)
     try:
-        for item in recipe(knl, **(parameters or {})):
-            if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
-                raise RecipeError(f"{where}, step {len(steps) + 1}: yielded {item!r:.60}, expected (name, kernel)")
-            if not isinstance(item[1], lp.TranslationUnit):
-                raise RecipeError(
-                    f"{where}, step {len(steps) + 1} {item[0]!r}: "
-                    f"yielded a {type(item[1]).__name__}, expected the kernel"
-                )
-            steps.append(Step(*item))
+        watch(_after(steps))
+        made: Any = recipe(knl, **(parameters or {}))
+        if isinstance(made, lp.TranslationUnit) or not isinstance(made, Iterable):
+            raise RecipeError(f"{where}: the recipe returned a {type(made).__name__}; {_YIELD}")
+        for item in made:
+            steps.append(_step(item, f"{where}, step {len(steps) + 1}"))
+            if len(steps) == most:
+                break
+            watch(_after(steps))
     except RecipeError:
         raise
     except Exception as error:
-        after = f"after step {len(steps)} {steps[-1].name!r}" if steps else "before its first step"
-        raise RecipeError(f"{where}, {after}: {_described(error)}; {_names(knl)}") from error
+        last, whose = (steps[-1].kernel, "kernel then") if steps else (knl, "operator")
+        raise RecipeError(f"{where}, {_after(steps)}: {explain(error, last, whose, place(error))}") from error
     if not steps:
-        raise RecipeError(f"{where}: the recipe yielded no step; yield (name, kernel) after each rewrite")
+        raise RecipeError(f"{where}: the recipe yielded no step; {_YIELD}")
     return steps
 
 
-def _described(error: Exception) -> str:
-    text = one_line(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _after(steps: Sequence[Step]) -> str:
+    return f"after step {len(steps)} {steps[-1].name!r}" if steps else "before its first step"
 
 
-def _names(knl: Kernel) -> str:
-    """Say what inames, rules and statements the math-level kernel has."""
-    kernel = knl.default_entrypoint
-    inames, rules = ", ".join(sorted(kernel.all_inames())), ", ".join(sorted(kernel.substitutions)) or "none"
-    statements = ", ".join(insn.id for insn in kernel.instructions)
-    return f"the operator has inames {inames}; rules {rules}; statements {statements}"
+_YIELD = "yield (name, kernel) after each rewrite"
+
+
+def _step(item: Any, where: str) -> Step:
+    """Make sure that a recipe has yielded a step."""
+    if isinstance(item, lp.TranslationUnit):
+        raise RecipeError(f"{where}: yielded the kernel alone, expected (name, kernel)")
+    if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
+        raise RecipeError(f"{where}: yielded {' '.join(repr(item).split()):.60}, expected (name, kernel)")
+    if not isinstance(item[1], lp.TranslationUnit):
+        raise RecipeError(f"{where} {item[0]!r}: yielded a {type(item[1]).__name__}, expected the kernel")
+    return Step(*item)
 
 
 def shipped_books() -> dict[str, RecipeBook]:
@@ -286,30 +303,65 @@ def load_recipes(which: str | Path | RecipeBook | None = None, description: str 
     books = shipped_books()
     if which in books:
         return books[which]
-    entry_points = {e.name: e for e in importlib.metadata.entry_points(group="fmmloopy.recipes")}
-    if which in entry_points:
-        loaded = entry_points[which].load()
-        return loaded if isinstance(loaded, RecipeBook) else _book_of(loaded, which)
-    known = ", ".join([*books, SEQUENTIAL.name, *entry_points])
-    raise RecipeError(f"no recipe book {which!r}; there are {known}, or give the path of a .py file that defines BOOK")
+    installed = installed_books()
+    if which in installed:
+        return load_installed(installed[which])
+    if Path(f"{which}.py").is_file():
+        raise RecipeError(f"no recipe book {which!r}; for the file of that name give {which}.py")
+    known = [*books, SEQUENTIAL.name, *installed]
+    there = f"{nearest(which, known)} there are {', '.join(known)}".lstrip()
+    raise RecipeError(f"no recipe book {which!r}; {there}, or give the path of a .py file that defines BOOK")
+
+
+def installed_books() -> dict[str, importlib.metadata.EntryPoint]:
+    """Return the entry points by which other packages offer books, by name."""
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def load_installed(entry: importlib.metadata.EntryPoint) -> RecipeBook:
+    """Return the book that an entry point stands for: itself, or ``BOOK`` of a module.
+
+    Raises:
+        RecipeError: it cannot be imported, or is no book.
+    """
+    try:
+        loaded = entry.load()
+    except (Exception, SystemExit) as error:
+        package = f" of package {entry.dist.name}" if entry.dist else ""
+        raise RecipeError(f"{entry.name} ({entry.value}{package}) cannot be loaded: {described(error)}") from error
+    return loaded if isinstance(loaded, RecipeBook) else _book_of(loaded, entry.name)
 
 
 def _load_file(path: Path) -> RecipeBook:
     if not path.is_file():
         raise RecipeError(f"no file {path}; give the path of a .py file that defines BOOK")
+    try:
+        module = _run_file(path)
+    except SyntaxError as error:
+        file = path if error.filename == str(path.absolute()) else f"{path} cannot be loaded: {error.filename}"
+        raise RecipeError(f"{file}, line {error.lineno}: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((f" (line {f.lineno})" for f in reversed(frames) if f.filename == str(path.absolute())), "")
+        text = str(error) if isinstance(error, RecipeError) else described(error)
+        raise RecipeError(f"{path} cannot be loaded: {text}{line}") from error
+    return _book_of(module, str(path))
+
+
+def _run_file(path: Path) -> ModuleType:
+    """Import a file under a name of its own; what fails leaves nothing behind."""
     name = f"{FILE_MODULE_PREFIX}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path.absolute())
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise RecipeError(f"{path}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:
-        raise RecipeError(f"{path} cannot be loaded: {_described(error)}") from error
-    return _book_of(module, str(path))
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def _book_of(module: ModuleType, where: str) -> RecipeBook:

@@ -97,12 +97,12 @@ class Runtime(Protocol):
         """Run launches in order, wait, and return seconds by operator."""
 
 
-def make_runtime(device: Device) -> Runtime:
-    """Open a device."""
-    return CRuntime(device) if device.kind == "c" else OpenCLRuntime(device)
+def make_runtime(device: Device, padding: int = PADDING) -> Runtime:
+    """Open a device; ``padding`` is for those who want arrays to end where their shapes say."""
+    return CRuntime(device) if device.kind == "c" else OpenCLRuntime(device, padding)
 
 
-def _sizes(operator: CompiledOperator, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+def launch_sizes(operator: CompiledOperator, arguments: Mapping[str, Any]) -> tuple[int, ...]:
     """Evaluate the number of work-groups on each axis."""
     from pymbolic import parse
     from pymbolic.mapper.evaluator import EvaluationMapper
@@ -136,12 +136,12 @@ def _check_arguments(operator: CompiledOperator, arguments: Mapping[str, Any]) -
 class OpenCLRuntime:
     """Run operators on an OpenCL device, in order, on one queue with timers."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, padding: int = PADDING) -> None:
         # Without it, pyopencl fails where its own cache cannot be written, by looking this up.
         os.environ.setdefault("PYOPENCL_CACHE_FAILURE_FATAL", "")
         import pyopencl as cl
 
-        self.device = device
+        self.device, self._padding = device, padding
         self._cl = cl
         self._context = cl.Context([device.handle])
         self._queue = cl.CommandQueue(self._context, properties=cl.command_queue_properties.PROFILING_ENABLE)
@@ -150,7 +150,9 @@ class OpenCLRuntime:
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Allocate an array of zeros."""
         dtype = np.dtype(dtype)
-        numbers = -(-(math.prod(shape) + PADDING) // PADDING) * PADDING
+        numbers = max(1, math.prod(shape)) + self._padding
+        if self._padding:
+            numbers = -(-numbers // 4) * 4  # whole patterns, see _fill
         _check_size(shape)
         try:
             array = Array(
@@ -192,7 +194,7 @@ class OpenCLRuntime:
         for index, (name, kind, dtype) in enumerate(operator.arguments):
             value = arguments[name]
             kernel.set_arg(index, np.dtype(dtype).type(value) if kind == "number" else value.data)
-        groups = _sizes(operator, arguments)
+        groups = launch_sizes(operator, arguments)
         local = operator.local_size + (1,) * (len(groups) - len(operator.local_size))
         size = tuple(number * items for number, items in zip(groups, local, strict=True))
         enqueue, queue = self._cl.enqueue_nd_range_kernel, self._queue
@@ -215,7 +217,8 @@ class OpenCLRuntime:
 
     def _fill(self, array: Array) -> Any:
         # Runtimes fill with a pattern of 16 bytes two to three times as fast as with one of 4.
-        return self._cl.enqueue_fill_buffer(self._queue, array.data, np.zeros(4, np.uint32), 0, array.data.size)
+        pattern = np.zeros(4 if array.data.size % 16 == 0 else 1, np.uint32)
+        return self._cl.enqueue_fill_buffer(self._queue, array.data, pattern, 0, array.data.size)
 
     def _program(self, operator: CompiledOperator) -> Any:
         if operator.source not in self._programs:
@@ -281,7 +284,7 @@ class CRuntime:
     def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
         """Bind a compiled operator to arrays and numbers."""
         _check_arguments(operator, arguments)
-        if math.prod(_sizes(operator, arguments)) * math.prod(operator.local_size) != 1:
+        if math.prod(launch_sizes(operator, arguments)) * math.prod(operator.local_size) != 1:
             raise DeviceError(f"{operator.operator}: C code has no work-groups; use the sequential recipes")
         function = getattr(self._library(operator), operator.entry)
         values = []

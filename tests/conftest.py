@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
 from fmmloopy.devices import Device, find_devices
+from fmmloopy.tuned import ENVIRONMENT_VARIABLE as CONFIG_VARIABLE
 
 Points = NDArray[np.float64]
 MakePoints = Callable[[np.random.Generator, int], Points]
@@ -27,6 +28,8 @@ SIMULATORS = ("oclgrind",)
 if not os.environ.get(ENVIRONMENT_VARIABLE):
     _cache = tempfile.TemporaryDirectory(prefix="fmmloopy-tests-")
     os.environ[ENVIRONMENT_VARIABLE] = _cache.name
+_config = tempfile.TemporaryDirectory(prefix="fmmloopy-tests-")
+os.environ[CONFIG_VARIABLE] = _config.name
 
 
 @pytest.fixture

@@ -202,7 +202,9 @@ def test_recipes_that_raise_are_findings():
     report = check_book(RecipeBook("raises", device="", recipes={"p2p": recipe}), device=OPENCL[0])
     assert {f.layer for f in report.findings} == {"static"}
     assert "after step 1 'lanes'" in str(report.findings[0])
-    assert "the operator has inames ibox, ilist, s, stile, t, ttile" in str(report.findings[0])
+    assert "the kernel then has inames ibox, ilist, s, stile, t, t_init, t_load, t_store, ttile" in str(
+        report.findings[0]
+    )
 
 
 def test_bad_arguments_are_refused():

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,16 @@ from conftest import c_compiler
 
 import fmmloopy as fl
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.devices import C_DEVICE, PREFERENCE, Device, choose_device, find_devices
+from fmmloopy.devices import (
+    C_DEVICE,
+    PREFERENCE,
+    Device,
+    _show_hidden_runtimes,
+    choose_device,
+    find_devices,
+    hidden_runtimes,
+    load_needed,
+)
 from fmmloopy.recipes import load_recipes
 
 POINTS = np.random.default_rng(5).random((400, 3))
@@ -121,14 +131,96 @@ def test_book_for_a_device(device, book):
     assert load_recipes(None, device.description).name == book
 
 
-def test_intel_runtime_is_left_alone_if_the_user_has_chosen(monkeypatch, tmp_path):
-    from fmmloopy.devices import _show_intel_runtime
+@pytest.mark.parametrize("which", [None, GPU])
+def test_simulators_are_last(which, pretend):
+    """Whoever announces one to all programs does not want all of them to be a hundred times slower."""
+    grind = fake("opencl CPU Oclgrind OpenCL 1.2 (Oclgrind 21.10) Oclgrind Simulator")
+    pretend(grind, OTHER_CPU, GPU)
+    assert find_devices() == (OTHER_CPU, GPU, grind, C_DEVICE)
+    assert choose_device(which) == (which or OTHER_CPU)
 
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
+
+# -- what wheels hide
+
+
+@pytest.fixture
+def prefix(monkeypatch, tmp_path):
+    """An environment without runtimes, and a system that announces one."""
+    (tmp_path / "env/etc/OpenCL/vendors").mkdir(parents=True)
+    (tmp_path / "env/lib").mkdir()
+    (tmp_path / "system").mkdir()
+    (tmp_path / "system/pocl.icd").write_text("libpocl.so.2\n")
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "env"))
+    monkeypatch.setattr("fmmloopy.devices.SYSTEM_VENDORS", tmp_path / "system")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.delenv("OCL_ICD_VENDORS", raising=False)
+    return tmp_path / "env"
+
+
+def announce(prefix, name, path, *libraries):
+    (prefix / f"etc/OpenCL/vendors/{name}.icd").write_text(f"{path}\n")
+    for library in libraries:
+        (prefix / "lib" / library).write_text("")
+
+
+def test_hidden_runtimes(prefix):
+    """A path of another machine, a relative one, a right one, one that leads nowhere, and a simulator."""
+    announce(prefix, "moved", "/build/machine/lib/libmoved.so", "libmoved.so")
+    announce(prefix, "relative", "librelative.so", "librelative.so")
+    announce(prefix, "right", prefix / "lib/libright.so.1", "libright.so.1")
+    announce(prefix, "nowhere", "/build/machine/lib/libnowhere.so")
+    announce(prefix, "grind", "liboclgrind-rt-icd.so", "liboclgrind-rt-icd.so")
+    lib = prefix / "lib"
+    assert hidden_runtimes() == {
+        "moved.icd": lib / "libmoved.so",
+        "relative.icd": lib / "librelative.so",
+        "right.icd": lib / "libright.so.1",
+    }
+
+
+def test_hidden_runtimes_are_shown_beside_those_of_the_system(prefix):
+    announce(prefix, "moved", "/build/machine/lib/libmoved.so", "libmoved.so")
+    _show_hidden_runtimes()
+    vendors = Path(os.environ["OCL_ICD_VENDORS"])
+    assert {path.name: path.read_text().strip() for path in vendors.iterdir()} == {
+        "fmmloopy_moved.icd": str(prefix / "lib/libmoved.so"),
+        "pocl.icd": "libpocl.so.2",
+    }
+    announce(prefix, "second", "libsecond.so", "libsecond.so")
+    _show_hidden_runtimes()
+    assert "fmmloopy_second.icd" in os.listdir(os.environ["OCL_ICD_VENDORS"]), "what a parent process has set stays"
+
+
+def test_nothing_is_set_where_nothing_is_hidden(prefix):
+    _show_hidden_runtimes()
+    assert "OCL_ICD_VENDORS" not in os.environ
+    assert not (prefix.parent / "cache").exists()
+
+
+def test_runtime_whose_libraries_are_missing_stays_hidden(prefix):
+    """Intel's without its other package; the loader would drop it, after a complaint."""
+    announce(prefix, "intel", "libintelocl.so", "libintelocl.so")
+    with pytest.raises(OSError, match="libimf.so: cannot open shared object file"):
+        load_needed(hidden_runtimes()["intel.icd"])
+    announce(prefix, "other", "libother.so", "libother.so")
+    _show_hidden_runtimes()
+    assert sorted(os.listdir(os.environ["OCL_ICD_VENDORS"])) == ["fmmloopy_other.icd", "pocl.icd"]
+
+
+def test_choice_of_the_user_is_left_alone(prefix, monkeypatch):
+    announce(prefix, "moved", "libmoved.so", "libmoved.so")
     monkeypatch.setenv("OCL_ICD_VENDORS", "/somewhere")
-    _show_intel_runtime()
+    _show_hidden_runtimes()
     assert os.environ["OCL_ICD_VENDORS"] == "/somewhere"
-    assert not list(tmp_path.iterdir())
+    assert not (prefix.parent / "cache").exists()
+
+
+def test_runtimes_stay_hidden_where_nothing_can_be_written(prefix, monkeypatch):
+    announce(prefix, "moved", "libmoved.so", "libmoved.so")
+    (prefix.parent / "file").write_text("")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(prefix.parent / "file" / "cache"))
+    _show_hidden_runtimes()
+    assert "OCL_ICD_VENDORS" not in os.environ
 
 
 # -- without devices

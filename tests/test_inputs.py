@@ -277,7 +277,7 @@ BAD_RECIPES = {
     no_kernel: "bad, p2p, step 1 'read': yielded a LoopKernel, expected the kernel",
     raises_at_once: "bad, p2p, before its first step: KeyError: 'first line",
     raises_later: "bad, p2p, after step 1 'sequential': ValueError: no lane parameter 'blanes'; this operator has ",
-    returns_none: "bad, p2p, before its first step: TypeError: 'NoneType' object is not iterable",
+    returns_none: "bad, p2p: the recipe returned a NoneType; yield (name, kernel) after each rewrite",
 }
 
 

@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cache": set(),
     "fingerprint": set(),
     "greens": set(),
+    "hints": set(),
     "inputs": {"greens", "recipes"},
     "messages": set(),
     "progress": set(),
@@ -35,18 +36,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "accuracy": {"greens"},
     "operators": {"greens", "operators"},
     # The one place that knows where recipe books are: it looks for them when it is asked to.
-    "recipes": {"fingerprint", "messages", "transforms"},
+    "recipes": {"fingerprint", "hints", "transforms"},
     "transforms": {"recipes", "transforms"},
     "devices": {"cache"},
-    "compile": {"cache", "devices", "fingerprint", "greens", "messages", "operators", "recipes"},
+    "compile": {"cache", "devices", "fingerprint", "greens", "hints", "messages", "operators", "recipes"},
     "runtime": {"cache", "compile", "devices", "messages"},
     "arrays": {"greens", "lists", "m2l_tables", "runtime", "surfaces", "tree"},
     "plan": {
         "arrays", "compile", "greens", "lists", "m2l_tables", "operators", "recipes", "runtime", "surfaces", "tree"
     },
+    "certificates": {"cache", "compile", "devices", "recipes"},
+    "tuned": {"cache", "compile", "devices", "recipes"},
     "driver": {
-        "accuracy", "devices", "greens", "inputs", "lists", "plan", "progress", "recipes", "runtime", "small_boxes",
-        "surfaces", "table_cache", "tree"
+        "accuracy", "certificates", "devices", "greens", "inputs", "lists", "plan", "progress", "recipes", "runtime", "small_boxes",
+        "surfaces", "table_cache", "tree", "tuned"
     },
 }  # fmt: skip
 

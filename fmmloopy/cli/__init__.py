@@ -12,7 +12,15 @@ from collections.abc import Sequence
 
 import typer
 
+from fmmloopy.cli.bench import bench
+from fmmloopy.cli.check import check
 from fmmloopy.cli.common import BAD_INPUT, show_error
+from fmmloopy.cli.doctor import doctor
+from fmmloopy.cli.ladder import ladder
+from fmmloopy.cli.new import new
+from fmmloopy.cli.recipes import recipes
+from fmmloopy.cli.show import show
+from fmmloopy.cli.tune import tune
 from fmmloopy.devices import DeviceError
 from fmmloopy.messages import one_line
 from fmmloopy.recipes import RecipeError
@@ -32,6 +40,18 @@ app = typer.Typer(
 @app.callback()
 def _common() -> None:
     """Make ``fmmloopy`` a command with subcommands, however few there are."""
+
+
+app.command()(doctor)
+app.command()(ladder)
+app.command()(bench)
+app.command()(new)
+app.command()(recipes)
+app.command()(show)
+
+
+app.command()(check)
+app.command()(tune)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,275 @@
+"""All operators of a book at once, in whole evaluations, against the roofline and against other books and devices.
+
+What is measured is kept in the cache folder, so that a later run, of an edited book, of another book or on another
+device, is compared with it where the problem is the same. Two books are run in turn, one evaluation each: on a shared
+machine, what runs later may run on a slower one. A difference within the spread of the runs is not called one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmmloopy.cache import cache_folder, write_atomically
+from fmmloopy.check import device_for
+from fmmloopy.compile import versions
+from fmmloopy.devices import Device, DeviceError
+from fmmloopy.driver import Fmm
+from fmmloopy.peaks import Peaks
+from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
+from fmmloopy.roofline import Roofline, count_bytes, roofline
+from fmmloopy.timing import FEWEST_RUNS, Difference, Setting, Timing, compare
+from fmmloopy.work import Work, count_work
+
+FORMAT = 1
+"""Increase whenever files of figures would no longer be comparable."""
+
+WHOLE = "evaluate"
+"""Stands among the operators for the whole evaluation, by the clock on the wall."""
+
+BUDGET = 20.0
+"""Seconds for each book, after which no more evaluations are begun, if there have been FEWEST_RUNS."""
+
+Notify = Callable[[str], None]
+"""Told what is being done."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Times of all operators of one book on one device.
+
+    Attributes:
+        book, device, driver: what was timed, and on what.
+        setting: the problem.
+        times: by operator, and for WHOLE.
+        work, nbytes: operations and bytes by operator, see `fmmloopy.work` and `fmmloopy.roofline`.
+        fingerprints: of the recipes, by operator; they change with the code of a recipe.
+        versions: of the packages that code depends on.
+    """
+
+    book: str
+    device: str
+    driver: str
+    setting: Setting
+    times: Mapping[str, Timing]
+    work: Mapping[str, Work]
+    nbytes: Mapping[str, int]
+    fingerprints: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The name that they are kept under: that of the book, and a hash of device and problem."""
+        key = repr((self.device, self.driver, asdict(self.setting)))
+        return f"{self.book}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON can hold it; `from_dict` turns it back."""
+        operators: dict[str, dict[str, Any]] = {name: {"seconds": list(t.seconds)} for name, t in self.times.items()}
+        for name, work in self.work.items():
+            operators[name] |= {**asdict(work), "bytes": self.nbytes[name]}
+        return {
+            "format": FORMAT,
+            "book": self.book,
+            "device": self.device,
+            "driver": self.driver,
+            "setting": asdict(self.setting),
+            "operators": operators,
+            "fingerprints": dict(self.fingerprints),
+            "versions": dict(self.versions),
+        }
+
+
+def from_dict(stored: Mapping[str, Any]) -> Figures:
+    """Return the figures that `Figures.as_dict` has written down.
+
+    Raises:
+        ValueError: it is something else, or of another format.
+    """
+    try:
+        if stored["format"] != FORMAT:
+            raise ValueError(f"figures of format {stored['format']}, expected {FORMAT}; run the benchmark again")
+        operators = stored["operators"]
+        return Figures(
+            str(stored["book"]),
+            str(stored["device"]),
+            str(stored["driver"]),
+            Setting(**stored["setting"]),
+            {name: Timing(tuple(map(float, entry["seconds"]))) for name, entry in operators.items()},
+            {name: Work(entry["pairs"], entry["flops"]) for name, entry in operators.items() if "flops" in entry},
+            {name: int(entry["bytes"]) for name, entry in operators.items() if "bytes" in entry},
+            dict(stored["fingerprints"]),
+            dict(stored["versions"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"these are no figures of a benchmark: {type(error).__name__} {error}") from None
+
+
+# -- figures that are kept
+
+
+def figures_folder() -> Path:
+    """Return the folder of kept figures."""
+    return cache_folder() / "bench"
+
+
+def save(figures: Figures, name: str | Path | None = None) -> Path:
+    """Keep figures.
+
+    Args:
+        figures: what was measured.
+        name: a name in the cache folder; a path that ends in .json; or None for their own name, under which they take
+            the place of what the same book took on the same problem and device before.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: the name is that of a recipe book, or has characters that no file name should have.
+    """
+    path = _path(name or figures.name)
+    if name and path.parent == figures_folder() and _is_book(str(name)):
+        raise ValueError(f"{name} is the name of a recipe book; take another name for the figures")
+    write_atomically(path, json.dumps(figures.as_dict(), indent=2))
+    return path
+
+
+def load(name: str | Path) -> Figures:
+    """Read figures, by their name in the cache folder or the path of their .json file.
+
+    Raises:
+        ValueError: there are none of this name, or the file holds something else.
+    """
+    path = _path(name)
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except OSError:
+        kept = ", ".join(sorted(p.stem for p in figures_folder().glob("*.json"))) or "none yet"
+        raise ValueError(f"no figures {name}; there are {kept}, or give the path of a .json file") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _path(name: str | Path) -> Path:
+    if str(name).endswith(".json"):
+        return Path(name)
+    if not re.fullmatch(r"[\w.+-]+", str(name)):
+        raise ValueError(
+            f"figures are named {str(name)!r}, expected letters, digits and .+-_, or a path ending in .json"
+        )
+    return figures_folder() / f"{name}.json"
+
+
+def _is_book(name: str) -> bool:
+    try:
+        load_recipes(name)
+    except RecipeError:
+        return False
+    return True
+
+
+def kept_figures(setting: Setting) -> list[Figures]:
+    """Return all kept figures for a problem, in the order of their names; files that cannot be read are passed over."""
+    found = []
+    for path in sorted(figures_folder().glob("*.json")):
+        try:
+            figures = load(path)
+        except ValueError:
+            continue
+        if figures.setting == setting:
+            found.append(figures)
+    return found
+
+
+# -- measuring
+
+
+def measure(
+    books: Sequence[RecipeBook | str | Path],
+    device: str | Device | None = None,
+    setting: Setting | None = None,
+    runs: int = 7,
+    notify: Notify | None = None,
+) -> list[Figures]:
+    """Time all operators of books on one device, in turn: one evaluation with each, and again.
+
+    Args:
+        books: books, their names, or the paths of their files.
+        device: what to run on; None for the first that the first book is for, or else the preferred one.
+        setting: the problem; None for 100,000 points on the sphere at order 6 in float64.
+        runs: evaluations with each book, after one for the device's compiler; fewer if they are slow, see BUDGET.
+        notify: told what is being done.
+
+    Raises:
+        DeviceError, RecipeError: no such device or book, or it fails.
+    """
+    setting, notify = setting or Setting(), notify or (lambda text: None)
+    loaded = [load_recipes(book) for book in books]
+    device = device_for(loaded[0], device)
+    if setting.dtype == "float64" and not device.has_float64:
+        raise DeviceError(f"{device.name} has no double precision; take float32")
+    points, fmms = setting.make_points(), []
+    for book in loaded:
+        notify(f"{book.name}: code for {device.description[:60]}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the C device says of itself
+            fmms.append(Fmm(points, kernel=setting.greens, device=device, recipes=book, order=setting.order))
+    charges = np.random.default_rng(1).uniform(-1, 1, setting.points)
+    seconds: list[dict[str, list[float]]] = [{} for _ in fmms]
+    for fmm in fmms:
+        fmm.evaluate(charges)
+    start = time.perf_counter()
+    for run in range(runs):
+        if run >= FEWEST_RUNS and time.perf_counter() - start > BUDGET * len(fmms):
+            break
+        notify(f"evaluation {run + 1} of {runs} on {device.description[:60]}")
+        for fmm, collected in zip(fmms, seconds, strict=True):
+            fmm.evaluate(charges)
+            for operator, taken in fmm.timings.items():
+                collected.setdefault(operator, []).append(taken)
+    return [_figures(book, fmm, setting, s) for book, fmm, s in zip(loaded, fmms, seconds, strict=True)]
+
+
+def _figures(book: RecipeBook, fmm: Fmm, setting: Setting, seconds: Mapping[str, Sequence[float]]) -> Figures:
+    counted = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel)
+    work = {operator: counted[operator] for operator in counted if counted[operator].flops and operator in seconds}
+    times = {operator: Timing(tuple(seconds[operator])) for operator in (*work, "clear", WHOLE) if operator in seconds}
+    fingerprints = {operator: book.fingerprint(operator) for operator in work}
+    device = fmm.device
+    nbytes = count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.dtype.itemsize)
+    nbytes = {operator: nbytes[operator] for operator in work}
+    what = (book.name, device.description, device.driver)
+    return Figures(*what, setting, times, work, nbytes, fingerprints, dict(versions()))
+
+
+def rooflines(figures: Figures, peaks: Peaks) -> dict[str, Roofline]:
+    """Return the limits of every operator that has been timed."""
+    greens = figures.setting.greens
+    return {name: roofline(work, figures.nbytes[name], peaks, greens) for name, work in figures.work.items()}
+
+
+def edited_recipes(new: Figures, old: Figures) -> list[str]:
+    """Return the operators whose recipes differ between figures of one book."""
+    if new.book != old.book:
+        return []
+    return [name for name, value in new.fingerprints.items() if old.fingerprints.get(name, value) != value]
+
+
+def compare_all(new: Figures, old: Figures) -> dict[str, Difference]:
+    """Compare the operators that both have, and the whole evaluation.
+
+    Raises:
+        ValueError: their problems differ.
+    """
+    if new.setting != old.setting:
+        raise ValueError(f"figures are for {old.setting}, expected {new.setting}: other problems cannot be compared")
+    return {name: compare(new.times[name], old.times[name]) for name in new.times if name in old.times}

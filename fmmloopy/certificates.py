@@ -1,0 +1,154 @@
+"""Certificates: which recipes have passed which checks, on which device, with which versions of everything.
+
+One file per book and device in the cache folder. Deleted, recipes count as unchecked until they are checked again. A
+certificate holds only while everything that it names is the same: a recipe that was edited, an operator that changed,
+or another driver make it stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fmmloopy.cache import cache_folder, write_atomically
+from fmmloopy.compile import operators_hash, recipe_hash, versions
+from fmmloopy.devices import Device
+from fmmloopy.recipes import SEQUENTIAL, RecipeBook
+
+CHECKER = 1
+"""Increase when the check finds what it did not find before: older certificates are stale then."""
+
+NONE, CERTIFIED, STALE = "none", "certified", "stale"
+
+
+class UncertifiedWarning(UserWarning):
+    """A recipe is used that has not passed `fmmloopy check` on this device, or has changed since."""
+
+
+def certificates_file(book: RecipeBook, device: Device) -> Path:
+    """Return where the certificates of a book on a device are kept."""
+    digest = hashlib.sha256(device.description.encode()).hexdigest()[:12]
+    return cache_folder() / "certificates" / f"{book.name}-{digest}.json"
+
+
+def record(
+    book: RecipeBook,
+    device: Device,
+    operators: Sequence[str],
+    dtypes: Sequence[str],
+    level: str,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    skipped: Sequence[str] = (),
+) -> None:
+    """Note that recipes have passed a check; what is noted already stays, unless it is for the same recipe.
+
+    Args:
+        book, device, operators: what was checked.
+        dtypes: in which precisions.
+        level: quick or full.
+        parameters: keyword arguments of the recipes, by operator, other than their defaults.
+        skipped: layers that could not be run here, in words.
+    """
+    path = certificates_file(book, device)
+    entries = _read(path)
+    for operator in operators:
+        for dtype in dtypes:
+            entries[_key(operator, dtype, (parameters or {}).get(operator))] = {
+                "level": level,
+                "skipped": list(skipped),
+                "subject": _subject(book, device, operator),
+            }
+    content = {"book": book.name, "device": device.description, "certificates": entries}
+    with suppress(OSError):  # without a place to keep them, recipes stay uncertified
+        write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def operator_status(
+    book: RecipeBook, device: Device, operator: str, dtype: str, parameters: Mapping[str, Any] | None = None
+) -> str:
+    """Return ``"certified"``, ``"none"``, or ``"stale: <what has changed>"`` for one recipe.
+
+    An operator without a recipe runs as its sequential kernel, to which all others are held: it counts as certified.
+    """
+    return _status(_read(certificates_file(book, device)), book, device, operator, dtype, parameters)
+
+
+def status(
+    book: RecipeBook, device: Device, dtype: str = "float64", parameters: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
+    """Return the status of a whole book: of its recipes, the worst."""
+    entries = _read(certificates_file(book, device))
+    found = {o: _status(entries, book, device, o, dtype, (parameters or {}).get(o)) for o in book.recipes}
+    missing = [operator for operator, text in found.items() if text == NONE]
+    if missing and len(missing) < len(found):
+        return f"{NONE} for {', '.join(missing)}"
+    return NONE if missing else next((text for text in found.values() if text != CERTIFIED), CERTIFIED)
+
+
+def warn_if_uncertified(
+    book: RecipeBook, device: Device, dtype: str, parameters: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Warn, once in a process, when recipes are used on a device that they have not been checked on."""
+    if book.name == SEQUENTIAL.name:
+        return
+    found = status(book, device, dtype, parameters)
+    if found != CERTIFIED:
+        what = "no certificate" if found.startswith(NONE) else f"a stale certificate ({found.partition(': ')[2]})"
+        of = found.removeprefix(NONE) if found.startswith(NONE) else ""
+        _warn_once(f"recipe book {book.name!r} has {what}{of} in {dtype} on {device.name}; run `fmmloopy check` on it")
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Warn of a text the first time; warnings' own memory of that is lost whenever their filters change."""
+    warnings.warn(text, UncertifiedWarning, stacklevel=4)
+
+
+def _status(
+    entries: Mapping[str, Any],
+    book: RecipeBook,
+    device: Device,
+    operator: str,
+    dtype: str,
+    parameters: Mapping[str, Any] | None,
+) -> str:
+    if operator not in book.recipes:
+        return CERTIFIED
+    entry = entries.get(_key(operator, dtype, parameters))
+    if entry is None:
+        return NONE
+    then, now = entry["subject"], _subject(book, device, operator)
+    changed = [name for name in now if then.get(name) != now[name]]
+    return f"{STALE}: {', '.join(changed)} changed since" if changed else CERTIFIED
+
+
+def _key(operator: str, dtype: str, parameters: Mapping[str, Any] | None) -> str:
+    chosen = ", ".join(f"{name}={value!r}" for name, value in sorted((parameters or {}).items()))
+    return f"{operator} {dtype}" + (f" {chosen}" if chosen else "")
+
+
+def _subject(book: RecipeBook, device: Device, operator: str) -> dict[str, str]:
+    """Name everything that a certificate depends on."""
+    packages = {name: version for name, version in versions() if name != "fmmloopy"}
+    return {
+        "recipe": recipe_hash(book, operator),
+        "operators": operators_hash()[:32],
+        "driver": device.driver,
+        "checker": str(CHECKER),
+        **packages,
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read certificates; a file that is damaged counts as none."""
+    try:
+        entries = json.loads(path.read_text())["certificates"]
+        return {key: entry for key, entry in entries.items() if isinstance(entry["subject"], dict)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,282 @@
+"""What fmmloopy needs, looked at one thing at a time: packages, OpenCL runtimes, compilers, caches.
+
+Each ``check_...`` gets what it looks at as arguments and returns findings, with the command that mends what is wrong.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmmloopy.cache import ENVIRONMENT_VARIABLE, write_atomically
+from fmmloopy.devices import INTEL_LIBRARY, SYSTEM_VENDORS
+from fmmloopy.p2p_speed import Speed
+
+FINE, SUGGESTION, PROBLEM = "fine", "suggestion", "problem"
+
+GAIN = 1.5
+"""Lanes that are this many times as fast as one target at a time are taken to be vectors."""
+
+OTHER_CACHES = ("pytools", "pyopencl", "pocl")
+"""Folders in the user's cache: loopy keeps its own in pytools'."""
+
+WHY = {
+    "islpy": "with islpy 2026.2, loopy 2025.2 fails on some kernels: 'Aff' object has no attribute 'is_equal'",
+    "loopy": "recipes and operators are written for that release",
+}
+"""Packages of which some versions are known to fail, and how."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: what it is.
+        text: what was found.
+        verdict: FINE; SUGGESTION, for what would be faster or better; PROBLEM, for what does not work.
+        remedy: one command that mends it; empty where none is known or needed.
+    """
+
+    subject: str
+    text: str
+    verdict: str = FINE
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceFinding:
+    """What a device does.
+
+    Attributes:
+        description, driver: the device's.
+        speed: of P2P; None if it was not measured or failed.
+        trouble: why it failed, in one line.
+    """
+
+    description: str
+    driver: str
+    speed: Speed | None = None
+    trouble: str = ""
+
+
+# -- packages
+
+
+def check_packages(requirements: Sequence[str], version_of: Callable[[str], str | None]) -> list[Finding]:
+    """Hold installed versions against what fmmloopy requires.
+
+    Args:
+        requirements: as in package metadata, such as ``"islpy<2026.2,>=2025.2.5"``; those of extras are left out.
+        version_of: returns the version of a package, or None.
+    """
+    there, wrong = [f"python {platform.python_version()}", f"fmmloopy {version_of('fmmloopy')}"], []
+    if not requirements:
+        wrong.append(Finding("fmmloopy", "is not installed as a package", PROBLEM, "pip install -e ."))
+    for requirement in requirements:
+        match = re.match(r"([\w.-]+)(?:\[[\w,]+\])?\s*([^;]*)", requirement)
+        if match is None or "extra ==" in requirement:
+            continue
+        name, bounds = match[1], sorted(filter(None, re.split(r"[,\s()]+", match[2])), reverse=True)
+        version = version_of(name)
+        remedy = f'pip install "{match[0].split(match[2])[0] if match[2] else match[0]}{",".join(bounds)}"'
+        if version is None:
+            wrong.append(Finding(name, "is not installed", PROBLEM, remedy))
+            continue
+        there.append(f"{name} {version}")
+        if not all(_within(version, bound) for bound in bounds):
+            why = f": {WHY[name]}" if name in WHY else ""
+            text = f"{version} is installed, expected {', '.join(bounds)}{why}"
+            wrong.append(Finding(name, text, PROBLEM, remedy))
+    return [Finding("packages", ", ".join(there)), *wrong]
+
+
+def _within(version: str, bound: str) -> bool:
+    """Return whether a version satisfies a bound such as ``>=2025.2``; bounds of other kinds count as satisfied."""
+    match = re.match(r"(>=|<=|==|<|>)([\d.]+)$", bound)
+    if match is None:
+        return True
+    ours, theirs = _numbers(version), _numbers(match[2])
+    length = max(len(ours), len(theirs))
+    ours, theirs = (numbers + (0,) * (length - len(numbers)) for numbers in (ours, theirs))
+    return {">=": ours >= theirs, "<=": ours <= theirs, "==": ours == theirs, "<": ours < theirs, ">": ours > theirs}[
+        match[1]
+    ]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    release = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, release[0].split("."))) if release else ()
+
+
+def check_loopy(requirements: Sequence[str]) -> list[Finding]:
+    """Tell the release of loopy from its development version, which calls itself the same and is another library."""
+    if not any(requirement.startswith("namedisl") for requirement in requirements):
+        return []
+    text = "is a development version, which has replaced islpy; fmmloopy needs the release 2025.2"
+    return [Finding("loopy", text, PROBLEM, 'pip install --force-reinstall "loopy==2025.2"')]
+
+
+# -- OpenCL
+
+
+def check_listing(
+    trouble: str, culprits: Sequence[Path], cpus: Path = Path("/sys/devices/system/cpu")
+) -> list[Finding]:
+    """Say which runtime crashed while devices were looked for."""
+    if not cpus.is_dir():
+        text = f"looking for devices crashed ({trouble}); PoCL needs /sys, which is not mounted"
+        return [Finding("OpenCL", text, PROBLEM, "mount -t sysfs sysfs /sys")]
+    if not culprits:
+        return [Finding("OpenCL", f"looking for devices crashed ({trouble})", PROBLEM)]
+    return [
+        Finding("OpenCL", f"the runtime of {path} crashes ({trouble})", PROBLEM, f"mv {path} {path}.off")
+        for path in culprits
+    ]
+
+
+def check_opencl(devices: Sequence[DeviceFinding]) -> list[Finding]:
+    """Make sure that there is an OpenCL device."""
+    if devices:
+        return []
+    text = "no OpenCL device was found: operators run on one core, through the C compiler"
+    return [Finding("OpenCL", text, PROBLEM, 'pip install "pyopencl[pocl]"')]
+
+
+def check_pocl(devices: Sequence[DeviceFinding]) -> list[Finding]:
+    """Say which versions of PoCL there are, and whether they vectorize: as measured, or else as known."""
+    found, versions = [], []
+    for device in devices:
+        match = re.search(r"PoCL (\d+)\.(\d+)", device.description)
+        if match is None:
+            continue
+        versions.append((int(match[1]), int(match[2])))
+        if device.speed and device.speed.gain:
+            word = "vectorizes" if device.speed.gain >= GAIN else "does not vectorize"
+            text = f"{word}: lanes are {device.speed.gain:.1f} times as fast as single targets (measured)"
+        elif versions[-1] >= (3, 1):
+            text = "vectorizes loops over lanes, square roots included (known, not measured)"
+        else:
+            text = "vectorizes loops over lanes, but no square roots (known, not measured)"
+        found.append(Finding(f"PoCL {match[1]}.{match[2]}", text))
+    if not any(version >= (3, 1) for version in versions):
+        text = "PoCL 3.1 and newer vectorize square roots too; not found here"
+        found.append(Finding("PoCL", text, SUGGESTION, "apt-get install pocl-opencl-icd"))
+    return found
+
+
+def check_intel(
+    hidden: Mapping[str, Path],
+    version_of: Callable[[str], str | None],
+    load: Callable[[Path], None],
+    devices: Sequence[DeviceFinding],
+    chosen: bool = False,
+    machine: str = platform.machine(),
+) -> list[Finding]:
+    """Look at Intel's runtime for CPUs.
+
+    Args:
+        hidden: runtimes that the environment does not announce: path of the library by name.
+        version_of: returns the version of a package, or None.
+        load: loads what a library needs, or raises OSError.
+        devices: those found.
+        chosen: whether the user has chosen, by OCL_ICD_VENDORS, which runtimes there are.
+        machine: kind of processor.
+    """
+    name = "Intel's OpenCL runtime"
+    library = next((path for path in hidden.values() if path.name == INTEL_LIBRARY), None)
+    if library is None and any("Intel(R) OpenCL" in device.description for device in devices):
+        return [Finding(name, "is installed in the system")]
+    if library is None:
+        if machine not in ("x86_64", "AMD64"):
+            return []
+        text = "is not installed; the fastest one for CPUs of this kind, AMD's included"
+        return [Finding(name, text, SUGGESTION, "pip install intel-opencl-rt intel-cmplr-lib-rt")]
+    version = version_of("intel-opencl-rt") or "of unknown version"
+    try:
+        load(library)
+    except OSError as error:
+        package = (
+            "intel-cmplr-lib-rt" if version_of("intel-cmplr-lib-rt") is None else "--force-reinstall intel-opencl-rt"
+        )
+        return [Finding(name, f"{version} does not load: {error}", PROBLEM, f"pip install {package}")]
+    if chosen and not any("Intel(R) OpenCL" in device.description for device in devices):
+        text = f"{version} is hidden, because OCL_ICD_VENDORS is set and does not announce it"
+        return [Finding(name, text, SUGGESTION, "unset OCL_ICD_VENDORS")]
+    return [Finding(name, f"{version}, its libraries load")]
+
+
+def check_oclgrind(library: Path | None) -> list[Finding]:
+    """Look for the simulator that `fmmloopy check` finds races and reads out of bounds with."""
+    if library is not None:
+        return [Finding("oclgrind", str(library))]
+    text = "is not installed; with it, `fmmloopy check` finds races and reads out of bounds"
+    return [Finding("oclgrind", text, SUGGESTION, "apt-get install oclgrind")]
+
+
+def check_cuda(driver: bool, runtime: bool, devices: Sequence[DeviceFinding]) -> list[Finding]:
+    """Look for NVIDIA GPUs that OpenCL does not see.
+
+    Args:
+        driver: whether libcuda loads, which is there where a GPU is.
+        runtime: whether NVIDIA's OpenCL library loads.
+        devices: those found.
+    """
+    if not driver:
+        return [Finding("CUDA", "no NVIDIA driver")]
+    if any("NVIDIA" in device.description for device in devices):
+        return [Finding("CUDA", "driver and NVIDIA's OpenCL runtime are there")]
+    if runtime:
+        remedy = f"mkdir -p {SYSTEM_VENDORS} && echo libnvidia-opencl.so.1 > {SYSTEM_VENDORS}/nvidia.icd"
+        return [Finding("CUDA", "NVIDIA's OpenCL runtime is installed but not announced", SUGGESTION, remedy)]
+    text = "the driver is there, NVIDIA's OpenCL runtime is not"
+    return [Finding("CUDA", text, SUGGESTION, "apt-get install nvidia-opencl-icd")]
+
+
+# -- compiler, caches, speed
+
+
+def check_compiler(compiler: str | None, opencl: bool) -> list[Finding]:
+    """Look for the compiler behind the device "c"."""
+    if compiler is not None:
+        return [Finding("C compiler", compiler)]
+    verdict = SUGGESTION if opencl else PROBLEM
+    return [Finding("C compiler", "none of $CC, cc, gcc, clang is there", verdict, "apt-get install gcc")]
+
+
+def check_cache(folder: Path) -> list[Finding]:
+    """Make sure that the cache can be written, and say how large it is."""
+    probe = folder / "doctor"
+    try:
+        write_atomically(probe, "")
+        probe.unlink()
+    except OSError as error:
+        text = f"{folder} cannot be written ({error.strerror}): code is generated anew in each process"
+        remedy = f"export {ENVIRONMENT_VARIABLE}={tempfile.gettempdir()}/fmmloopy"
+        return [Finding("cache", text, PROBLEM, remedy)]
+    return [Finding("cache", f"{folder}, {_mebibytes(folder)} MiB, can be written")]
+
+
+def check_other_caches(folder: Path) -> list[Finding]:
+    """Say how large the caches are that loopy and its friends keep."""
+    names = [name for name in OTHER_CACHES if (folder / name).is_dir()]
+    sizes = ", ".join(f"{name} {_mebibytes(folder / name)} MiB" for name in names)
+    return [Finding("other caches", f"{folder}: {sizes}")] if names else []
+
+
+def _mebibytes(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            size += path.lstat().st_size
+    return round(size / 2**20)
+
+
+def check_speeds(devices: Sequence[DeviceFinding]) -> list[Finding]:
+    """Report devices that fail."""
+    return [Finding(device.description, device.trouble, PROBLEM) for device in devices if device.trouble]

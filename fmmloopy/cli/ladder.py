@@ -1,0 +1,189 @@
+"""``fmmloopy ladder``: what each step of a recipe bought."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fmmloopy.cli.common import (
+    DOES_NOT_HOLD,
+    BookArgument,
+    DeviceOption,
+    JsonOption,
+    OperatorOption,
+    console,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from fmmloopy.ladder import Ladder, LadderReport, Rung
+
+DtypeOption = Annotated[str, typer.Option("--dtype", help="float64 or float32.")]
+PointsOption = Annotated[int, typer.Option("--points", "-n", help="How many points, with a charge each.")]
+DistributionOption = Annotated[
+    str, typer.Option("--distribution", help="Where they are: sphere, its surface, or cube, its inside.")
+]
+OrderOption = Annotated[int, typer.Option("--order", "-p", help="Points per edge of the surfaces, 2 to 16.")]
+KernelOption = Annotated[str, typer.Option("--kernel", help="Green's function: laplace or yukawa.")]
+RunsOption = Annotated[int, typer.Option("--runs", min=3, help="How often each kernel runs; slow ones, 3 times.")]
+PeaksOption = Annotated[
+    bool, typer.Option("--measure-peaks", help="Measure what the machine can do again; the higher rates are kept.")
+]
+
+
+def ladder(
+    book: BookArgument,
+    operator: OperatorOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "float64",
+    points: PointsOption = 100_000,
+    distribution: DistributionOption = "sphere",
+    order: OrderOption = 6,
+    kernel: KernelOption = "laplace",
+    runs: RunsOption = 7,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the ladder into this .png, .pdf or .svg file.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Certify the book first; else only compare exact cases.")
+    ] = True,
+    measure_peaks: PeaksOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Time the kernel after every step of a recipe, as a share of what the machine can do.
+
+    Exit with 1 if a step is wrong, or the book not certified. Takes about a minute for an operator: sequential kernels,
+    where every ladder starts, are slow. Take fewer points if that is too long.
+    """
+    from fmmloopy.ladder import climb
+    from fmmloopy.peaks import machine_peaks
+    from fmmloopy.plots import check_suffix, draw_ladders
+    from fmmloopy.timing import Setting
+
+    if plot:
+        check_suffix(plot)
+    setting = Setting(points, distribution, order, dtype, kernel)
+    with telling() as tell:
+        peaks = machine_peaks(chosen_device(book, device), dtype, True, tell) if measure_peaks else None
+        report = climb(book, operator or None, device, setting, peaks, check, runs, tell)
+    if plot and report.ladders:
+        draw_ladders(report, plot)
+    if json:
+        print_json({**report.as_dict(), "plot": str(plot) if plot else None})
+    else:
+        _print(report, plot)
+    if not report.ok:
+        raise typer.Exit(DOES_NOT_HOLD)
+
+
+def chosen_device(book: str, device: str | None) -> Any:
+    """Return the device that a command works on."""
+    from fmmloopy.check import device_for
+    from fmmloopy.recipes import load_recipes
+
+    return device_for(load_recipes(book), device)
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Yield a function that says on standard error what is being done, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status("") as status:
+        yield lambda text: status.update(escape(text))
+
+
+def wide_console() -> Any:
+    """Return standard output, where no line of a table is broken unless somebody sits before it."""
+    out = console()
+    if not out.is_terminal:
+        out.width = 1000
+    return out
+
+
+def describe_peaks(peaks: Any) -> list[str]:
+    """Say in lines of text what the machine can do, and what to doubt."""
+    lines = [f"peaks: {peaks}", f"       of {peaks.processor}"]
+    if peaks.busy:
+        lines.append("       measured while the machine was busy: they may be too low, and shares too high")
+    return lines
+
+
+def _print(report: LadderReport, plot: Path | None) -> None:
+    from rich.text import Text
+
+    out = wide_console()
+    out.print(Text(f"{report.book} on {report.device}", style="bold"))
+    for line in (str(report.setting), *describe_peaks(report.peaks)):
+        out.print(Text(line))
+    for each in report.ladders:
+        _print_ladder(out, each)
+    if report.idle:
+        out.print(Text(f"\nnothing to do in this problem: {', '.join(report.idle)}"))
+    out.print()
+    for finding in report.findings or ():
+        out.print(Text(str(finding), style="red"))
+    if report.findings is None:
+        out.print("not certified: every step was held against the exact cases alone (--no-check)")
+    elif not report.findings:
+        out.print(f"certified: {len(report.ladders)} operators hold all layers of `fmmloopy check`")
+    else:
+        out.print(Text(f"not certified: {len(report.findings)} findings", style="bold red"))
+    if plot:
+        out.print(Text(f"the figure is in {plot}"))
+
+
+def _print_ladder(out: Any, ladder: Ladder) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("step", box=None, padding=(0, 2, 0, 0))
+    for heading in (ladder.unit, f"of {ladder.roofline.binding}", "gain", "spread", "runs"):
+        table.add_column(heading, justify="right")
+    for rung in ladder.rungs:
+        table.add_row(Text(f"{rung.number}  {rung.name}"), *_cells(ladder, rung))
+    limits = ", ".join(
+        f"{name} {ladder.rate(seconds):.3g}{' (binds)' if name == ladder.roofline.binding else ''}"
+        for name, seconds in ladder.roofline.limits.items()
+        if seconds
+    )
+    out.print(Text.assemble("\n", (ladder.operator, "bold"), f"   limits in {ladder.unit}: {limits}"))
+    if ladder.roofline.uncounted:
+        out.print(
+            f"{', '.join(ladder.roofline.uncounted)} has no peak and counts as one operation: the limit is too high"
+        )
+    out.print(table)
+    for rung in ladder.rungs:
+        if rung.wrong:
+            out.print(Text(f"step {rung.number} is WRONG: {rung.wrong}", style="red"))
+    if ladder.total:
+        out.print(Text(f"in all: {ladder.total}"))
+
+
+def _cells(ladder: Ladder, rung: Rung) -> list[Any]:
+    from rich.text import Text
+
+    from fmmloopy.plots import format_share
+
+    if rung.timing is None:
+        return [Text("WRONG", style="bold red")]
+    median = rung.timing.median
+    gain = ""
+    if rung.gain:
+        gain = f"{rung.gain.ratio:.2f}x" if rung.gain.is_one else f"none ({rung.gain.ratio:.2f}x)"
+    return [
+        f"{ladder.rate(median):.3g}",
+        format_share(ladder.roofline.share(median)),
+        gain,
+        f"{rung.timing.spread:.0%}",
+        str(len(rung.timing.seconds)),
+    ]

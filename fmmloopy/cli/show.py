@@ -1,0 +1,195 @@
+"""``fmmloopy show``: what a recipe does, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import indent
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.syntax import Syntax
+from rich.text import Text
+
+from fmmloopy.cli.common import (
+    DOES_NOT_HOLD,
+    BookArgument,
+    DeviceOption,
+    JsonOption,
+    OperatorOption,
+    console,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from fmmloopy.devices import Device
+    from fmmloopy.recipes import RecipeBook
+    from fmmloopy.show import AppliedRecipe, Difference, MachineCode
+
+DTYPES = ("float64", "float32")
+COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def show(
+    book: BookArgument,
+    operator: OperatorOption = None,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            "--step", "-s", help="Show the kernel after this step. 0: as it is written, or its sequential code."
+        ),
+    ] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="What each step, or the one chosen, has changed.")] = False,
+    code: Annotated[
+        bool, typer.Option("--code", help="Source for the device, in place of mathematics. Default step: the last.")
+    ] = False,
+    asm: Annotated[
+        bool, typer.Option("--asm", help="Machine code of the innermost loop, and a verdict. Default step: the last.")
+    ] = False,
+    device: DeviceOption = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="float64 or float32.")] = "float64",
+    kernel: Annotated[str, typer.Option("--kernel", help="Green's function: laplace or yukawa.")] = "laplace",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the steps of recipes: as mathematics, as source for a device, as machine code."""
+    from fmmloopy.greens import laplace, yukawa
+    from fmmloopy.recipes import load_recipes
+    from fmmloopy.show import list_steps, shown_operators, suited_device
+
+    kernels = {"laplace": laplace, "yukawa": yukawa}
+    if dtype not in DTYPES:
+        raise ValueError(f"--dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
+    if kernel not in kernels:
+        raise ValueError(f"--kernel is {kernel!r}, expected {' or '.join(kernels)}")
+    if diff and asm:
+        raise ValueError("--diff with --asm: give one of them; --diff compares mathematics, or source with --code")
+    recipes = load_recipes(book)
+    chosen = suited_device(recipes, device) if code or asm or device else None
+    applied = [list_steps(recipes, name, kernels[kernel](), dtype) for name in shown_operators(recipes, operator)]
+    views = [_View(recipe, step, diff, code, asm, chosen) for recipe in applied]
+    if as_json:
+        print_json(
+            {
+                "book": recipes.name,
+                "device": chosen.description if chosen else None,
+                "dtype": dtype,
+                "kernel": kernel,
+                "operators": [view.document() for view in views],
+            }
+        )
+    elif step is None and not (diff or code or asm):
+        _print_lists(recipes, applied, everything=not operator)
+    else:
+        if chosen:
+            console().print(Text(f"device: {chosen.description}"))
+        for place, view in enumerate(views):
+            view.print(blank=place > 0)
+    if any(view.machine_code and view.machine_code.loop is None for view in views):
+        raise typer.Exit(DOES_NOT_HOLD)
+
+
+class _View:
+    """What is shown of one operator."""
+
+    def __init__(
+        self, recipe: AppliedRecipe, step: int | None, diff: bool, code: bool, asm: bool, device: Device | None
+    ) -> None:
+        from fmmloopy.math_text import math_text
+        from fmmloopy.show import device_source, machine_code, step_diffs
+
+        self.recipe, self.code = recipe, code
+        self.number = recipe.last if step is None else step
+        recipe.step(self.number)
+        self.diffs: tuple[Difference, ...] = step_diffs(recipe, step, device if code else None) if diff else ()
+        self.source = device_source(recipe, self.number, device) if code and device and not diff else ""
+        self.machine_code: MachineCode | None = machine_code(recipe, self.number, device) if asm and device else None
+        wanted = step is not None and not (diff or code or asm)
+        self.math = math_text(recipe.steps[self.number].kernel) if wanted else ""
+
+    def document(self) -> dict[str, Any]:
+        """Return all that is known, for JSON."""
+        recipe, machine = self.recipe, self.machine_code
+        document: dict[str, Any] = {
+            "operator": recipe.operator,
+            "has_recipe": recipe.operator in recipe.book.recipes,
+            "why": recipe.why,
+            "parameters": [{"name": p.name, "default": p.default, "choices": p.choices} for p in recipe.parameters],
+            "steps": [{"number": n, "name": s.name} for n, s in enumerate(recipe.steps)],
+        }
+        if self.math or self.source or machine:
+            document["step"] = self.number
+        if self.math:
+            document["math"] = self.math
+        if self.source:
+            document["code"] = self.source
+        if self.diffs:
+            document["diffs"] = [{"number": d.number, "name": d.name, "lines": d.lines} for d in self.diffs]
+        if machine:
+            document["machine_code"] = {"verdict": machine.verdict, "reason": machine.reason, "loop": None}
+            if loop := machine.loop:
+                document["machine_code"]["loop"] = {
+                    "function": loop.function,
+                    "lanes": loop.lanes,
+                    "bits": loop.bits,
+                    "arithmetic": loop.arithmetic,
+                    "scalar": loop.scalar,
+                    "fma": loop.fma,
+                    "roots": {name: "vector" if vector else "scalar" for name, vector in loop.roots.items()},
+                    "calls": [{"name": c.name, "lanes": c.lanes, "always": c.always} for c in loop.calls],
+                    "gathers": loop.gathers,
+                    "converts": loop.converts,
+                    "others": loop.others,
+                    "text": loop.text,
+                }
+        return document
+
+    def print(self, blank: bool) -> None:
+        """Print what was asked for, after a blank line."""
+        out, recipe = console(), self.recipe
+        for place, difference in enumerate(self.diffs):
+            out.print(*[""] * (blank or place > 0), _title(recipe, difference.number), sep="\n")
+            for line in difference.lines or ["nothing has changed"]:
+                out.print(Text(line, style=COLOURS.get(line[:1], "")), soft_wrap=True)
+        if not self.diffs:
+            out.print(*[""] * blank, _title(recipe, self.number), sep="\n")
+        if self.math:
+            out.print(Text(self.math), soft_wrap=True)
+        if self.source:
+            coloured = Syntax(self.source, "c", theme="ansi_dark", background_color="default")
+            out.print(coloured if out.is_terminal else Text(self.source), soft_wrap=True)
+        if self.machine_code:
+            if loop := self.machine_code.loop:
+                out.print(Text(loop.text), soft_wrap=True)
+                if self.machine_code.reason:
+                    out.print(Text(f"it compiles, but when it ran: {self.machine_code.reason}", style="yellow"))
+            out.print(Text(self.machine_code.verdict, style="bold" if self.machine_code.loop else "yellow"))
+
+
+def _title(recipe: AppliedRecipe, number: int) -> Text:
+    where = f"{recipe.book.name}, {recipe.operator}, step {number}: {recipe.steps[number].name}"
+    return Text(where, style="bold")
+
+
+def _print_lists(book: RecipeBook, recipes: Sequence[AppliedRecipe], everything: bool) -> None:
+    """Print the steps of recipes; operators that share all of them share a heading."""
+    from fmmloopy.recipes import OPERATORS
+
+    out = console()
+    if book.recipes:
+        out.print(Text(f"{book.name}, for devices whose description has {book.device!r}\n"))
+    alike: dict[str, list[AppliedRecipe]] = {}
+    for recipe in recipes:
+        names = [step.name for step in recipe.steps]
+        alike.setdefault(repr((recipe.why, recipe.parameters, names)), []).append(recipe)
+    for group in alike.values():
+        recipe = group[0]
+        out.print(Text(", ".join(r.operator for r in group), style="bold"))
+        out.print(Text(indent(recipe.why, "  ")))
+        for parameter in recipe.parameters:
+            choices = f"   worth trying: {', '.join(map(str, parameter.choices))}" if parameter.choices else ""
+            out.print(Text(f"  {parameter.name} = {parameter.default}{choices}"))
+        for number, step in enumerate(recipe.steps):
+            out.print(Text(f"  {number:3}  {step.name}"))
+        out.print()
+    without = [operator for operator in OPERATORS if operator not in book.recipes]
+    if everything and book.recipes and without:
+        out.print(Text(f"sequential, for want of a recipe: {', '.join(without)}"))

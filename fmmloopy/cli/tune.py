@@ -1,0 +1,156 @@
+"""``fmmloopy tune``: search the tuning parameters of recipes, and share what was found."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fmmloopy.cli.common import (
+    DOES_NOT_HOLD,
+    DeviceOption,
+    JsonOption,
+    OperatorOption,
+    console,
+    print_json,
+)
+
+BookArgument = Annotated[
+    str | None, typer.Argument(metavar="[BOOK]", help="Name of a recipe book, or path of its .py file.")
+]
+DtypeOption = Annotated[
+    list[str] | None, typer.Option("--dtype", help="float32 or float64; may be repeated. Default: both.")
+]
+BudgetOption = Annotated[str, typer.Option("--budget", help="Time for searching, such as 60s or 5m.")]
+PointsOption = Annotated[int, typer.Option("--points", help="Points of the problem that candidates are timed on.")]
+ExportOption = Annotated[Path | None, typer.Option("--export", help="Write what is stored for the device to a file.")]
+ImportOption = Annotated[
+    Path | None, typer.Option("--import", help="Certify what a file of --export holds, and store what is right.")
+]
+
+
+def tune(
+    book: BookArgument = None,
+    operator: OperatorOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    budget: BudgetOption = "60s",
+    points: PointsOption = 100_000,
+    order: Annotated[int, typer.Option("--order", help="Order of that problem.")] = 6,
+    distribution: Annotated[str, typer.Option("--distribution", help="sphere or cube.")] = "sphere",
+    export_to: ExportOption = None,
+    import_from: ImportOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search the tuning parameters of a book's recipes; what wins is certified, stored, and used from then on.
+
+    Candidates that fail, crash or hang are passed over. With --export or --import, share what was found.
+    """
+    if export_to:
+        _export(export_to, device, as_json)
+    elif import_from:
+        _import(import_from, book, as_json)
+    elif book is None:
+        raise ValueError("no BOOK to tune; give its name or the path of its .py file, or --export or --import a file")
+    else:
+        _tune(book, operator, device, dtype, _seconds(budget), (points, distribution, order), as_json)
+
+
+def _seconds(text: str) -> float:
+    """Read a time such as 60, 60s, 5m or 1h."""
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", text.strip())
+    if not found:
+        raise ValueError(f"budget is {text!r}, expected a time such as 60s, 5m or 1h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _tune(
+    book: str,
+    operators: list[str] | None,
+    device: str | None,
+    dtypes: list[str] | None,
+    budget: float,
+    problem: tuple[int, str, int],
+    as_json: bool,
+) -> None:
+    from fmmloopy.check import device_for
+    from fmmloopy.recipes import load_recipes
+    from fmmloopy.timing import Setting
+    from fmmloopy.tune import Trial, tune, verify_store
+    from fmmloopy.tuned import store_file
+
+    out = console()
+
+    def say(text: str, style: str = "") -> None:
+        if not as_json:
+            out.print(text, style=style, markup=False)
+
+    def notify(name: str, precision: str, trial: Trial) -> None:
+        took = f"{trial.timing.median * 1e3:9.2f} ms" if trial.timing else " " * 12
+        note = "" if trial.outcome == "timed" else trial.outcome
+        say(f"  {name:20} {precision}  {_parameters(trial.parameters):30} {took}  {note}".rstrip())
+
+    loaded = load_recipes(book)
+    chosen = device_for(loaded, device)
+    say(f"{loaded.name} on {chosen.description}")
+    verified = verify_store(loaded, chosen)
+    for entry, wrong in verified:
+        what = f"stored parameters of {entry.operator} in {entry.dtype}, {_parameters(entry.parameters)}"
+        say(f"  {what}: {'removed: ' + wrong if wrong else 'certified anew, a version has changed'}", style="yellow")
+    points, distribution, order = problem
+    setting = Setting(points, distribution, order)
+    searches = tune(loaded, operators, chosen, budget, setting, dtypes or ("float64", "float32"), notify=notify)
+    if as_json:
+        stale = [{**asdict(entry), "wrong": wrong} for entry, wrong in verified]
+        print_json({"store": str(store_file(chosen)), "verified": stale, "searches": [s.as_dict() for s in searches]})
+    for search in searches:
+        for parameters, wrong in search.rejected:
+            say(f"  faster, and wrong: {_parameters(parameters)}: {wrong}", style="red")
+        tried = f"{len(search.trials)} candidates" + ("" if search.whole else ", budget spent")
+        if search.best is None:
+            text = "no candidate is certified"
+        elif search.is_faster:
+            text = f"{_parameters(search.best.parameters)} is {search.gain:.2f}x as fast as the defaults: stored"
+        else:
+            text = "the defaults are as fast as any"
+        say(f"{search.operator:20} {search.dtype}: {text} ({tried})", style="red" if search.best is None else "green")
+    if any(search.is_faster for search in searches):
+        say(f"kept in {store_file(chosen)}")
+    if any(search.best is None for search in searches):
+        raise typer.Exit(DOES_NOT_HOLD)
+
+
+def _export(path: Path, device: str | None, as_json: bool) -> None:
+    from fmmloopy.devices import choose_device
+    from fmmloopy.tuned import read_store, write_entries
+
+    chosen = choose_device(device)
+    entries = read_store(chosen)
+    if not entries:
+        raise ValueError(f"nothing is stored for {chosen.description}; run `fmmloopy tune BOOK` first")
+    write_entries(path, chosen.description, entries)
+    if as_json:
+        print_json({"file": str(path), "device": chosen.description, "entries": len(entries)})
+    else:
+        console().print(f"{path}: {len(entries)} entries for {chosen.description}", markup=False)
+
+
+def _import(path: Path, book: str | None, as_json: bool) -> None:
+    from fmmloopy.tune import import_entries
+
+    results = import_entries(path, book)
+    if as_json:
+        print_json([{**asdict(entry), "wrong": wrong} for entry, wrong in results])
+    for entry, wrong in results if not as_json else ():
+        what = f"{entry.book}, {entry.operator}, {entry.dtype}: {_parameters(entry.parameters)}"
+        text = f"not stored: {wrong}" if wrong else "certified here, and stored"
+        console().print(f"{what}: {text}", style="red" if wrong else "green", markup=False)
+    if any(wrong for _, wrong in results):
+        raise typer.Exit(DOES_NOT_HOLD)
+
+
+def _parameters(parameters: Any) -> str:
+    return ", ".join(f"{name}={value}" for name, value in parameters.items()) or "defaults"

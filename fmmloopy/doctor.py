@@ -1,0 +1,168 @@
+"""Look at what fmmloopy runs on: packages, OpenCL runtimes, devices, compilers and caches, and say what is wrong.
+
+What may take the process down, runtimes above all, is done in another one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import platformdirs
+
+from fmmloopy.cache import cache_folder
+from fmmloopy.checkups import (
+    PROBLEM,
+    DeviceFinding,
+    Finding,
+    check_cache,
+    check_compiler,
+    check_cuda,
+    check_intel,
+    check_listing,
+    check_loopy,
+    check_oclgrind,
+    check_opencl,
+    check_other_caches,
+    check_packages,
+    check_pocl,
+    check_speeds,
+)
+from fmmloopy.devices import SYSTEM_VENDORS, Device, find_devices, hidden_runtimes, load_needed
+from fmmloopy.hints import described
+from fmmloopy.isolation import ChildError, Stage, Worker
+from fmmloopy.p2p_speed import Speed, measure
+from fmmloopy.sanitizer import find_library
+
+LISTING_LIMIT, BUILDING_LIMIT = 60.0, 120.0
+"""Seconds for finding all devices, and for code and measurement of one."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that was found.
+
+    Attributes:
+        findings: one after the other.
+        devices: the preferred one first.
+    """
+
+    findings: tuple[Finding, ...]
+    devices: tuple[DeviceFinding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem; suggestions do not count."""
+        return not self.of(PROBLEM)
+
+    def of(self, verdict: str) -> tuple[Finding, ...]:
+        """Return the findings of one verdict."""
+        return tuple(finding for finding in self.findings if finding.verdict == verdict)
+
+
+def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None) -> Diagnosis:
+    """Examine this machine.
+
+    Args:
+        probe: also measure P2P on each device; takes some seconds for each.
+        show: called with what is being done.
+    """
+    show("looking for devices")
+    with Worker() as worker:
+        try:
+            devices: list[Device] = worker.call(_list_devices, limit=LISTING_LIMIT)
+            crashed = []
+        except ChildError as error:
+            devices, crashed = [], check_listing(str(error), crashing_runtimes())
+        probed = [DeviceFinding(device.description, device.driver) for device in devices]
+        for i, device in enumerate(devices if probe else []):
+            show(f"measuring P2P on {device.name}")
+            probed[i] = _probe(worker, probed[i])
+    opencl = [p for p in probed if p.description.startswith("opencl")]
+    chosen = bool(os.environ.get("OCL_ICD_VENDORS"))
+    findings = [
+        *check_packages(_requirements(), installed_version),
+        *check_loopy(_requirements("loopy")),
+        *(crashed or check_opencl(opencl)),
+        *check_pocl(opencl),
+        *check_intel(hidden_runtimes(), installed_version, load_needed, opencl, chosen),
+        *check_oclgrind(find_library()),
+        *check_cuda(_loads("libcuda.so.1"), _loads("libnvidia-opencl.so.1"), opencl),
+        *check_compiler(_compiler(), bool(opencl)),
+        *check_cache(cache_folder()),
+        *check_other_caches(platformdirs.user_cache_path()),
+        *check_speeds(probed),
+    ]
+    return Diagnosis(tuple(findings), tuple(probed))
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _requirements(package: str = "fmmloopy") -> list[str]:
+    try:
+        return importlib.metadata.requires(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
+def _loads(library: str) -> bool:
+    with suppress(OSError):
+        ctypes.CDLL(library)
+        return True
+    return False
+
+
+def _compiler() -> str | None:
+    candidates = (os.environ.get("CC", ""), "cc", "gcc", "clang")
+    return next((name for name in candidates if name and shutil.which(name)), None)
+
+
+def _list_devices(stage: Stage) -> list[Device]:
+    return [replace(device, handle=None) for device in find_devices()]
+
+
+def crashing_runtimes() -> list[Path]:
+    """Find the runtimes whose announcement alone takes a process down when devices are looked for."""
+    folder = Path(os.environ.get("OCL_ICD_VENDORS") or SYSTEM_VENDORS)
+    if _crashes_with():
+        return []  # whatever it is, none of these
+    return [announcement for announcement in sorted(folder.glob("*.icd")) if _crashes_with(announcement)]
+
+
+def _crashes_with(*announcements: Path) -> bool:
+    """Look for devices where only these runtimes are announced, and the one that comes with pyopencl."""
+    with tempfile.TemporaryDirectory() as folder:
+        for announcement in announcements:
+            shutil.copy(announcement, folder)
+        with Worker({"OCL_ICD_VENDORS": folder}) as worker:
+            try:
+                worker.call(_list_devices, limit=LISTING_LIMIT)
+            except ChildError:
+                return True
+    return False
+
+
+def _measure(stage: Stage, description: str) -> Speed:
+    stage("summing pairs", BUILDING_LIMIT)
+    return measure(next(device for device in find_devices() if device.description == description))
+
+
+def _probe(worker: Worker, device: DeviceFinding) -> DeviceFinding:
+    """Measure a device in another process, and come back whatever happens there."""
+    try:
+        return replace(device, speed=worker.call(_measure, device.description, limit=BUILDING_LIMIT))
+    except Exception as error:
+        return replace(device, trouble=described(error))

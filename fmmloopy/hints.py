@@ -1,0 +1,218 @@
+"""What an error of loopy means for the recipe that caused it, in one line.
+
+Loopy speaks of domains, tags and schedules, and sometimes only of a key. `explain` adds what a recipe's author needs:
+the line of the recipe, what to do about it where that is known, and the names that there are to hold on to.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ISLPY_REMEDY = 'pip install "islpy>=2025.2.5,<2026.2"'
+"""What mends an islpy that loopy 2025.2 cannot work with."""
+
+LONGEST = 300
+"""Characters of an error's own text that are kept; loopy may print a page."""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What to do about one kind of error.
+
+    Attributes:
+        pattern: regular expression searched for in ``"ClassOfTheError: its text"``.
+        text: what to do; ``{0}`` is what the first group of the pattern has matched.
+    """
+
+    pattern: str
+    text: str
+
+
+_ONE_NEST = (
+    "all statements in one loop of that iname must be in one place of the loop nest: call separate_lanes after "
+    "fix_lanes, or lp.duplicate_inames(knl, iname, within='id:...') with all statements of one place"
+)
+_FIXED_LENGTH = "only loops of fixed length, such as those over lanes, can be unrolled, vectorized or interleaved"
+
+HINTS = (
+    Hint(r"'Aff' object has no attribute 'is_equal'", f"loopy 2025.2 needs an older islpy: {ISLPY_REMEDY}"),
+    Hint(
+        r"contains parallel inames '([^']*)'",
+        "the bounds of '{0}' or of a loop in its domain are loaded inside the kernel, so it has to stay sequential: "
+        "give tags such as g.0 and l.0 to the loop over boxes and to lanes",
+    ),
+    Hint(
+        r"^CannotBranchDomainTree",
+        "loops around one statement whose bounds are loaded must share one domain: leave the operator's domains whole, "
+        "and split or duplicate inames in them",
+    ),
+    Hint(r"schedulable iname nesting|Cannot schedule loop nest|^CycleError", _ONE_NEST),
+    Hint(
+        r"^DependencyCycleFound",
+        "each of these statements waits for the others: take back the dependency that closes the circle",
+    ),
+    Hint(
+        r"no valid schedules found|^EOFError",
+        "no order of loops and statements satisfies all dependencies, tags and priorities: often a loop tagged ilp or "
+        "vec has to begin twice; call separate_lanes first, or take back the dependency that was added last",
+    ),
+    Hint(
+        r"No dependency relationship found",
+        "a rewrite has lost which of the two comes first; say so with lp.add_dependency(knl, 'id:LATER', 'id:EARLIER')",
+    ),
+    Hint(
+        r"domain parameter '(\w+)' may not be written inside",
+        "compute '{0}' outside of the loops whose bound it is, where the operator does",
+    ),
+    Hint(r"cannot parse tag", "tags are g.0, g.1, g.2; l.0, l.1, l.2, l.auto; unr, ilp, ilp.seq, vec; for"),
+    Hint(r"^NonUniqueTagError", "an iname has one such tag; take the old one off first, with lp.untag_inames"),
+    Hint(r"has multiple inames tagged", "give each loop around a statement an axis of its own (l.0, l.1), or no axis"),
+    Hint(
+        r"does not use all (?:local|group) hw axes",
+        "finish the step with lp.add_inames_for_unused_hw_axes(knl), as steps.one_group_per and steps.work_items do",
+    ),
+    Hint(
+        r"address space.* of the temporary '(\w+)'",
+        "work-items would have to read each other's '{0}': use steps.work_items, which gives each its own, in place of "
+        "separate_lanes and a tag",
+    ),
+    Hint(
+        r"Cannot remove indices",
+        "all accesses must be over one iname: unprivatize before separate_lanes, as steps.work_items does",
+    ),
+    Hint(r"^KeyError: \(dtype\('\w+'\), \d+\)", "vectors have 2, 3, 4, 8 or 16 lanes"),
+    Hint(
+        r"index was not a compile-time constant",
+        "every loop over the lanes of a vector needs the tag, its copies t_init, t_load, t_store too; see "
+        "steps.vector_lanes",
+    ),
+    Hint(r"unbounded optimum|must be an integer, not an expression|required iname\(s\)", _FIXED_LENGTH),
+    Hint(
+        r"no invocations of '\w+_fetch_rule' found|^AssertionError",
+        "if this is add_prefetch: the array is read at offsets loaded in the kernel; stage the rule that reads it, "
+        "such as source or charge, with lp.precompute",
+    ),
+    Hint(
+        r"require more than one leaf domain",
+        "these inames do not share a domain: do it for one of them at a time, the lane iname first",
+    ),
+    Hint(
+        r"could not determine type of '(\w+)'",
+        "nothing writes '{0}' any more, or a function in its formula is unknown on this device (C has no rsqrt: write "
+        "1/sqrt(x)); lp.register_callable makes a function known",
+    ),
+    Hint(
+        r"out-of-bounds array element",
+        "an index may leave its array: keep the operator's masks, and split loops by divisors of their length",
+    ),
+    Hint(
+        r"isl_\w+_read_from_str",
+        "conditions look like 'n >= 1 and n % 4 = 0', sets like '[n] -> {{ [i]: 0 <= i < n }}'",
+    ),
+    Hint(
+        r"invalid match expression",
+        "write id:NAME, iname:NAME, reads:NAME or writes:NAME (* and ? match any letters), joined by and, or, not",
+    ),
+    Hint(r"conflicts with (?:an )?existing", "take a name that nothing else has"),
+    Hint(r"contradictory values for number of dimensions", "name every axis of the array, as in 'N1,N0'"),
+    Hint(
+        r"this operator has none$",
+        "lanes are fixed once, and steps.lane_arrays, work_items and dense_blocks do it themselves",
+    ),
+    Hint(
+        r"'TranslationUnit' object has no attribute '(?:instructions|inames|domains|args|arg_dict|substitutions|"
+        r"temporary_variables|id_to_insn|all_inames)'",
+        "knl.default_entrypoint has it; lp functions and knl.with_kernel(...) give the whole back",
+    ),
+)
+"""The first one that fits is taken."""
+
+_UNKNOWN = (
+    ("iname", r"iname '(\w+)' does not exist|unknown iname '(\w+)'"),
+    ("rule", r"substitution rule '(\w+)' not found"),
+    ("statement", r"no instructions found matching '(?:id:)?(\w+)'"),
+    ("argument or temporary", r"nothing known about variable '(\w+)'|name not known in type inference: (\w+)"),
+    ("name", r"^KeyError: '([A-Za-z_]\w*)'$"),
+)
+"""Errors about a name that is not there: what it should be the name of, and where it is in the text."""
+
+
+def explain(error: BaseException, knl: Any, whose: str = "kernel", at: str = "") -> str:
+    """Say in one line what an error was, where it came from, what to do, and what names there are.
+
+    Args:
+        error: whatever a rewrite or code generation has raised.
+        knl: the loopy translation unit that it was raised for.
+        whose: what the names belong to, "kernel" or "operator".
+        at: file and line of the recipe, if known.
+    """
+    names = names_of(knl)
+    listed = "; ".join(f"{kind}s {', '.join(names[kind]) or 'none'}" for kind in ("iname", "rule", "statement"))
+    parts = [described(error) + (f" ({at})" if at else ""), advice(error, names), f"the {whose} has {listed}"]
+    return "; ".join(part for part in parts if part)
+
+
+def described(error: BaseException) -> str:
+    """Return the class of an error and its text, in one line."""
+    text = " ".join(str(error).split()).removesuffix(".")
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}..."
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def advice(error: BaseException, names: Mapping[str, Iterable[str]]) -> str:
+    """Return what to do about an error, or nothing where that is not known.
+
+    Args:
+        error: its class and text are compared with HINTS.
+        names: of the kernel at hand, by kind, as `names_of` returns them.
+    """
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    for kind, pattern in _UNKNOWN:
+        if match := re.search(pattern, text):
+            return _meant(next(word for word in match.groups() if word), kind, names)
+    for hint in HINTS:
+        if match := re.search(hint.pattern, text):
+            return hint.text.format(*match.groups())
+    if isinstance(error, AttributeError) and error.obj is not None:
+        return nearest(str(error.name), dir(error.obj))
+    return ""
+
+
+def names_of(knl: Any) -> dict[str, list[str]]:
+    """Return the names in a kernel that a recipe may hold on to, by kind."""
+    kernel = knl.default_entrypoint
+    return {
+        "iname": sorted(kernel.all_inames()),
+        "rule": sorted(kernel.substitutions),
+        "statement": [insn.id for insn in kernel.instructions],
+        "argument or temporary": sorted([*kernel.arg_dict, *kernel.temporary_variables]),
+    }
+
+
+def _meant(word: str, kind: str, names: Mapping[str, Iterable[str]]) -> str:
+    """Say what else a word is the name of, or which name of its kind is nearest to it."""
+    wanted = "iname" if kind == "name" else kind
+    owner = next((other for other, known in names.items() if word in known), None)
+    if owner is None:
+        return nearest(word, names[kind] if kind in names else [name for known in names.values() for name in known])
+    return (
+        "" if owner == wanted else f"'{word}' is {'a' if owner in ('rule', 'statement') else 'an'} {owner}, no {wanted}"
+    )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a question about the known word that is nearest to another, or nothing if none is near."""
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean '{matches[0]}'?" if matches else ""
+
+
+def place(error: BaseException) -> str:
+    """Return file and line of the recipe that an error came through, where the caller has caught it from the recipe."""
+    at = error.__traceback__.tb_next if error.__traceback__ else None
+    return f"{Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno}" if at else ""

@@ -1,0 +1,287 @@
+"""What each step of a recipe bought: its kernel after every step, held against the sequential one and timed.
+
+A step whose kernel does not give the sequential kernel's results is marked as wrong and gets no rate, however fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmmloopy.check import Finding, check_book, device_for
+from fmmloopy.compile import CompiledOperator, compile_operator
+from fmmloopy.devices import Device, DeviceError
+from fmmloopy.isolation import ChildError, Worker
+from fmmloopy.layers import Request, check_operator
+from fmmloopy.messages import one_line
+from fmmloopy.peaks import Peaks, machine_peaks
+from fmmloopy.recipes import OPERATORS, SEQUENTIAL, RecipeBook, RecipeError, load_recipes
+from fmmloopy.roofline import Roofline, roofline
+from fmmloopy.runtime import Runtime, make_runtime
+from fmmloopy.timing import Difference, OperatorTimer, Problem, Setting, Timing, compare, finite, make_problem
+from fmmloopy.work import Work
+
+Notify = Callable[[str], None]
+"""Told what is being done."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A kernel after one step of a recipe.
+
+    Attributes:
+        number: 0 for the sequential kernel, then 1 for the first step.
+        name: of the step.
+        timing: its times; None if it is wrong.
+        wrong: what is wrong with it; empty if nothing is.
+        gain: its time against that of the right rung before; None for the first.
+    """
+
+    number: int
+    name: str
+    timing: Timing | None
+    wrong: str = ""
+    gain: Difference | None = None
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """All steps of one recipe.
+
+    Attributes:
+        operator: whose recipe.
+        work: what one run of the operator does.
+        roofline: what the processor allows.
+        rungs: the sequential kernel, and then every step.
+    """
+
+    operator: str
+    work: Work
+    roofline: Roofline
+    rungs: tuple[Rung, ...]
+
+    @property
+    def unit(self) -> str:
+        """Unit of its rates: pairs of points for operators on particles, operations for others."""
+        return "Gpairs/s" if self.work.pairs else "GFLOP/s"
+
+    def rate(self, seconds: float) -> float:
+        """Return the rate of a run that takes this long, in its unit."""
+        return (self.work.pairs or self.work.flops) / seconds * 1e-9
+
+    @property
+    def total(self) -> Difference | None:
+        """The time of the last right rung against the sequential kernel's; None if there is no other."""
+        right = [rung.timing for rung in self.rungs if rung.timing]
+        return compare(right[-1], right[0]) if len(right) > 1 else None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step is right."""
+        return not any(rung.wrong for rung in self.rungs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON can hold."""
+        return {
+            "operator": self.operator,
+            "ok": self.ok,
+            "pairs": self.work.pairs,
+            "flops": self.work.flops,
+            "unit": self.unit,
+            "limits": {name: {"seconds": s, "rate": self.rate(s)} for name, s in self.roofline.limits.items() if s},
+            "binding": self.roofline.binding,
+            "functions_without_peak": list(self.roofline.uncounted),
+            "total_gain": self.total.ratio if self.total else None,
+            "steps": [self._rung_as_dict(rung) for rung in self.rungs],
+        }
+
+    def _rung_as_dict(self, rung: Rung) -> dict[str, Any]:
+        found: dict[str, Any] = {"number": rung.number, "name": rung.name, "wrong": rung.wrong}
+        if rung.timing is None:
+            return found
+        median = rung.timing.median
+        found |= {"seconds": list(rung.timing.seconds), "median": median, "spread": finite(rung.timing.spread)}
+        found |= {"rate": self.rate(median), "share": self.roofline.share(median)}
+        if rung.gain:
+            found |= {"gain": rung.gain.ratio, "is_difference": rung.gain.is_one}
+        return found
+
+
+@dataclass(frozen=True)
+class LadderReport:
+    """The ladders of a book.
+
+    Attributes:
+        book, device: what was timed, and on what.
+        setting: the problem.
+        peaks: of the processor.
+        ladders: one for each operator that has something to do.
+        idle: operators of the book that have nothing to do in this problem, where none was asked for by name.
+        findings: what the check has found wrong; None if there was no check.
+    """
+
+    book: str
+    device: str
+    setting: Setting
+    peaks: Peaks
+    ladders: tuple[Ladder, ...]
+    idle: tuple[str, ...]
+    findings: tuple[Finding, ...] | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step of every operator is right, and the book certified if that was asked for."""
+        return not self.findings and all(ladder.ok for ladder in self.ladders)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON can hold."""
+        return {
+            "ok": self.ok,
+            "book": self.book,
+            "device": self.device,
+            "setting": asdict(self.setting),
+            "peaks": {**asdict(self.peaks), "rsqrt": self.peaks.rsqrt},
+            "certified": None if self.findings is None else not self.findings,
+            "findings": [asdict(finding) for finding in self.findings or ()],
+            "nothing_to_do": list(self.idle),
+            "operators": [ladder.as_dict() for ladder in self.ladders],
+        }
+
+
+def climb(
+    book: RecipeBook | str | Path,
+    operators: Sequence[str] | None = None,
+    device: str | Device | None = None,
+    setting: Setting | None = None,
+    peaks: Peaks | None = None,
+    certify: bool = True,
+    runs: int = 7,
+    notify: Notify | None = None,
+) -> LadderReport:
+    """Time the kernel after every step of a book's recipes.
+
+    Args:
+        book: a book, its name, or the path of its file.
+        operators: which operators; None for all that the book has a recipe for.
+        device: what to run on; None for the first that the book is for, or else the preferred one.
+        setting: the problem; None for 100,000 points on the sphere at order 6 in float64.
+        peaks: of the processor; None to look them up, or measure them.
+        certify: whether to check the book first, at level quick; without, steps are held against the exact cases alone.
+        runs: how often each kernel runs.
+        notify: told what is being done.
+
+    Raises:
+        ValueError: an unknown operator, or one that is asked for and has nothing to do in this problem.
+        RecipeError: no such book, no recipe for an operator, or one that fails.
+        DeviceError: no such device, or it cannot run the operators.
+    """
+    book, setting, notify = load_recipes(book), setting or Setting(), notify or (lambda text: None)
+    device = device_for(book, device)
+    if setting.dtype == "float64" and not device.has_float64:
+        raise DeviceError(f"{device.name} has no double precision; take float32")
+    chosen = _choose(book, operators)
+    peaks = peaks or machine_peaks(device, setting.dtype, notify=notify)
+    findings = None
+    if certify:
+        notify(f"{book.name}: certifying {', '.join(chosen)}")
+        findings = check_book(book, chosen, device, [np.dtype(setting.dtype)], level="quick").findings
+    notify("tree, lists and tables")
+    problem, runtime = make_problem(setting), make_runtime(device)
+    idle = tuple(operator for operator in chosen if not problem.work(operator).flops)
+    if operators and idle:
+        raise ValueError(f"{idle[0]} has nothing to do with {setting}; take more points, or the sphere")
+    with Worker() as worker:
+        climber = _Climber(book, problem, runtime, worker, peaks, findings, runs, notify)
+        ladders = tuple(climber.climb(operator) for operator in chosen if operator not in idle)
+    return LadderReport(book.name, device.description, setting, peaks, ladders, idle, findings)
+
+
+def _choose(book: RecipeBook, operators: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the operators wanted, all of which the book has recipes for."""
+    there = tuple(operator for operator in OPERATORS if operator in book.recipes)
+    for operator in operators or ():
+        if operator not in OPERATORS:
+            raise ValueError(f"operator is {operator!r}, expected one of {', '.join(OPERATORS)}")
+        if operator not in there:
+            raise RecipeError(f"{book.name} has no recipe for {operator}, so there are no steps to time")
+    if not there:
+        raise RecipeError(f"{book.name} has no recipes, so there are no steps to time")
+    return tuple(dict.fromkeys(operators)) if operators else there
+
+
+class _Climber:
+    """Makes the ladders of one book on one device and problem."""
+
+    def __init__(
+        self,
+        book: RecipeBook,
+        problem: Problem,
+        runtime: Runtime,
+        worker: Worker,
+        peaks: Peaks,
+        findings: Sequence[Finding] | None,
+        runs: int,
+        notify: Notify,
+    ) -> None:
+        self._book, self._problem, self._runtime, self._worker = book, problem, runtime, worker
+        self._peaks, self._findings, self._runs, self._notify = peaks, findings, runs, notify
+
+    def climb(self, operator: str) -> Ladder:
+        """Time the sequential kernel of an operator and the kernel after every step."""
+        problem = self._problem
+        timer = OperatorTimer(problem, operator, self._book, self._runtime)
+        self._notify(f"{operator}: the sequential kernel")
+        rungs = [Rung(0, "sequential", timer.time(self._code(operator, SEQUENTIAL), self._runs))]
+        names = self._code(operator, self._book).steps
+        for number, name in enumerate(names, 1):
+            self._notify(f"{operator}: step {number}, {name}")
+            rungs.append(self._rung(timer, operator, number, name, number == len(names), rungs))
+        work = problem.work(operator)
+        limits = roofline(work, problem.nbytes(operator), self._peaks, problem.greens)
+        return Ladder(operator, work, limits, tuple(rungs))
+
+    def _rung(
+        self, timer: OperatorTimer, operator: str, number: int, name: str, last: bool, before: Sequence[Rung]
+    ) -> Rung:
+        wrong = self._finding(operator, number, last)
+        if not wrong and not (last and self._findings is not None):  # a certificate says it of the last step
+            wrong = self._difference(operator, number)
+        if wrong:
+            return Rung(number, name, None, wrong)
+        try:
+            timing = timer.time(self._code(operator, self._book, number), self._runs)
+        except (RecipeError, DeviceError) as error:
+            return Rung(number, name, None, one_line(error))
+        previous = next(rung.timing for rung in reversed(before) if rung.timing)
+        return Rung(number, name, timing, gain=compare(timing, previous))
+
+    def _finding(self, operator: str, number: int, last: bool) -> str:
+        """Say what the check has found at a step or before it; where it does not know the step, at the last."""
+        for finding in self._findings or ():
+            if finding.operator == operator:
+                first = finding.step.partition(" ")[0]
+                if number >= int(first) if first.isdigit() else last:
+                    return f"{finding.layer}: {finding.message}"
+        return ""
+
+    def _difference(self, operator: str, number: int) -> str:
+        """Say where the kernel after a step differs from the sequential one on exact cases (see `fmmloopy.cases`).
+
+        It runs in a process of its own, where it may crash or hang.
+        """
+        dtype, device = self._problem.setting.dtype, self._runtime.device.description
+        request = Request(self._book, device, operator, dtype, layers=("exact",))
+        try:
+            failure = self._worker.call(check_operator, request, number)
+        except (ChildError, MemoryError) as error:
+            return one_line(error)
+        return f"{failure.layer}: {failure.message}" if failure else ""
+
+    def _code(self, operator: str, book: RecipeBook, steps: int | None = None) -> CompiledOperator:
+        setting = self._problem.setting
+        what = operator, self._problem.greens, setting.order, np.dtype(setting.dtype)
+        return compile_operator(*what, book, self._runtime.device, most_steps=steps)

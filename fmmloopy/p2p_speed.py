@@ -1,0 +1,123 @@
+"""How fast a device sums pairs: P2P on leaves of a usual size, for a second or so."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.compile import compile_operator
+from fmmloopy.devices import Device, DeviceError
+from fmmloopy.direct import direct
+from fmmloopy.greens import laplace
+from fmmloopy.operators.pairwise import PADDING
+from fmmloopy.recipes import RecipeBook, load_recipes
+from fmmloopy.runtime import Runtime, make_runtime
+
+BOXES, POINTS, NEIGHBOURS = 512, 96, 8
+"""Leaves, points of each, and leaves that each interacts with."""
+
+ERROR = 1e-3
+"""Relative error of a potential from which on the device has computed something else; rounding is far below."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a device reaches with the book that is meant for it.
+
+    Attributes:
+        book: its name.
+        dtype: float64, or float32 where the device has no other.
+        gpairs: 10^9 pairs of target and source a second.
+        gain: how many times as fast lanes are as one target at a time, where the recipe has that choice, else None.
+    """
+
+    book: str
+    dtype: str
+    gpairs: float
+    gain: float | None
+
+
+def measure(device: Device, seconds: float = 1.0) -> Speed:
+    """Run P2P with Laplace's kernel on a device.
+
+    Args:
+        device: it gets the book that suits it.
+        seconds: how long to run, beside the time for code generation.
+
+    Raises:
+        DeviceError, RecipeError: the device cannot run it, or gives wrong potentials.
+    """
+    book = load_recipes(None, device.description)
+    dtype = np.dtype(np.float64 if device.has_float64 else np.float32)
+    runtime = make_runtime(device)
+    arguments = _leaves(dtype)
+    gpairs = _rate(runtime, book, dtype, arguments, {}, seconds)
+    gain = None
+    if "p2p" in book.recipes and "lanes" in inspect.signature(book.recipes["p2p"]).parameters:
+        gain = gpairs / _rate(runtime, book, dtype, arguments, {"lanes": 1}, seconds / 2)
+    return Speed(book.name, dtype.name, gpairs, gain)
+
+
+def _leaves(dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return the arguments of P2P but for its output and the number of target boxes."""
+    rng = np.random.default_rng(0)
+    count = BOXES * POINTS
+    points = np.zeros((3, count + PADDING), dtype)
+    points[:, :count] = rng.random((3, count))
+    charges = np.zeros((1, count + PADDING), dtype)
+    charges[:, :count] = rng.random(count)
+    starts = np.arange(BOXES + 1, dtype=np.int32) * POINTS
+    return {
+        "targets": points,
+        "sources": points,
+        "charges": charges,
+        **{f"box_{which}_starts": starts[:-1] for which in ("target", "source")},
+        **{f"box_{which}_ends": starts[1:] for which in ("target", "source")},
+        "target_boxes": np.arange(BOXES, dtype=np.int32),
+        "list_starts": np.arange(BOXES + 1, dtype=np.int32) * NEIGHBOURS,
+        "lists": np.concatenate([rng.permutation(BOXES)[:NEIGHBOURS] for _ in range(BOXES)]).astype(np.int32),
+        "nsources": count + PADDING,
+        "ntargets": count + PADDING,
+        "scaling": laplace().scaling,
+    }
+
+
+def _rate(
+    runtime: Runtime,
+    book: RecipeBook,
+    dtype: np.dtype[Any],
+    arguments: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    seconds: float,
+) -> float:
+    """Return 10^9 pairs a second, of as many boxes as take a twentieth of the time."""
+    code = compile_operator("p2p", laplace(), 2, dtype, book, runtime.device, parameters)
+    uploaded = {k: runtime.upload(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    uploaded["potentials"] = runtime.zeros((1, arguments["ntargets"]), dtype)
+    boxes = 4
+    launch = runtime.bind(code, {**uploaded, "ntarget_boxes": boxes})
+    runtime.run([launch])
+    _compare(runtime.read(uploaded["potentials"]), arguments, runtime.device)
+    while (taken := runtime.run([launch])["p2p"]) < seconds / 20 and boxes < BOXES:
+        boxes = min(4 * boxes, BOXES)
+        launch = runtime.bind(code, {**uploaded, "ntarget_boxes": boxes})
+    best = spent = taken
+    while spent < seconds:
+        taken = runtime.run([launch])["p2p"]
+        best, spent = min(best, taken), spent + taken
+    return boxes * NEIGHBOURS * POINTS**2 / best / 1e9
+
+
+def _compare(potentials: NDArray[Any], arguments: Mapping[str, Any], device: Device) -> None:
+    """Hold the potentials of the first box against the direct sum."""
+    sources = np.concatenate([np.arange(POINTS) + POINTS * box for box in arguments["lists"][:NEIGHBOURS]])
+    points, charges = arguments["sources"].T, arguments["charges"][0]
+    expected = direct(points[sources], charges[sources], points[:POINTS])
+    error = np.abs(potentials[0, :POINTS] - expected).max() / np.abs(expected).max()
+    if not error <= ERROR:
+        raise DeviceError(f"potentials are wrong by {error:.1g} of the largest; its compiler or driver has a fault")

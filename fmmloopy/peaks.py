@@ -1,0 +1,206 @@
+"""What a processor can do, measured: multiply-adds, reciprocal square roots, bytes of memory, by the second.
+
+A peak belongs to the processor, not to the runtime that reaches it: where several runtimes drive one processor (PoCL,
+Intel's, the C compiler), each is measured and the highest rate counts for all. So the C device, which uses one core, is
+held against all cores. Rates are kept in the cache folder for each device, driver and precision; they only ever rise.
+Those taken while the machine was busy are taken again when it is quiet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fmmloopy.cache import cache_folder, write_atomically
+from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
+from fmmloopy.isolation import ChildError, Stage, Worker
+from fmmloopy.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
+
+FORMAT = 1
+"""Increase whenever kept rates would no longer be comparable."""
+
+PROBE_LIMIT = 60.0
+"""Seconds for one probe, most of which takes a compiler."""
+
+BUSY = 0.75
+"""Runnable processes per processor from which on rates are not trusted."""
+
+Notify = Callable[[str], None]
+"""Told what is being measured."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What a processor reaches in one precision.
+
+    Attributes:
+        processor: what was measured.
+        dtype: ``"float32"`` or ``"float64"``.
+        fma: FLOP/s of multiply-adds, two each.
+        rsqrt_by: reciprocal square roots per second, for each way to one: square root and division, OpenCL's ``rsqrt``,
+            Newton's iteration.
+        bandwidth: bytes per second from and to memory.
+        cache: bytes of the largest cache.
+        busy: whether some of it was measured while other programs ran, so that it may be too low.
+    """
+
+    processor: str
+    dtype: str
+    fma: float
+    rsqrt_by: Mapping[str, float]
+    bandwidth: float
+    cache: int = 0
+    busy: bool = False
+
+    @property
+    def rsqrt(self) -> float:
+        """Reciprocal square roots per second, by the fastest way."""
+        return max(self.rsqrt_by.values())
+
+    def __str__(self) -> str:
+        ways = ", ".join(f"{name} {rate * 1e-9:.3g}" for name, rate in self.rsqrt_by.items())
+        return (
+            f"{self.fma * 1e-9:.4g} GFLOP/s by FMA, {self.rsqrt * 1e-9:.3g} G/s reciprocal roots ({ways}), "
+            f"{self.bandwidth * 1e-9:.3g} GB/s"
+        )
+
+
+def machine_peaks(device: Device, dtype: str, again: bool = False, notify: Notify | None = None) -> Peaks:
+    """Return the peaks of the processor behind a device, measured where they are not known yet.
+
+    Args:
+        device: one of the devices of that processor.
+        dtype: ``"float32"`` or ``"float64"``.
+        again: measure what is known, too.
+        notify: told what is being measured; that takes about 15 seconds for each device.
+
+    Raises:
+        DeviceError: no device of the processor runs the probes.
+    """
+    processor = processor_of(device)
+    rates: dict[str, float] = {}
+    busy = False
+    for member in _members(device, dtype):
+        known = read_rates(member, dtype)
+        if again or known is None or (known["busy"] and not is_busy()):
+            known = _renew(member, dtype, known, notify or (lambda text: None))
+        busy |= bool(known["busy"])
+        for quantity, rate in known["rates"].items():
+            rates[quantity] = max(rate, rates.get(quantity, 0.0))
+    roots = {way: rates[way] for way in ROOTS if way in rates}
+    streams = [rates[stream] for stream in STREAMS if stream in rates]
+    if FMA not in rates or not roots or not streams:
+        raise DeviceError(f"{processor}: no device runs all probes in {dtype}, so there is nothing to compare with")
+    return Peaks(processor, dtype, rates[FMA], roots, max(streams), cache_bytes(device), busy)
+
+
+def processor_of(device: Device) -> str:
+    """Return the name of the processor that a device runs on; all CPU devices of a machine share one."""
+    if device.kind != "c" and " CPU " not in device.description:
+        return device.name
+    return _cpu()
+
+
+@cache
+def _cpu() -> str:
+    """Return model and number of processors of this machine."""
+    fields: dict[str, str] = {}
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    numbers = " ".join(f"{key} {fields[key]}" for key in ("cpu family", "model", "stepping") if key in fields)
+    return f"{name}{f' ({numbers})' if numbers else ''}, {processors()} processors"
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_busy() -> bool:
+    """Return whether programs ran on this machine in the last minute that leave too little for a measurement."""
+    try:
+        return os.getloadavg()[0] > BUSY * processors()
+    except OSError:
+        return False
+
+
+def cache_bytes(device: Device) -> int:
+    """Return the bytes of a device's largest cache, 0 if unknown."""
+    if processor_of(device) == _cpu():
+        with suppress(OSError, ValueError, AttributeError):
+            return max(os.sysconf("SC_LEVEL3_CACHE_SIZE"), os.sysconf("SC_LEVEL2_CACHE_SIZE"), 0)
+    return int(getattr(device.handle, "global_mem_cache_size", 0))
+
+
+def _members(device: Device, dtype: str) -> list[Device]:
+    """Return the devices of the same processor, except simulators."""
+    processor = processor_of(device)
+    members = [d for d in find_devices() if processor_of(d) == processor and "oclgrind" not in d.description.lower()]
+    if device not in members:
+        members.append(device)
+    return [d for d in members if d.has_float64 or dtype != "float64"]
+
+
+# -- rates that are kept
+
+
+def read_rates(device: Device, dtype: str) -> dict[str, Any] | None:
+    """Read what is known of a device; a file that is damaged or stands for something else counts as none.
+
+    Returns:
+        ``{"rates": {quantity: rate}, "busy": bool, ...}``, see `store_rates`.
+    """
+    try:
+        stored = json.loads(_path(device, dtype).read_text())
+        stored["rates"] = {str(name): float(rate) for name, rate in stored["rates"].items()}
+        return stored if stored["key"] == _key(device, dtype) and isinstance(stored["busy"], bool) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def store_rates(device: Device, dtype: str, rates: Mapping[str, float], busy: bool) -> dict[str, Any]:
+    """Keep the rates of a device: by quantity (see `fmmloopy.probes`), and whether the machine was busy."""
+    stored = {"key": _key(device, dtype), "rates": dict(rates), "busy": busy}
+    with suppress(OSError):  # without a place to keep them, they are measured each time
+        write_atomically(_path(device, dtype), json.dumps(stored, indent=2))
+    return stored
+
+
+def _key(device: Device, dtype: str) -> list[str]:
+    return [str(FORMAT), processor_of(device), device.description, device.driver, dtype]
+
+
+def _path(device: Device, dtype: str) -> Path:
+    name = hashlib.sha256(repr(_key(device, dtype)).encode()).hexdigest()[:32]
+    return cache_folder() / "peaks" / f"{dtype}-{name}.json"
+
+
+# -- how they are measured
+
+
+def _renew(device: Device, dtype: str, known: Mapping[str, Any] | None, notify: Notify) -> dict[str, Any]:
+    """Measure a device and keep the higher of each old and new rate."""
+    busy = is_busy()
+    rates = dict(known["rates"]) if known else {}
+    with Worker() as worker:
+        for probe in probes_for(device, dtype):
+            notify(f"{device.description[:60]}: {probe.quantity} in {dtype}")
+            # A probe that a runtime cannot compile, or that crashes it, leaves the others.
+            with suppress(ChildError, DeviceError, MemoryError):
+                rate = worker.call(_measure, device.description, probe, cache_bytes(device), limit=PROBE_LIMIT)
+                rates[probe.quantity] = max(rate, rates.get(probe.quantity, 0.0))
+    return store_rates(device, dtype, rates, busy)
+
+
+def _measure(_stage: Stage, device: str, probe: Probe, cache: int) -> float:
+    return measure(probe, choose_device(device), cache)

@@ -1,0 +1,258 @@
+"""Small programs that make a processor do one thing as fast as it can: what `fmmloopy.peaks` measures peaks with.
+
+An arithmetic probe runs many independent chains of one operation, so that neither latency nor memory is in the way; a
+memory probe streams arrays that no cache holds. What a probe computes is compared with what it should before its time
+counts: neither a compiler that leaves work out nor an inaccurate operation can raise a peak. Numbers stay between 0.5
+and 2, so that nothing overflows or becomes denormal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.compile import CompiledOperator
+from fmmloopy.devices import Device, DeviceError
+from fmmloopy.runtime import Runtime, make_runtime
+
+FMA, SQRT_DIV, RSQRT, NEWTON, TRIAD, READ = "FMA", "sqrt+div", "rsqrt()", "Newton", "triad", "read"
+
+ROOTS = (SQRT_DIV, RSQRT, NEWTON)
+"""Ways to a reciprocal square root: a root and a division, OpenCL's ``rsqrt``, and Newton's iteration from the bits of
+the exponent, as the recipes' ``newton_rsqrt`` does it. Each is multiplied with a number, as every use of it is."""
+
+STREAMS = (TRIAD, READ)
+"""Uses of memory: out = x + a y, three numbers moved for each; and the sum of two arrays, two numbers."""
+
+GROUPS = 128
+"""Work-groups on a CPU, many for each core; other devices get 32 times as many."""
+
+ACCURACY = 16.0
+"""Units of eps that a result may be off by: a root with fewer bits is no reciprocal root."""
+
+A, B = 0.75, 0.5
+"""Constants of all probes: repeated x a + b tends to 2, a / sqrt(x) to 0.83."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One way to measure one peak.
+
+    Attributes:
+        quantity: what is measured: FMA, one of ROOTS, or one of STREAMS.
+        dtype: ``"float32"`` or ``"float64"``.
+        width: numbers of a vector.
+        chains: independent chains of a work-item, each a vector; without meaning for STREAMS.
+        local: work-items of a group.
+    """
+
+    quantity: str
+    dtype: str
+    width: int
+    chains: int = 1
+    local: int = 1
+
+
+def probes_for(device: Device, dtype: str) -> list[Probe]:
+    """Return the probes worth running on a device: compilers turn either vectors or work-items into fast code.
+
+    Twelve vectors of 64 bytes are enough for two units that take 5 cycles; six are what 16 registers of 32 bytes hold.
+    """
+    lanes = 64 // np.dtype(dtype).itemsize
+    vectors = [Probe(FMA, dtype, lanes, chains) for chains in (12, 6)]
+    vectors += [Probe(way, dtype, width, chains) for way in ROOTS for width, chains in ((lanes, 6), (lanes // 2, 8))]
+    streams = [Probe(TRIAD, dtype, lanes), Probe(READ, dtype, lanes)]
+    if device.kind == "c":
+        return [probe for probe in (*vectors, *streams) if probe.quantity != RSQRT]
+    items = [Probe(quantity, dtype, 1, 8, 64) for quantity in (FMA, *ROOTS)]
+    return [*vectors, *items, *streams, Probe(TRIAD, dtype, lanes, local=16), Probe(TRIAD, dtype, 1, local=256)]
+
+
+def measure(probe: Probe, device: Device, cache: int = 0, seconds: float = 0.004, repeats: int = 25) -> float:
+    """Run a probe and return its best rate.
+
+    Args:
+        probe: what to run.
+        device: on what.
+        cache: bytes of the device's largest cache, which memory probes exceed.
+        seconds: how long a run of an arithmetic probe takes at least.
+        repeats: runs; the fastest counts.
+
+    Returns:
+        FLOP/s for FMA, reciprocal roots per second, or bytes per second.
+
+    Raises:
+        DeviceError: the device cannot compile or run it, or its result is wrong.
+    """
+    runtime = make_runtime(device)
+    if probe.quantity in STREAMS:
+        return _measure_stream(probe, runtime, min(max(2**26, 4 * cache), 2**30), repeats)
+    return _measure_arithmetic(probe, runtime, seconds, repeats)
+
+
+def _measure_arithmetic(probe: Probe, runtime: Runtime, seconds: float, repeats: int) -> float:
+    groups = _groups(runtime.device)
+    start = np.linspace(1, 2, probe.chains * probe.local * probe.width).astype(probe.dtype)
+    out = runtime.zeros((groups * probe.local * probe.width,), probe.dtype)
+    code = _code(probe, groups, runtime.device.kind)
+    arguments = {"out": out, "x": runtime.upload(start), "y": out, "a": A, "b": B}
+
+    runtime.run([runtime.bind(code, {**arguments, "n": 1})])
+    once = start * A + B if probe.quantity == FMA else A / np.sqrt(start)
+    _compare(probe, runtime.read(out).reshape(groups, -1), once.reshape(probe.chains, -1).sum(axis=0))
+
+    n, taken = 32, 0.0
+    while taken < seconds and n < 2**28:
+        n *= 2
+        launch = runtime.bind(code, {**arguments, "n": n})
+        taken = runtime.run([launch])[probe.quantity]
+    best = min(taken, *(runtime.run([launch])[probe.quantity] for _ in range(repeats)))
+    operations = groups * start.size * n
+    return (2 if probe.quantity == FMA else 1) * operations / best
+
+
+def _measure_stream(probe: Probe, runtime: Runtime, nbytes: int, repeats: int) -> float:
+    """Stream arrays of this many bytes each; sums of small whole numbers, which are exact."""
+    itemsize = np.dtype(probe.dtype).itemsize
+    vectors = nbytes // itemsize // probe.width
+    alone = probe.quantity == READ or runtime.device.kind == "c"  # a work-item goes through many vectors
+    groups = _groups(runtime.device) if alone else vectors // probe.local
+    n = vectors // (groups * probe.local)
+    numbers = n * groups * probe.local * probe.width
+    x, y = np.ones(numbers, probe.dtype), np.full(numbers, 2, probe.dtype)
+    out = runtime.zeros((numbers,), probe.dtype)
+    arguments = {"out": out, "x": runtime.upload(x), "y": runtime.upload(y), "a": A, "b": B, "n": n}
+    launch = runtime.bind(_code(probe, groups, runtime.device.kind), arguments)
+    runtime.run([launch])
+    found = runtime.read(out)
+    if probe.quantity == READ:
+        _compare(probe, found[: groups * probe.local * probe.width], np.asarray(3.0 * n))
+    else:
+        _compare(probe, found, np.asarray(1 + 2 * A))
+    best = min(runtime.run([launch])[probe.quantity] for _ in range(repeats))
+    return (2 if probe.quantity == READ else 3) * numbers * itemsize / best
+
+
+def _groups(device: Device) -> int:
+    """Return how many work-groups fill a device."""
+    return 1 if device.kind == "c" else GROUPS if " CPU " in device.description else 32 * GROUPS
+
+
+def _compare(probe: Probe, found: NDArray[Any], expected: NDArray[Any]) -> None:
+    error = float(np.max(np.abs(found - expected) / expected) / np.finfo(probe.dtype).eps)
+    if not error <= ACCURACY:
+        raise DeviceError(f"the probe of {probe.quantity} in {probe.dtype} is off by {error:.3g} eps")
+
+
+# -- source, the same for OpenCL and for C but for what is defined before it
+
+_OPENCL = """
+#pragma OPENCL EXTENSION cl_khr_fp64 : enable
+#define KERNEL __kernel __attribute__((reqd_work_group_size({local}, 1, 1)))
+#define GLOBAL __global
+#define LOCAL_ITEM get_local_id(0)
+#define ITEM get_global_id(0)
+#define AS_V(x) as_{real}{n}(x)
+#define AS_L(x) as_{whole}{n}(x)
+#define SQRT_DIV(x) x = a / sqrt(x)
+typedef {real}{n} V;
+typedef V M;
+"""
+
+_C = """
+#pragma GCC optimize ("-ffp-contract=fast", "-fno-math-errno")
+#include <math.h>
+#include <string.h>
+#define KERNEL
+#define GLOBAL
+#define LOCAL_ITEM 0
+#define ITEM 0
+#define AS_V(x) ((V) (x))
+#define AS_L(x) ((L) (x))
+#define SQRT_DIV(x) do {{ {real} t[{width}]; memcpy(t, &x, sizeof t); \
+  for (int l = 0; l < {width}; ++l) t[l] = a / {sqrt}(t[l]); memcpy(&x, t, sizeof t); }} while (0)
+typedef {real} V __attribute__((vector_size({nbytes})));
+typedef {real} M __attribute__((vector_size({nbytes}), aligned({itemsize}), may_alias));
+typedef {whole} L __attribute__((vector_size({nbytes})));
+"""
+
+_FUNCTION = """
+KERNEL void probe(GLOBAL {real} *restrict out, GLOBAL {real} const *restrict x, GLOBAL {real} const *restrict y,
+                  {real} const a, {real} const b, int const n)
+{{
+  GLOBAL M *const out_v = (GLOBAL M *) out;
+  GLOBAL M const *const x_v = (GLOBAL M const *) x;
+  GLOBAL M const *const y_v = (GLOBAL M const *) y;
+BODY
+}}
+"""
+
+_TRIAD = """\
+  for (long k = (long) ITEM * n; k < (long) (ITEM + 1) * n; ++k)
+    out_v[k] = x_v[k] + a * y_v[k];"""
+
+_READ = """\
+  V sum_x = x_v[(long) ITEM * n], sum_y = y_v[(long) ITEM * n];
+  for (long k = (long) ITEM * n + 1; k < (long) (ITEM + 1) * n; ++k)
+  {
+    sum_x += x_v[k];
+    sum_y += y_v[k];
+  }
+  out_v[ITEM] = sum_x + sum_y;"""
+
+
+def _step(probe: Probe, name: str) -> str:
+    """Write one operation of one chain."""
+    if probe.quantity == FMA:
+        return f"{name} = {name} * a + b;"
+    if probe.quantity == SQRT_DIV:
+        return f"SQRT_DIV({name});"
+    if probe.quantity == RSQRT:
+        return f"{name} = a * rsqrt({name});"
+    double = probe.dtype == "float64"
+    seed, iterations, half = ("0x5fe6eb50c7b537a9L", 4, "0.5") if double else ("0x5f375a86", 3, "0.5f")
+    iteration = f" y = y + y * ({half} + h * y * y);" * iterations
+    return f"{{ V const h = -{half} * {name}; V y = AS_V({seed} - (AS_L({name}) >> 1));{iteration} {name} = a * y; }}"
+
+
+def _body(probe: Probe) -> str:
+    if probe.quantity in STREAMS:
+        return _TRIAD if probe.quantity == TRIAD else _READ
+    names = [f"x{chain}" for chain in range(probe.chains)]
+    loads = [f"  V {name} = x_v[{chain} * {probe.local} + LOCAL_ITEM];" for chain, name in enumerate(names)]
+    steps = [f"    {_step(probe, name)}" for name in names]
+    loop = ["  for (int k = 0; k < n; ++k)", "  {", *steps, "  }"]
+    return "\n".join([*loads, *loop, f"  out_v[ITEM] = {' + '.join(names)};"])
+
+
+def _code(probe: Probe, groups: int, kind: str) -> CompiledOperator:
+    """Write the program of a probe."""
+    double = probe.dtype == "float64"
+    itemsize = 8 if double else 4
+    words = {
+        "real": "double" if double else "float",
+        "whole": "long" if double else "int",
+        "sqrt": "sqrt" if double else "sqrtf",
+        "n": "" if probe.width == 1 else probe.width,
+        "width": probe.width,
+        "itemsize": itemsize,
+        "nbytes": itemsize * probe.width,
+        "local": probe.local,
+    }
+    source = (_C if kind == "c" else _OPENCL) + _FUNCTION
+    arrays = [(name, "array", probe.dtype) for name in ("out", "x", "y")]
+    numbers = [(name, "number", probe.dtype) for name in ("a", "b")]
+    return CompiledOperator(
+        operator=probe.quantity,
+        source=source.format(**words).replace("BODY", _body(probe)),
+        entry="probe",
+        arguments=(*arrays, *numbers, ("n", "number", "int32")),
+        global_size=(str(groups),),
+        local_size=(probe.local,),
+        lanes=(),
+        steps=("probe",),
+        build_options=(),
+    )

@@ -1,0 +1,172 @@
+"""Stand-alone programs that show what is wrong with a kernel: a .py and a .cl that need numpy and pyopencl only."""
+
+from __future__ import annotations
+
+import base64
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.cache import write_atomically
+from fmmloopy.cases import Case
+from fmmloopy.compile import CompiledOperator
+from fmmloopy.messages import one_line
+from fmmloopy.runtime import launch_sizes
+
+SHORT = 40
+"""Arrays up to this size are written out; longer ones are packed."""
+
+_PROGRAM = '''"""{title}
+
+Input: {case}.
+{how}
+"""
+
+import base64
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyopencl as cl
+
+nan = np.nan
+PADDING = 64  # numbers behind the end of every array, which idle lanes may read but never use
+
+
+def packed(dtype, shape, text):
+    return np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype).reshape(shape)
+
+
+# in the order of the kernel's arguments
+ARGUMENTS = {{
+{arguments}
+}}
+SAME_ARRAY = {same!r}
+EXPECTED = {{
+{expected}
+}}
+GLOBAL_SIZE, LOCAL_SIZE = {global_size}, {local_size}
+
+
+def find_device():
+    """The device that it was seen on, or else the first."""
+    devices = [d for p in cl.get_platforms() for d in p.get_devices()]
+    return next((d for d in devices if {device!r}.endswith(" ".join(d.name.split()))), devices[0])
+
+
+def main():
+    context = cl.Context([find_device()])
+    queue = cl.CommandQueue(context)
+    source = Path(__file__).with_suffix(".cl").read_text()
+    kernel = cl.Kernel(cl.Program(context, source).build({options!r}), {entry!r})
+    buffers = {{}}
+    for name, value in ARGUMENTS.items():
+        if isinstance(value, np.ndarray):
+            tail = np.full(PADDING, np.nan if value.dtype.kind == "f" else 0, value.dtype)
+            flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+            buffers[name] = cl.Buffer(context, flags, hostbuf=np.concatenate([value.ravel(), tail]))
+    for index, (name, value) in enumerate(ARGUMENTS.items()):
+        kernel.set_arg(index, buffers.get(SAME_ARRAY.get(name, name), value))
+    cl.enqueue_nd_range_kernel(queue, kernel, GLOBAL_SIZE, LOCAL_SIZE)
+    queue.finish()
+    wrong = 0
+    for name, expected in EXPECTED.items():
+        found = np.empty_like(expected)
+        cl.enqueue_copy(queue, found, buffers[SAME_ARRAY.get(name, name)])
+        same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+        for index in np.argwhere(~same)[:10]:
+            where = tuple(index)
+            print(f"{{name}}{{index.tolist()}} is {{found[where]:.17g}}, expected {{expected[where]:.17g}}")
+        wrong += int((~same).sum())
+    print(f"{{wrong}} entries differ from those of the sequential kernel" if EXPECTED else "the kernel has run")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+'''
+
+
+def write_reproducer(
+    folder: Path,
+    name: str,
+    title: str,
+    case: Case,
+    code: CompiledOperator,
+    expected: Mapping[str, NDArray[Any]] | None,
+    device: str,
+) -> str:
+    """Write ``name.py`` and ``name.cl`` and return the path of the first.
+
+    The program exits with 1 while results differ, and with 0 once they do not.
+
+    Args:
+        folder: where; made if it is not there.
+        name: of the two files, without their endings.
+        title: what is wrong, in one line.
+        case: the input.
+        code: the kernel.
+        expected: what its outputs should hold; None where they are right, and only a simulator sees what is wrong.
+        device: description of the device that it was seen on.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    arguments = case.arguments_for(dict(code.lanes))
+    groups = launch_sizes(code, arguments)
+    local = code.local_size + (1,) * (len(groups) - len(code.local_size))
+    output = {n: arguments[n] for n in case.output}
+    same = {}
+    if case.operator in ("m2m", "l2l"):
+        same = {"result": "multipoles" if case.operator == "m2m" else "locals"}
+    how = (
+        "Run it, and it lists entries that differ; its exit status is 1 while there are any."
+        if expected is not None
+        else "Results are right by luck; run it as `oclgrind --data-races --uninitialized python THIS_FILE`."
+    )
+    values = {n: _literal(arguments[n], dtype, kind) for n, kind, dtype in code.arguments}
+    text = _PROGRAM.format(
+        title=_safe(title),
+        case=_safe(case.describe()),
+        how=how,
+        arguments=_entries({n: values[n] for n, _, _ in code.arguments}),
+        same=same,
+        expected=_entries({n: _literal(expected[n], v.dtype.name, "array") for n, v in output.items()})
+        if expected is not None
+        else "",
+        global_size=tuple(g * w for g, w in zip(groups, local, strict=True)),
+        local_size=local,
+        device=device,
+        options=list(code.build_options),
+        entry=code.entry,
+    )
+    path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.py"
+    write_atomically(path.with_suffix(".cl"), code.source)
+    write_atomically(path, text)
+    return str(path)
+
+
+def _entries(values: Mapping[str, str]) -> str:
+    return "\n".join(f"    {name!r}: {value}," for name, value in values.items())
+
+
+def _literal(value: Any, dtype: str, kind: str) -> str:
+    """Write a number or an array as Python."""
+    if kind == "number":
+        return f"np.{dtype}({value!r})" if not hasattr(value, "item") else f"np.{dtype}({value.item()!r})"
+    array = np.ascontiguousarray(value, dtype)
+    if array.size <= SHORT:
+        return f"np.array({array.tolist()!r}, {dtype!r})"
+    packed = base64.b85encode(zlib.compress(array.tobytes(), 9)).decode()
+    return f"packed({dtype!r}, {array.shape}, {packed!r})"
+
+
+def _safe(text: str) -> str:
+    """Keep a text from ending a docstring."""
+    return one_line(ValueError(text), 600).replace("\\", "/").replace('"""', "'''")

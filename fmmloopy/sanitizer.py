@@ -1,0 +1,81 @@
+"""Oclgrind: a simulator of OpenCL devices that sees reads out of bounds, data races and uninitialized values.
+
+It is a package of its own (Debian: ``apt-get install oclgrind``), found here when it is installed. It announces itself
+to no OpenCL loader of ours, and is told what to look for by environment variables, so it serves a process of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from fmmloopy.cache import cache_folder, write_atomically
+
+DEVICE = "Oclgrind"
+"""Part of the description of its device."""
+
+MISSING = "oclgrind was not found: races, reads out of bounds and uninitialized values were not looked for; install it \
+with `apt-get install oclgrind`"
+
+LOG_VARIABLE = "OCLGRIND_LOG"
+
+_LIBRARY = "liboclgrind-rt-icd.so"
+_FOLDERS = ("/usr/lib/oclgrind", "/usr/lib/x86_64-linux-gnu/oclgrind", "/usr/local/lib", "/usr/lib")
+
+
+def find_library() -> Path | None:
+    """Return the path of oclgrind's library for OpenCL loaders, None where it is not installed."""
+    folders = [*_FOLDERS]
+    if program := shutil.which("oclgrind"):
+        folders.insert(0, str(Path(program).resolve().parent.parent / "lib"))
+    paths = (Path(folder) / _LIBRARY for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def environment(library: Path, log: Path) -> dict[str, str]:
+    """Return the variables with which a process sees oclgrind as its only OpenCL device.
+
+    Args:
+        library: from `find_library`.
+        log: file that it reports to.
+    """
+    vendors = cache_folder() / "oclgrind"
+    path = vendors / "oclgrind.icd"
+    if not path.exists() or path.read_text() != f"{library}\n":
+        write_atomically(path, f"{library}\n")
+    return {
+        "OCL_ICD_VENDORS": str(vendors),
+        "PYOPENCL_NO_CACHE": "1",  # what comes from a cache has no source code that reports could quote
+        "OCLGRIND_DATA_RACES": "1",
+        "OCLGRIND_UNIFORM_WRITES": "1",  # two that write the same number race too
+        "OCLGRIND_UNINITIALIZED": "1",
+        "OCLGRIND_MAX_ERRORS": "1000000",  # in the life of the process, not of one run
+        LOG_VARIABLE: str(log),
+    }
+
+
+def log_size(log: Path) -> int:
+    """Return how much has been reported so far."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def read_log(log: Path, since: int) -> str:
+    """Return the first report in a log as one line, with the line of source code it is about; "" if there is none.
+
+    Args:
+        log: the file.
+        since: what `log_size` was before.
+    """
+    if log_size(log) <= since:
+        return ""
+    with log.open("rb") as file:
+        file.seek(since)
+        text = file.read(10_000).decode(errors="replace")
+    blocks = [block for block in re.split(r"\n(?=\S)", text) if block.strip()]
+    if not blocks:
+        return ""
+    lines = blocks[0].strip().splitlines()
+    code = [lines[i + 1].strip() for i, line in enumerate(lines[:-1]) if re.match(r"\s*At line \d+", line)]
+    what = re.sub(r" at (global|local|private) memory address 0x[0-9a-f]+", r" in \1 memory", lines[0].strip())
+    return f"{what}: {code[0]}" if code else what

@@ -1,0 +1,298 @@
+"""Look at a recipe: its steps, the kernel after each as mathematics, as device source and as machine code.
+
+Step 0 is the operator as it is written. It has no code of its own, so where code is asked for, the sequential kernel
+stands for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmmloopy.cache import ENVIRONMENT_VARIABLE
+from fmmloopy.cases import real_case, run_case
+from fmmloopy.compile import CompiledOperator, generate_code
+from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
+from fmmloopy.disassembly import NoMachineCode
+from fmmloopy.greens import GreensFunction, laplace
+from fmmloopy.isolation import ChildError, Stage, Worker
+from fmmloopy.machine_code import Loop, hottest_loop
+from fmmloopy.math_text import math_text
+from fmmloopy.messages import one_line
+from fmmloopy.operators import math_kernel
+from fmmloopy.recipes import OPERATORS, RecipeBook, Step, apply_recipe, sequential_recipe
+from fmmloopy.runtime import make_runtime
+
+AS_WRITTEN = "as it is written"
+"""Name of step 0."""
+
+ORDER = 5
+"""Of the surfaces: the FFT form of M2L has it in its loops."""
+
+INTEL = "CPU Intel(R) OpenCL"
+
+GIVE_CODE = (INTEL, "CPU Portable Computing Language")
+"""Platforms, as descriptions of devices have them, whose machine code can be had."""
+
+COMPILE_SECONDS = 120.0
+"""Time that a compiler gets."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A tuning parameter of a recipe.
+
+    Attributes:
+        name, default: of the recipe's keyword argument.
+        choices: values that the book says are worth trying.
+    """
+
+    name: str
+    default: Any
+    choices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class AppliedRecipe:
+    """A recipe applied to an operator.
+
+    Attributes:
+        book: the book.
+        operator: the operator's name.
+        greens, dtype: what the kernel is made for.
+        why: the recipe's docstring.
+        parameters: what can be tuned.
+        steps: the kernel as it is written, and after each step of the recipe.
+    """
+
+    book: RecipeBook
+    operator: str
+    greens: GreensFunction
+    dtype: np.dtype[Any]
+    why: str
+    parameters: tuple[Parameter, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def last(self) -> int:
+        """Number of the last step."""
+        return len(self.steps) - 1
+
+    def step(self, number: int) -> Step:
+        """Return a step by its number.
+
+        Raises:
+            ValueError: there is none of this number.
+        """
+        if not 0 <= number <= self.last:
+            raise ValueError(f"step is {number}; {self.operator} of {self.book.name} has steps 0 to {self.last}")
+        return self.steps[number]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a step has changed.
+
+    Attributes:
+        number, name: of the step.
+        lines: a unified diff from the step before; empty if nothing has changed.
+    """
+
+    number: int
+    name: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MachineCode:
+    """What a device's compiler makes of a step.
+
+    Attributes:
+        device: the device's description.
+        loop: the loop that does the arithmetic; None if it cannot be had.
+        reason: why it cannot be had; beside a loop, how the kernel failed when it ran.
+    """
+
+    device: str
+    loop: Loop | None
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """What the innermost loop does, or why nobody knows, in one line."""
+        return self.loop.verdict if self.loop else f"no machine code: {self.reason}"
+
+
+def shown_operators(book: RecipeBook, operators: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the operators asked for; all that the book has recipes for if none are, and all there are if it has none.
+
+    Raises:
+        ValueError: an unknown operator.
+    """
+    for operator in operators or ():
+        if operator not in OPERATORS:
+            raise ValueError(f"operator is {operator!r}, expected one of {', '.join(OPERATORS)}")
+    return tuple(operators or [o for o in OPERATORS if o in book.recipes] or OPERATORS)
+
+
+def suited_device(book: RecipeBook, which: str | Device | None = None) -> Device:
+    """Return the device asked for; the first that the book is for if none is, and the preferred one if there is none.
+
+    Raises:
+        DeviceError: no device matches.
+    """
+    return choose_device(which or next((d for d in find_devices() if book.suits(d.description)), None))
+
+
+def list_steps(
+    book: RecipeBook, operator: str, greens: GreensFunction | None = None, dtype: Any = np.float64
+) -> AppliedRecipe:
+    """Apply a book's recipe for an operator, or the sequential one where it has none.
+
+    Args:
+        book: where the recipe is.
+        operator: one of :data:`fmmloopy.recipes.OPERATORS`.
+        greens: the Green's function; Laplace's by default.
+        dtype: float32 or float64.
+
+    Raises:
+        ValueError: an unknown operator.
+        RecipeError: the recipe fails.
+    """
+    shown_operators(book, [operator])
+    greens, dtype = greens or laplace(), np.dtype(dtype)
+    recipe = book.recipes.get(operator, sequential_recipe)
+    choices = book.tuning.get(operator, {})
+    parameters = tuple(
+        Parameter(name, parameter.default, tuple(choices.get(name, ())))
+        for name, parameter in inspect.signature(recipe).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    )
+    math = math_kernel(operator, greens, ORDER, dtype)
+    steps = (Step(AS_WRITTEN, math), *apply_recipe(book, operator, math))
+    return AppliedRecipe(book, operator, greens, dtype, inspect.getdoc(recipe) or "", parameters, steps)
+
+
+def compiled_step(recipe: AppliedRecipe, number: int, device: Device) -> CompiledOperator:
+    """Generate the code of a step; for step 0, of the sequential kernel.
+
+    Raises:
+        ValueError: no such step.
+        RecipeError: there is no code for the kernel on the device.
+    """
+    step = recipe.step(number)
+    names = [applied.name for applied in recipe.steps[1 : number + 1]]
+    if number == 0:
+        ((name, kernel),) = sequential_recipe(step.kernel)
+        step, names = Step(name, kernel), [name]
+    return generate_code(recipe.operator, step.kernel, recipe.book, device, tuple(names))
+
+
+def device_source(recipe: AppliedRecipe, number: int, device: Device) -> str:
+    """Return the source that is generated for a step. Arguments and errors as `compiled_step`."""
+    return compiled_step(recipe, number, device).source
+
+
+def step_diffs(
+    recipe: AppliedRecipe, number: int | None = None, device: Device | None = None
+) -> tuple[Difference, ...]:
+    """Return what each step of a recipe has changed.
+
+    Args:
+        recipe: an applied recipe.
+        number: of the only step to look at, at least 1; all steps if None.
+        device: compare the source for this device, and not the mathematics.
+
+    Raises:
+        ValueError: no such step.
+        RecipeError: there is no code for a step.
+    """
+    if number == 0:
+        raise ValueError(f"step is 0, which has none before it to compare with; expected 1 to {recipe.last}")
+    numbers = range(1, recipe.last + 1) if number is None else [number]
+    return tuple(_difference(recipe, n, device) for n in numbers)
+
+
+def _difference(recipe: AppliedRecipe, number: int, device: Device | None) -> Difference:
+    old, new = (
+        device_source(recipe, n, device) if device else math_text(recipe.step(n).kernel) for n in (number - 1, number)
+    )
+    before, after = (f"{n} {recipe.steps[n].name}" for n in (number - 1, number))
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), before, after, lineterm="")
+    return Difference(number, recipe.steps[number].name, tuple(lines))
+
+
+# -- machine code
+
+
+def machine_code(recipe: AppliedRecipe, number: int, device: Device) -> MachineCode:
+    """Compile a step in a process of its own and look at its innermost loop.
+
+    What cannot be had, because the runtime does not give its code, the compiler fails or dies, or nothing here can
+    read the code, is said in the result.
+
+    Raises:
+        ValueError: no such step.
+        RecipeError: there is no source for the kernel on the device.
+    """
+    code = compiled_step(recipe, number, device)
+    try:
+        binary, failure = _compile(recipe, code, device)
+        return MachineCode(device.description, hottest_loop(binary, code.entry), failure)
+    except (NoMachineCode, DeviceError, ChildError) as error:
+        return MachineCode(device.description, None, one_line(error, 400))
+
+
+def _compile(recipe: AppliedRecipe, code: CompiledOperator, device: Device) -> tuple[bytes, str]:
+    """Let a device's compiler make its code in a process of its own; return it, and how that process failed.
+
+    PoCL compiles for the size of a work-group, when a kernel is launched, into its cache, and the C runtime keeps a
+    library in ours; so both caches are put into a folder of this function. Intel's runtime hands its code out.
+    """
+    if device.kind != "c" and not any(platform in device.description for platform in GIVE_CODE):
+        raise NoMachineCode(
+            f"no way to get at that of {device.description!r}: only of CPUs, through PoCL, Intel's runtime or C"
+        )
+    with tempfile.TemporaryDirectory(prefix="fmmloopy-") as folder:
+        environment = {"PYOPENCL_NO_CACHE": "1", "POCL_CACHE_DIR": folder, "POCL_KERNEL_CACHE": "1"}
+        if device.kind == "c":
+            environment = {ENVIRONMENT_VARIABLE: folder}
+        compile_it = _build if INTEL in device.description else _launch
+        arguments = (code, recipe.greens, recipe.dtype, device.description)
+        binary, failure = None, ""
+        try:
+            with Worker(environment) as worker:
+                binary = worker.call(compile_it, *arguments, limit=COMPILE_SECONDS)
+        except ChildError as error:
+            failure = str(error)
+        libraries = [path for path in Path(folder).rglob("*.so") if code.entry in path.name]
+        if binary is None and not libraries:
+            raise NoMachineCode(failure or f"{device.description!r} has kept no code in its cache")
+        return binary or libraries[0].read_bytes(), failure
+
+
+def _build(stage: Stage, code: CompiledOperator, greens: GreensFunction, dtype: Any, description: str) -> bytes:
+    """Compile an operator and ask the runtime for the code."""
+    import pyopencl as cl
+
+    program = cl.Program(cl.Context([_found(description).handle]), code.source)
+    try:
+        return bytes(program.build(list(code.build_options)).get_info(cl.program_info.BINARIES)[0])
+    except cl.Error as error:
+        raise DeviceError(f"{description!r} cannot compile {code.operator}: {one_line(error)}") from None
+
+
+def _launch(stage: Stage, code: CompiledOperator, greens: GreensFunction, dtype: Any, description: str) -> None:
+    """Run an operator on a small problem."""
+    run_case(real_case(code.operator, greens, dtype, ORDER), code, make_runtime(_found(description)))
+
+
+def _found(description: str) -> Device:
+    return next(device for device in find_devices() if device.description == description)

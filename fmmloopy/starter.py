@@ -1,0 +1,174 @@
+"""Begin a recipe book: write a file that works, and says line by line what to do next."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import keyword
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmmloopy.cache import write_atomically
+from fmmloopy.devices import Device, choose_device
+from fmmloopy.recipes import SEQUENTIAL, RecipeError, shipped_books
+
+FAMILIES = (r"CPU Intel\(R\) OpenCL", r"CPU .*PoCL \d+\.\d+", r"GPU NVIDIA CUDA", r"GPU AMD Accelerated")
+"""Families of devices that are told apart by part of a description; other devices are known by their names."""
+
+STARTER = '''"""{name}: recipes for {device}.
+
+Say here why they are fast on this device, and where that was measured.
+
+A recipe takes the kernel of an operator, which is mathematics and nothing else, and rewrites it. It yields a name and
+the kernel after each step. Every kernel that it yields is complete: it can be checked, shown and timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fmmloopy.recipes import RecipeBook
+from fmmloopy.transforms import steps
+
+Kernel = Any
+
+
+def p2p(knl: Kernel, *, lanes: int = 16) -> Iterator[tuple[str, Kernel]]:
+    """Sum the potentials of a leaf's points from the points of its neighbours: most of the time is spent here."""
+    # The loops, from the outermost: ibox, leaves; ttile and t, the targets of a leaf in tiles of a number of lanes;
+    # ilist, its neighbours; stile and s, the sources of a neighbour in the same way.
+{recipe}
+    # What to try next, a step at a time, with `fmmloopy check` after each:
+    # - knl = steps.newton_rsqrt(knl), where the compiler does not turn square roots into vector instructions;{other}
+    # - other values of lanes;
+    # - any rewrite of loopy (import loopy as lp), such as lp.split_iname, lp.precompute or lp.tag_inames.
+
+
+BOOK = RecipeBook(
+    "{name}",
+    # For devices in whose description this regular expression is found; `fmmloopy doctor` prints descriptions.
+    device=r"{pattern}",
+    # Operators that are not here run as their sequential kernels, which are right but slow. P2M, P2L, L2P and M2P have
+    # the same loops as P2P, so its recipe will do for them too: "p2m": p2p, ...
+    recipes={{"p2p": p2p}},
+    # Values of the recipe's keyword arguments that are worth trying, for `fmmloopy tune`.
+    tuning={{"p2p": {{"lanes": (8, 16, 32)}}}},
+)
+'''
+
+LANES = """
+    # A tile has as many targets as there are lanes. The loop over them becomes the innermost one, over short arrays:
+    # compilers turn that into vector instructions.
+    knl = steps.lane_arrays(knl, lanes)
+    yield "targets in lanes", knl
+"""
+GROUPS = """
+    # Leaves do not depend on each other: each one becomes a work-group, and they run side by side. Here, that is the
+    # same as lp.tag_inames(knl, {"ibox": "g.0"}).
+    knl = steps.one_group_per(knl, "ibox")
+    yield "one work-group per box", knl
+"""
+ITEMS = """
+    # A tile has as many targets as there are lanes, and each target gets a work-item of its own; GPUs run a tile's side
+    # by side.
+    knl = steps.work_items(knl, lanes)
+    yield "one work-item per target of a tile", knl
+"""
+TRY_ITEMS = """
+    # - steps.work_items(knl, lanes) in place of lane_arrays: a work-item for each target, for compilers that turn
+    #   work-items into lanes;"""
+TRY_LANES = """
+    # - steps.lane_arrays(knl, lanes) in place of work_items: several targets for each work-item, in short arrays;"""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A file that was written.
+
+    Attributes:
+        path: of the file.
+        name: of the book in it.
+        origin: name of the book that it is a copy of; empty if it is the starter.
+        pattern: regular expression of the devices that it is for.
+    """
+
+    path: Path
+    name: str
+    origin: str
+    pattern: str
+
+
+def start_book(
+    path: str | Path, origin: str | None = None, force: bool = False, device: Device | None = None
+) -> Started:
+    """Write the file of a new recipe book, which passes `fmmloopy check` as it is.
+
+    Args:
+        path: of the file, an identifier and ``.py``; the book is named after it.
+        origin: name of a shipped book to copy; None for a small one with P2P that explains itself.
+        force: replace a file that is there.
+        device: which the starter is for; None for the preferred one.
+
+    Raises:
+        ValueError: the path is no identifier and ``.py``, or a shipped book has that name.
+        OSError: the file is there, its folder is not, or it cannot be written.
+        RecipeError: there is no such shipped book.
+    """
+    path = Path(path)
+    name = path.stem
+    if path.suffix != ".py" or not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(
+            f"{path.name!r} does not name a Python module; expected an identifier and .py, as in my_gpu.py"
+        )
+    if name in (*shipped_books(), SEQUENTIAL.name):
+        raise ValueError(f"{name} is a book that comes with fmmloopy; give yours another name, as in my_{name}.py")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent}; make it first")
+    if path.is_dir() or (path.exists() and not force):
+        raise FileExistsError(f"{path} is there already; give another name, or --force to replace the file")
+    text, pattern = _copy(origin, name) if origin else _starter(name, device or choose_device())
+    write_atomically(path, lambda temporary: _write(temporary, text))
+    return Started(path, name, origin or "", pattern)
+
+
+def _write(temporary: Path, text: str) -> None:
+    """Write anew, with the rights that the user's files have: temporary ones are private."""
+    temporary.unlink()
+    temporary.write_text(text)
+
+
+def _starter(name: str, device: Device) -> tuple[str, str]:
+    """Return the text of a small book for a device, and its pattern."""
+    pattern = _pattern(device)
+    form, other = (ITEMS, TRY_LANES) if " GPU " in device.description else (LANES, TRY_ITEMS)
+    recipe, other = (form, "") if device.kind == "c" else (form + GROUPS, other)  # C has no work-groups
+    return STARTER.format(name=name, device=device.name, pattern=pattern, recipe=recipe, other=other), pattern
+
+
+def _pattern(device: Device) -> str:
+    """Return a regular expression for a device and those of its family."""
+    for family in FAMILIES:
+        if match := re.search(family, device.description):
+            version = re.search(r"PoCL \d+\.\d+", match[0])
+            return rf"CPU .*{re.escape(version[0])}" if version else family
+    return re.escape(device.name)
+
+
+def _copy(origin: str, name: str) -> tuple[str, str]:
+    """Return the text of a shipped book under another name, and its pattern."""
+    books = shipped_books()
+    if origin not in books:
+        raise RecipeError(f"no shipped recipe book {origin!r} to begin with; there are {', '.join(books)}")
+    text = inspect.getsource(importlib.import_module(f"fmmloopy.transforms.{origin}"))
+    call = next(
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "RecipeBook"
+    )
+    lines = text.splitlines(keepends=True)
+    line, where = lines[call.args[0].lineno - 1], call.args[0]
+    lines[where.lineno - 1] = line[: where.col_offset] + f'"{name}"' + line[where.end_col_offset :]
+    return "".join(lines), books[origin].device

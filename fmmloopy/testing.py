@@ -1,0 +1,56 @@
+"""Certified recipes in a test suite of your own.
+
+One line in a test for pytest::
+
+    from fmmloopy.testing import assert_recipe
+
+
+    def test_my_recipe():
+        assert_recipe("my_cpu.py", "p2p")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmmloopy.check import check_book
+from fmmloopy.devices import Device
+from fmmloopy.recipes import RecipeBook
+
+
+def assert_recipe(
+    recipe: RecipeBook | str | Path | Callable[..., Any],
+    operator: str | None = None,
+    device: str | Device | None = None,
+    dtypes: Sequence[Any] = (np.float64, np.float32),
+    level: str = "quick",
+    reproducers: str | Path | None = None,
+) -> None:
+    """Fail unless a recipe is certified.
+
+    Args:
+        recipe: a book, its name, the path of its file, or a recipe itself: a function that takes a kernel and yields
+            ``(name, kernel)``.
+        operator: for which operator; with a recipe itself it must be given, else None stands for all of the book's.
+        device: part of a device's description; None for the first that the book is for, or else the preferred one.
+        dtypes: float32, float64 or both.
+        level: ``"quick"`` or ``"full"``, see :func:`fmmloopy.check.check_book`.
+        reproducers: folder for programs that show what is wrong, such as pytest's ``tmp_path``.
+
+    Raises:
+        AssertionError: it is wrong; the text has a line for everything that was found.
+        DeviceError, RecipeError, ValueError: it cannot be checked.
+    """
+    __tracebackhide__ = True
+    if callable(recipe):
+        if operator is None:
+            raise ValueError("operator is None, expected the operator that the recipe is for, such as 'p2p'")
+        recipe = RecipeBook(getattr(recipe, "__name__", "recipe"), device="", recipes={operator: recipe})
+    report = check_book(recipe, operator and [operator], device, dtypes, level, reproducers=reproducers)
+    if not report.ok:
+        lines = [str(f) + (f"; to see it: python {f.reproducer}" if f.reproducer else "") for f in report.findings]
+        raise AssertionError("\n".join(lines))

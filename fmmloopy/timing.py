@@ -1,0 +1,287 @@
+"""Time operators on a realistic problem, and say whether two times differ.
+
+A problem is a tree with random charges on the unit sphere or in the unit cube. An operator is timed alone, on the
+arrays of a whole evaluation filled with random numbers, by the device's clock, several times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.accuracy import ncrit_for
+from fmmloopy.compile import CompiledOperator
+from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.lists import InteractionLists, build_lists
+from fmmloopy.plan import FIRST_LEVEL, Plan
+from fmmloopy.recipes import RecipeBook
+from fmmloopy.roofline import count_bytes
+from fmmloopy.runtime import Launch, Runtime
+from fmmloopy.small_boxes import absorb_small_boxes
+from fmmloopy.surfaces import Tables, count_points
+from fmmloopy.table_cache import cached_tables
+from fmmloopy.tree import Tree, build_tree
+from fmmloopy.work import Work, count_work
+
+DISTRIBUTIONS = ("sphere", "cube")
+KERNELS: Mapping[str, Callable[[], GreensFunction]] = {"laplace": laplace, "yukawa": yukawa}
+
+FEWEST_RUNS = 3
+"""A spread needs that many."""
+
+BUDGET = 3.0
+"""Seconds after which an operator is not run again, if it has run FEWEST_RUNS times."""
+
+WHOLE_LISTS = ("m2p", "p2l")
+"""Operators timed on lists with all small boxes in them: where points outnumber those of a surface in no box, `Fmm`
+gives these operators nothing to do."""
+
+
+# -- problems
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a problem is made from; two times of one operator are comparable if their settings are the same.
+
+    Attributes:
+        points: how many points, sources and targets at once.
+        distribution: ``"sphere"``, its surface, or ``"cube"``, its inside.
+        order: points per edge of the surfaces.
+        dtype: ``"float64"`` or ``"float32"``.
+        kernel: name of the Green's function, a key of KERNELS.
+
+    Raises:
+        ValueError: a value that cannot be used.
+    """
+
+    points: int = 100_000
+    distribution: str = "sphere"
+    order: int = 6
+    dtype: str = "float64"
+    kernel: str = "laplace"
+
+    def __post_init__(self) -> None:
+        if self.points < 1:
+            raise ValueError(f"points is {self.points}, expected at least 1")
+        if not 2 <= self.order <= 16:
+            raise ValueError(f"order is {self.order}, expected 2 to 16")
+        for name, choices in (
+            ("distribution", DISTRIBUTIONS),
+            ("dtype", ("float64", "float32")),
+            ("kernel", tuple(KERNELS)),
+        ):
+            if getattr(self, name) not in choices:
+                expected = " or ".join(map(repr, choices))
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {expected}")
+
+    @property
+    def greens(self) -> GreensFunction:
+        """The Green's function."""
+        return KERNELS[self.kernel]()
+
+    def __str__(self) -> str:
+        where = "on the sphere" if self.distribution == "sphere" else "in the cube"
+        return f"{self.points:,} points {where}, order {self.order}, {self.dtype}, {self.kernel}"
+
+    def make_points(self) -> NDArray[Any]:
+        """Return the points, shape (points, 3), always the same."""
+        rng = np.random.default_rng(0)
+        if self.distribution == "cube":
+            return rng.random((self.points, 3)).astype(self.dtype)
+        points: NDArray[np.float64] = rng.standard_normal((self.points, 3))
+        return np.asarray(points / np.linalg.norm(points, axis=1, keepdims=True), self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A tree with its lists and tables.
+
+    Attributes:
+        setting: what it was made from.
+        greens: the Green's function.
+        tree: the octree.
+        lists: as `Fmm` works through them.
+        whole_lists: the same before small boxes are taken out, for WHOLE_LISTS.
+        tables: translation tables.
+    """
+
+    setting: Setting
+    greens: GreensFunction
+    tree: Tree
+    lists: InteractionLists
+    whole_lists: InteractionLists
+    tables: Tables
+
+    def lists_for(self, operator: str) -> InteractionLists:
+        """Return the lists that an operator is timed on."""
+        return self.whole_lists if operator in WHOLE_LISTS else self.lists
+
+    def work(self, operator: str) -> Work:
+        """Count the work of an operator."""
+        form = "dense" if operator == "m2l" else "fft"
+        return count_work(self.tree, self.lists_for(operator), self.setting.order, self.greens, form)[operator]
+
+    def nbytes(self, operator: str) -> int:
+        """Count the bytes that an operator has to read and write."""
+        itemsize = np.dtype(self.setting.dtype).itemsize
+        return count_bytes(self.tree, self.lists_for(operator), self.setting.order, self.greens, itemsize)[operator]
+
+
+def make_problem(setting: Setting) -> Problem:
+    """Make the tree, lists and tables of a problem, as `fmmloopy.Fmm` does."""
+    greens, dtype = setting.greens, np.dtype(setting.dtype)
+    tree = build_tree(setting.make_points(), None, ncrit_for(setting.order), dtype=dtype, split_coincident=False)
+    lists = build_lists(tree)
+    radii = tree.half_width / 2.0 ** np.arange(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL + 1))
+    tables = cached_tables(greens, setting.order, radii, dtype)
+    absorbed = absorb_small_boxes(tree, lists, count_points(setting.order))
+    return Problem(setting, greens, tree, absorbed, lists, tables)
+
+
+# -- one operator
+
+
+class OperatorTimer:
+    """Times kernels of one operator on one problem and device.
+
+    Args:
+        problem: the problem.
+        operator: the operator.
+        book: recipes of the other operators that run along with it: the three stages of M2L need each other.
+        runtime: an open device.
+    """
+
+    def __init__(self, problem: Problem, operator: str, book: RecipeBook, runtime: Runtime) -> None:
+        dtype, lists = np.dtype(problem.setting.dtype), problem.lists_for(operator)
+        self._operator, self._runtime = operator, runtime
+        self._plan = _Plan(runtime, problem.tree, lists, problem.tables, problem.greens, dtype, book, {})
+        self._plan.fill(np.random.default_rng(1))
+
+    def time(self, code: CompiledOperator, runs: int = 7) -> Timing:
+        """Run code several times, after once for the device's compiler; fewer times if it is slow, see BUDGET.
+
+        Of code slower than that the first run counts, too: by the device's clock, its compiler takes no time.
+
+        Raises:
+            DeviceError: the device cannot compile or run it.
+            ValueError: the operator has nothing to do in this problem.
+        """
+        launches = self._plan.launches_with(self._operator, code)
+        if not any(launch.operator == self._operator for launch in launches):
+            raise ValueError(f"{self._operator} has nothing to do in this problem; take more points")
+        first = self._plan.run(launches)[self._operator]
+        seconds = [first] if first > BUDGET else []
+        while len(seconds) < runs and (len(seconds) < FEWEST_RUNS or sum(seconds) < BUDGET):
+            seconds.append(self._plan.run(launches)[self._operator])
+        return Timing(tuple(seconds))
+
+
+class _Plan(Plan):
+    """A plan in which the code of one operator can be exchanged, and one operator launched by itself."""
+
+    _chosen: CompiledOperator | None = None
+
+    def compiled(self, operator: str, gradient: bool = False) -> CompiledOperator:
+        """Return the exchanged code of an operator, or its own."""
+        if self._chosen and operator == self._chosen.operator:
+            return self._chosen
+        return super().compiled(operator, gradient)
+
+    def launches_with(self, operator: str, code: CompiledOperator) -> tuple[Launch, ...]:
+        """Return the launches of an operator, with this code for it."""
+        self._chosen = code
+        return self.record(lambda plan: _launch(plan, operator))
+
+    def fill(self, rng: np.random.Generator) -> None:
+        """Put random numbers where a whole evaluation would have put charges and expansions."""
+        self.write_charges(rng.uniform(-1, 1, (self._arrays.columns, self._tree.nsources)))
+        for array in (self._arrays.multipoles, self._arrays.locals, self._arrays.checks, self._arrays.between):
+            values = rng.uniform(-1, 1, array.shape).astype(self._dtype)
+            values[-1] = 0  # stands for boxes that are not there
+            self._runtime.write(array, values)
+
+
+def _launch(plan: Plan, operator: str) -> None:
+    """Append the launches of one operator, and of those that it cannot do without."""
+    if operator in ("p2p", "l2p", "m2p"):
+        getattr(plan, operator)(False)
+    elif operator in ("p2m", "p2l"):
+        getattr(plan, operator)()
+    elif operator in ("m2m", "l2l"):
+        for level in range(FIRST_LEVEL, plan.nlevels - 1):
+            getattr(plan, operator)(level)
+    elif operator == "check_to_equivalent":
+        plan.upward_equivalent()
+        plan.downward_equivalent()
+    else:
+        plan.m2l("dense" if operator == "m2l" else "fft")
+
+
+# -- statistics
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of several runs.
+
+    Attributes:
+        seconds: one for each run, at least one.
+    """
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median of the runs, in seconds."""
+        return float(np.median(self.seconds))
+
+    @property
+    def spread(self) -> float:
+        """The interquartile range over the median; infinite for fewer than FEWEST_RUNS runs, of which none is known."""
+        if len(self.seconds) < FEWEST_RUNS:
+            return float("inf")
+        low, high = np.percentile(self.seconds, (25, 75))
+        return float((high - low) / self.median)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one time compares with another.
+
+    Attributes:
+        ratio: how many times as fast it is.
+        spread: the larger of both spreads.
+    """
+
+    ratio: float
+    spread: float
+
+    @property
+    def is_one(self) -> bool:
+        """Whether there is a difference: the ratio, the larger over the smaller, is beyond the spread."""
+        return max(self.ratio, 1 / self.ratio) - 1 > self.spread
+
+    def __str__(self) -> str:
+        spread = "spread unknown" if self.spread == float("inf") else f"spread {self.spread:.0%}"
+        if not self.is_one:
+            return f"no difference: {self.ratio:.2f}x, {spread}"
+        return f"{self.ratio:.2f}x as fast, {spread}"
+
+
+def compare(new: Timing, old: Timing) -> Difference:
+    """Compare two times; a difference that is within the spread of either is none.
+
+    Medians of 7 runs of one program differ by more than the interquartile range in about 1 of 16 comparisons. What
+    changes between two times, such as the load of a shared machine, is not in the spread: take runs in turn.
+    """
+    return Difference(old.median / new.median, max(new.spread, old.spread))
+
+
+def finite(number: float) -> float | None:
+    """Return a number as JSON has it: None for what is not finite."""
+    return number if np.isfinite(number) else None

@@ -1,0 +1,385 @@
+"""Search the tuning parameters of recipes; what wins is certified before it is stored.
+
+Every candidate is generated, compiled and timed in a child process, so one that fails, crashes or hangs costs its time
+and nothing else. Small spaces are searched exhaustively, large ones by Optuna's tree-structured Parzen estimator.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmmloopy.check import check_book, device_for
+from fmmloopy.compile import compile_operator, recipe_hash, versions
+from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
+from fmmloopy.isolation import ChildError, Stage, Worker
+from fmmloopy.layers import Request, check_operator
+from fmmloopy.messages import one_line
+from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
+from fmmloopy.runtime import Runtime, make_runtime
+from fmmloopy.timing import OperatorTimer, Problem, Setting, Timing, compare, make_problem
+from fmmloopy.tuned import Tuned, holds, merge, read_entries, read_store, write_store
+
+EXHAUSTIVE = 32
+"""Spaces of up to this many candidates are searched whole."""
+
+FAR_SLOWER = 2.0
+"""A candidate is abandoned after one run that takes this many times the best time."""
+
+CODE_LIMIT = 120.0
+"""Seconds for generating a candidate's code, and for compiling and running it beyond what the best takes."""
+
+RUNS = 7
+"""Runs of a candidate that is not abandoned."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate.
+
+    Attributes:
+        parameters: keyword arguments of the recipe.
+        timing: its times; None if it failed or is wrong.
+        outcome: ``"timed"``, ``"abandoned"`` after one slow run, ``"failed: <why>"``, or ``"wrong: <what>"`` for what
+            was fast and gave other results than the sequential kernel.
+    """
+
+    parameters: Mapping[str, Any]
+    timing: Timing | None
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search has found for one recipe in one precision.
+
+    Attributes:
+        operator, dtype: of which operator.
+        trials: all candidates in the order in which they were tried, the recipe's defaults first.
+        whole: whether all candidates of the space have been tried.
+        best: the fastest that is certified; None if even the defaults are not.
+        rejected: candidates that were faster and are wrong, with what the check has found.
+        is_faster: whether the best differs from the defaults by more than the spread.
+    """
+
+    operator: str
+    dtype: str
+    trials: tuple[Trial, ...]
+    whole: bool
+    best: Trial | None
+    rejected: tuple[tuple[Mapping[str, Any], str], ...]
+    is_faster: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON can hold."""
+        return {**asdict(self), "gain": self.gain}
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as the defaults the best is; 1 if it is the defaults."""
+        default = self.trials[0].timing
+        if not (self.best and self.best.timing and default):
+            return 1.0
+        return default.median / self.best.timing.median
+
+
+Notify = Callable[[str, str, Trial], None]
+"""Told operator, precision and candidate, as each is done."""
+
+
+def space_of(book: RecipeBook, operator: str) -> dict[str, tuple[Any, ...]]:
+    """Return keyword -> values of the tuning parameters of a recipe."""
+    return {keyword: tuple(values) for keyword, values in book.tuning.get(operator, {}).items() if values}
+
+
+def tune(
+    book: RecipeBook | str,
+    operators: Sequence[str] | None = None,
+    device: str | Device | None = None,
+    budget: float = 60.0,
+    setting: Setting | None = None,
+    dtypes: Sequence[Any] = (np.float64, np.float32),
+    limit: float = CODE_LIMIT,
+    notify: Notify | None = None,
+) -> tuple[Search, ...]:
+    """Search the tuning parameters of a book's recipes, certify the best, and store them for `fmmloopy.Fmm`.
+
+    Args:
+        book: a book, its name, or the path of its file.
+        operators: which; None for all that have tuning parameters.
+        device: part of a description; None for the first that the book is for.
+        budget: seconds for all searches together; each recipe's defaults are timed in any case, and a candidate that
+            has begun is finished. Certifying comes after.
+        setting: the problem that candidates are timed on; its dtype does not matter.
+        dtypes: float32, float64 or both.
+        limit: seconds for generating a candidate's code, and for compiling and running it beyond what the best takes.
+        notify: told about progress.
+
+    Raises:
+        ValueError: an operator without tuning parameters.
+        DeviceError, RecipeError: no such device or book.
+    """
+    book = load_recipes(book)
+    device = device_for(book, device)
+    chosen = list(operators) if operators else [o for o in book.recipes if space_of(book, o)]
+    for operator in chosen:
+        if not space_of(book, operator):
+            known = ", ".join(o for o in book.recipes if space_of(book, o)) or "none"
+            raise ValueError(f"{book.name} has no tuning parameters for {operator!r}; it has some for {known}")
+    names = [str(np.dtype(d).name) for d in dtypes if device.has_float64 or np.dtype(d) != np.float64]
+    jobs = [(operator, dtype) for operator in chosen for dtype in names]
+    searches, deadline = [], time.monotonic() + budget
+    with Worker() as worker:
+        for left, (operator, dtype) in zip(range(len(jobs), 0, -1), jobs, strict=True):
+            share = time.monotonic() + max(0.0, deadline - time.monotonic()) / left
+            problem = replace(setting or Setting(), dtype=dtype)
+            try_it = partial(_try, worker, book, operator, device, problem, limit)
+            trials, whole = _search(try_it, book, operator, share, partial(notify or _ignore, operator, dtype))
+            search = _certify(book, operator, device, dtype, trials, whole)
+            _store(book, device, problem, search)
+            searches.append(search)
+    return tuple(searches)
+
+
+def verify_store(book: RecipeBook | str, device: str | Device | None = None) -> tuple[tuple[Tuned, str], ...]:
+    """Check stored parameters of a book that no longer hold because a version has changed, and store them anew.
+
+    Returns:
+        The entries that were checked, each with what is wrong, "" for those that hold again. What is wrong is removed
+        from the store, and so is what was found for a recipe that has changed.
+    """
+    book = load_recipes(book)
+    device = device_for(book, device)
+    kept, checked = [], []
+    for entry in read_store(device):
+        if entry.book != book.name or holds(entry, book, device):
+            kept.append(entry)
+            continue
+        renewed, wrong = verify(entry, book, device)
+        checked.append((entry, wrong))
+        if renewed:
+            kept.append(renewed)
+    if checked:
+        write_store(device, kept)
+    return tuple(checked)
+
+
+def verify(entry: Tuned, book: RecipeBook, device: Device) -> tuple[Tuned | None, str]:
+    """Certify stored parameters here and now; return the entry with today's versions, or why not."""
+    if entry.operator not in book.recipes or entry.recipe != recipe_hash(book, entry.operator):
+        return None, "the recipe has changed: tune again"
+    chosen = {entry.operator: entry.parameters}
+    report = check_book(book, [entry.operator], device, [entry.dtype], parameters=chosen)
+    if not report.ok:
+        return None, str(report.findings[0])
+    return replace(entry, driver=device.driver, loopy=dict(versions())["loopy"]), ""
+
+
+def import_entries(path: Path, book: RecipeBook | str | None = None) -> tuple[tuple[Tuned, str], ...]:
+    """Take over what somebody else has found on a device like one of ours: certify each entry here, then store it.
+
+    Args:
+        path: a file that `fmmloopy tune --export` has written.
+        book: where entries' recipes are; None to look each up by its book's name.
+
+    Returns:
+        The entries of the file, each with why it was not stored, "" for those that were.
+
+    Raises:
+        ValueError: the file holds no tuned parameters.
+        DeviceError: it is for a device that is not here.
+        RecipeError: there is no such book.
+        OSError: the file cannot be read.
+    """
+    description, entries = read_entries(path)
+    device = next((d for d in find_devices() if d.description == description), None)
+    if device is None:
+        raise DeviceError(f"{path} is for {description!r}, which is not among the devices here")
+    results, kept = [], []
+    for entry in entries:
+        renewed, wrong = verify(entry, load_recipes(book or entry.book), device)
+        results.append((entry, wrong))
+        if renewed:
+            kept.append(renewed)
+    write_store(device, merge(read_store(device), kept))
+    return tuple(results)
+
+
+def _ignore(*_: object) -> None:
+    """Tell nobody."""
+
+
+def _search(
+    try_it: Callable[[Mapping[str, Any], float], Trial],
+    book: RecipeBook,
+    operator: str,
+    deadline: float,
+    notify: Callable[[Trial], None],
+) -> tuple[tuple[Trial, ...], bool]:
+    """Try candidates until the time is up; return the trials, and whether they are all that there are."""
+    trials: list[Trial] = []
+    space = space_of(book, operator)
+    candidates = _candidates(space, trials, _defaults(book, operator, space))
+    for parameters in candidates:
+        if trials and time.monotonic() > deadline:
+            return tuple(trials), False
+        timed = [t.timing.median for t in trials if t.timing]
+        trials.append(try_it(parameters, min(timed, default=math.inf)))
+        notify(trials[-1])
+    return tuple(trials), math.prod(map(len, space.values())) <= EXHAUSTIVE
+
+
+def _defaults(book: RecipeBook, operator: str, space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of the parameters that are tuned."""
+    known = inspect.signature(book.recipes[operator]).parameters
+    return {name: known[name].default for name in space if known[name].default is not inspect.Parameter.empty}
+
+
+def _candidates(
+    space: Mapping[str, tuple[Any, ...]], trials: Sequence[Trial], defaults: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield candidates, the defaults first and none twice; ``trials`` holds what came of those before."""
+    yield dict(defaults)
+    seen = [dict(defaults)]
+    if math.prod(map(len, space.values())) <= EXHAUSTIVE:
+        for values in itertools.product(*space.values()):
+            candidate = dict(zip(space, values, strict=True))
+            if candidate not in seen:
+                yield candidate
+        return
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+    distributions: dict[str, Any] = {n: optuna.distributions.CategoricalDistribution(v) for n, v in space.items()}
+    repeated = 0
+    while repeated < 10 * EXHAUSTIVE and len(seen) <= math.prod(map(len, space.values())):
+        asked = study.ask(distributions)
+        candidate = dict(asked.params)
+        if candidate in seen:
+            repeated += 1
+        else:
+            seen.append(candidate)
+            yield candidate
+        # A candidate that has failed is as bad as any that was timed, so that the search keeps away from it.
+        times = [t.timing.median for t in trials if t.timing]
+        found = next((t.timing for t in trials if dict(t.parameters) == candidate), None)
+        study.tell(asked, found.median if found else 10 * max(times, default=1.0))
+
+
+def _try(
+    worker: Worker,
+    book: RecipeBook,
+    operator: str,
+    device: Device,
+    setting: Setting,
+    limit: float,
+    parameters: Mapping[str, Any],
+    best: float,
+) -> Trial:
+    """Time a candidate; whatever becomes of it is an outcome."""
+    arguments = setting, book, operator, device.description, parameters, best, limit
+    try:
+        timing, abandoned = worker.call(time_candidate, *arguments)
+        wrong = None
+        if timing.median < best:  # nothing wrong may set the pace; the whole check comes for what wins
+            request = Request(book, device.description, operator, setting.dtype, parameters, layers=("exact",))
+            wrong = worker.call(check_operator, request)
+    except (ChildError, DeviceError, RecipeError, MemoryError, TypeError, ValueError) as error:
+        if isinstance(error, ValueError) and "nothing to do" in str(error):
+            raise
+        return Trial(parameters, None, f"failed: {one_line(error, 200)}")
+    if wrong:
+        return Trial(parameters, None, f"wrong: {one_line(ValueError(wrong.message), 200)}")
+    return Trial(parameters, timing, "abandoned" if abandoned else "timed")
+
+
+def time_candidate(
+    stage: Stage,
+    setting: Setting,
+    book: RecipeBook,
+    operator: str,
+    device: str,
+    parameters: Mapping[str, Any],
+    best: float,
+    limit: float,
+) -> tuple[Timing, bool]:
+    """Time a recipe with some parameters; after one run that is far slower than the best time, stop."""
+    stage("making the problem", 300.0)
+    problem, runtime = _opened(setting, device)
+    timer = OperatorTimer(problem, operator, book, runtime)
+    stage("generating code", limit)
+    greens, dtype = setting.greens, np.dtype(setting.dtype)
+    code = compile_operator(operator, greens, setting.order, dtype, book, runtime.device, parameters)
+    # The device's compiler runs within; then comes a run that may be slow, but not endless.
+    stage("compiling and running it", limit if math.isinf(best) else limit + 20 * best)
+    first = timer.time(code, 1)
+    if first.median > FAR_SLOWER * best:
+        return first, True
+    return timer.time(code, RUNS), False
+
+
+@cache
+def _opened(setting: Setting, device: str) -> tuple[Problem, Runtime]:
+    """Return a problem and an open device, which a process that times many candidates makes once."""
+    return make_problem(setting), make_runtime(choose_device(device))
+
+
+def _certify(
+    book: RecipeBook, operator: str, device: Device, dtype: str, trials: Sequence[Trial], whole: bool
+) -> Search:
+    """Take the fastest candidate that the check certifies."""
+    timed = sorted((t for t in trials if t.timing), key=lambda t: t.timing.median if t.timing else math.inf)
+    default = trials[0]
+    rejected: list[tuple[Mapping[str, Any], str]] = []
+    for trial in timed:
+        is_faster = _is_faster(trial, default)
+        if not is_faster and trial is not default and default.timing:
+            continue  # no better than the defaults, which come later
+        report = check_book(book, [operator], device, [dtype], parameters={operator: trial.parameters})
+        if report.ok:
+            return Search(operator, dtype, tuple(trials), whole, trial, tuple(rejected), is_faster)
+        rejected.append((trial.parameters, str(report.findings[0])))
+    return Search(operator, dtype, tuple(trials), whole, None, tuple(rejected), False)
+
+
+def _is_faster(trial: Trial, default: Trial) -> bool:
+    if trial is default or trial.timing is None:
+        return False
+    if default.timing is None:
+        return True
+    difference = compare(trial.timing, default.timing)
+    return difference.is_one and difference.ratio > 1
+
+
+def _store(book: RecipeBook, device: Device, setting: Setting, search: Search) -> None:
+    """Keep what won; where the defaults won, forget what was kept before."""
+    entries = list(read_store(device))
+    key = book.name, search.operator, setting.dtype, setting.order
+    best, default = search.best, search.trials[0].timing
+    if best and best.timing and search.is_faster:
+        entry = Tuned(
+            book.name,
+            search.operator,
+            recipe_hash(book, search.operator),
+            setting.dtype,
+            setting.order,
+            device.driver,
+            dict(versions())["loopy"],
+            dict(best.parameters),
+            best.timing.median,
+            default.median if default else math.inf,
+            str(setting),
+        )
+        write_store(device, merge(entries, [entry]))
+    elif any(entry.key == key for entry in entries):
+        write_store(device, [entry for entry in entries if entry.key != key])

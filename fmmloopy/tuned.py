@@ -1,0 +1,148 @@
+"""Tuned parameters: what a search has found and a check has certified, kept per device in the user's config folder.
+
+One readable JSON file per device. An entry holds for one recipe (by the hash of its code), operator, precision, order
+and version of the driver; `fmmloopy.Fmm` uses entries that hold without being told, and passes over all others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from fmmloopy.cache import write_atomically
+from fmmloopy.compile import recipe_hash, versions
+from fmmloopy.devices import Device
+from fmmloopy.recipes import RecipeBook
+
+ENVIRONMENT_VARIABLE = "FMMLOOPY_CONFIG_DIR"
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best parameters found for one recipe.
+
+    Attributes:
+        book, operator: whose recipe.
+        recipe: hash of its code.
+        dtype: float32 or float64.
+        order: of the surfaces of the problem that it was timed on.
+        driver: version of the device's driver.
+        loopy: version of loopy.
+        parameters: keyword arguments of the recipe.
+        seconds: median time on that problem.
+        default_seconds: the same with the recipe's defaults.
+        problem: what it was timed on, in words.
+    """
+
+    book: str
+    operator: str
+    recipe: str
+    dtype: str
+    order: int
+    driver: str
+    loopy: str
+    parameters: Mapping[str, Any]
+    seconds: float
+    default_seconds: float
+    problem: str
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What it is for: another entry with the same key takes its place."""
+        return self.book, self.operator, self.dtype, self.order
+
+
+def config_folder() -> Path:
+    """Return the folder of tuned parameters: $FMMLOOPY_CONFIG_DIR if set and not empty, else the user's."""
+    return Path(os.environ.get(ENVIRONMENT_VARIABLE) or platformdirs.user_config_dir("fmmloopy"))
+
+
+def store_file(device: Device) -> Path:
+    """Return where the tuned parameters of a device are kept."""
+    return config_folder() / "tuned" / (re.sub(r"[^A-Za-z0-9.+-]+", "_", device.description).strip("_")[:150] + ".json")
+
+
+def read_store(device: Device) -> tuple[Tuned, ...]:
+    """Return all entries of a device; none if there is no file.
+
+    Raises:
+        ValueError: the file is there and cannot be read as one of tuned parameters.
+    """
+    path = store_file(device)
+    return read_entries(path)[1] if path.exists() else ()
+
+
+def read_entries(path: Path) -> tuple[str, tuple[Tuned, ...]]:
+    """Return the device that a file is for, and its entries.
+
+    Raises:
+        ValueError: it holds no tuned parameters.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise ValueError(f"{path}: format {content['format']}, expected {FORMAT}")
+        return str(content["device"]), tuple(Tuned(**entry) for entry in content["tuned"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no tuned parameters: {error}; delete it, or tune again") from None
+
+
+def write_store(device: Device, entries: Sequence[Tuned]) -> Path:
+    """Write all entries of a device and return where they are.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = store_file(device)
+    write_entries(path, device.description, entries)
+    return path
+
+
+def write_entries(path: Path, device: str, entries: Sequence[Tuned]) -> None:
+    """Write a file of entries.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    ordered = sorted(map(asdict, entries), key=lambda e: (e["book"], e["operator"], e["dtype"], e["order"]))
+    content = {"format": FORMAT, "device": device, "tuned": ordered}
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def merge(entries: Sequence[Tuned], more: Sequence[Tuned]) -> list[Tuned]:
+    """Return entries, those of ``more`` in place of others with the same key."""
+    return list({entry.key: entry for entry in (*entries, *more)}.values())
+
+
+def holds(entry: Tuned, book: RecipeBook, device: Device) -> bool:
+    """Return whether an entry is for this very recipe, driver and loopy."""
+    return (entry.book, entry.recipe, entry.driver, entry.loopy) == (
+        book.name,
+        recipe_hash(book, entry.operator),
+        device.driver,
+        dict(versions())["loopy"],
+    )
+
+
+def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -> dict[str, dict[str, Any]]:
+    """Return the parameters to use by operator: of the entries that hold, those of the nearest order.
+
+    A store that cannot be read counts as none: what is tuned is never needed.
+    """
+    try:
+        entries = read_store(device)
+    except (ValueError, OSError):
+        return {}
+    fitting = [e for e in entries if e.dtype == dtype and e.operator in book.recipes and holds(e, book, device)]
+    fitting.sort(key=lambda e: abs(e.order - order), reverse=True)
+    return {entry.operator: dict(entry.parameters) for entry in fitting}

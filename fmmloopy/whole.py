@@ -1,0 +1,60 @@
+"""The last layer of a check: whole evaluations with a book, held against the direct sum."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.devices import choose_device
+from fmmloopy.direct import direct
+from fmmloopy.driver import Fmm
+from fmmloopy.isolation import Stage
+from fmmloopy.recipes import SEQUENTIAL, RecipeBook
+
+FMM_BOUND = 3.0
+"""A whole evaluation may err by this factor more than with the sequential kernels, from rounding alone."""
+
+LIMIT = 600.0
+"""Seconds for one evaluation, most of which are for generating and compiling the code of all operators."""
+
+
+def check_whole(stage: Stage, book: RecipeBook, device: str, dtype: str, full: bool) -> str:
+    """Evaluate whole problems with the book and with the sequential kernels, in both forms of M2L at level full.
+
+    Args:
+        stage: announces what comes.
+        book: all its recipes are used.
+        device: description of the device.
+        dtype: float32 or float64.
+        full: whether problems are larger.
+
+    Returns:
+        What is wrong, in one line; "" if nothing is.
+    """
+    rng = np.random.default_rng(1)
+    for name, points in _point_sets(rng, 20000 if full else 3000):
+        points = points.astype(dtype)
+        charges = rng.uniform(-1, 1, len(points))
+        expected = direct(points, charges, points[:300])
+        for m2l in ("fft", "dense") if full else ("fft",):
+            errors = []
+            for some in (book, SEQUENTIAL):
+                stage(f"fmm: {name}, recipes of {some.name}", LIMIT)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    fmm = Fmm(points, device=choose_device(device), recipes=some, order=6, ncrit=60, m2l=m2l)
+                found = fmm.evaluate(charges)[:300]
+                errors.append(float(np.linalg.norm(found - expected) / np.linalg.norm(expected)))
+            if not errors[0] <= FMM_BOUND * errors[1]:
+                return f"{name}: relative error {errors[0]:.1e}, with the sequential kernels {errors[1]:.1e}"
+    return ""
+
+
+def _point_sets(rng: np.random.Generator, count: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Yield a surface, whose tree is adaptive, and clusters, whose W and X lists are long."""
+    surface = rng.standard_normal((count, 3))
+    yield "sphere", surface / np.linalg.norm(surface, axis=1)[:, None]
+    yield "clusters", rng.standard_normal((count, 3)) * 10.0 ** rng.uniform(-3, 0, (count, 1))

@@ -1,0 +1,158 @@
+"""`fmmloopy new`: what it writes works as it is, and it destroys nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import c_compiler
+from typer.testing import CliRunner
+
+from fmmloopy.check import check_book
+from fmmloopy.cli import app
+from fmmloopy.devices import C_DEVICE, Device
+from fmmloopy.greens import laplace
+from fmmloopy.operators import math_kernel
+from fmmloopy.recipes import RecipeError, apply_recipe, load_recipes, shipped_books
+from fmmloopy.starter import start_book
+
+DESCRIPTIONS = {
+    "opencl CPU Intel(R) OpenCL OpenCL 3.1 LINUX AMD EPYC": "opencl CPU Intel(R) OpenCL OpenCL 4.0 LINUX Other",
+    "opencl CPU Portable Computing Language OpenCL 3.0 PoCL 3.1+debian Linux cpu": "opencl CPU Portable PoCL 3.1 cpu",
+    "opencl CPU Portable Computing Language OpenCL 3.0 PoCL 6.0 Linux cpu": "opencl CPU Portable PoCL 6.0 x86",
+    "opencl GPU NVIDIA CUDA OpenCL 3.0 CUDA 12.4 H200": "opencl GPU NVIDIA CUDA OpenCL 3.0 CUDA 13.0 Other",
+    "opencl GPU Some Vendor OpenCL 3.0 My (fast) GPU+": "opencl GPU Some Vendor OpenCL 3.1 My (fast) GPU+",
+}
+"""Of a device, and of a relative that its book should suit too."""
+
+
+def passes(path, device):
+    """Whether P2P of a book passes the check; the rest of it takes minutes."""
+    report = check_book(path, ["p2p"], device, dtypes=[np.float64])
+    assert report.ok, [str(finding) for finding in report.findings]
+
+
+def test_starter_passes_the_check_as_it_is(tmp_path, device):
+    if device is C_DEVICE and c_compiler() is None:
+        pytest.skip("no C compiler")
+    started = start_book(tmp_path / "my_device.py", device=device)
+    book = load_recipes(started.path)
+    assert book.name == started.name == "my_device"
+    assert book.suits(device.description)
+    passes(started.path, device)
+
+
+def test_starter_for_gpus_passes_too(tmp_path, opencl_device):
+    """In the form that it has for a GPU, on whatever is here."""
+    gpu = replace(opencl_device, description="opencl GPU NVIDIA CUDA OpenCL 3.0 CUDA 12.4 H200")
+    started = start_book(tmp_path / "my_gpu.py", device=gpu)
+    steps = apply_recipe(load_recipes(started.path), "p2p", math_kernel("p2p", laplace(), 3, np.float64))
+    assert [step.name for step in steps] == ["one work-item per target of a tile", "one work-group per box"]
+    passes(started.path, opencl_device)
+
+
+@pytest.mark.parametrize("description", DESCRIPTIONS)
+def test_starter_suits_its_device_and_relatives(description, tmp_path):
+    device = Device("opencl", description.split("OpenCL 3.0 ")[-1], description)
+    book = load_recipes(start_book(tmp_path / "mine.py", device=device).path)
+    assert book.suits(description)
+    assert book.suits(DESCRIPTIONS[description])
+    others = [other for other in DESCRIPTIONS if other != description]
+    assert not any(book.suits(other) for other in others)
+
+
+@pytest.mark.parametrize("origin", shipped_books())
+def test_copies_are_their_originals_under_another_name(origin, tmp_path):
+    started = start_book(tmp_path / "mine.py", origin)
+    copy, book = load_recipes(started.path), shipped_books()[origin]
+    assert copy.name == started.name == "mine"
+    assert (copy.device, copy.build_options) == (book.device, book.build_options)
+    assert started.pattern == book.device
+    assert set(copy.recipes) == set(book.recipes)
+    assert {k: dict(v) for k, v in copy.tuning.items()} == {k: dict(v) for k, v in book.tuning.items()}
+    for operator in ("p2p", "m2m"):
+        math = math_kernel(operator, laplace(), 3, np.float64)
+        ours, theirs = (apply_recipe(b, operator, math) for b in (copy, book))
+        assert [step.name for step in ours] == [step.name for step in theirs]
+        assert ours[-1].kernel == theirs[-1].kernel
+
+
+def test_copy_passes_the_check(tmp_path, opencl_device):
+    origin = load_recipes(None, opencl_device.description).name
+    if origin == "sequential":
+        pytest.skip("no shipped book is for this device")
+    passes(start_book(tmp_path / "mine.py", origin).path, opencl_device)
+
+
+def test_file_has_the_rights_of_a_new_file(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    path = start_book(tmp_path / "mine.py", device=C_DEVICE).path
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["mine.py", "plain"], "a temporary file stays behind"
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize("name", ["my-gpu.py", "my_gpu", "my_gpu.txt", "1gpu.py", "class.py", ".py", "my gpu.py"])
+def test_names_that_are_no_modules(name, tmp_path):
+    with pytest.raises(ValueError, match=r"does not name a Python module; expected an identifier and \.py"):
+        start_book(tmp_path / name, device=C_DEVICE)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pocl_cpu", "sequential"])
+def test_names_of_shipped_books(name, tmp_path):
+    """Their certificates are kept by name."""
+    with pytest.raises(ValueError, match=f"^{name} is a book that comes with fmmloopy; .* as in my_{name}.py$"):
+        start_book(tmp_path / f"{name}.py", device=C_DEVICE)
+
+
+def test_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="^no folder .*none; make it first$"):
+        start_book(tmp_path / "none" / "mine.py", device=C_DEVICE)
+    assert not os.listdir(tmp_path)
+
+
+def test_original_that_is_not_there(tmp_path):
+    with pytest.raises(
+        RecipeError, match="^no shipped recipe book 'pocl' to begin with; there are pocl31_cpu, pocl_cpu, "
+    ):
+        start_book(tmp_path / "mine.py", "pocl")
+    assert not os.listdir(tmp_path)
+
+
+def test_files_are_not_overwritten(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match="mine.py is there already; give another name, or --force to replace"):
+        start_book(path, device=C_DEVICE)
+    assert path.read_text() == "precious"
+    start_book(path, device=C_DEVICE, force=True)
+    assert load_recipes(path).name == "mine"
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(FileExistsError):
+        start_book(tmp_path / "folder.py", device=C_DEVICE, force=True)
+
+
+# -- the command
+
+
+def test_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["new", "my_gpu.py", "--from", "pocl_cpu"])
+    assert done.exit_code == 0, done.output
+    assert load_recipes("my_gpu.py").name == "my_gpu"
+    assert "wrote my_gpu.py: a copy of pocl_cpu, for devices that match CPU .*PoCL" in done.output
+    assert done.output.endswith(
+        "next:\n  fmmloopy check my_gpu.py\n  fmmloopy ladder my_gpu.py --operator p2p --plot ladder.png\n"
+    )
+    again = CliRunner().invoke(app, ["new", "my_gpu.py"])
+    assert isinstance(again.exception, FileExistsError)
+    forced = CliRunner().invoke(app, ["new", "my_gpu.py", "--force"])
+    assert forced.exit_code == 0
+    assert "P2P, explained line by line" in forced.output

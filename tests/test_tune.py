@@ -1,0 +1,205 @@
+"""Tuning: what is searched, what survives, what is certified, stored, used and shared."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import warnings
+
+import loopy as lp
+import numpy as np
+import pytest
+
+import fmmloopy as fl
+from fmmloopy import tuned
+from fmmloopy.devices import find_devices
+from fmmloopy.recipes import RecipeBook, RecipeError
+from fmmloopy.timing import Setting, Timing
+from fmmloopy.transforms import steps
+from fmmloopy.tune import Trial, _candidates, import_entries, tune, verify_store
+from fmmloopy.tuned import Tuned, merge, read_entries, read_store, store_file, tuned_parameters, write_store
+
+OPENCL = [d for d in find_devices() if d.kind == "opencl" and "oclgrind" not in d.description.lower()]
+needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
+
+SMALL = Setting(points=3000, order=3)
+
+
+@pytest.fixture(autouse=True)
+def empty_store(tmp_path, monkeypatch):
+    monkeypatch.setenv(tuned.ENVIRONMENT_VARIABLE, str(tmp_path / "config"))
+
+
+def p2p(knl, *, how: str = "sequential"):
+    if how == "fails":
+        raise ValueError("this one fails")
+    if how == "exits":
+        os._exit(1)
+    if how == "hangs":
+        while True:
+            pass
+    lanes = 1 if how == "sequential" else 8
+    knl = steps.one_group_per(steps.lane_arrays(knl, lanes), "ibox")
+    yield "lanes", knl
+    if how == "wrong":
+        kernel = knl.default_entrypoint
+        instructions = [
+            i.copy(expression=lp.symbolic.parse("0*src_end")) if i.id == "stiles" else i for i in kernel.instructions
+        ]
+        yield "nothing done", knl.with_kernel(kernel.copy(instructions=instructions))
+
+
+BOOK = RecipeBook(
+    "tunable",
+    device="",
+    recipes={"p2p": p2p},
+    tuning={"p2p": {"how": ("fails", "exits", "wrong", "lanes", "hangs", "sequential")}},
+)
+
+
+def _entry(**changes):
+    device = OPENCL[0] if OPENCL else find_devices()[-1]
+    entry = Tuned(
+        "tunable",
+        "p2p",
+        tuned.recipe_hash(BOOK, "p2p"),
+        "float64",
+        6,
+        device.driver,
+        dict(tuned.versions())["loopy"],
+        {"how": "lanes"},
+        0.5,
+        1.0,
+        "a problem",
+    )
+    return dataclasses.replace(entry, **changes)
+
+
+@needs_opencl
+def test_the_winner_is_certified_and_used():
+    told = []
+    device = OPENCL[0]
+    (search,) = tune(
+        BOOK, ["p2p"], device, 300.0, SMALL, [np.float64], limit=20.0, notify=lambda o, d, trial: told.append(trial)
+    )
+    outcomes = {trial.parameters["how"]: trial.outcome for trial in search.trials}
+    assert search.trials[0].parameters["how"] == "sequential"
+    assert outcomes["sequential"] == outcomes["lanes"] == "timed"
+    assert "wrong: with how=wrong: polynomial, order 3: potentials[" in outcomes["wrong"]
+    assert "ValueError: this one fails" in outcomes["fails"]
+    assert "status 1" in outcomes["exits"]
+    assert "did not return within 20 s" in outcomes["hangs"]
+    assert told == list(search.trials)
+    assert search.whole
+    assert search.best.parameters == {"how": "lanes"}
+    assert search.gain > 1
+    (entry,) = read_store(device)
+    assert entry.parameters == {"how": "lanes"}
+    assert "lanes" in store_file(device).read_text()
+
+    points = np.random.default_rng(0).random((500, 3))
+    book = dataclasses.replace(BOOK, recipes={"p2p": p2p})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fmm = fl.Fmm(points, device=device, recipes=book, digits=3)
+    assert fmm.parameters == {"p2p": {"how": "lanes"}}
+    assert fl.Fmm(points, device=device, recipes=book, parameters={"p2p": {}}).parameters == {"p2p": {}}
+    assert fl.Fmm(points, device=device, recipes="sequential").parameters == {}
+
+
+@needs_opencl
+def test_stored_parameters_are_verified_when_a_version_has_changed():
+    device = OPENCL[0]
+    good, bad = _entry(driver="an older driver"), _entry(driver="an older driver", order=4, parameters={"how": "wrong"})
+    other = _entry(book="another book")
+    write_store(device, [good, bad, other])
+    assert tuned_parameters(BOOK, device, "float64", 6) == {}
+    checked = {entry.parameters["how"]: wrong for entry, wrong in verify_store(BOOK, device)}
+    assert checked["lanes"] == ""
+    assert "nothing done" in checked["wrong"]
+    assert {(e.book, e.driver) for e in read_store(device)} == {
+        ("tunable", device.driver),
+        ("another book", device.driver),
+    }
+    assert tuned_parameters(BOOK, device, "float64", 6) == {"p2p": {"how": "lanes"}}
+    assert verify_store(BOOK, device) == ()
+
+
+@needs_opencl
+def test_what_a_colleague_has_found_is_certified_here(tmp_path):
+    device = OPENCL[0]
+    path = tmp_path / "shared.json"
+    tuned.write_entries(path, device.description, [_entry(), _entry(order=4, parameters={"how": "wrong"})])
+    results = import_entries(path, BOOK)
+    assert [bool(wrong) for _, wrong in results] == [True, False]
+    (entry,) = read_store(device)
+    assert entry.parameters == {"how": "lanes"}
+    tuned.write_entries(path, "another device", [_entry()])
+    with pytest.raises(fl.DeviceError, match="for 'another device', which is not among the devices here"):
+        import_entries(path, BOOK)
+
+
+def test_the_store_is_read_and_merged():
+    device = find_devices()[-1]
+    assert read_store(device) == ()
+    first, second = _entry(), _entry(parameters={"how": "other"})
+    write_store(device, merge([first, _entry(order=8)], [second]))
+    assert second in read_store(device)
+    assert first not in read_store(device)
+    assert read_entries(store_file(device))[0] == device.description
+    store_file(device).write_text('{"format": 1, "device": "x"}')
+    with pytest.raises(ValueError, match="holds no tuned parameters: 'tuned'; delete it, or tune again"):
+        read_store(device)
+    assert tuned_parameters(BOOK, device, "float64", 6) == {}
+
+
+def test_the_nearest_order_is_used():
+    device = OPENCL[0] if OPENCL else find_devices()[-1]
+    write_store(device, [_entry(order=4, parameters={"how": "four"}), _entry(order=9, parameters={"how": "nine"})])
+    assert tuned_parameters(BOOK, device, "float64", 5) == {"p2p": {"how": "four"}}
+    assert tuned_parameters(BOOK, device, "float64", 8) == {"p2p": {"how": "nine"}}
+    assert tuned_parameters(BOOK, device, "float32", 8) == {}
+
+
+def test_a_large_space_is_searched_without_repeats():
+    space = {"a": tuple(range(10)), "b": tuple(range(10))}
+    trials: list[Trial] = []
+    for candidate in _candidates(space, trials, {"a": 9, "b": 9}):
+        seconds = 1.0 + (candidate["a"] - 3) ** 2 + (candidate["b"] - 7) ** 2
+        trials.append(Trial(candidate, Timing((seconds,)) if candidate["a"] != 5 else None, "timed"))
+        if len(trials) == 60:
+            break
+    tried = [tuple(trial.parameters.values()) for trial in trials]
+    assert tried[0] == (9, 9)
+    assert len(set(tried)) == 60
+    assert min((t.timing.median if t.timing else math.inf) for t in trials) <= 2.0
+
+
+def test_operators_without_parameters_are_refused():
+    with pytest.raises(ValueError, match="tunable has no tuning parameters for 'm2m'; it has some for p2p"):
+        tune(BOOK, ["m2m"])
+    with pytest.raises(RecipeError, match="no recipe book 'nonsense'"):
+        tune("nonsense")
+
+
+def _run(*arguments):
+    command = [sys.executable, "-c", "from fmmloopy.cli import main; main()", "tune", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@needs_opencl
+def test_the_command_exports_and_refuses(tmp_path):
+    device = OPENCL[0]
+    result = _run("--export", tmp_path / "mine.json", "--device", device.description)
+    assert result.returncode == 2
+    assert "nothing is stored for" in result.stderr
+    write_store(device, [_entry()])
+    result = _run("--export", tmp_path / "mine.json", "--device", device.description, "--json")
+    assert json.loads(result.stdout)["entries"] == 1
+    assert read_entries(tmp_path / "mine.json")[1] == (_entry(),)
+    assert "no BOOK to tune" in _run().stderr
+    assert "budget is 'soon', expected a time such as 60s" in _run("pocl_cpu", "--budget", "soon").stderr
