@@ -1,6 +1,8 @@
 """Sphinx configuration."""
 
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 project = "fmmloopy"
 author = "The fmmloopy developers"
@@ -10,7 +12,7 @@ version = release = installed_version("fmmloopy")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "steps/overview.md"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -20,3 +22,15 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = "fmmloopy"
+
+
+def write_steps(app):
+    """Write the pages of the steps, whose code is generated anew."""
+    sys.path.insert(0, str(Path(app.srcdir) / "steps"))
+    from generate import write_pages
+
+    write_pages()
+
+
+def setup(app):
+    app.connect("builder-inited", write_steps)

@@ -57,6 +57,7 @@ class Layout:
         pairs: pairs of octets by chunk and direction, in turn (products of M2L's FFT form).
         present: share of children that are there.
         coincident: whether all points are in one place.
+        ahead: points before those of the first box, which belong to none.
         poison: what stands where nothing may be read, and in outputs that are to be overwritten.
     """
 
@@ -67,6 +68,7 @@ class Layout:
     pairs: tuple[int, ...] = PAIR_COUNTS
     present: float = 0.6
     coincident: bool = False
+    ahead: int = 0
     poison: float = float("nan")
 
 
@@ -81,7 +83,8 @@ def hostile_layouts(operator: str, lanes: Mapping[str, int]) -> list[Layout]:
         operator: its name.
         lanes: the lane parameters that the recipe has fixed.
     """
-    garbage = Layout("poison of 1e30 in place of NaN", poison=1e30)
+    # Whole, so that products with it are; a recipe may multiply what idle lanes have read by zero.
+    garbage = Layout("numbers in place of NaN", poison=777.0)
     if operator in PARTICLE_OPERATORS:
         width = max(lanes.get("tlanes", 1), lanes.get("slanes", 1))
         around = tuple(size for k in (1, 2) for size in (k * width - 1, k * width, k * width + 1))
@@ -94,6 +97,7 @@ def hostile_layouts(operator: str, lanes: Mapping[str, int]) -> list[Layout]:
             Layout("empty lists", sizes=(5, width, 1), lists=(0, 0, 0)),
             Layout("empty lists between full ones", sizes=(2, 3, width, 4, 1), lists=(0, 5, 0, 1, 0)),
             Layout("long lists", sizes=(2, 1, 0, 3) * 20, lists=(80, 79) * 40),
+            Layout("indices beyond 16 bits", sizes=(3, width, 9), ahead=70_000),
             garbage,
         ]
     if operator == "m2l_hadamard":
@@ -107,14 +111,11 @@ def hostile_layouts(operator: str, lanes: Mapping[str, int]) -> list[Layout]:
     width = lanes.get("blanes", 1)
     counts = sorted({1, 2, width - 1, width, width + 1, 2 * width + 1} - {0})
     layouts = [Layout(f"{count} worked on", blocks=count) for count in counts]
-    return [
-        *layouts,
-        Layout("every child there", present=1.0),
-        Layout("hardly a child there", present=0.1),
-        Layout("empty lists", lists=(0,)),
-        Layout("long lists", lists=(16, 0, 17)),
-        garbage,
-    ]
+    if operator == "m2l":
+        layouts += [Layout("empty lists", lists=(0,)), Layout("full V lists", blocks=199, lists=(189, 0, 17))]
+    elif operator != "check_to_equivalent":
+        layouts += [Layout("every child there", present=1.0), Layout("hardly a child there", present=0.1)]
+    return [*layouts, garbage]
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ def _particle_case(
 ) -> Case:
     """Points in 0 .. 4, charges in -1 .. 1: |G| <= 230; a box sees at most 260 sources or 80 surfaces of 26 points."""
     nboxes, npoints, nsurface = len(layout.sizes), count_points(order), _nsurface(order)
-    starts = np.cumsum([0, *layout.sizes]).astype(np.int32)
+    starts = (np.cumsum([0, *layout.sizes]) + layout.ahead).astype(np.int32)
     count = int(starts[-1])
     rows, columns = greens.ntarget_components, greens.nsource_components
     list_starts, lists = _ragged_lists(rng, nboxes, layout.lists)
@@ -274,7 +275,7 @@ def _particle_case(
     if point_output and operator != "p2p":
         target_boxes = target_boxes[: max(nboxes - 2, 1)]
     most, poison = (1 if layout.coincident else 5), layout.poison
-    arguments = {
+    arguments: dict[str, Any] = {
         "targets": _padded(rng.integers(0, most, (3, count)).astype(dtype), poison=poison),
         "sources": _padded(rng.integers(0, most, (3, count)).astype(dtype), poison=poison),
         "charges": _padded(_whole(rng, (columns, count), 1, dtype), poison=poison),
@@ -300,6 +301,8 @@ def _particle_case(
         "npoints": npoints,
         "nsurface": nsurface,
     }
+    for name in ("targets", "sources", "charges", "potentials"):
+        arguments[name][:, : layout.ahead] = poison
     output = "potentials" if point_output else "checks"
     return Case(operator, greens, order, dtype, arguments, (output,))
 
@@ -374,9 +377,9 @@ def _dense_m2l_case(
     rows, columns = greens.ntarget_components * _nsurface(order), greens.nsource_components * _nsurface(order)
     starts, lists = _ragged_lists(rng, nboxes, layout.lists)
     arguments = {
-        "table": _whole(rng, (1, 343, columns, rows), 5, dtype),
-        "itable": 0,
-        "ntables": 1,
+        "table": _whole(rng, (2, 343, columns, rows), 5, dtype),
+        "itable": 1,
+        "ntables": 2,
         "multipoles": _vectors(rng, nboxes, columns, dtype),
         "result": _whole(rng, (nboxes + 1, rows), 9, dtype),
         "scales": rng.integers(1, 4, nboxes + 1).astype(dtype),
@@ -484,8 +487,11 @@ def _hadamard_case(
     return Case(operator, greens, order, dtype, arguments, ("Lr", "Li"))
 
 
-SINGLE = Layout("one source each", sizes=(1,) * 40, lists=(1,))
-"""Sums of one term, in which errors of terms cannot average out."""
+SINGLE = Layout("one source each", sizes=(1,) * 150, lists=(1,))
+"""Sums of one term or over one surface, in which errors of terms cannot average out, each on a scale of its own."""
+
+SCALES = (1e-10, 1e5)
+"""From the least to the greatest of those scales: squares, and inverse cubes, are normal numbers in float32."""
 
 
 def real_case(
@@ -494,7 +500,8 @@ def real_case(
     """Make a case with numbers that are not whole, for a Green's function itself.
 
     Points are drawn from boxes of half width 1 around whole-numbered centres, some of them coincident; surfaces lie
-    around the boxes, so that no point is near them. With the layout SINGLE, all charges have one sign.
+    around the boxes, so that no point is near them. With the layout SINGLE, all charges have one sign, and distances
+    are within SCALES.
     """
     plain = POLYNOMIALS[0] if operator not in PARTICLE_OPERATORS else greens
     case = make_case(operator, plain, dtype, order, seed, layout)
@@ -519,15 +526,47 @@ def real_case(
         arguments["radii"] = np.ones(arguments["nboxes"], case.dtype)
         arguments["centres"] = rng.uniform(-0.25, 0.25, (3, arguments["nboxes"])).astype(case.dtype)
         arguments |= {"radius_factor": 2.95, "scaling": greens.scaling, **greens.arguments}
+        if layout is SINGLE:
+            arguments |= _single_arguments(operator, arguments, case.dtype, rng)
     return Case(operator, case.greens, order, case.dtype, arguments, case.output, case.blocks)
+
+
+def _single_arguments(
+    operator: str, arguments: Mapping[str, Any], dtype: np.dtype[Any], rng: np.random.Generator
+) -> dict[str, Any]:
+    """Give every box a scale and the next box for its list; results start at zero."""
+    nboxes = arguments["nboxes"]
+    scales = rng.permutation(np.geomspace(*SCALES, nboxes))
+    following = np.roll(np.arange(nboxes), -1)
+    targets = rng.uniform(-0.5, 0.5, (3, nboxes))
+    away = rng.standard_normal((3, nboxes))
+    # Where both sides are points, they are apart, so that their difference is as accurate as they are.
+    sources = targets + away / np.linalg.norm(away, axis=0) * rng.uniform(1, 2, nboxes)
+    if operator != "p2p":
+        sources = rng.uniform(-1, 1, (3, nboxes))
+    radii = np.empty(nboxes)
+    radii[np.arange(nboxes) if operator in ("p2m", "p2l") else following] = scales
+    moved = np.empty_like(sources)
+    moved[:, following] = scales * sources
+    output = "checks" if operator in ("p2m", "p2l") else "potentials"
+    return {
+        "targets": _padded((scales * targets).astype(dtype)),
+        "sources": _padded(moved.astype(dtype)),
+        "radii": radii.astype(dtype),
+        "centres": np.zeros((3, nboxes), dtype),
+        "list_starts": np.arange(nboxes + 1, dtype=np.int32),
+        "lists": following.astype(np.int32),
+        output: 0 * arguments[output],
+    }
 
 
 def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return, for every entry of the outputs, the sum of the magnitudes of the terms that add up to it.
 
-    For particle operators that is the sum itself, in numpy; for dense products and transforms, whose terms are random
-    and of one size, the largest result of the array stands for it: sums of up to 4,000 random terms are about a
-    sixtieth of the sum of their magnitudes, so this is the stricter measure.
+    For particle operators that is the sum itself, in numpy, where a term counts as much as it changes with the
+    distance, if that is more: what is lost when a distance is rounded. For dense products and transforms, whose terms
+    are random and of one size, the largest result of the array stands for it: sums of up to 4,000 random terms are
+    about a sixtieth of the sum of their magnitudes, so this is the stricter measure.
 
     Args:
         case: in float64.
@@ -550,6 +589,14 @@ def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str
             elif case.operator != "p2p":
                 x, y = x - a["centres"][:, source, None], a["radii"][source] * surface
                 q = a["densities"][source, :, : a["npoints"]]
-            values = np.abs(case.greens.evaluate(x[:, :, None] - y[:, None, :]))
+            values = _condition(case.greens, x[:, :, None] - y[:, None, :])
             magnitudes[where] += np.einsum("ijts,js->it", values, np.abs(q))
     return {name: magnitudes}
+
+
+def _condition(greens: GreensFunction, d: NDArray[Any]) -> NDArray[Any]:
+    """Return the magnitude of a Green's function, or of r dG/dr if that is larger."""
+    step = 1e-4
+    change = (greens.evaluate((1 + step) * d) - greens.evaluate((1 - step) * d)) / (2 * step)
+    magnitudes: NDArray[Any] = np.maximum(np.abs(greens.evaluate(d)), np.abs(change))
+    return magnitudes

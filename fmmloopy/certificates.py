@@ -3,12 +3,16 @@
 One file per book and device in the cache folder. Deleted, recipes count as unchecked until they are checked again. A
 certificate holds only while everything that it names is the same: a recipe that was edited, an operator that changed,
 or another driver make it stale.
+
+Books that come with fmmloopy bring certificates for the runtimes that they were checked on. Those are for a runtime and
+not for a processor, and hold while the text of books and operators is what it was.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,13 +20,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fmmloopy import recipes
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.compile import operators_hash, recipe_hash, versions
 from fmmloopy.devices import Device
-from fmmloopy.recipes import SEQUENTIAL, RecipeBook
+from fmmloopy.recipes import SEQUENTIAL, RecipeBook, shipped_books, shipped_files
 
 CHECKER = 1
 """Increase when the check finds what it did not find before: older certificates are stale then."""
+
+SHIPPED_FILE = Path(__file__).parent / "shipped_certificates.json"
+"""Certificates of the books that come with fmmloopy; ``.ci/certify`` makes it."""
 
 NONE, CERTIFIED, STALE = "none", "certified", "stale"
 
@@ -34,7 +42,8 @@ class UncertifiedWarning(UserWarning):
 def certificates_file(book: RecipeBook, device: Device) -> Path:
     """Return where the certificates of a book on a device are kept."""
     digest = hashlib.sha256(device.description.encode()).hexdigest()[:12]
-    return cache_folder() / "certificates" / f"{book.name}-{digest}.json"
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", book.name)[:80]
+    return cache_folder() / "certificates" / f"{name}-{digest}.json"
 
 
 def record(
@@ -76,15 +85,14 @@ def operator_status(
 
     An operator without a recipe runs as its sequential kernel, to which all others are held: it counts as certified.
     """
-    return _status(_read(certificates_file(book, device)), book, device, operator, dtype, parameters)
+    return _worst(book, device, {operator: parameters}, dtype)[operator]
 
 
 def status(
     book: RecipeBook, device: Device, dtype: str = "float64", parameters: Mapping[str, Mapping[str, Any]] | None = None
 ) -> str:
     """Return the status of a whole book: of its recipes, the worst."""
-    entries = _read(certificates_file(book, device))
-    found = {o: _status(entries, book, device, o, dtype, (parameters or {}).get(o)) for o in book.recipes}
+    found = _worst(book, device, {operator: (parameters or {}).get(operator) for operator in book.recipes}, dtype)
     missing = [operator for operator, text in found.items() if text == NONE]
     if missing and len(missing) < len(found):
         return f"{NONE} for {', '.join(missing)}"
@@ -108,6 +116,48 @@ def warn_if_uncertified(
 def _warn_once(text: str) -> None:
     """Warn of a text the first time; warnings' own memory of that is lost whenever their filters change."""
     warnings.warn(text, UncertifiedWarning, stacklevel=4)
+
+
+def _worst(
+    book: RecipeBook, device: Device, operators: Mapping[str, Mapping[str, Any] | None], dtype: str
+) -> dict[str, str]:
+    """Return the status of each operator: of what was checked here, or else of what the book came with."""
+    entries = _read(certificates_file(book, device))
+    came_with = comes_certified(book, device)
+    found = {}
+    for operator, parameters in operators.items():
+        here = _status(entries, book, device, operator, dtype, parameters)
+        found[operator] = CERTIFIED if came_with and not parameters else here
+    return found
+
+
+def comes_certified(book: RecipeBook, device: Device) -> bool:
+    """Return whether a book came with fmmloopy, is as it came, and was checked on the runtime of a device."""
+    if book is not shipped_books().get(book.name):
+        return False
+    shipped = read_shipped()
+    return shipped["sources"] == sources_hash() and shipping_label(book, device) in shipped["certified"]
+
+
+def read_shipped() -> dict[str, Any]:
+    """Return what was checked before this was released: the hash of all sources, and a list of labels."""
+    content: dict[str, Any] = json.loads(SHIPPED_FILE.read_text())
+    return content
+
+
+def shipping_label(book: RecipeBook, device: Device) -> str:
+    """Name a book, a runtime (a device's description without the processor) and its version, and loopy's."""
+    runtime = device.description.removesuffix(device.name).strip()
+    return f"{book.name} on {runtime}, driver {device.driver}, loopy {dict(versions())['loopy']}"
+
+
+def sources_hash() -> str:
+    """Return a hash of the text of operators, books, and what lies between them."""
+    folders = [Path(recipes.__file__).parent / "recipes.py", *shipped_files()]
+    digest = hashlib.sha256(operators_hash().encode())
+    for path in sorted(folders, key=lambda path: path.name):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:32]
 
 
 def _status(

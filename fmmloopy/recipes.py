@@ -269,14 +269,19 @@ def _step(item: Any, where: str) -> Step:
 
 def shipped_books() -> dict[str, RecipeBook]:
     """Return the books that come with fmmloopy, by name."""
-    import fmmloopy.transforms as transforms
-
     books = {}
-    for path in sorted(Path(next(iter(transforms.__path__))).glob("*.py")):
+    for path in shipped_files():
         if path.stem not in ("__init__", "steps"):
             book = _book_of(importlib.import_module(f"fmmloopy.transforms.{path.stem}"), str(path))
             books[book.name] = book
     return books
+
+
+def shipped_files() -> list[Path]:
+    """Return the files of the books that come with fmmloopy, and of what they share."""
+    import fmmloopy.transforms as transforms
+
+    return sorted(Path(next(iter(transforms.__path__))).glob("*.py"))
 
 
 def load_recipes(which: str | Path | RecipeBook | None = None, description: str = "") -> RecipeBook:

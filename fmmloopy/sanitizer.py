@@ -67,10 +67,11 @@ def read_log(log: Path, since: int) -> str:
         log: the file.
         since: what `log_size` was before.
     """
-    if log_size(log) <= since:
+    size = log_size(log)
+    if size == since:
         return ""
     with log.open("rb") as file:
-        file.seek(since)
+        file.seek(since if since < size else 0)
         text = file.read(10_000).decode(errors="replace")
     blocks = [block for block in re.split(r"\n(?=\S)", text) if block.strip()]
     if not blocks:

@@ -1,0 +1,166 @@
+"""Recipes that the pages of the steps show: an example of each step, and the mistakes that they warn of.
+
+Only the statements are shown, so there are no docstrings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import loopy as lp
+
+from fmmloopy.transforms import steps
+
+Kernel = Any
+
+
+def fix_lanes(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.fix_lanes(knl, tlanes=8)
+    knl = steps.separate_lanes(knl)
+    yield "tiles of 8 targets", knl
+
+
+def lane_arrays(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(knl, lanes=8)
+    yield "targets in lanes", knl
+
+
+def work_items(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.work_items(knl, lanes=8)
+    yield "one work-item per target of a tile", knl
+
+
+def one_group_per(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.dense_blocks(knl, boxes=4, rows=64 // steps.itemsize(knl))
+    yield "blocks of boxes x rows", knl
+    knl = steps.one_group_per(knl, "itile", "bchunk")
+    yield "one work-group per tile of rows and chunk of boxes", knl
+
+
+def vector_lanes(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.separate_lanes(steps.fix_lanes(knl, ilanes=8))
+    yield "rows in tiles", knl
+    knl = steps.vector_lanes(knl, ("i", "i_init", "i_store"), ("table", "u", "result"))
+    yield "rows in vectors", knl
+
+
+def dense_blocks(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.dense_blocks(knl, boxes=4, rows=64 // steps.itemsize(knl))
+    yield "blocks of boxes x rows", knl
+
+
+def unroll(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=2))
+    knl = steps.vector_lanes(knl, ("i", "i_init", "i_store"), ("Kr", "Ki", "Lr", "Li", "ur", "ui"))
+    knl = lp.prioritize_loops(knl, "d,ptile,row,col,j,b")
+    yield "siblings in vectors", knl
+    knl = steps.unroll(knl, "b", "b_init", "b_src")
+    yield "pairs one after the other", knl
+
+
+def newton_rsqrt(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(knl, lanes=8)
+    yield "targets in lanes", knl
+    knl = steps.newton_rsqrt(knl)
+    yield "reciprocal square root by Newton's iteration", knl
+
+
+def polynomial_exp(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(knl, lanes=8)
+    yield "targets in lanes", knl
+    if (rewritten := steps.polynomial_exp(knl)) is not knl:
+        yield "exponential by a polynomial", rewritten
+
+
+# -- mistakes
+
+
+def misnamed_lanes(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.separate_lanes(steps.fix_lanes(knl, lanes=8))
+    yield "tiles of 8 targets", knl
+
+
+def lanes_fixed_twice(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(steps.fix_lanes(knl, tlanes=8), 8)
+    yield "targets in lanes", knl
+
+
+def lanes_by_loopy(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.separate_lanes(lp.fix_parameters(knl, blanes=4, ilanes=8))
+    yield "blocks", knl
+
+
+def too_many_lanes(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(knl, 100)
+    yield "targets in lanes", knl
+
+
+def lanes_not_separated(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.fix_lanes(knl, tlanes=8)
+    yield "tiles of 8 targets", knl
+
+
+def loops_not_ordered(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=4, ilanes=8))
+    yield "tiles", knl
+
+
+def lanes_of_dense(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(knl, 8)
+    yield "targets in lanes", knl
+
+
+def arrays_and_work_items(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(steps.work_items(knl, 8), 8)
+    yield "both", knl
+
+
+def group_per_tile(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.one_group_per(steps.lane_arrays(knl, 8), "ttile")
+    yield "one work-group per tile", knl
+
+
+def group_per_term(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.one_group_per(steps.dense_blocks(knl, boxes=4, rows=8), "j")
+    yield "one work-group per column", knl
+
+
+def group_twice(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.dense_blocks(knl, boxes=4, rows=8)
+    knl = steps.one_group_per(knl, "itile")
+    knl = steps.one_group_per(knl, "bchunk")
+    yield "one work-group per tile of rows and chunk of boxes", knl
+
+
+def copy_forgotten(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.separate_lanes(steps.fix_lanes(knl, ilanes=8))
+    knl = steps.vector_lanes(knl, ("i", "i_store"), ("table", "u", "result"))
+    yield "rows in vectors", knl
+
+
+def array_forgotten(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.separate_lanes(steps.fix_lanes(knl, ilanes=2))
+    knl = steps.vector_lanes(knl, ("i", "i_init", "i_store"), ("table", "result"))
+    yield "rows in vectors", knl
+
+
+def masked_vectors(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(knl, 2)
+    knl = steps.vector_lanes(knl, ("t", "t_load", "t_init", "t_store"), ("x0", "x1", "x2", "u0"))
+    yield "targets in vectors", knl
+
+
+def three_rows(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.dense_blocks(knl, boxes=4, rows=3)
+    yield "blocks of boxes x rows", knl
+
+
+def blocks_of_m2l(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.dense_blocks(knl, boxes=4, rows=8)
+    yield "blocks of boxes x rows", knl
+
+
+def unroll_tiles(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.unroll(steps.lane_arrays(knl, 8), "stile")
+    yield "sources one after the other", knl
