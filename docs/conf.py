@@ -12,7 +12,7 @@ version = release = installed_version("fmmloopy")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "steps/overview.md"]
+exclude_patterns = ["_build", "steps/overview.md", "corpus.md"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -32,5 +32,15 @@ def write_steps(app):
     write_pages()
 
 
+def write_corpus(app):
+    """Write the tables of the wrong recipes that the test suite holds the check to."""
+    folder = Path(app.srcdir)
+    sys.path.insert(0, str(folder.parent / "tests"))
+    from corpus import tables
+
+    (folder / "corpus.md").write_text(tables() + "\n")
+
+
 def setup(app):
     app.connect("builder-inited", write_steps)
+    app.connect("builder-inited", write_corpus)

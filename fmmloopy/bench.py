@@ -24,10 +24,10 @@ from fmmloopy.check import device_for
 from fmmloopy.compile import versions
 from fmmloopy.devices import Device, DeviceError
 from fmmloopy.driver import Fmm
-from fmmloopy.peaks import Peaks
+from fmmloopy.measuring.peaks import Peaks
+from fmmloopy.measuring.roofline import Roofline, count_bytes, roofline
+from fmmloopy.measuring.timing import FEWEST_RUNS, Difference, Setting, Timing, compare
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
-from fmmloopy.roofline import Roofline, count_bytes, roofline
-from fmmloopy.timing import FEWEST_RUNS, Difference, Setting, Timing, compare
 from fmmloopy.work import Work, count_work
 
 FORMAT = 1
@@ -51,7 +51,7 @@ class Figures:
         book, device, driver: what was timed, and on what.
         setting: the problem.
         times: by operator, and for WHOLE.
-        work, nbytes: operations and bytes by operator, see `fmmloopy.work` and `fmmloopy.roofline`.
+        work, nbytes: operations and bytes by operator, see `fmmloopy.work` and `fmmloopy.measuring.roofline`.
         fingerprints: of the recipes, by operator; they change with the code of a recipe.
         versions: of the packages that code depends on.
     """

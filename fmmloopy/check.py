@@ -33,16 +33,17 @@ from typing import Any
 
 import numpy as np
 
-from fmmloopy import certificates, sanitizer
-from fmmloopy.cases import Case
+from fmmloopy import certificates
+from fmmloopy.checking import sanitizer
+from fmmloopy.checking.cases import Case
+from fmmloopy.checking.layers import LAYERS, Failure, Request, attempts, check_operator, run_attempt
+from fmmloopy.checking.reproducer import write_reproducer
+from fmmloopy.checking.shrink import shrink
+from fmmloopy.checking.whole import check_whole
 from fmmloopy.compile import CompiledOperator
 from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
 from fmmloopy.isolation import ChildError, ChildTimedOut, Worker
-from fmmloopy.layers import LAYERS, Failure, Request, attempts, check_operator, run_attempt
 from fmmloopy.recipes import OPERATORS, RecipeBook, load_recipes
-from fmmloopy.reproducer import write_reproducer
-from fmmloopy.shrink import shrink
-from fmmloopy.whole import check_whole
 
 LEVELS = ("quick", "full")
 

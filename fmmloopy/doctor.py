@@ -18,7 +18,9 @@ from pathlib import Path
 import platformdirs
 
 from fmmloopy.cache import cache_folder
-from fmmloopy.checkups import (
+from fmmloopy.checking.sanitizer import find_library
+from fmmloopy.devices import SYSTEM_VENDORS, Device, find_devices, hidden_runtimes, load_needed
+from fmmloopy.diagnosis.checkups import (
     PROBLEM,
     DeviceFinding,
     Finding,
@@ -35,11 +37,9 @@ from fmmloopy.checkups import (
     check_pocl,
     check_speeds,
 )
-from fmmloopy.devices import SYSTEM_VENDORS, Device, find_devices, hidden_runtimes, load_needed
+from fmmloopy.diagnosis.p2p_speed import Speed, measure
 from fmmloopy.hints import described
 from fmmloopy.isolation import ChildError, Stage, Worker
-from fmmloopy.p2p_speed import Speed, measure
-from fmmloopy.sanitizer import find_library
 
 LISTING_LIMIT, BUILDING_LIMIT = 60.0, 120.0
 """Seconds for finding all devices, and for code and measurement of one."""

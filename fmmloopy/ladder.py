@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from fmmloopy.check import Finding, check_book, device_for
+from fmmloopy.checking.layers import Request, check_operator
 from fmmloopy.compile import CompiledOperator, compile_operator
 from fmmloopy.devices import Device, DeviceError
 from fmmloopy.isolation import ChildError, Worker
-from fmmloopy.layers import Request, check_operator
+from fmmloopy.measuring.peaks import Peaks, machine_peaks
+from fmmloopy.measuring.roofline import Roofline, roofline
+from fmmloopy.measuring.timing import Difference, OperatorTimer, Problem, Setting, Timing, compare, finite, make_problem
 from fmmloopy.messages import one_line
-from fmmloopy.peaks import Peaks, machine_peaks
 from fmmloopy.recipes import OPERATORS, SEQUENTIAL, RecipeBook, RecipeError, load_recipes
-from fmmloopy.roofline import Roofline, roofline
 from fmmloopy.runtime import Runtime, make_runtime
-from fmmloopy.timing import Difference, OperatorTimer, Problem, Setting, Timing, compare, finite, make_problem
 from fmmloopy.work import Work
 
 Notify = Callable[[str], None]
@@ -269,7 +269,7 @@ class _Climber:
         return ""
 
     def _difference(self, operator: str, number: int) -> str:
-        """Say where the kernel after a step differs from the sequential one on exact cases (see `fmmloopy.cases`).
+        """Say where the kernel after a step differs from the sequential one on exact cases (`fmmloopy.checking.cases`).
 
         It runs in a process of its own, where it may crash or hang.
         """

@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.cases import real_case, run_case
+from fmmloopy.checking.cases import real_case, run_case
 from fmmloopy.compile import CompiledOperator, generate_code
 from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
-from fmmloopy.disassembly import NoMachineCode
 from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.isolation import ChildError, Stage, Worker
-from fmmloopy.machine_code import Loop, hottest_loop
-from fmmloopy.math_text import math_text
 from fmmloopy.messages import one_line
 from fmmloopy.operators import math_kernel
 from fmmloopy.recipes import OPERATORS, RecipeBook, Step, apply_recipe, sequential_recipe
 from fmmloopy.runtime import make_runtime
+from fmmloopy.showing.disassembly import NoMachineCode
+from fmmloopy.showing.machine_code import Loop, hottest_loop
+from fmmloopy.showing.math_text import math_text
 
 AS_WRITTEN = "as it is written"
 """Name of step 0."""

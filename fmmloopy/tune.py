@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from fmmloopy.check import check_book, device_for
+from fmmloopy.checking.layers import Request, check_operator
 from fmmloopy.compile import compile_operator, recipe_hash, versions
 from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
 from fmmloopy.isolation import ChildError, Stage, Worker
-from fmmloopy.layers import Request, check_operator
+from fmmloopy.measuring.timing import OperatorTimer, Problem, Setting, Timing, compare, make_problem
 from fmmloopy.messages import one_line
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 from fmmloopy.runtime import Runtime, make_runtime
-from fmmloopy.timing import OperatorTimer, Problem, Setting, Timing, compare, make_problem
 from fmmloopy.tuned import Tuned, holds, merge, read_entries, read_store, write_store
 
 EXHAUSTIVE = 32

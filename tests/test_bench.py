@@ -16,12 +16,12 @@ from fmmloopy.cache import ENVIRONMENT_VARIABLE
 from fmmloopy.check import Finding
 from fmmloopy.devices import C_DEVICE, choose_device
 from fmmloopy.ladder import Ladder, LadderReport, Rung, climb
-from fmmloopy.peaks import Peaks, store_rates
-from fmmloopy.plots import draw_ladders
-from fmmloopy.probes import FMA, NEWTON, TRIAD
+from fmmloopy.measuring.peaks import Peaks, store_rates
+from fmmloopy.measuring.plots import draw_ladders
+from fmmloopy.measuring.probes import FMA, NEWTON, TRIAD
+from fmmloopy.measuring.roofline import Roofline
+from fmmloopy.measuring.timing import Difference, Setting, Timing, compare
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
-from fmmloopy.roofline import Roofline
-from fmmloopy.timing import Difference, Setting, Timing, compare
 from fmmloopy.transforms import pocl_cpu, steps
 from fmmloopy.work import Work
 

@@ -16,8 +16,8 @@ import pytest
 from corpus import RIGHT, WRONG, tables
 from corpus.entries import DENSE, LAYERS, PARTICLES, Right, Wrong
 
-from fmmloopy import sanitizer
 from fmmloopy.check import Finding, check_book
+from fmmloopy.checking import sanitizer
 from fmmloopy.devices import find_devices
 from fmmloopy.recipes import OPERATORS, RecipeBook
 

@@ -11,7 +11,9 @@ import pytest
 from conftest import c_compiler
 from typer.testing import CliRunner
 
-from fmmloopy.checkups import (
+from fmmloopy.cli import app
+from fmmloopy.devices import C_DEVICE, Device, DeviceError, find_devices
+from fmmloopy.diagnosis.checkups import (
     FINE,
     PROBLEM,
     SUGGESTION,
@@ -30,12 +32,10 @@ from fmmloopy.checkups import (
     check_pocl,
     check_speeds,
 )
-from fmmloopy.cli import app
-from fmmloopy.devices import C_DEVICE, Device, DeviceError, find_devices
+from fmmloopy.diagnosis.p2p_speed import Speed, measure
 from fmmloopy.doctor import Diagnosis, _probe, examine
 from fmmloopy.hints import ISLPY_REMEDY
 from fmmloopy.isolation import ChildCrashed, ChildTimedOut
-from fmmloopy.p2p_speed import Speed, measure
 
 INTEL = DeviceFinding("opencl CPU Intel(R) OpenCL OpenCL 3.1 LINUX AMD EPYC", "1")
 POCL_30 = DeviceFinding("opencl CPU Portable Computing Language OpenCL 3.0 PoCL 3.0 cpu", "1")
@@ -253,7 +253,7 @@ def test_speed(opencl_device):
 
 def test_device_that_computes_something_else_is_found_out(opencl_device, monkeypatch):
     """Held against the direct sum, which here is made wrong in its place."""
-    monkeypatch.setattr("fmmloopy.p2p_speed.direct", lambda *arguments: 1.01 * _direct(*arguments))
+    monkeypatch.setattr("fmmloopy.diagnosis.p2p_speed.direct", lambda *arguments: 1.01 * _direct(*arguments))
     from fmmloopy.direct import direct as _direct
 
     with pytest.raises(DeviceError, match=r"^potentials are wrong by 0.01 of the largest; "):

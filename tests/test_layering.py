@@ -48,8 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "certificates": {"cache", "compile", "devices", "recipes"},
     "tuned": {"cache", "compile", "devices", "recipes"},
     "driver": {
-        "accuracy", "certificates", "devices", "greens", "inputs", "lists", "plan", "progress", "recipes", "runtime", "small_boxes",
-        "surfaces", "table_cache", "tree", "tuned"
+        "accuracy", "certificates", "devices", "greens", "inputs", "lists", "plan", "progress", "recipes", "runtime",
+        "small_boxes", "surfaces", "table_cache", "tree", "tuned"
     },
 }  # fmt: skip
 

@@ -10,9 +10,9 @@ import subprocess
 
 import pytest
 
-from fmmloopy import disassembly
-from fmmloopy.disassembly import DISASSEMBLERS, NoMachineCode, disassemble, parse
-from fmmloopy.machine_code import hottest_loop, plain_name
+from fmmloopy.showing import disassembly
+from fmmloopy.showing.disassembly import DISASSEMBLERS, NoMachineCode, disassemble, parse
+from fmmloopy.showing.machine_code import hottest_loop, plain_name
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 HAVE_TOOLS = X86 and shutil.which("gcc") is not None and any(map(shutil.which, DISASSEMBLERS))
@@ -71,7 +71,7 @@ LLVM = """
 
 def loop_of(monkeypatch, text, entry="kernel"):
     """Find the loop in the text of a disassembly."""
-    monkeypatch.setattr("fmmloopy.machine_code.disassemble", lambda binary: parse(text))
+    monkeypatch.setattr("fmmloopy.showing.machine_code.disassemble", lambda binary: parse(text))
     return hottest_loop(b"", entry)
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from fmmloopy import peaks as peaks_module
-from fmmloopy import probes
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
 from fmmloopy.devices import C_DEVICE, Device, DeviceError
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.peaks import Peaks, is_busy, machine_peaks, processor_of, read_rates, store_rates
-from fmmloopy.probes import FMA, NEWTON, READ, RSQRT, SQRT_DIV, TRIAD, Probe, measure, probes_for
-from fmmloopy.roofline import Roofline, count_bytes, roofline
-from fmmloopy.timing import Setting, make_problem
+from fmmloopy.measuring import probes
+from fmmloopy.measuring.peaks import Peaks, is_busy, machine_peaks, processor_of, read_rates, store_rates
+from fmmloopy.measuring.probes import FMA, NEWTON, READ, RSQRT, SQRT_DIV, TRIAD, Probe, measure, probes_for
+from fmmloopy.measuring.roofline import Roofline, count_bytes, roofline
+from fmmloopy.measuring.timing import Setting, make_problem
 from fmmloopy.work import Work, flops_per_pair
 
 PEAKS = Peaks("a processor", "float64", 100e9, {SQRT_DIV: 2e9, NEWTON: 4e9}, 10e9, cache=10_000_000)

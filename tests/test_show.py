@@ -16,9 +16,7 @@ from conftest import devices
 from fmmloopy import show
 from fmmloopy.cli import main
 from fmmloopy.devices import C_DEVICE, find_devices
-from fmmloopy.disassembly import DISASSEMBLERS
 from fmmloopy.greens import laplace, yukawa
-from fmmloopy.math_text import math_text
 from fmmloopy.recipes import OPERATORS, SEQUENTIAL, RecipeBook, RecipeError, fix_lanes, load_recipes, shipped_books
 from fmmloopy.show import (
     compiled_step,
@@ -29,6 +27,8 @@ from fmmloopy.show import (
     step_diffs,
     suited_device,
 )
+from fmmloopy.showing.disassembly import DISASSEMBLERS
+from fmmloopy.showing.math_text import math_text
 
 CAN_READ = platform.machine() in ("x86_64", "AMD64") and any(map(shutil.which, DISASSEMBLERS))
 needs_disassembler = pytest.mark.skipif(not CAN_READ, reason="neither objdump nor llvm-objdump, or not x86-64")

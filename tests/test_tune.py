@@ -17,8 +17,8 @@ import pytest
 import fmmloopy as fl
 from fmmloopy import tuned
 from fmmloopy.devices import find_devices
+from fmmloopy.measuring.timing import Setting, Timing
 from fmmloopy.recipes import RecipeBook, RecipeError
-from fmmloopy.timing import Setting, Timing
 from fmmloopy.transforms import steps
 from fmmloopy.tune import Trial, _candidates, import_entries, tune, verify_store
 from fmmloopy.tuned import Tuned, merge, read_entries, read_store, store_file, tuned_parameters, write_store

@@ -1,8 +1,8 @@
 """Run the commands of a page of the documentation, in order, in an empty folder: python run_commands.py [--write]
 
-Commands are the lines that begin with "$ " in blocks of ``console``. A file that a page shows with the caption NAME.py is
-NAME.py in that folder from there on. With --write, what the commands print becomes the text that the page shows, and the
-pictures that they draw the page's pictures.
+Commands are the lines that begin with "$ " in blocks of ``console``. A file that a page shows with the caption NAME.py
+is NAME.py in that folder from there on. With --write, what the commands print becomes the text that the page shows, and
+the pictures that they draw the page's pictures.
 """
 
 import os

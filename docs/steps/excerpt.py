@@ -1,7 +1,7 @@
 """Cut the interesting part out of generated code: chosen statements, and the loops around them.
 
 Statements and loops are chosen by name, the variable that is assigned and the iname, never by place. Whatever lies
-between them becomes ``...``. It works on OpenCL and on the mathematics of :func:`fmmloopy.math_text.math_text`.
+between them becomes ``...``. It works on OpenCL and on the mathematics of :func:`fmmloopy.showing.math_text.math_text`.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ from excerpt import excerpt, names_in
 from fmmloopy.compile import generate_code
 from fmmloopy.devices import Device
 from fmmloopy.greens import laplace, yukawa
-from fmmloopy.math_text import math_text
 from fmmloopy.operators import math_kernel
 from fmmloopy.recipes import RecipeBook, RecipeError, Step, apply_recipe, open_lanes, sequential_recipe, shipped_books
+from fmmloopy.showing.math_text import math_text
 from fmmloopy.transforms import steps
 
 Kernel = Any

@@ -24,9 +24,9 @@ from fmmloopy.cli.ladder import (
 if TYPE_CHECKING:
     from fmmloopy.bench import Figures
     from fmmloopy.devices import Device
-    from fmmloopy.peaks import Peaks
+    from fmmloopy.measuring.peaks import Peaks
+    from fmmloopy.measuring.timing import Setting
     from fmmloopy.recipes import RecipeBook
-    from fmmloopy.timing import Setting
 
 MOST_COLUMNS = 6
 """Kept figures that are compared in one table."""
@@ -66,8 +66,8 @@ def bench(
     A difference within the spread of the runs is not called one. Exit with 1 if a device could not be measured.
     """
     from fmmloopy.devices import DeviceError, find_devices
+    from fmmloopy.measuring.timing import Setting
     from fmmloopy.recipes import RecipeError
-    from fmmloopy.timing import Setting
 
     setting = Setting(points, distribution, order, dtype, kernel)
     if all_devices and (save or device):
@@ -108,7 +108,7 @@ def _measure(
     from fmmloopy import bench
     from fmmloopy.check import device_for
     from fmmloopy.devices import choose_device
-    from fmmloopy.peaks import machine_peaks
+    from fmmloopy.measuring.peaks import machine_peaks
     from fmmloopy.recipes import load_recipes
 
     chosen = load_recipes(book) if book else None
@@ -150,7 +150,7 @@ def _as_json(mine: Figures, peaks: Peaks, others: list[Figures], kept: list[Figu
     from dataclasses import asdict
 
     from fmmloopy.bench import compare_all, edited_recipes, rooflines
-    from fmmloopy.timing import finite
+    from fmmloopy.measuring.timing import finite
 
     document = mine.as_dict()
     for operator, entry in document["operators"].items():
@@ -180,7 +180,7 @@ def _print(mine: Figures, peaks: Peaks, others: list[Figures], kept: list[Figure
     from rich.text import Text
 
     from fmmloopy.bench import rooflines
-    from fmmloopy.plots import format_share
+    from fmmloopy.measuring.plots import format_share
 
     out = wide_console()
     out.print(Text(f"{mine.book} on {mine.device}", style="bold"))

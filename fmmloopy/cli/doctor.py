@@ -46,7 +46,7 @@ def _print(diagnosis: Any) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from fmmloopy.checkups import FINE, PROBLEM, SUGGESTION
+    from fmmloopy.diagnosis.checkups import FINE, PROBLEM, SUGGESTION
 
     out = console()
     if not out.is_terminal:

@@ -61,9 +61,9 @@ def ladder(
     where every ladder starts, are slow. Take fewer points if that is too long.
     """
     from fmmloopy.ladder import climb
-    from fmmloopy.peaks import machine_peaks
-    from fmmloopy.plots import check_suffix, draw_ladders
-    from fmmloopy.timing import Setting
+    from fmmloopy.measuring.peaks import machine_peaks
+    from fmmloopy.measuring.plots import check_suffix, draw_ladders
+    from fmmloopy.measuring.timing import Setting
 
     if plot:
         check_suffix(plot)
@@ -172,7 +172,7 @@ def _print_ladder(out: Any, ladder: Ladder) -> None:
 def _cells(ladder: Ladder, rung: Rung) -> list[Any]:
     from rich.text import Text
 
-    from fmmloopy.plots import format_share
+    from fmmloopy.measuring.plots import format_share
 
     if rung.timing is None:
         return [Text("WRONG", style="bold red")]

@@ -93,8 +93,8 @@ class _View:
     def __init__(
         self, recipe: AppliedRecipe, step: int | None, diff: bool, code: bool, asm: bool, device: Device | None
     ) -> None:
-        from fmmloopy.math_text import math_text
         from fmmloopy.show import device_source, machine_code, step_diffs
+        from fmmloopy.showing.math_text import math_text
 
         self.recipe, self.code = recipe, code
         self.number = recipe.last if step is None else step

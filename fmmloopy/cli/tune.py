@@ -77,8 +77,8 @@ def _tune(
     as_json: bool,
 ) -> None:
     from fmmloopy.check import device_for
+    from fmmloopy.measuring.timing import Setting
     from fmmloopy.recipes import load_recipes
-    from fmmloopy.timing import Setting
     from fmmloopy.tune import Trial, tune, verify_store
     from fmmloopy.tuned import store_file
 

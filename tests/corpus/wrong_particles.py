@@ -193,7 +193,7 @@ def _lists() -> list[Wrong]:
         wrong("m2p", "only some orders", "exact", "wrong at order 4 alone",
               "one order loses its last density",
               assign("src_end", "{0} - 1 if {0} == 56 else {0}"), level="full"),
-        wrong("p2p", "small integers", "fmm", "index in 8 bits",
+        wrong("p2p", "small integers", "hostile", "index in 8 bits",
               "points beyond the first 256 are taken for others",
               in_dtype(np.uint8, "src_start")),
         wrong("p2p", "small integers", "hostile", "index in 16 bits",

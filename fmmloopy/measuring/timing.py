@@ -17,9 +17,9 @@ from fmmloopy.accuracy import ncrit_for
 from fmmloopy.compile import CompiledOperator
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import InteractionLists, build_lists
+from fmmloopy.measuring.roofline import count_bytes
 from fmmloopy.plan import FIRST_LEVEL, Plan
 from fmmloopy.recipes import RecipeBook
-from fmmloopy.roofline import count_bytes
 from fmmloopy.runtime import Launch, Runtime
 from fmmloopy.small_boxes import absorb_small_boxes
 from fmmloopy.surfaces import Tables, count_points

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fmmloopy.cache import ENVIRONMENT_VARIABLE, write_atomically
 from fmmloopy.devices import INTEL_LIBRARY, SYSTEM_VENDORS
-from fmmloopy.p2p_speed import Speed
+from fmmloopy.diagnosis.p2p_speed import Speed
 
 FINE, SUGGESTION, PROBLEM = "fine", "suggestion", "problem"
 

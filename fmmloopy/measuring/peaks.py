@@ -22,7 +22,7 @@ from typing import Any
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
 from fmmloopy.isolation import ChildError, Stage, Worker
-from fmmloopy.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
+from fmmloopy.measuring.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
 
 FORMAT = 1
 """Increase whenever kept rates would no longer be comparable."""
@@ -169,7 +169,7 @@ def read_rates(device: Device, dtype: str) -> dict[str, Any] | None:
 
 
 def store_rates(device: Device, dtype: str, rates: Mapping[str, float], busy: bool) -> dict[str, Any]:
-    """Keep the rates of a device: by quantity (see `fmmloopy.probes`), and whether the machine was busy."""
+    """Keep the rates of a device: by quantity (see `fmmloopy.measuring.probes`), and whether the machine was busy."""
     stored = {"key": _key(device, dtype), "rates": dict(rates), "busy": busy}
     with suppress(OSError):  # without a place to keep them, they are measured each time
         write_atomically(_path(device, dtype), json.dumps(stored, indent=2))

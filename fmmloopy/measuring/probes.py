@@ -1,4 +1,4 @@
-"""Small programs that make a processor do one thing as fast as it can: what `fmmloopy.peaks` measures peaks with.
+"""Small programs that make a processor do one thing as fast as it can, for `fmmloopy.measuring.peaks`.
 
 An arithmetic probe runs many independent chains of one operation, so that neither latency nor memory is in the way; a
 memory probe streams arrays that no cache holds. What a probe computes is compared with what it should before its time

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy import sanitizer
-from fmmloopy.cases import (
+from fmmloopy.checking import sanitizer
+from fmmloopy.checking.cases import (
     MIXED,
     POLYNOMIALS,
     SINGLE,
@@ -33,6 +33,8 @@ from fmmloopy.cases import (
     run_case,
     term_magnitudes,
 )
+from fmmloopy.checking.reproducer import write_reproducer
+from fmmloopy.checking.shrink import shrink
 from fmmloopy.compile import PARTICLE_OPERATORS, CompiledOperator, compile_operator, generate_code
 from fmmloopy.devices import DeviceError, choose_device
 from fmmloopy.greens import GreensFunction, laplace, yukawa
@@ -40,9 +42,7 @@ from fmmloopy.isolation import Stage
 from fmmloopy.messages import one_line
 from fmmloopy.operators import math_kernel
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, Step, apply_recipe
-from fmmloopy.reproducer import write_reproducer
 from fmmloopy.runtime import Runtime, make_runtime
-from fmmloopy.shrink import shrink
 
 LAYERS = ("static", "exact", "hostile", "numerical", "sanitized")
 """Layers of an operator, in the order in which they run; a whole FMM comes after them."""

@@ -24,7 +24,7 @@ from pymbolic.primitives import Variable
 from fmmloopy.greens import GEOMETRY, GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
 from fmmloopy.m2l_tables import DIRECTIONS, find_octet_pairs
-from fmmloopy.peaks import Peaks
+from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.plan import FIRST_LEVEL
 from fmmloopy.surfaces import count_points
 from fmmloopy.tree import Tree

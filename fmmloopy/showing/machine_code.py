@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from fmmloopy.disassembly import Instruction, NoMachineCode, disassemble
+from fmmloopy.showing.disassembly import Instruction, NoMachineCode, disassemble
 
 NESTING = 8
 """Iterations that a loop is taken to have, for want of knowing."""

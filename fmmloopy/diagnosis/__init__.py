@@ -1,0 +1,1 @@
+"""What `fmmloopy.doctor` looks at, one small function each."""

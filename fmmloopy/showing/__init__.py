@@ -1,0 +1,1 @@
+"""How kernels are shown: as mathematics, and as machine code."""
