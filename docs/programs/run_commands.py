@@ -53,7 +53,8 @@ def main(write: bool) -> int:
                 print(f"exit status {result.returncode}")
                 return 1
             if write:
-                (DOCS / "output" / output_name(text)).write_text(result.stdout)
+                lines = [line.rstrip() for line in result.stdout.splitlines()]
+                (DOCS / "output" / output_name(text)).write_text("\n".join(lines) + "\n")
         if write:
             for picture in Path(folder).glob("*.png"):
                 shutil.copy(picture, DOCS / "images" / picture.name)
