@@ -11,6 +11,7 @@ not for a processor, and hold while the text of books and operators is what it w
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 import warnings
@@ -24,7 +25,7 @@ from fmmloopy import recipes
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.compile import operators_hash, recipe_hash, versions
 from fmmloopy.devices import Device
-from fmmloopy.recipes import SEQUENTIAL, RecipeBook, shipped_books, shipped_files
+from fmmloopy.recipes import RecipeBook, shipped_books, shipped_files
 
 CHECKER = 1
 """Increase when the check finds what it did not find before: older certificates are stale then."""
@@ -32,7 +33,7 @@ CHECKER = 1
 SHIPPED_FILE = Path(__file__).parent / "shipped_certificates.json"
 """Certificates of the books that come with fmmloopy; ``.ci/certify`` makes it."""
 
-NONE, CERTIFIED, STALE = "none", "certified", "stale"
+NONE, CERTIFIED, STALE, FAILED = "none", "certified", "stale", "failed"
 
 
 class UncertifiedWarning(UserWarning):
@@ -55,12 +56,14 @@ def record(
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     skipped: Sequence[str] = (),
 ) -> None:
-    """Note that recipes have passed a check; what is noted already stays, unless it is for the same recipe.
+    """Note that recipes have passed a check, or failed it.
+
+    What a full check has found of the same recipe stays when a quick one passes.
 
     Args:
         book, device, operators: what was checked.
         dtypes: in which precisions.
-        level: quick or full.
+        level: quick or full, or FAILED.
         parameters: keyword arguments of the recipes, by operator, other than their defaults.
         skipped: layers that could not be run here, in words.
     """
@@ -68,11 +71,11 @@ def record(
     entries = _read(path)
     for operator in operators:
         for dtype in dtypes:
-            entries[_key(operator, dtype, (parameters or {}).get(operator))] = {
-                "level": level,
-                "skipped": list(skipped),
-                "subject": _subject(book, device, operator),
-            }
+            key = _key(book, operator, dtype, (parameters or {}).get(operator))
+            entry = {"level": level, "skipped": list(skipped), "subject": _subject(book, device, operator)}
+            known = entries.get(key, {})
+            if not (level == "quick" and known.get("level") == "full" and known.get("subject") == entry["subject"]):
+                entries[key] = entry
     content = {"book": book.name, "device": device.description, "certificates": entries}
     with suppress(OSError):  # without a place to keep them, recipes stay uncertified
         write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
@@ -81,18 +84,21 @@ def record(
 def operator_status(
     book: RecipeBook, device: Device, operator: str, dtype: str, parameters: Mapping[str, Any] | None = None
 ) -> str:
-    """Return ``"certified"``, ``"none"``, or ``"stale: <what has changed>"`` for one recipe.
+    """Return ``"certified"``, ``"failed"``, ``"none"``, or ``"stale: <what has changed>"`` for one recipe.
 
     An operator without a recipe runs as its sequential kernel, to which all others are held: it counts as certified.
     """
-    return _worst(book, device, {operator: parameters}, dtype)[operator]
+    return _statuses(book, device, {operator: parameters}, dtype)[operator]
 
 
 def status(
     book: RecipeBook, device: Device, dtype: str = "float64", parameters: Mapping[str, Mapping[str, Any]] | None = None
 ) -> str:
     """Return the status of a whole book: of its recipes, the worst."""
-    found = _worst(book, device, {operator: (parameters or {}).get(operator) for operator in book.recipes}, dtype)
+    found = _statuses(book, device, {operator: (parameters or {}).get(operator) for operator in book.recipes}, dtype)
+    failed = [operator for operator, text in found.items() if text == FAILED]
+    if failed:
+        return f"{FAILED} for {', '.join(failed)}"
     missing = [operator for operator, text in found.items() if text == NONE]
     if missing and len(missing) < len(found):
         return f"{NONE} for {', '.join(missing)}"
@@ -103,13 +109,16 @@ def warn_if_uncertified(
     book: RecipeBook, device: Device, dtype: str, parameters: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:
     """Warn, once in a process, when recipes are used on a device that they have not been checked on."""
-    if book.name == SEQUENTIAL.name:
+    if not book.recipes:
         return
     found = status(book, device, dtype, parameters)
     if found != CERTIFIED:
         what = "no certificate" if found.startswith(NONE) else f"a stale certificate ({found.partition(': ')[2]})"
-        of = found.removeprefix(NONE) if found.startswith(NONE) else ""
-        _warn_once(f"recipe book {book.name!r} has {what}{of} in {dtype} on {device.name}; run `fmmloopy check` on it")
+        if found.startswith(FAILED):
+            what = "failed `fmmloopy check`"
+        of = "" if found.startswith(STALE) else found.removeprefix(NONE).removeprefix(FAILED)
+        has = "" if found.startswith(FAILED) else "has "
+        _warn_once(f"recipe book {book.name!r} {has}{what}{of} in {dtype} on {device.name}; run `fmmloopy check` on it")
 
 
 @cache
@@ -118,16 +127,17 @@ def _warn_once(text: str) -> None:
     warnings.warn(text, UncertifiedWarning, stacklevel=4)
 
 
-def _worst(
+def _statuses(
     book: RecipeBook, device: Device, operators: Mapping[str, Mapping[str, Any] | None], dtype: str
 ) -> dict[str, str]:
-    """Return the status of each operator: of what was checked here, or else of what the book came with."""
+    """Return the status of each operator: of what the book came with, unless it has failed here; else of here."""
     entries = _read(certificates_file(book, device))
     came_with = comes_certified(book, device)
     found = {}
     for operator, parameters in operators.items():
         here = _status(entries, book, device, operator, dtype, parameters)
-        found[operator] = CERTIFIED if came_with and not parameters else here
+        defaults = not _other_than_defaults(book, operator, parameters)
+        found[operator] = CERTIFIED if came_with and defaults and here != FAILED else here
     return found
 
 
@@ -170,16 +180,27 @@ def _status(
 ) -> str:
     if operator not in book.recipes:
         return CERTIFIED
-    entry = entries.get(_key(operator, dtype, parameters))
+    entry = entries.get(_key(book, operator, dtype, parameters))
     if entry is None:
         return NONE
     then, now = entry["subject"], _subject(book, device, operator)
     changed = [name for name in now if then.get(name) != now[name]]
-    return f"{STALE}: {', '.join(changed)} changed since" if changed else CERTIFIED
+    if changed:
+        return f"{STALE}: {', '.join(changed)} changed since"
+    return FAILED if entry["level"] == FAILED else CERTIFIED
 
 
-def _key(operator: str, dtype: str, parameters: Mapping[str, Any] | None) -> str:
-    chosen = ", ".join(f"{name}={value!r}" for name, value in sorted((parameters or {}).items()))
+def _other_than_defaults(book: RecipeBook, operator: str, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the parameters that are not the recipe's defaults anyway."""
+    known = inspect.signature(book.recipes[operator]).parameters if operator in book.recipes else {}
+    defaults = {name: parameter.default for name, parameter in known.items()}
+    return {name: value for name, value in (parameters or {}).items() if defaults.get(name) != value}
+
+
+def _key(book: RecipeBook, operator: str, dtype: str, parameters: Mapping[str, Any] | None) -> str:
+    other = _other_than_defaults(book, operator, parameters)
+    # A tuple that has been in a JSON file is a list.
+    chosen = ", ".join(f"{name}={json.dumps(value, default=repr)}" for name, value in sorted(other.items()))
     return f"{operator} {dtype}" + (f" {chosen}" if chosen else "")
 
 

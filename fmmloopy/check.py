@@ -20,6 +20,7 @@ before are run too), and with the smallest input that shows it.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tempfile
@@ -36,19 +37,27 @@ import numpy as np
 from fmmloopy import certificates
 from fmmloopy.checking import sanitizer
 from fmmloopy.checking.cases import Case
-from fmmloopy.checking.layers import LAYERS, Failure, Request, attempts, check_operator, run_attempt
+from fmmloopy.checking.layers import (
+    LAYERS,
+    Failure,
+    Request,
+    attempts,
+    check_operator,
+    count_steps,
+    reproducer_name,
+    run_attempt,
+)
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.shrink import shrink
 from fmmloopy.checking.whole import check_whole
 from fmmloopy.compile import CompiledOperator
 from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
-from fmmloopy.isolation import ChildError, ChildTimedOut, Worker
+from fmmloopy.inputs import check_parameters
+from fmmloopy.isolation import ChildError, ChildTimedOut, Worker, WorkerError
+from fmmloopy.messages import one_line
 from fmmloopy.recipes import OPERATORS, RecipeBook, load_recipes
 
 LEVELS = ("quick", "full")
-
-MOST_STEPS = 100
-"""Steps that are tried one by one when a kernel crashes."""
 
 AGAIN_LIMIT = 20.0
 """Seconds for running a kernel again after one has not returned; it has been compiled by then."""
@@ -150,8 +159,8 @@ def check_book(
         notify: told about progress.
 
     Raises:
-        ValueError: an unknown level, operator or dtype.
-        DeviceError, RecipeError: no such device or book.
+        ValueError: an unknown level, operator, dtype or parameter, an operator without a recipe, or no such limit.
+        DeviceError, RecipeError: no such device or book, or none of the precisions on the device.
     """
     start = time.perf_counter()
     if level not in LEVELS:
@@ -161,12 +170,19 @@ def check_book(
     for operator in chosen:
         if operator not in OPERATORS:
             raise ValueError(f"operator is {operator!r}, expected one of {', '.join(OPERATORS)}")
+        if operator not in book.recipes:
+            raise ValueError(f"{book.name} has no recipe for {operator}, which runs as the sequential kernel")
+    if limit is not None and not 0 < limit < math.inf:
+        raise ValueError(f"limit is {limit:g}, expected a number of seconds above 0")
+    check_parameters(parameters or {}, book)
     device = device_for(book, device)
     skipped = []
-    names = [_dtype_name(dtype) for dtype in dtypes]
+    names = [dtype_name(dtype) for dtype in dtypes]
     if not device.has_float64 and "float64" in names:
         names.remove("float64")
         skipped.append(f"{device.name} has no float64")
+    if not names:
+        raise DeviceError(f"no precision is left to check on {device.name}; take float32")
     library = sanitizer.find_library()
     if library is None:
         skipped.append(sanitizer.MISSING)
@@ -187,9 +203,15 @@ def check_book(
     with _Workers(library) as workers:
         findings = workers.check(requests, notify or (lambda *_: None))
         if not findings and chosen:
-            findings = workers.check_whole(book, device, names, full, notify or (lambda *_: None))
+            some = replace(book, recipes={o: book.recipes[o] for o in chosen}, tuning={})
+            given = {operator: dict((parameters or {}).get(operator, {})) for operator in chosen}
+            findings = workers.check_whole(some, device, names, given, full, notify or (lambda *_: None))
+    failed = {f.operator for f in findings} if all(f.operator for f in findings) else set(chosen)
+    passed = () if "" in {f.operator for f in findings} else tuple(o for o in chosen if o not in failed)
     if not findings:
-        certificates.record(book, device, chosen, names, level, parameters, skipped)
+        certificates.record(book, device, passed, names, level, parameters, skipped)
+    else:
+        certificates.record(book, device, sorted(failed), names, certificates.FAILED, parameters)
     seconds = time.perf_counter() - start
     return Report(book.name, device.description, level, chosen, tuple(names), tuple(findings), tuple(skipped), seconds)
 
@@ -201,8 +223,16 @@ def device_for(book: RecipeBook, device: str | Device | None = None) -> Device:
     return choose_device(device)
 
 
-def _dtype_name(dtype: Any) -> str:
-    name = str(np.dtype(dtype).name)
+def dtype_name(dtype: Any) -> str:
+    """Return float32 or float64.
+
+    Raises:
+        ValueError: it is another precision.
+    """
+    try:
+        name = str(np.dtype(dtype).name)
+    except TypeError:
+        raise ValueError(f"dtype is {dtype!r}, expected float32 or float64") from None
     if name not in ("float32", "float64"):
         raise ValueError(f"dtype is {name}, expected float32 or float64")
     return name
@@ -226,20 +256,33 @@ class _Workers:
         self._count = max(1, min(4, len(os.sched_getaffinity(0))))
         self._folder = tempfile.TemporaryDirectory(prefix="fmmloopy-check-")
         self._sanitizes = library is not None
+        self._all: list[Worker] = []
         self._pairs: SimpleQueue[tuple[Worker, Worker]] = SimpleQueue()
         for index in range(self._count):
             log = Path(self._folder.name) / f"{index}.log"
             environment = sanitizer.environment(library, log) if library else {}
-            self._pairs.put((Worker(), Worker(environment)))
+            pair = Worker(), Worker(environment)
+            self._all += pair
+            self._pairs.put(pair)
 
     def __enter__(self) -> _Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for _pair in range(self._count):
-            for worker in self._pairs.get():
-                worker.close()
+        for worker in self._all:
+            worker.close()
         self._folder.cleanup()
+
+    def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """Call a function for several items at a time; when interrupted, stop all children first."""
+        with ThreadPoolExecutor(self._count) as pool:
+            try:
+                return list(pool.map(function, items))
+            except BaseException:
+                for worker in self._all:
+                    worker.stop()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def check(self, requests: Sequence[Request], notify: Notify) -> list[Finding]:
         """Check all requests, several at a time; findings are in the order of the requests."""
@@ -253,8 +296,7 @@ class _Workers:
             notify(request.operator, request.dtype, failure is None)
             return failure
 
-        with ThreadPoolExecutor(self._count) as pool:
-            failures = list(pool.map(check, requests))
+        failures: list[Failure | None] = self._map(check, requests)
         findings = [
             Finding(request.book.name, request.operator, request.dtype, **asdict(failure))
             for request, failure in zip(requests, failures, strict=True)
@@ -269,23 +311,30 @@ class _Workers:
         return _survive(pair[1], replace(request, layers=("sanitized",)))
 
     def check_whole(
-        self, book: RecipeBook, device: Device, dtypes: Sequence[str], full: bool, notify: Notify
+        self,
+        book: RecipeBook,
+        device: Device,
+        dtypes: Sequence[str],
+        parameters: Mapping[str, Mapping[str, Any]],
+        full: bool,
+        notify: Notify,
     ) -> list[Finding]:
         """Check whole evaluations."""
 
         def check(dtype: str) -> str:
             pair = self._pairs.get()
             try:
-                message = str(pair[0].call(check_whole, book, device.description, dtype, full))
-            except (ChildError, DeviceError, MemoryError) as error:
-                message = str(error)
+                message = str(pair[0].call(check_whole, book, device.description, dtype, parameters, full))
+            except WorkerError:
+                raise
+            except Exception as error:
+                message = f"{type(error).__name__}: {one_line(error)}"
             finally:
                 self._pairs.put(pair)
             notify("", dtype, not message)
             return message
 
-        with ThreadPoolExecutor(self._count) as pool:
-            messages = list(pool.map(check, dtypes))
+        messages: list[str] = self._map(check, dtypes)
         return [Finding(book.name, "", d, "fmm", "", m) for d, m in zip(dtypes, messages, strict=True) if m]
 
 
@@ -309,26 +358,33 @@ def _survive(worker: Worker, request: Request) -> Failure | None:
         layer, step = _where(error)
         if layer not in LAYERS or layer == "static":
             return Failure("static", step, f"{error.reason}, {error.stage.removeprefix('static: ')}".rstrip(", "))
-        again = min(AGAIN_LIMIT, request.run_limit)
-        return _find_step(worker, replace(request, layers=(layer,), run_limit=again), error)
+        return _find_step(worker, replace(request, layers=(layer,)))
 
 
 def _where(error: ChildError) -> tuple[str, str]:
     """Read the layer, and number and name of the step, off what the process was doing."""
     layer, _, what = error.stage.partition(": ")
-    found = re.search(r"^(?:running|generating code after) step (\d+ '.*')$", what)
+    found = re.search(r"^(?:running|generating code after) step (\d+ .*)$", what)
     return layer, found[1] if found else ""
 
 
-def _find_step(worker: Worker, request: Request, error: ChildError) -> Failure:
-    """Run the first steps of a recipe, more and more of them, until the process dies or something else is wrong."""
-    for count in range(1, MOST_STEPS):
+def _find_step(worker: Worker, request: Request) -> Failure | None:
+    """Run the first steps of a recipe, more and more of them, until the process dies or something else is wrong.
+
+    The whole recipe comes first, once more: if it passes now, the machine was too busy, and nothing is wrong.
+    """
+    try:
+        failure: Failure | None = worker.call(check_operator, request)
+        return failure
+    except ChildError as again:
+        error = again
+    for count in range(1, worker.call(count_steps, request) + 1):
         try:
-            failure: Failure | None = worker.call(check_operator, request, count)
+            failure = worker.call(check_operator, request, count)
         except ChildError as death:
             step = _where(death)[1]
             case, path = _smallest_crash(worker, request, count, death, step)
-            return Failure(request.layers[0], step, error.reason, case, path)
+            return Failure(request.layers[0], step, death.reason, case, path)
         if failure:
             return failure
     return Failure(request.layers[0], "", error.reason)
@@ -340,7 +396,7 @@ def _smallest_crash(worker: Worker, request: Request, count: int, death: ChildEr
 
     def dies(case: Case, code: CompiledOperator) -> bool:
         try:
-            worker.call(run_attempt, device, case, code, limit=request.run_limit)
+            worker.call(run_attempt, device, case, code, limit=min(AGAIN_LIMIT, request.run_limit))
         except ChildError:
             return True
         return False
@@ -356,8 +412,8 @@ def _smallest_crash(worker: Worker, request: Request, count: int, death: ChildEr
     smallest = case if isinstance(death, ChildTimedOut) else shrink(case, lambda c: dies(c, code), CRASHES_TO_SHRINK)
     path = ""
     if request.reproducers:
-        name = f"{request.book.name}-{request.operator}-{request.dtype}-{request.layers[0]}"
+        name = reproducer_name(request, request.layers[0])
         title = f"{request.book.name}, {request.operator}, {request.dtype}, step {step}: {death.reason}"
         folder = Path(request.reproducers)
-        path = write_reproducer(folder, name, title, smallest, code, None, request.device)
+        path = write_reproducer(folder, name, title, smallest, code, None, request.device, dies=True)
     return smallest.describe(), path

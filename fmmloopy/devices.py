@@ -180,6 +180,9 @@ def choose_device(which: str | Device | None = None) -> Device:
     if which.lower() == "c":
         return C_DEVICE
     for device in devices:
+        if which == device.description:
+            return device
+    for device in devices:
         if which.lower() in device.description.lower():
             return device
     found = "; ".join(repr(d.description) for d in devices)

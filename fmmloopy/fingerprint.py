@@ -6,12 +6,15 @@ functions, and for files that have been edited since they were imported.
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import sys
-from collections.abc import Callable
-from types import CodeType, FunctionType, MethodType, ModuleType
+from collections.abc import Callable, Mapping
+from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 _PINNED = ("loopy", "pymbolic", "islpy", "pytools", "numpy", "constantdict", "builtins", "math", "functools")
 """Packages that are known by their versions, not by their code."""
@@ -21,47 +24,78 @@ def fingerprint(function: Callable[..., Any]) -> str:
     """Return a hash of a function, the same in every process that runs the same Python version.
 
     Followed are functions, classes and constants that the function names, in any module outside the standard library
-    and the packages that cached code depends on by version. Other objects count by their type.
+    and the packages that cached code depends on by version; of objects, their attributes and their classes. Objects of
+    those packages' own classes count by their type.
     """
     digest = hashlib.sha256(repr(sys.version_info[:2]).encode())
     _add(digest.update, function, set())
     return digest.hexdigest()
 
 
+def _frame(put: Callable[[bytes], None], kind: str, data: bytes = b"") -> None:
+    """Hash bytes with what they are and how long: items after one another cannot be taken for others."""
+    put(f"{kind}:{len(data)}:".encode() + data)
+
+
 def _add(put: Callable[[bytes], None], value: Any, seen: set[int]) -> None:
     """Hash one value; what has been seen is not followed again, so that recursion ends."""
-    if isinstance(value, (str, bytes, int, float, complex, bool, type(None), type(Ellipsis))):
-        put(repr(value).encode())
+    kind = type(value).__qualname__
+    if isinstance(value, (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range, np.generic)):
+        _frame(put, kind, repr(value).encode())
         return
-    put(type(value).__qualname__.encode())
+    _frame(put, kind)
     if isinstance(value, CodeType):
         _add_code(put, value, seen)
         return
-    if id(value) in seen:
-        return
-    seen.add(id(value))
+    if not isinstance(value, (tuple, frozenset)):  # whether equal ones are one object differs from process to process
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+    if isinstance(value, SimpleNamespace):
+        value = vars(value)
     if isinstance(value, (tuple, list)):
+        _frame(put, "items", str(len(value)).encode())
         for item in value:
             _add(put, item, seen)
     elif isinstance(value, (set, frozenset)):
-        for item in sorted(map(repr, value)):
-            put(item.encode())
-    elif isinstance(value, dict):
+        _frame(put, "items", repr(sorted(map(repr, value))).encode())
+    elif isinstance(value, Mapping):
+        _frame(put, "items", str(len(value)).encode())
         for key, item in value.items():
             _add(put, key, seen)
             _add(put, item, seen)
+    elif isinstance(value, np.ndarray):
+        _frame(put, f"{value.dtype} {value.shape}", value.tobytes())
     elif isinstance(value, functools.partial):
         for part in (value.func, value.args, value.keywords):
             _add(put, part, seen)
     elif isinstance(value, MethodType):
         _add(put, value.__func__, seen)
+        _add(put, value.__self__, seen)
+    elif isinstance(value, (staticmethod, classmethod)):
+        _add(put, value.__func__, seen)
+    elif isinstance(value, property):
+        _add(put, value.fget, seen)
     elif isinstance(value, FunctionType):
         _add_function(put, value, seen)
-    elif isinstance(value, type) and not _is_pinned(value.__module__):
-        for name, item in sorted(vars(value).items()):
-            if isinstance(item, (FunctionType, str, int, float, tuple)) and name != "__doc__":
-                put(name.encode())
-                _add(put, item, seen)
+    elif isinstance(value, type):
+        if not _is_pinned(value.__module__):
+            _add_class(put, value, seen)
+    elif not isinstance(value, ModuleType) and not _is_pinned(type(value).__module__):
+        # An object of a class of ours, or of a recipe's author: what it is made of, and what its class does.
+        _add(put, type(value), seen)
+        _add(put, getattr(value, "__dict__", {}), seen)
+
+
+def _add_class(put: Callable[[bytes], None], value: type, seen: set[int]) -> None:
+    """Hash the methods and plain values of a class."""
+    followed = (FunctionType, staticmethod, classmethod, property, str, int, float, tuple)
+    for name, item in sorted(vars(value).items()):
+        if isinstance(item, followed) and name not in ("__doc__", "__module__", "__firstlineno__"):
+            _frame(put, name)
+            _add(put, item, seen)
+    for base in value.__bases__:
+        _add(put, base, seen)
 
 
 def _is_pinned(module: str | None) -> bool:
@@ -70,9 +104,10 @@ def _is_pinned(module: str | None) -> bool:
 
 
 def _add_code(put: Callable[[bytes], None], code: CodeType, seen: set[int]) -> None:
-    put(code.co_code)
-    put(repr((code.co_names, code.co_varnames, code.co_freevars, code.co_argcount)).encode())
+    _frame(put, "code", code.co_code)
+    _frame(put, "names", repr((code.co_names, code.co_varnames, code.co_freevars, code.co_argcount)).encode())
     # The first constant of a function that has a docstring is the docstring: harmless, and kept.
+    _frame(put, "constants", str(len(code.co_consts)).encode())
     for constant in code.co_consts:
         _add(put, constant, seen)
 
@@ -81,6 +116,13 @@ def _names(code: CodeType) -> set[str]:
     """Return the names that code, and functions within it, look up."""
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
     return set(code.co_names).union(*map(_names, inner))
+
+
+def _imports(code: CodeType) -> set[str]:
+    """Return the modules that code, and functions within it, import when they run."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    own = {str(i.argval) for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME"}
+    return own.union(*map(_imports, inner))
 
 
 def _add_function(put: Callable[[bytes], None], function: FunctionType, seen: set[int]) -> None:
@@ -93,14 +135,29 @@ def _add_function(put: Callable[[bytes], None], function: FunctionType, seen: se
     for cell in function.__closure__ or ():
         _add(put, cell.cell_contents, seen)
     names = _names(function.__code__)
-    for name in sorted(names & set(function.__globals__)):
-        value = function.__globals__[name]
-        put(name.encode())
-        if not isinstance(value, ModuleType):
+    for name in sorted(_imports(function.__code__) & set(sys.modules)):
+        _add_module(put, sys.modules[name], names, seen)
+    for name in sorted(names):
+        value = function.__globals__.get(name)
+        if isinstance(value, ModuleType):
+            _add_module(put, value, names, seen)
+        elif name in function.__globals__:
+            _frame(put, name)
             _add(put, value, seen)
-        elif not _is_pinned(value.__name__):
-            for attribute in sorted(names & set(vars(value))):
-                _add(put, vars(value)[attribute], seen)
     wrapped = getattr(function, "__wrapped__", None)
     if wrapped is not None:
         _add(put, wrapped, seen)
+
+
+def _add_module(put: Callable[[bytes], None], module: ModuleType, names: set[str], seen: set[int]) -> None:
+    """Hash what a function may refer to in a module of ours, and in modules within it."""
+    if _is_pinned(module.__name__) or id(module) in seen:
+        return
+    seen.add(id(module))
+    for name in sorted(names & set(vars(module))):
+        value = vars(module)[name]
+        _frame(put, name)
+        if isinstance(value, ModuleType):
+            _add_module(put, value, names, seen)
+        else:
+            _add(put, value, seen)

@@ -41,6 +41,10 @@ MEMORY_SHARE = 0.25
 """Of the memory that is free when a process starts, the share that it may take: several work side by side."""
 
 
+class WorkerError(RuntimeError):
+    """No child process could be started, or it was stopped."""
+
+
 class ChildError(Exception):
     """A function did not come back from its process; the text says why, and what it was doing.
 
@@ -74,6 +78,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
         self._output: IO[bytes] | None = None
+        self._stopped = False
 
     def __enter__(self) -> Worker:
         return self
@@ -91,9 +96,12 @@ class Worker:
 
         Raises:
             ChildCrashed, ChildTimedOut: it did not come back.
+        WorkerError: no process could be started, or this was stopped.
             Exception: whatever the function raises.
         """
         message = _dumps((function, arguments))
+        if self._stopped:
+            raise WorkerError("stopped")
         if self._process is None:
             self._start()
         kind, value = self._exchange(message, limit)
@@ -122,6 +130,14 @@ class Worker:
         except KeyboardInterrupt:
             self.close()
             raise
+
+    def stop(self) -> None:
+        """End what another thread has called, and let it call no more."""
+        self._stopped = True
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Stop the process, and all that it has started."""
@@ -157,7 +173,7 @@ class Worker:
         if not ready:
             cause = self._cause_of_death()
             self.close()
-            raise ChildCrashed(f"a child process does not start: {cause}")
+            raise WorkerError(f"a child process does not start: {cause}")
 
     def _cause_of_death(self) -> str:
         """Say how the process ended, with the last line that it has printed."""
@@ -178,16 +194,21 @@ class Worker:
         return f"the process exited with status {status}" + said
 
 
+_PICKLING = threading.Lock()
+"""What cloudpickle pickles by value is noted for a whole process, and workers are called from several threads."""
+
+
 def _dumps(value: Any) -> bytes:
     """Pickle a value, with the code of recipe files in it: a new process cannot import those by name."""
-    modules = [module for name, module in sys.modules.items() if name.startswith(FILE_MODULE_PREFIX)]
-    for module in modules:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        data: bytes = cloudpickle.dumps(value)
-    finally:
+    with _PICKLING:
+        modules = [module for name, module in list(sys.modules.items()) if name.startswith(FILE_MODULE_PREFIX)]
         for module in modules:
-            cloudpickle.unregister_pickle_by_value(module)
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            data: bytes = cloudpickle.dumps(value)
+        finally:
+            for module in modules:
+                cloudpickle.unregister_pickle_by_value(module)
     return data
 
 

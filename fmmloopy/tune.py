@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from fmmloopy.check import check_book, device_for
+from fmmloopy.check import check_book, device_for, dtype_name
 from fmmloopy.checking.layers import Request, check_operator
 from fmmloopy.compile import compile_operator, recipe_hash, versions
 from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
-from fmmloopy.isolation import ChildError, Stage, Worker
-from fmmloopy.measuring.timing import OperatorTimer, Problem, Setting, Timing, compare, make_problem
+from fmmloopy.isolation import Stage, Worker, WorkerError
+from fmmloopy.measuring.timing import NothingToDo, OperatorTimer, Problem, Setting, Timing, compare, make_problem
 from fmmloopy.messages import one_line
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 from fmmloopy.runtime import Runtime, make_runtime
@@ -135,7 +135,7 @@ def tune(
         if not space_of(book, operator):
             known = ", ".join(o for o in book.recipes if space_of(book, o)) or "none"
             raise ValueError(f"{book.name} has no tuning parameters for {operator!r}; it has some for {known}")
-    names = [str(np.dtype(d).name) for d in dtypes if device.has_float64 or np.dtype(d) != np.float64]
+    names = [name for name in map(dtype_name, dtypes) if device.has_float64 or name != "float64"]
     jobs = [(operator, dtype) for operator in chosen for dtype in names]
     searches, deadline = [], time.monotonic() + budget
     with Worker() as worker:
@@ -143,7 +143,12 @@ def tune(
             share = time.monotonic() + max(0.0, deadline - time.monotonic()) / left
             problem = replace(setting or Setting(), dtype=dtype)
             try_it = partial(_try, worker, book, operator, device, problem, limit)
-            trials, whole = _search(try_it, book, operator, share, partial(notify or _ignore, operator, dtype))
+            try:
+                trials, whole = _search(try_it, book, operator, share, partial(notify or _ignore, operator, dtype))
+            except NothingToDo:
+                if operators:
+                    raise
+                continue  # of all operators, some have nothing to do in a problem
             search = _certify(book, operator, device, dtype, trials, whole)
             _store(book, device, problem, search)
             searches.append(search)
@@ -151,7 +156,7 @@ def tune(
 
 
 def verify_store(book: RecipeBook | str, device: str | Device | None = None) -> tuple[tuple[Tuned, str], ...]:
-    """Check stored parameters of a book that no longer hold because a version has changed, and store them anew.
+    """Check stored parameters of a book that no longer hold, because a version has changed, and store them anew.
 
     Returns:
         The entries that were checked, each with what is wrong, "" for those that hold again. What is wrong is removed
@@ -160,7 +165,11 @@ def verify_store(book: RecipeBook | str, device: str | Device | None = None) -> 
     book = load_recipes(book)
     device = device_for(book, device)
     kept, checked = [], []
-    for entry in read_store(device):
+    try:
+        entries = read_store(device)
+    except ValueError:
+        entries = ()  # a damaged file holds nothing
+    for entry in entries:
         if entry.book != book.name or holds(entry, book, device):
             kept.append(entry)
             continue
@@ -197,7 +206,6 @@ def import_entries(path: Path, book: RecipeBook | str | None = None) -> tuple[tu
     Raises:
         ValueError: the file holds no tuned parameters.
         DeviceError: it is for a device that is not here.
-        RecipeError: there is no such book.
         OSError: the file cannot be read.
     """
     description, entries = read_entries(path)
@@ -206,7 +214,10 @@ def import_entries(path: Path, book: RecipeBook | str | None = None) -> tuple[tu
         raise DeviceError(f"{path} is for {description!r}, which is not among the devices here")
     results, kept = [], []
     for entry in entries:
-        renewed, wrong = verify(entry, load_recipes(book or entry.book), device)
+        try:
+            renewed, wrong = verify(entry, load_recipes(book or entry.book), device)
+        except RecipeError as error:
+            renewed, wrong = None, str(error)
         results.append((entry, wrong))
         if renewed:
             kept.append(renewed)
@@ -294,9 +305,9 @@ def _try(
         if timing.median < best:  # nothing wrong may set the pace; the whole check comes for what wins
             request = Request(book, device.description, operator, setting.dtype, parameters, layers=("exact",))
             wrong = worker.call(check_operator, request)
-    except (ChildError, DeviceError, RecipeError, MemoryError, TypeError, ValueError) as error:
-        if isinstance(error, ValueError) and "nothing to do" in str(error):
-            raise
+    except (NothingToDo, WorkerError):
+        raise
+    except Exception as error:
         return Trial(parameters, None, f"failed: {one_line(error, 200)}")
     if wrong:
         return Trial(parameters, None, f"wrong: {one_line(ValueError(wrong.message), 200)}")
@@ -363,7 +374,10 @@ def _is_faster(trial: Trial, default: Trial) -> bool:
 
 def _store(book: RecipeBook, device: Device, setting: Setting, search: Search) -> None:
     """Keep what won; where the defaults won, forget what was kept before."""
-    entries = list(read_store(device))
+    try:
+        entries = list(read_store(device))
+    except ValueError:
+        entries = []  # a damaged file is written anew
     key = book.name, search.operator, setting.dtype, setting.order
     best, default = search.best, search.trials[0].timing
     if best and best.timing and search.is_faster:
@@ -377,7 +391,7 @@ def _store(book: RecipeBook, device: Device, setting: Setting, search: Search) -
             dict(versions())["loopy"],
             dict(best.parameters),
             best.timing.median,
-            default.median if default else math.inf,
+            default.median if default else None,
             str(setting),
         )
         write_store(device, merge(entries, [entry]))

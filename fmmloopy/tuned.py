@@ -17,6 +17,7 @@ from typing import Any
 import platformdirs
 
 from fmmloopy.cache import write_atomically
+from fmmloopy.certificates import CERTIFIED, operator_status
 from fmmloopy.compile import recipe_hash, versions
 from fmmloopy.devices import Device
 from fmmloopy.recipes import RecipeBook
@@ -39,7 +40,7 @@ class Tuned:
         loopy: version of loopy.
         parameters: keyword arguments of the recipe.
         seconds: median time on that problem.
-        default_seconds: the same with the recipe's defaults.
+        default_seconds: the same with the recipe's defaults; None if they failed.
         problem: what it was timed on, in words.
     """
 
@@ -52,7 +53,7 @@ class Tuned:
     loopy: str
     parameters: Mapping[str, Any]
     seconds: float
-    default_seconds: float
+    default_seconds: float | None
     problem: str
 
     @property
@@ -92,9 +93,24 @@ def read_entries(path: Path) -> tuple[str, tuple[Tuned, ...]]:
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise ValueError(f"{path}: format {content['format']}, expected {FORMAT}")
-        return str(content["device"]), tuple(Tuned(**entry) for entry in content["tuned"])
+        return str(content["device"]), tuple(_entry(**entry) for entry in content["tuned"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no tuned parameters: {error}; delete it, or tune again") from None
+
+
+def _entry(**fields: Any) -> Tuned:
+    """Make an entry of what a file holds.
+
+    Raises:
+        TypeError: a field is missing, unknown or of a wrong type.
+    """
+    entry = Tuned(**fields)
+    for name in ("book", "operator", "recipe", "dtype", "driver", "loopy", "problem"):
+        if not isinstance(getattr(entry, name), str):
+            raise TypeError(f"{name} is {getattr(entry, name)!r}")
+    if not isinstance(entry.order, int) or not isinstance(entry.parameters, dict):
+        raise TypeError(f"order is {entry.order!r} and parameters {entry.parameters!r}")
+    return entry
 
 
 def write_store(device: Device, entries: Sequence[Tuned]) -> Path:
@@ -125,13 +141,14 @@ def merge(entries: Sequence[Tuned], more: Sequence[Tuned]) -> list[Tuned]:
 
 
 def holds(entry: Tuned, book: RecipeBook, device: Device) -> bool:
-    """Return whether an entry is for this very recipe, driver and loopy."""
-    return (entry.book, entry.recipe, entry.driver, entry.loopy) == (
+    """Return whether an entry is for this very recipe, driver and loopy, and certified."""
+    same = (entry.book, entry.recipe, entry.driver, entry.loopy) == (
         book.name,
         recipe_hash(book, entry.operator),
         device.driver,
         dict(versions())["loopy"],
     )
+    return same and operator_status(book, device, entry.operator, entry.dtype, entry.parameters) == CERTIFIED
 
 
 def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -> dict[str, dict[str, Any]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import loopy as lp
 import numpy as np
 import pytest
 
+from fmmloopy.cache import ENVIRONMENT_VARIABLE
 from fmmloopy.certificates import operator_status, status
 from fmmloopy.check import check_book
 from fmmloopy.checking import sanitizer
@@ -153,7 +156,8 @@ def _lanes(knl):
     yield "lanes", steps.separate_lanes(steps.fix_lanes(knl, blanes=3, ilanes=4))
 
 
-def test_certificates_hold_until_something_changes(tmp_path):
+def test_certificates_hold_until_something_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
     device = OPENCL[0]
     book = RecipeBook("certified_here", "", {"check_to_equivalent": _lanes, "m2m": _lanes})
     assert status(book, device) == "none"
@@ -168,19 +172,53 @@ def test_certificates_hold_until_something_changes(tmp_path):
 
     changed = RecipeBook("certified_here", "", {"check_to_equivalent": other})
     assert status(changed, device) == "stale: recipe changed since"
+    assert operator_status(book, device, "check_to_equivalent", "float64", {}) == "certified"
     newer = type(device)(device.kind, device.name, device.description, "another driver", True, device.handle)
     assert operator_status(book, newer, "check_to_equivalent", "float64") == "stale: driver changed since"
+
+    def wrong(knl):
+        yield "mistake", steps.separate_lanes(steps.fix_lanes(_statement(knl, "store", "0*scales[0]"), ilanes=4))
+
+    failing = RecipeBook("certified_here", "", {"check_to_equivalent": wrong})
+    assert not check_book(failing, device=device, dtypes=[np.float64]).ok
+    assert status(failing, device) == "failed for check_to_equivalent"
 
 
 def test_assert_recipe():
     assert_recipe(_lanes, "check_to_equivalent", OPENCL[0], [np.float64])
     with pytest.raises(AssertionError, match="wrong, p2p, float64: exact, first at step 3 'mistake'"):
         assert_recipe(_book(lambda k: _statement(k, "ttiles", "(tgt_end - tgt_start) // 8")), "p2p", dtypes=["float64"])
+    with pytest.raises(ValueError, match="certified_p2p has no recipe for p2m"):
+        assert_recipe(RecipeBook("certified_p2p", "", {"p2p": _lanes}), "p2m")
+    with pytest.raises(ValueError, match="dtype is 'foo', expected float32 or float64"):
+        assert_recipe(_lanes, "check_to_equivalent", dtypes=["foo"])
     with pytest.raises(ValueError, match="operator is None, expected the operator that the recipe is for"):
         assert_recipe(_lanes)
 
 
 # -- the command
+
+
+def test_an_interrupted_check_ends_at_once_and_leaves_no_process(tmp_path):
+    slow = "import time\ndef p2p(knl):\n    time.sleep(100)\n    yield 'late', knl\n"
+    (tmp_path / "slow.py").write_text(HEAD + slow + TAIL)
+    command = [sys.executable, "-c", "from fmmloopy.cli import main; main()", "check", "slow.py"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not _children(process.pid):
+        time.sleep(0.1)
+    time.sleep(3)
+    children = _children(process.pid)
+    assert children
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+def _children(pid):
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return [child for path in found for child in path.read_text().split()]
 
 
 def _run(*arguments, cwd):

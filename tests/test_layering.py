@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "arrays", "compile", "greens", "lists", "m2l_tables", "operators", "recipes", "runtime", "surfaces", "tree"
     },
     "certificates": {"cache", "compile", "devices", "recipes"},
-    "tuned": {"cache", "compile", "devices", "recipes"},
+    "tuned": {"cache", "certificates", "compile", "devices", "recipes"},
     "driver": {
         "accuracy", "certificates", "devices", "greens", "inputs", "lists", "plan", "progress", "recipes", "runtime",
         "small_boxes", "surfaces", "table_cache", "tree", "tuned"

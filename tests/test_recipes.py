@@ -10,12 +10,14 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import loopy as lp
 import numpy as np
 import pytest
 
 import fmmloopy as fl
+from fmmloopy.fingerprint import fingerprint
 from fmmloopy.greens import laplace
 from fmmloopy.operators import math_kernel
 from fmmloopy.recipes import (
@@ -342,6 +344,51 @@ def test_fingerprint_changes_with_a_module_that_the_file_uses(book_file, monkeyp
         found.append(load_recipes(book_file).fingerprint("p2p"))
     sys.modules.pop("my_rewrites", None)
     assert found[0] != found[1]
+
+
+def _same_digits():
+    """Pairs of functions that differ in what they do, and not in the characters of their constants."""
+
+    def positional(a=1, b=64):
+        yield a, b
+
+    def other_positional(a=16, b=4):
+        yield a, b
+
+    def of(value):
+        def recipe(knl):
+            yield value, knl
+
+        return recipe
+
+    class Callable:
+        def __init__(self, lanes):
+            self.lanes = lanes
+
+        def __call__(self, knl):
+            yield self.lanes, knl
+
+        def method(self, knl):
+            yield self.lanes, knl
+
+    other_positional.__code__ = positional.__code__
+    return {
+        "defaults": (positional, other_positional),
+        "tuples": (of((1, 64)), of((16, 4))),
+        "scalars of numpy": (of(np.int64(1)), of(np.int64(2))),
+        "arrays": (of(np.array([1, 2])), of(np.array([1, 3]))),
+        "ranges": (of(range(3)), of(range(4))),
+        "namespaces": (of(SimpleNamespace(a=1)), of(SimpleNamespace(a=2))),
+        "callable objects": (Callable(4), Callable(8)),
+        "bound methods": (Callable(4).method, Callable(8).method),
+    }
+
+
+@pytest.mark.parametrize("one_and_other", _same_digits().values(), ids=_same_digits())
+def test_fingerprints_of_different_recipes_differ(one_and_other):
+    one, other = one_and_other
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(one) == fingerprint(one)
 
 
 def test_fingerprint_covers_what_a_shipped_recipe_is_made_of(monkeypatch, book_file):

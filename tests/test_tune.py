@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fmmloopy as fl
-from fmmloopy import tuned
+from fmmloopy import cache, certificates, tuned
 from fmmloopy.devices import find_devices
 from fmmloopy.measuring.timing import Setting, Timing
 from fmmloopy.recipes import RecipeBook, RecipeError
@@ -32,6 +32,7 @@ SMALL = Setting(points=3000, order=3)
 @pytest.fixture(autouse=True)
 def empty_store(tmp_path, monkeypatch):
     monkeypatch.setenv(tuned.ENVIRONMENT_VARIABLE, str(tmp_path / "config"))
+    monkeypatch.setenv(cache.ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
 
 
 def p2p(knl, *, how: str = "sequential"):
@@ -163,6 +164,9 @@ def test_the_store_is_read_and_merged():
 def test_the_nearest_order_is_used():
     device = OPENCL[0] if OPENCL else find_devices()[-1]
     write_store(device, [_entry(order=4, parameters={"how": "four"}), _entry(order=9, parameters={"how": "nine"})])
+    assert tuned_parameters(BOOK, device, "float64", 5) == {}, "what is not certified is not used"
+    for how in ("four", "nine"):
+        certificates.record(BOOK, device, ["p2p"], ["float64"], "quick", {"p2p": {"how": how}})
     assert tuned_parameters(BOOK, device, "float64", 5) == {"p2p": {"how": "four"}}
     assert tuned_parameters(BOOK, device, "float64", 8) == {"p2p": {"how": "nine"}}
     assert tuned_parameters(BOOK, device, "float32", 8) == {}

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.compile import PARTICLE_OPERATORS, CompiledOperator
+from fmmloopy.devices import DeviceError
 from fmmloopy.greens import GreensFunction
 from fmmloopy.runtime import Array, Runtime
 from fmmloopy.surfaces import count_points
@@ -104,13 +105,15 @@ def hostile_layouts(operator: str, lanes: Mapping[str, int]) -> list[Layout]:
         width = lanes.get("blanes", 1)
         return [
             Layout("no pairs", pairs=(0,)),
-            Layout("one pair in all", pairs=(0,) * 25 + (1,)),
+            Layout("one pair in each chunk", pairs=(0,) * 25 + (1,)),
             Layout(f"{width - 1}, {width}, {width + 1} pairs", pairs=(width - 1, width, width + 1)),
             garbage,
         ]
     width = lanes.get("blanes", 1)
-    counts = sorted({1, 2, width - 1, width, width + 1, 2 * width + 1} - {0})
-    layouts = [Layout(f"{count} worked on", blocks=count) for count in counts]
+    counts = {1, 2, width - 1, width, width + 1, 2 * width + 1} - {0}
+    if operator in ("m2l_forward", "m2l_inverse"):
+        counts |= {7, 8, 9, 16, 17, 33}  # around the widths of tiles that a recipe may split octets into
+    layouts = [Layout(f"{count} worked on", blocks=count) for count in sorted(counts)]
     if operator == "m2l":
         layouts += [Layout("empty lists", lists=(0,)), Layout("full V lists", blocks=199, lists=(189, 0, 17))]
     elif operator != "check_to_equivalent":
@@ -176,7 +179,11 @@ class Case:
 
 
 def run_case(case: Case, code: CompiledOperator, runtime: Runtime) -> dict[str, NDArray[Any]]:
-    """Run compiled code on fresh copies of a case's arrays, with NaN behind their ends, and return its outputs."""
+    """Run compiled code on fresh copies of a case's arrays, with NaN behind their ends, and return its outputs.
+
+    Raises:
+        DeviceError: the device cannot run it, or it has written behind the end of an output.
+    """
     arguments = case.arguments_for(dict(code.lanes))
     uploaded = {k: _upload(runtime, v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
     for same, other in (("result", "multipoles"), ("result", "locals")):
@@ -185,8 +192,10 @@ def run_case(case: Case, code: CompiledOperator, runtime: Runtime) -> dict[str, 
     runtime.run([runtime.bind(code, uploaded)])
     outputs: dict[str, NDArray[Any]] = {}
     for name in case.output:
-        shape, array = arguments[name].shape, uploaded[name]
-        outputs[name] = runtime.read(array)[: math.prod(shape)].reshape(shape)
+        shape, values = arguments[name].shape, runtime.read(uploaded[name])
+        outputs[name] = values[: math.prod(shape)].reshape(shape)
+        if not np.isnan(values[math.prod(shape) :]).all():
+            raise DeviceError(f"{name} is written to behind its end")
     return outputs
 
 

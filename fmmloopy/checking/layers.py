@@ -36,7 +36,7 @@ from fmmloopy.checking.cases import (
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.shrink import shrink
 from fmmloopy.compile import PARTICLE_OPERATORS, CompiledOperator, compile_operator, generate_code
-from fmmloopy.devices import DeviceError, choose_device
+from fmmloopy.devices import C_DEVICE, DeviceError, choose_device
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.isolation import Stage
 from fmmloopy.messages import one_line
@@ -56,6 +56,14 @@ squared distance, reciprocal root, products), each at most eps / 2, and a recipr
 recipes reach 3.8 at most. One step of Newton's iteration too few is off by up to 39 eps in single precision, and by 1e5
 in double.
 """
+
+CHECKS = (
+    "enforce_variable_access_ordered",
+    "enforce_array_accesses_within_bounds",
+    "check_dep_resolution",
+    "skip_arg_checks",
+)
+"""Options of loopy that turn checks off."""
 
 CODE_LIMIT = 180.0
 """Seconds for a step of a recipe, and for generating code; unrolled kernels take tens of seconds on a busy machine."""
@@ -128,6 +136,17 @@ def attempts(stage: Stage, request: Request, steps: int | None = None) -> list[t
     return OperatorCheck(stage, request, steps).attempts()
 
 
+def count_steps(stage: Stage, request: Request) -> int:
+    """Return how many steps a recipe has."""
+    return OperatorCheck(stage, request).count_steps()
+
+
+def reproducer_name(request: Request, layer: str) -> str:
+    """Name the program that shows what is wrong."""
+    chosen = "".join(f"-{name}-{value}" for name, value in request.parameters.items())
+    return f"{request.book.name}-{request.operator}{chosen}-{request.dtype}-{layer}"
+
+
 def run_attempt(_stage: Stage, device: str, case: Case, code: CompiledOperator) -> None:
     """Run code on a case, to see whether it comes back."""
     chosen = choose_device(device)
@@ -160,6 +179,8 @@ class OperatorCheck:
                 failure = layers[layer]()
             except RecipeError as error:
                 failure = self._failure("", self._without_names(error))
+            except Exception as error:
+                failure = self._failure("", f"{type(error).__name__}: {one_line(error)}")
             if failure:
                 return failure
         return None
@@ -178,6 +199,11 @@ class OperatorCheck:
             allowed = set(math.default_entrypoint.silenced_warnings)
             steps = self._steps(greens, 3)
             for number, step in enumerate(steps, 1):
+                options, expected = step.kernel.default_entrypoint.options, math.default_entrypoint.options
+                off = [name for name in CHECKS if getattr(options, name) != getattr(expected, name)]
+                if off:
+                    text = f"sets loopy's option {', '.join(off)}, which the operator does not; leave the check on"
+                    return self._failure(_name(steps, number), text)
                 silenced = sorted(set(step.kernel.default_entrypoint.silenced_warnings) - allowed)
                 if silenced:
                     text = f"silences {', '.join(silenced)}, which the operator does not; leave the check on"
@@ -256,7 +282,7 @@ class OperatorCheck:
         """Yield the inputs of a layer."""
         full, operator, dtype = self._request.full, self._operator, self._dtype
         if layer == "exact":
-            for order in (3, 2, 4) if full else (3,):
+            for order in (3, 2, 4, 6) if full else (3,):
                 for greens in POLYNOMIALS:
                     for seed in range(3 if full else 1):
                         yield make_case(operator, greens, dtype, order, seed)
@@ -279,6 +305,10 @@ class OperatorCheck:
     def _hostile_layouts(self, greens: GreensFunction, order: int) -> list[Layout]:
         lanes = self._code(greens, order, len(self._steps(greens, order))).lanes
         return hostile_layouts(self._operator, dict(lanes))
+
+    def count_steps(self) -> int:
+        """Return how many steps the recipe has."""
+        return len(self._steps(POLYNOMIALS[1], 3))
 
     def attempts(self) -> list[tuple[Case, CompiledOperator]]:
         """Return the inputs of the request's first layer, each with the code that it is for."""
@@ -326,9 +356,11 @@ class OperatorCheck:
 
     def _reference(self, case: Case) -> dict[str, NDArray[Any]]:
         self._announce("running the sequential kernel", CODE_LIMIT + RUN_LIMIT)
-        device = self._runtime.device
-        code = compile_operator(case.operator, case.greens, case.order, case.dtype, SEQUENTIAL, device)
-        return run_case(case, code, self._runtime)
+        runtime = self._runtime
+        if case.dtype == np.float64 and not runtime.device.has_float64:
+            runtime = make_runtime(C_DEVICE)
+        code = compile_operator(case.operator, case.greens, case.order, case.dtype, SEQUENTIAL, runtime.device)
+        return run_case(case, code, runtime)
 
     @cached_property
     def _runtime(self) -> Runtime:
@@ -355,7 +387,7 @@ class OperatorCheck:
             code = self._code(case.greens, case.order, number)
             sanitized = self._layer == "sanitized"
             expected = None if sanitized else self._reference(case)
-            name = f"{self._request.book.name}-{self._operator}-{self._dtype.name}-{self._layer}"
+            name = reproducer_name(self._request, self._layer)
             title = f"{self._request.book.name}, {self._operator}, {self._dtype.name}, step {step}: {self._layer}"
             path = write_reproducer(
                 Path(self._request.reproducers), name, f"{title}: {message}", case, code, expected, self._request.device

@@ -35,7 +35,7 @@ from pathlib import Path
 import numpy as np
 import pyopencl as cl
 
-nan = np.nan
+nan, inf = np.nan, np.inf
 PADDING = 64  # numbers behind the end of every array, which idle lanes may read but never use
 
 
@@ -101,6 +101,7 @@ def write_reproducer(
     code: CompiledOperator,
     expected: Mapping[str, NDArray[Any]] | None,
     device: str,
+    dies: bool = False,
 ) -> str:
     """Write ``name.py`` and ``name.cl`` and return the path of the first.
 
@@ -114,10 +115,13 @@ def write_reproducer(
         code: the kernel.
         expected: what its outputs should hold; None where they are right, and only a simulator sees what is wrong.
         device: description of the device that it was seen on.
+        dies: whether the kernel crashes or does not return.
 
-    Raises:
-        OSError: they cannot be written.
+    Returns:
+        The path of the program; "" where there is none: for C code, or in a folder that cannot be written.
     """
+    if not device.startswith("opencl"):
+        return ""
     arguments = case.arguments_for(dict(code.lanes))
     groups = launch_sizes(code, arguments)
     local = code.local_size + (1,) * (len(groups) - len(code.local_size))
@@ -126,9 +130,13 @@ def write_reproducer(
     if case.operator in ("m2m", "l2l"):
         same = {"result": "multipoles" if case.operator == "m2m" else "locals"}
     how = (
-        "Run it, and it lists entries that differ; its exit status is 1 while there are any."
-        if expected is not None
-        else "Results are right by luck; run it as `oclgrind --data-races --uninitialized python THIS_FILE`."
+        "The kernel crashes, or does not return."
+        if dies
+        else (
+            "Run it, and it lists entries that differ; its exit status is 1 while there are any."
+            if expected is not None
+            else "Results are right by luck; run it as `oclgrind --data-races --uninitialized python THIS_FILE`."
+        )
     )
     values = {n: _literal(arguments[n], dtype, kind) for n, kind, dtype in code.arguments}
     text = _PROGRAM.format(
@@ -147,8 +155,11 @@ def write_reproducer(
         entry=code.entry,
     )
     path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.py"
-    write_atomically(path.with_suffix(".cl"), code.source)
-    write_atomically(path, text)
+    try:
+        write_atomically(path.with_suffix(".cl"), code.source)
+        write_atomically(path, text)
+    except OSError:
+        return ""
     return str(path)
 
 

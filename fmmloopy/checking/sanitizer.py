@@ -10,8 +10,6 @@ import re
 import shutil
 from pathlib import Path
 
-from fmmloopy.cache import cache_folder, write_atomically
-
 DEVICE = "Oclgrind"
 """Part of the description of its device."""
 
@@ -38,12 +36,11 @@ def environment(library: Path, log: Path) -> dict[str, str]:
 
     Args:
         library: from `find_library`.
-        log: file that it reports to.
+        log: file that it reports to, in a folder that may be written.
     """
-    vendors = cache_folder() / "oclgrind"
-    path = vendors / "oclgrind.icd"
-    if not path.exists() or path.read_text() != f"{library}\n":
-        write_atomically(path, f"{library}\n")
+    vendors = log.parent / "vendors"
+    vendors.mkdir(exist_ok=True)
+    (vendors / "oclgrind.icd").write_text(f"{library}\n")
     return {
         "OCL_ICD_VENDORS": str(vendors),
         "PYOPENCL_NO_CACHE": "1",  # what comes from a cache has no source code that reports could quote

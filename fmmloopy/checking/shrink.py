@@ -6,6 +6,7 @@ before; the first that still fails takes its place, until none does.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,10 @@ MOST_TRIES = 400
 """Candidates that are tried, each in milliseconds."""
 
 
+MOST_SECONDS = 60.0
+"""Time after which the smallest case so far is good enough."""
+
+
 def shrink(case: Case, fails: Callable[[Case], bool], most: int = MOST_TRIES) -> Case:
     """Return a smaller case that fails too, or the case itself.
 
@@ -28,12 +33,12 @@ def shrink(case: Case, fails: Callable[[Case], bool], most: int = MOST_TRIES) ->
         fails: whether a case fails.
         most: candidates to try.
     """
-    tries = 0
+    tries, deadline = 0, time.monotonic() + MOST_SECONDS
     smaller = True
     while smaller:
         smaller = False
         for candidate in _candidates(case):
-            if tries == most:
+            if tries == most or time.monotonic() > deadline:
                 return case
             tries += 1
             if fails(candidate):

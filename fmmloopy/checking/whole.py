@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ LIMIT = 600.0
 """Seconds for one evaluation, most of which are for generating and compiling the code of all operators."""
 
 
-def check_whole(stage: Stage, book: RecipeBook, device: str, dtype: str, full: bool) -> str:
+def check_whole(
+    stage: Stage, book: RecipeBook, device: str, dtype: str, parameters: Mapping[str, Mapping[str, Any]], full: bool
+) -> str:
     """Evaluate whole problems with the book and with the sequential kernels, in both forms of M2L at level full.
 
     Args:
@@ -29,6 +32,7 @@ def check_whole(stage: Stage, book: RecipeBook, device: str, dtype: str, full: b
         book: all its recipes are used.
         device: description of the device.
         dtype: float32 or float64.
+        parameters: keyword arguments for every recipe of the book.
         full: whether problems are larger.
 
     Returns:
@@ -40,16 +44,20 @@ def check_whole(stage: Stage, book: RecipeBook, device: str, dtype: str, full: b
         charges = rng.uniform(-1, 1, len(points))
         expected = direct(points, charges, points[:300])
         for m2l in ("fft", "dense") if full else ("fft",):
-            errors = []
-            for some in (book, SEQUENTIAL):
+            errors, found = [], []
+            for some, given in ((book, parameters), (SEQUENTIAL, {})):
                 stage(f"fmm: {name}, recipes of {some.name}", LIMIT)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    fmm = Fmm(points, device=choose_device(device), recipes=some, order=6, ncrit=60, m2l=m2l)
-                found = fmm.evaluate(charges)[:300]
-                errors.append(float(np.linalg.norm(found - expected) / np.linalg.norm(expected)))
+                    chosen = choose_device(device)
+                    fmm = Fmm(points, device=chosen, recipes=some, order=6, ncrit=60, m2l=m2l, parameters=given)
+                found.append(fmm.evaluate(charges))
+                errors.append(float(np.linalg.norm(found[-1][:300] - expected) / np.linalg.norm(expected)))
             if not errors[0] <= FMM_BOUND * errors[1]:
                 return f"{name}: relative error {errors[0]:.1e}, with the sequential kernels {errors[1]:.1e}"
+            difference = float(np.linalg.norm(found[0] - found[1]) / np.linalg.norm(found[1]))
+            if not difference <= FMM_BOUND * errors[1]:
+                return f"{name}: {difference:.1e} from the sequential kernels, whose error is {errors[1]:.1e}"
     return ""
 
 

@@ -22,6 +22,7 @@ from fmmloopy.cli.recipes import recipes
 from fmmloopy.cli.show import show
 from fmmloopy.cli.tune import tune
 from fmmloopy.devices import DeviceError
+from fmmloopy.isolation import WorkerError
 from fmmloopy.messages import one_line
 from fmmloopy.recipes import RecipeError
 
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != TRACEBACK]
     try:
         app(words)
-    except (RecipeError, DeviceError, ValueError, OSError) as error:
+    except (RecipeError, DeviceError, WorkerError, ValueError, OSError) as error:
         if wanted:
             traceback.print_exc()
         show_error(one_line(error, 2000))

@@ -146,6 +146,10 @@ def make_problem(setting: Setting) -> Problem:
 # -- one operator
 
 
+class NothingToDo(ValueError):
+    """A problem has no work for an operator."""
+
+
 class OperatorTimer:
     """Times kernels of one operator on one problem and device.
 
@@ -169,11 +173,11 @@ class OperatorTimer:
 
         Raises:
             DeviceError: the device cannot compile or run it.
-            ValueError: the operator has nothing to do in this problem.
+            NothingToDo: the operator has nothing to do in this problem.
         """
         launches = self._plan.launches_with(self._operator, code)
         if not any(launch.operator == self._operator for launch in launches):
-            raise ValueError(f"{self._operator} has nothing to do in this problem; take more points")
+            raise NothingToDo(f"{self._operator} has nothing to do in this problem; take more points")
         first = self._plan.run(launches)[self._operator]
         seconds = [first] if first > BUDGET else []
         while len(seconds) < runs and (len(seconds) < FEWEST_RUNS or sum(seconds) < BUDGET):
