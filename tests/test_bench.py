@@ -11,11 +11,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from fmmloopy import bench, cli, ladder, peaks, plots, timing
+from fmmloopy import bench, cli, ladder
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
 from fmmloopy.check import Finding
 from fmmloopy.devices import C_DEVICE, choose_device
 from fmmloopy.ladder import Ladder, LadderReport, Rung, climb
+from fmmloopy.measuring import peaks, plots, timing
 from fmmloopy.measuring.peaks import Peaks, store_rates
 from fmmloopy.measuring.plots import draw_ladders
 from fmmloopy.measuring.probes import FMA, NEWTON, TRIAD

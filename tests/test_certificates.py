@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import pytest
 
@@ -64,7 +65,8 @@ def test_the_warning_comes_once():
         UncertifiedWarning, match="'warned_of_once' has no certificate in float64 on pthread-a processor"
     ):
         warn_if_uncertified(book, DEVICE, "float64")
-    with pytest.warns() as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         warn_if_uncertified(book, DEVICE, "float64")
         record(book, DEVICE, ["p2p"], ["float64"], FAILED)
         warn_if_uncertified(book, DEVICE, "float64")

@@ -8,10 +8,10 @@ import os
 import numpy as np
 import pytest
 
-from fmmloopy import peaks as peaks_module
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
 from fmmloopy.devices import C_DEVICE, Device, DeviceError
 from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.measuring import peaks as peaks_module
 from fmmloopy.measuring import probes
 from fmmloopy.measuring.peaks import Peaks, is_busy, machine_peaks, processor_of, read_rates, store_rates
 from fmmloopy.measuring.probes import FMA, NEWTON, READ, RSQRT, SQRT_DIV, TRIAD, Probe, measure, probes_for
