@@ -246,7 +246,7 @@ def _inverse() -> list[Wrong]:
               in_dtype(np.float32, "h2r", "h2i")),
         entry("first plane", "fmm", "weight of plane kz = 0 doubled", "constant parts count twice",
               rewrite("store2?", ("plane_weights[kz]", "(2 if kz == 0 else 1)*plane_weights[kz]"))),
-        entry("small integers", "fmm", "box in 8 bits", "boxes beyond the first 256 are taken for others",
+        entry("small integers", "hostile", "box in 8 bits", "boxes beyond the first 256 are taken for others",
               in_dtype(np.uint8, "child")),
         entry("only some orders", "fmm", "at most 100 surface points", "orders from 6 on lose check points",
               guard("store", "({}) and s_store < 100")),
