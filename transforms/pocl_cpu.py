@@ -63,14 +63,19 @@ def m2l_forward(knl: Kernel) -> Steps:
 
 
 def m2l_hadamard(knl: Kernel, *, pairs: int = 4) -> Steps:
-    """The eight target siblings are one vector; pairs of octets with one direction share each load of the matrix."""
+    """The eight target siblings are one vector; pairs of octets with one direction share each load of the matrix.
+
+    Chunks of octets are the faster axis of the groups: those of one frequency run one after the other, while its
+    spectra are in cache. Measured on two cores of an AMD Zen 4, PoCL 3.1, order 6, f64, GFLOP/s with frequencies as the
+    faster axis and with chunks: 1e6 points in the cube 69 and 85, on the sphere 60 and 70.
+    """
     knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=pairs))
     knl = steps.vector_lanes(knl, ("i", "i_init", "i_store"), ("Kr", "Ki", "Lr", "Li", "ur", "ui"))
     knl = steps.unroll(knl, "b", "b_init", "b_src")
     knl = lp.prioritize_loops(knl, "d,ptile,row,col,j,b")
     yield "blocks of pairs x siblings", knl
-    knl = steps.one_group_per(knl, "f", "chunk")
-    yield "one work-group per frequency and chunk of octets", knl
+    knl = steps.one_group_per(knl, "chunk", "f")
+    yield "one work-group per chunk of octets and frequency", knl
 
 
 def m2l_inverse(knl: Kernel) -> Steps:
