@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -81,26 +81,36 @@ def make_points(case: EvaluationCase | PeerCase) -> Array:
     return Setting(case.points, case.distribution, dtype="float32").make_points().astype(np.float64)
 
 
-def make_charges(points: int) -> Array:
-    """Return charges of both signs, uniform in (-1, 1), that float32 can hold."""
-    return np.random.default_rng(1).uniform(-1, 1, points).astype(np.float32).astype(np.float64)
+def make_charges(points: int, draw: int = 0) -> Array:
+    """Return charges of both signs, uniform in (-1, 1), that float32 can hold; others for each draw."""
+    return np.random.default_rng((1, draw)).uniform(-1, 1, points).astype(np.float32).astype(np.float64)
 
 
 def relative_error(
-    case: EvaluationCase | PeerCase, points: Array, potentials: Array, folder: Path
+    case: EvaluationCase | PeerCase, points: Array, potentials: Sequence[Array], folder: Path
 ) -> tuple[float, int]:
-    """Compare with the direct sum at random targets, the same for all that is done with these points.
+    """Compare with the direct sum at random targets, the same for all that is done with these points and charges.
+
+    Args:
+        case: what was asked for.
+        points: of the case.
+        potentials: of all points, for each draw of charges.
+        folder: where direct sums are kept for other processes.
 
     Returns:
-        The error relative to the potentials, in the 2-norm; and at how many targets.
+        The error relative to the potentials, in the 2-norm, as the root mean square over the draws; and at how many
+        targets of each draw.
     """
     checked = min(case.points, MOST_CHECKED, max(1, MOST_PAIRS // case.points))
-    some = np.random.default_rng(2).choice(case.points, checked, replace=False)
-    kept = folder / f"{case.distribution}-{case.points}.npy"
-    if not kept.exists():
-        np.save(kept, direct(points, make_charges(case.points), points[some]))
-    exact = np.load(kept)
-    return float(np.linalg.norm(potentials[some] - exact) / np.linalg.norm(exact)), checked
+    squares = []
+    for draw, found in enumerate(potentials):
+        some = np.random.default_rng((2, draw)).choice(case.points, checked, replace=False)
+        kept = folder / f"{case.distribution}-{case.points}-{draw}.npy"
+        if not kept.exists():
+            np.save(kept, direct(points, make_charges(case.points, draw), points[some]))
+        exact = np.load(kept)
+        squares.append(np.sum((found[some] - exact) ** 2) / np.sum(exact**2))
+    return float(np.sqrt(np.mean(squares))), checked
 
 
 def peak_memory() -> int:
@@ -121,18 +131,19 @@ def peak_memory() -> int:
 
 def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation]:
     """Build an `Fmm`, evaluate several times, and compare with the direct sum."""
-    points, charges = make_points(case).astype(case.dtype), make_charges(case.points).astype(case.dtype)
+    points = make_points(case).astype(case.dtype)
+    charges = [make_charges(case.points, draw).astype(case.dtype) for draw in range(case.draws)]
     options = {name: value for name in ("digits", "order") if (value := getattr(case, name)) is not None}
     fmm = Fmm(points, device=device, **options)
-    potentials = fmm.evaluate(charges)
+    fmm.evaluate(charges[0])
     print(FIRST, flush=True)
     memory, construction = peak_memory(), _construction(fmm)
     if case.points <= 10**6:  # the first one has imported modules and filled caches
         del fmm
         fmm = Fmm(points, device=device, **options)
         construction = min(construction, _construction(fmm), key=lambda stages: sum(stages.values()))
-        fmm.evaluate(charges)
-    seconds, cpu = _repeat(fmm, charges, case.runs)
+        fmm.evaluate(charges[0])
+    seconds, cpu, potentials = _repeat(fmm, charges, case.runs)
     error, checked = relative_error(case, points.astype(np.float64), potentials, folder)
     work = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l)
     nbytes = count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.dtype.itemsize)
@@ -158,18 +169,25 @@ def _construction(fmm: Fmm) -> dict[str, float]:
     return {stage: fmm.timings[stage] for stage in CONSTRUCTION if stage in fmm.timings}
 
 
-def _repeat(fmm: Fmm, charges: Array, runs: int) -> tuple[dict[str, list[float]], list[float]]:
-    """Evaluate several times; return seconds by operator and for WHOLE, and core-seconds, of each run."""
+def _repeat(fmm: Fmm, charges: Sequence[Array], runs: int) -> tuple[dict[str, list[float]], list[float], list[Array]]:
+    """Evaluate several times, one draw of charges after the other.
+
+    Returns:
+        Seconds by operator and for WHOLE, and core-seconds, of each run; potentials of each draw.
+    """
     seconds: dict[str, list[float]] = {}
     cpu: list[float] = []
+    potentials: list[Array] = []
     while len(cpu) < runs or (sum(seconds[WHOLE]) < SHORT and len(cpu) < MOST_RUNS):
         start = time.process_time()
-        fmm.evaluate(charges)
+        found = fmm.evaluate(charges[len(cpu) % len(charges)])
         cpu.append(time.process_time() - start)
+        if len(potentials) < len(charges):
+            potentials.append(found)
         for name, taken in fmm.timings.items():
             if name not in CONSTRUCTION:
                 seconds.setdefault(name, []).append(taken)
-    return seconds, cpu
+    return seconds, cpu, potentials
 
 
 def time_operators(case: OperatorCase, device: str, folder: Path) -> list[OperatorTime]:
@@ -237,7 +255,7 @@ def run_peer(case: PeerCase, device: str, folder: Path) -> list[Peer]:
         if whole > 2:
             break
     memory = peak_memory()
-    error, _ = relative_error(case, points, np.asarray(potentials).reshape(-1), folder)
+    error, _ = relative_error(case, points, [np.asarray(potentials).reshape(-1)], folder)
     what = case.library, version(case.library), case.points, case.distribution, case.eps
     return [Peer(*what, error, best, cpu, memory)]
 

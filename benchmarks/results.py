@@ -43,7 +43,7 @@ class Evaluation:
         runtime: label of the device's runtime, see `benchmarks.machine.runtime_label`.
         group, name, points, distribution, dtype, digits: of the case.
         order, ncrit, m2l, precision: what `fmmloopy.Fmm` has chosen; no precision from versions without a choice.
-        error: relative, in the 2-norm, against the direct sum at ``nchecked`` random targets.
+        error: relative, in the 2-norm, against the direct sum at ``nchecked`` random targets of each draw of charges.
         first: seconds from the start of the process to its first potentials.
         memory: most bytes that the process has held until then.
         construction: seconds by stage of building it (tree, lists, tables, setup), the better of two.

@@ -70,8 +70,8 @@ def measure(cases: Sequence[Case], names: Sequence[str] | None, quick: bool, not
         notify(results.left_out[-1])
         cases = [case for case in cases if not isinstance(case, PeerCase)]
     with tempfile.TemporaryDirectory(prefix="fmmloopy-benchmarks-") as folder:
-        for device in devices:
-            for case in cases:
+        for case in cases:
+            for device in devices:  # one after the other: the machine may be another one some minutes later
                 if case.everywhere or device is devices[0]:
                     _measure_case(case, device, Path(folder), results, notify)
     return results

@@ -34,6 +34,7 @@ class EvaluationCase:
         points, distribution, dtype: see `fmmloopy.measuring.timing.Setting`.
         digits, order: as for `fmmloopy.Fmm`; all else is left to it.
         runs: evaluations at least, after one that does not count; short ones run more often.
+        draws: sets of charges that the error is taken over, no more than runs: it differs much between them.
         processes: how often all of it is done, each time in a new process.
         everywhere: on every device, or on the first alone.
     """
@@ -46,6 +47,7 @@ class EvaluationCase:
     digits: float | None = None
     order: int | None = None
     runs: int = 4
+    draws: int = 1
     processes: int = 1
     everywhere: bool = True
 
@@ -125,21 +127,21 @@ def full_suite() -> list[Case]:
         replace(ragged, operators=("p2p",), dtype="float32"),
         cube,
         replace(cube, operators=TRANSLATIONS, order=10),
-        EvaluationCase("evaluate", FIRST_SPHERE, MILLION, digits=5.88, order=6, runs=5),
-        EvaluationCase("evaluate", FIRST_CUBE, MILLION, "cube", digits=3.56, order=4, runs=5),
+        EvaluationCase("evaluate", FIRST_SPHERE, MILLION, digits=5.88, order=6, runs=5, draws=3),
+        EvaluationCase("evaluate", FIRST_CUBE, MILLION, "cube", digits=3.56, order=4, runs=5, draws=3),
     ]
     for distribution in ("sphere", "cube", "clustered"):
         for digits, dtype in ((6, "float64"), (3, "float32")):
             name = f"{distribution}, {digits} digits"
-            cases.append(EvaluationCase("evaluate", name, MILLION, distribution, dtype, digits, runs=3))
+            cases.append(EvaluationCase("evaluate", name, MILLION, distribution, dtype, digits, runs=3, draws=3))
     for points in (10_000, 30_000, 100_000, 300_000, MILLION, 3 * MILLION, 10 * MILLION):
-        cases.append(EvaluationCase("sizes", "sphere, 3 digits", points, digits=3, runs=2))
+        cases.append(EvaluationCase("sizes", "sphere, 3 digits", points, digits=3, runs=2 if points <= MILLION else 1))
     cases.append(EvaluationCase("start", "cube, 6 digits", 10_000, "cube", digits=6, runs=20, processes=4))
     for dtype, most in (("float64", 10), ("float32", 5)):
         for digits in range(2, most + 1):
             name = f"sphere, {digits} digits"
-            case = EvaluationCase("accuracy", name, 100_000, dtype=dtype, digits=digits, runs=3, everywhere=False)
-            cases.append(case)
+            case = EvaluationCase("accuracy", name, 100_000, dtype=dtype, digits=digits, runs=3, draws=3)
+            cases.append(replace(case, everywhere=False))
     cases += [StepsCase("l2p", 200_000, order) for order in (4, 6, 8)]
     cases += [PeerCase(100_000, eps) for eps in (1e-1, 1e-2, 1e-3, 1e-5, 1e-7, 1e-9)]
     return [*cases, PeerCase(10_000, 1e-2), PeerCase(MILLION, 1e-2)]

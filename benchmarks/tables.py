@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from benchmarks.results import WHOLE, Evaluation, OperatorTime, Results
 from benchmarks.suite import GROUPS
 from benchmarks.targets import THEIR_PEAKS, Verdict, format_value, judge
+from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.plots import format_share
 from fmmloopy.measuring.probes import SQRT_DIV
 
@@ -37,10 +38,12 @@ def make_tables(results: Results, reasons: Mapping[str, Mapping[str, str]]) -> d
         "machine": machine_list(results),
         "peaks": peaks_table(results),
         "targets": targets_table(results, verdicts),
+        "details": details_table(results, verdicts),
         "misses": misses_list(verdicts),
         "evaluations": evaluations_table(results, "evaluate"),
         "operators": operators_table(results),
         "shares": shares_table(results),
+        "inside": inside_table(results),
         "sizes": sizes_table(results),
         "starts": evaluations_table(results, "start"),
         "accuracy": evaluations_table(results, "accuracy"),
@@ -103,8 +106,13 @@ def _verdict(verdict: Verdict) -> str:
     if verdict.reached is None:
         return "not measured"
     value = format_value(verdict.reached.value, verdict.target.unit)
-    met = "met" if verdict.is_met else "**missed**"
-    return f"**{value}**, {met}" + (f": {verdict.reached.note}" if verdict.reached.note else "")
+    return f"{value}, met" if verdict.is_met else f"**{value}, missed**"
+
+
+def details_table(results: Results, verdicts: Sequence[Sequence[Verdict]]) -> str:
+    """List what else there is to say of what was reached."""
+    rows = [(row[0].target.what, *(v.reached.note if v.reached else NOTHING for v in row)) for row in verdicts if row]
+    return make_table(("what", *results.runtimes), [row for row in rows if set(row[1:]) != {NOTHING}])
 
 
 def misses_list(verdicts: Sequence[Sequence[Verdict]]) -> str:
@@ -127,12 +135,11 @@ def evaluations_table(results: Results, group: str) -> str:
     rows = []
     for e in _best_of_processes(results, group):
         chosen = f"{e.order}, {e.ncrit}, {e.m2l}" + (f", {e.precision}" if e.precision else "")
-        times = _seconds(e.evaluate), _limit_share(results, e), f"{e.outside / e.evaluate:.1%}", _seconds(e.preparation)
-        memory = _seconds(e.first), f"{e.memory * 1e-9:.2f} GB"
-        what = e.name, f"{e.points:,}", e.dtype, e.runtime, chosen, f"{e.error:.1e}"
-        rows.append((*what, *times, *memory))
+        times = _seconds(e.evaluate), _limit_share(results, e), format_share(e.outside / e.evaluate)
+        others = _seconds(e.preparation), _seconds(e.first), f"{e.memory * 1e-9:.2f} GB"
+        rows.append((e.name, f"{e.points:,}", e.dtype, e.runtime, chosen, f"{e.error:.1e}", *times, *others))
     headings = (
-        *("case", "points", "precision", "runtime", "order, ncrit, M2L", "error", "evaluate", "of the limit"),
+        *("case", "points", "data", "runtime", "order, ncrit, M2L", "error", "evaluate", "of the limit"),
         *("outside kernels", "tree, lists, setup", "first potentials", "memory"),
     )
     return make_table(headings, rows)
@@ -196,25 +203,39 @@ def _operator_cell(results: Results, e: Evaluation, name: str) -> str:
 
 
 def shares_table(results: Results) -> str:
-    """List operators by themselves: rate, share of the limit, share of the time inside kernels."""
-    rows = [(_operator_name(o), o.runtime, *_operator_figures(results, o)) for o in results.operators]
-    rows.sort(key=lambda row: row[0])
-    headings = ("operator", "runtime", "time", "rate", "of the limit", "limit", "inside kernels")
-    return make_table(headings, rows)
+    """List operators by themselves: time, rate and share of the limit on every runtime, and what the limit is."""
+    rows = []
+    for name, found in _by_name(results).items():
+        peaks = results.peaks.get(found[0].dtype)
+        binding = found[0].work.roofline(peaks).binding if peaks else NOTHING
+        here = {o.runtime: _operator_figures(o, peaks) for o in found}
+        rows.append((name, binding, *(here.get(runtime, NOTHING) for runtime in results.runtimes)))
+    return make_table(("operator", "limit", *results.runtimes), rows)
 
 
-def _operator_name(o: OperatorTime) -> str:
-    gradient = " with gradient" if o.gradient else ""
-    return f"{NAMES.get(o.operator, o.operator)}{gradient}, {o.distribution}, order {o.order}, {o.dtype}"
+def inside_table(results: Results) -> str:
+    """List the share of the time on the wall that operators by themselves are inside kernels."""
+    rows = []
+    for name, found in _by_name(results).items():
+        here = {o.runtime: f"{o.inside:.1%}" for o in found}
+        rows.append((name, *(here.get(runtime, NOTHING) for runtime in results.runtimes)))
+    return make_table(("operator", *results.runtimes), rows)
 
 
-def _operator_figures(results: Results, o: OperatorTime) -> tuple[str, ...]:
+def _by_name(results: Results) -> dict[str, list[OperatorTime]]:
+    """Return times of operators by what a reader calls them, in the order in which they were measured."""
+    found: dict[str, list[OperatorTime]] = {}
+    for o in results.operators:
+        gradient = " with gradient" if o.gradient else ""
+        name = f"{NAMES.get(o.operator, o.operator)}{gradient}, {o.distribution}, order {o.order}, {o.dtype}"
+        found.setdefault(name, []).append(o)
+    return found
+
+
+def _operator_figures(o: OperatorTime, peaks: Peaks | None) -> str:
     unit = "Gpairs/s" if o.work.pairs else "GFLOP/s"
-    figures = _seconds(min(o.kernels)), f"{o.rate * 1e-9:.3g} {unit}"
-    peaks = results.peaks.get(o.dtype)
-    limit = o.work.roofline(peaks) if peaks else None
-    share = (format_share(limit.share(min(o.kernels))), limit.binding) if limit else (NOTHING, NOTHING)
-    return (*figures, *share, f"{o.inside:.1%}")
+    share = f", {format_share(o.work.roofline(peaks).share(min(o.kernels)))}" if peaks else ""
+    return f"{_seconds(min(o.kernels))}, {o.rate * 1e-9:.3g} {unit}{share}"
 
 
 # -- time against points, steps, other libraries
