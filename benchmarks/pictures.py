@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import OperatorTime, Results
-from benchmarks.tables import NAMES
+from benchmarks.suite import NAMES
 from fmmloopy.measuring.plots import (
     LAST_COLOUR,
     LIMIT_COLOUR,
@@ -82,7 +82,7 @@ def draw_work_precision(results: Results, axes: Any) -> bool:
     axes.grid(alpha=0.25)
     asked = ", numbers: digits asked for" + (", eps" if peers else "")
     _title(axes, f"Time against error, {points:,} points on the sphere", f"{_cores(results)}{asked}")
-    axes.legend(fontsize=7.5, loc="upper left")
+    axes.figure.legend(fontsize=7.5, loc="outside lower center", ncols=3)
     return True
 
 
@@ -93,6 +93,8 @@ def draw_sizes(results: Results, axes: Any) -> bool:
         return False
     for runtime, colour in _coloured(results):
         ours = sorted((e for e in found if e.runtime == runtime), key=lambda e: e.points)
+        if not ours:
+            continue
         numbers = [e.points for e in ours]
         axes.plot(
             numbers, [e.evaluate / e.points * 1e6 for e in ours], "o-", color=colour, label=f"{runtime}: evaluate"
@@ -102,7 +104,7 @@ def draw_sizes(results: Results, axes: Any) -> bool:
     axes.set(xscale="log", yscale="log", xlabel="points", ylabel="μs a point")
     axes.grid(alpha=0.25, which="both")
     _title(axes, f"Time for each point: {found[0].name}, {found[0].dtype}", _cores(results))
-    axes.legend(fontsize=7.5, ncols=max(1, len(results.runtimes)))
+    axes.figure.legend(fontsize=7.5, loc="outside lower center", ncols=len(results.runtimes))
     return True
 
 

@@ -23,6 +23,23 @@ FIRST_SPHERE, FIRST_CUBE = "sphere, error 1.3e-6", "cube, error 2.7e-4"
 TRANSLATIONS = ("m2m", "m2l_forward", "m2l_hadamard", "m2l_inverse", "l2l", "check_to_equivalent")
 PARTICLES = ("p2p", "p2m", "p2l", "l2p", "m2p")
 
+NAMES = {
+    "p2p": "P2P",
+    "p2m": "P2M",
+    "p2l": "P2L",
+    "m2m": "M2M",
+    "m2l": "M2L",
+    "m2l_forward": "M2L: forward transform",
+    "m2l_hadamard": "M2L: products",
+    "m2l_inverse": "M2L: inverse transform",
+    "l2l": "L2L",
+    "l2p": "L2P",
+    "m2p": "M2P",
+    "check_to_equivalent": "check → equivalent",
+    "clear": "setting to zero",
+}
+"""Operators as the text calls them; those that are not here by the names that they have in the code."""
+
 
 @dataclass(frozen=True)
 class EvaluationCase:
@@ -143,8 +160,8 @@ def full_suite() -> list[Case]:
             case = EvaluationCase("accuracy", name, 100_000, dtype=dtype, digits=digits, runs=3, draws=3)
             cases.append(replace(case, everywhere=False))
     cases += [StepsCase("l2p", 200_000, order) for order in (4, 6, 8)]
-    cases += [PeerCase(100_000, eps) for eps in (1e-1, 1e-2, 1e-3, 1e-5, 1e-7, 1e-9)]
-    return [*cases, PeerCase(10_000, 1e-2), PeerCase(MILLION, 1e-2)]
+    cases += [PeerCase(100_000, eps) for eps in (1e-1, 1e-2, 1e-4, 1e-5, 1e-6, 1e-7)]
+    return [*cases, PeerCase(MILLION, 1e-2)]
 
 
 def quick_suite() -> list[Case]:

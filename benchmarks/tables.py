@@ -5,28 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.results import WHOLE, Evaluation, OperatorTime, Results
-from benchmarks.suite import GROUPS
+from benchmarks.suite import GROUPS, NAMES
 from benchmarks.targets import THEIR_PEAKS, Verdict, format_value, judge
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.plots import format_share
 from fmmloopy.measuring.probes import SQRT_DIV
-
-NAMES = {
-    "p2p": "P2P",
-    "p2m": "P2M",
-    "p2l": "P2L",
-    "m2m": "M2M",
-    "m2l": "M2L",
-    "m2l_forward": "M2L: forward transform",
-    "m2l_hadamard": "M2L: products",
-    "m2l_inverse": "M2L: inverse transform",
-    "l2l": "L2L",
-    "l2p": "L2P",
-    "m2p": "M2P",
-    "check_to_equivalent": "check → equivalent",
-    "clear": "setting to zero",
-}
-"""Operators as the text calls them; those that are not here by the names that they have in the code."""
 
 NOTHING = "–"
 
@@ -136,23 +119,22 @@ def evaluations_table(results: Results, group: str) -> str:
     for e in _best_of_processes(results, group):
         chosen = f"{e.order}, {e.ncrit}, {e.m2l}" + (f", {e.precision}" if e.precision else "")
         times = _seconds(e.evaluate), _limit_share(results, e), format_share(e.outside / e.evaluate)
-        others = _seconds(e.preparation), _seconds(e.first), f"{e.memory * 1e-9:.2f} GB"
+        others = _seconds(e.preparation), f"{e.memory * 1e-9:.2f} GB"
         rows.append((e.name, f"{e.points:,}", e.dtype, e.runtime, chosen, f"{e.error:.1e}", *times, *others))
     headings = (
         *("case", "points", "data", "runtime", "order, ncrit, M2L", "error", "evaluate", "of the limit"),
-        *("outside kernels", "tree, lists, setup", "first potentials", "memory"),
+        *("outside kernels", "tree, lists, setup", "memory"),
     )
     return make_table(headings, rows)
 
 
 def _best_of_processes(results: Results, group: str) -> list[Evaluation]:
-    """Return the evaluations of a group, of those of one case the fastest."""
+    """Return the evaluations of a group as they were measured, of those of one case and runtime the fastest."""
     best: dict[tuple[str, ...], Evaluation] = {}
     for e in results.find_evaluations(group=group):
         key = (e.name, str(e.points), e.dtype, e.runtime)
         best[key] = min(e, best.get(key, e), key=lambda one: one.evaluate)
-    runtimes = list(results.runtimes)
-    return sorted(best.values(), key=lambda e: (e.name, e.points, e.dtype, runtimes.index(e.runtime)))
+    return list(best.values())
 
 
 def _limit_share(results: Results, e: Evaluation) -> str:
@@ -173,7 +155,8 @@ def operators_table(results: Results) -> str:
     rows.append(("outside kernels", *(f"{_seconds(e.outside)}, {format_share(e.outside / e.evaluate)}" for e in found)))
     rows.append(("evaluate", *(f"{_seconds(e.evaluate)}, {_limit_share(results, e)} of the limit" for e in found)))
     text = make_table(("operator", *(e.runtime for e in found)), rows)
-    return f"{first.name}, {first.points:,} points, {first.dtype}, order {first.order}:\n\n{text}"
+    case = f"{first.name}, {first.points:,} points, {first.dtype}, order {first.order}"
+    return f"Operator by operator ({case}): seconds, share of the evaluation, rate, share of its limit.\n\n{text}"
 
 
 def first_seconds(found: Sequence[Evaluation], name: str) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.results import Evaluation, OperatorTime, Results
-from benchmarks.suite import FIRST_CUBE, FIRST_SPHERE, MILLION
+from benchmarks.suite import FIRST_CUBE, FIRST_SPHERE, MILLION, NAMES
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.probes import NEWTON, SQRT_DIV
 
@@ -186,7 +186,7 @@ def _of_fma(*stages: str, apart: bool = False) -> Callable[[Results, str], Reach
         for order in sorted({o.order for o in times}):
             here = [o for o in times if o.order == order]
             if apart:
-                shares |= {f"{o.operator}, p = {order}": _fma_share([o], peaks) for o in here}
+                shares |= {f"{NAMES[o.operator]}, p = {order}": _fma_share([o], peaks) for o in here}
             elif len(here) == len(stages):
                 shares[f"p = {order}"] = _fma_share(here, peaks)
         return _least(shares)
@@ -205,7 +205,7 @@ def _like_p2p(results: Results, runtime: str) -> Reached | None:
     if not p2p:
         return None
     others = [o for name in ("p2m", "p2l", "l2p", "m2p") for o in _operators(results, runtime, name)[:1]]
-    return _least({o.operator: o.rate / p2p[0].rate for o in others})
+    return _least({NAMES[o.operator]: o.rate / p2p[0].rate for o in others})
 
 
 def _least(shares: Mapping[str, float]) -> Reached | None:
