@@ -62,7 +62,7 @@ def draw_work_precision(results: Results, axes: Any) -> bool:
         ours = sorted((e for e in found if e.dtype == dtype), key=lambda e: -e.error)
         if not ours:
             continue
-        errors, label = [e.error for e in ours], f"fmmloopy, {name}, {ours[0].runtime}"
+        errors, label = [e.error for e in ours], f"fmmloopy, {name}"
         axes.plot(errors, [e.evaluate for e in ours], "o-", color=colour, label=f"{label}: evaluate")
         whole = [e.evaluate + e.preparation for e in ours]
         axes.plot(errors, whole, "o:", color=colour, markerfacecolor="white", label=f"{label}: with its tree")
@@ -73,7 +73,7 @@ def draw_work_precision(results: Results, axes: Any) -> bool:
     peers = sorted((p for p in results.peers if p.points == points), key=lambda p: -p.error)
     if peers:
         threads = max(1, round(peers[0].cpu / peers[0].seconds))
-        label = f"{peers[0].library} {peers[0].version}: {threads} thread{'s' if threads > 1 else ''}, with its tree"
+        label = f"{peers[0].library}, {threads} thread{'s' if threads > 1 else ''}: with its tree"
         axes.plot([p.error for p in peers], [p.seconds for p in peers], "s-", color=PEER_COLOUR, label=label)
         for p in peers:
             axes.annotate(f"{p.eps:g}", (p.error, p.seconds), (0, 6), textcoords="offset points", ha="center", size=7)
@@ -81,7 +81,9 @@ def draw_work_precision(results: Results, axes: Any) -> bool:
     axes.invert_xaxis()
     axes.grid(alpha=0.25)
     asked = ", numbers: digits asked for" + (", eps" if peers else "")
-    _title(axes, f"Time against error, {points:,} points on the sphere", f"{_cores(results)}{asked}")
+    _title(
+        axes, f"Time against error, {points:,} points on the sphere", f"{found[0].runtime}, {_cores(results)}{asked}"
+    )
     axes.figure.legend(fontsize=7.5, loc="outside lower center", ncols=3)
     return True
 
