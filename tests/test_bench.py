@@ -114,6 +114,39 @@ def test_every_operator_can_be_timed_alone(operator):
     assert problem.nbytes(operator) > 0
 
 
+def test_clustered_points_lie_on_all_scales():
+    radii = np.linalg.norm(Setting(points=4000, distribution="clustered").make_points(), axis=1)
+    for scale in (1e-3, 1e-2, 1e-1):  # a third of the points for each factor of ten, less what lies beyond both ends
+        assert 0.2 < np.mean((radii > scale) & (radii < 10 * scale)) < 0.4
+    assert "4,000 points clustered" in str(Setting(points=4000, distribution="clustered"))
+
+
+def test_leaves_hold_what_is_asked_for():
+    sizes = [timing.make_problem(SMALL, ncrit).tree.box_source_ends for ncrit in (None, 10)]
+    assert len(sizes[1]) > len(sizes[0])
+
+
+@pytest.mark.parametrize("operator", ["p2p", "l2p", "m2l_hadamard", "m2m"])
+def test_an_operator_runs_without_others_by_both_clocks(operator, monkeypatch):
+    """Only its own launches; and those at targets with gradients, which are more work."""
+    gradient = operator in ("p2p", "l2p")
+    problem = timing.make_problem(dataclasses.replace(SMALL, points=4000))
+    greens = problem.greens.with_gradient() if gradient else problem.greens
+    book, runtime = load_recipes("sequential"), ladder.make_runtime(C_DEVICE)
+    code = ladder.compile_operator(operator, greens, SMALL.order, np.dtype(np.float64), book, C_DEVICE)
+    timer = timing.OperatorTimer(problem, operator, book, runtime, gradient)
+    launched, launch_all = set(), runtime.run
+    monkeypatch.setattr(runtime, "run", lambda all_: launched.update(one.operator for one in all_) or launch_all(all_))
+    kernels, wall = timer.time_by_both_clocks(code, runs=3)
+    assert launched == {operator}
+    assert len(kernels.seconds) == len(wall.seconds) == 3
+    assert all(outer > inner > 0 for inner, outer in zip(kernels.seconds, wall.seconds, strict=True))
+    assert kernels.best == min(kernels.seconds)
+    if gradient:
+        assert problem.work(operator, gradient).flops > problem.work(operator).flops
+        assert problem.work(operator, gradient).pairs == problem.work(operator).pairs
+
+
 def test_slow_operators_run_fewer_times(monkeypatch):
     problem = timing.make_problem(SMALL)
     book, runtime = load_recipes("sequential"), ladder.make_runtime(C_DEVICE)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float64 or float32.")]
 PointsOption = Annotated[int, typer.Option("--points", "-n", help="How many points, with a charge each.")]
 DistributionOption = Annotated[
-    str, typer.Option("--distribution", help="Where they are: sphere, its surface, or cube, its inside.")
+    str, typer.Option("--distribution", help="Where they are: sphere, its surface; cube, its inside; clustered.")
 ]
 OrderOption = Annotated[int, typer.Option("--order", "-p", help="Points per edge of the surfaces, 2 to 16.")]
 KernelOption = Annotated[str, typer.Option("--kernel", help="Green's function: laplace or yukawa.")]

@@ -1,11 +1,12 @@
 """Time operators on a realistic problem, and say whether two times differ.
 
-A problem is a tree with random charges on the unit sphere or in the unit cube. An operator is timed alone, on the
-arrays of a whole evaluation filled with random numbers, by the device's clock, several times.
+A problem is a tree with random charges on the unit sphere, in the unit cube, or clustered around a point. An operator
+is timed alone, on the arrays of a whole evaluation filled with random numbers, by the device's clock, several times.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,9 @@ from fmmloopy.table_cache import cached_tables
 from fmmloopy.tree import Tree, build_tree
 from fmmloopy.work import Work, count_work
 
-DISTRIBUTIONS = ("sphere", "cube")
+DISTRIBUTIONS: Mapping[str, str] = {"sphere": "on the sphere", "cube": "in the cube", "clustered": "clustered"}
+"""How points may lie, and how a sentence says it. Clustered ones are normally distributed around one point, on all
+scales from 1 down to 1/1000."""
 KERNELS: Mapping[str, Callable[[], GreensFunction]] = {"laplace": laplace, "yukawa": yukawa}
 
 FEWEST_RUNS = 3
@@ -50,7 +53,7 @@ class Setting:
 
     Attributes:
         points: how many points, sources and targets at once.
-        distribution: ``"sphere"``, its surface, or ``"cube"``, its inside.
+        distribution: ``"sphere"``, its surface, ``"cube"``, its inside, or ``"clustered"``, see DISTRIBUTIONS.
         order: points per edge of the surfaces.
         dtype: ``"float64"`` or ``"float32"``.
         kernel: name of the Green's function, a key of KERNELS.
@@ -71,7 +74,7 @@ class Setting:
         if not 2 <= self.order <= 16:
             raise ValueError(f"order is {self.order}, expected 2 to 16")
         for name, choices in (
-            ("distribution", DISTRIBUTIONS),
+            ("distribution", tuple(DISTRIBUTIONS)),
             ("dtype", ("float64", "float32")),
             ("kernel", tuple(KERNELS)),
         ):
@@ -85,7 +88,7 @@ class Setting:
         return KERNELS[self.kernel]()
 
     def __str__(self) -> str:
-        where = "on the sphere" if self.distribution == "sphere" else "in the cube"
+        where = DISTRIBUTIONS[self.distribution]
         return f"{self.points:,} points {where}, order {self.order}, {self.dtype}, {self.kernel}"
 
     def make_points(self) -> NDArray[Any]:
@@ -94,6 +97,8 @@ class Setting:
         if self.distribution == "cube":
             return rng.random((self.points, 3)).astype(self.dtype)
         points: NDArray[np.float64] = rng.standard_normal((self.points, 3))
+        if self.distribution == "clustered":
+            return np.asarray(points * 10.0 ** rng.uniform(-3, 0, (self.points, 1)), self.dtype)
         return np.asarray(points / np.linalg.norm(points, axis=1, keepdims=True), self.dtype)
 
 
@@ -121,10 +126,11 @@ class Problem:
         """Return the lists that an operator is timed on."""
         return self.whole_lists if operator in WHOLE_LISTS else self.lists
 
-    def work(self, operator: str) -> Work:
+    def work(self, operator: str, gradient: bool = False) -> Work:
         """Count the work of an operator."""
         form = "dense" if operator == "m2l" else "fft"
-        return count_work(self.tree, self.lists_for(operator), self.setting.order, self.greens, form)[operator]
+        lists = self.lists_for(operator)
+        return count_work(self.tree, lists, self.setting.order, self.greens, form, gradient)[operator]
 
     def nbytes(self, operator: str) -> int:
         """Count the bytes that an operator has to read and write."""
@@ -132,10 +138,16 @@ class Problem:
         return count_bytes(self.tree, self.lists_for(operator), self.setting.order, self.greens, itemsize)[operator]
 
 
-def make_problem(setting: Setting) -> Problem:
-    """Make the tree, lists and tables of a problem, as `fmmloopy.Fmm` does."""
+def make_problem(setting: Setting, ncrit: int | None = None) -> Problem:
+    """Make the tree, lists and tables of a problem, as `fmmloopy.Fmm` does.
+
+    Args:
+        setting: what it is made from.
+        ncrit: most points of a leaf; None for what suits the order.
+    """
     greens, dtype = setting.greens, np.dtype(setting.dtype)
-    tree = build_tree(setting.make_points(), None, ncrit_for(setting.order), dtype=dtype, split_coincident=False)
+    ncrit = ncrit or ncrit_for(setting.order)
+    tree = build_tree(setting.make_points(), None, ncrit, dtype=dtype, split_coincident=False)
     lists = build_lists(tree)
     radii = tree.half_width / 2.0 ** np.arange(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL + 1))
     tables = cached_tables(greens, setting.order, radii, dtype)
@@ -158,11 +170,14 @@ class OperatorTimer:
         operator: the operator.
         book: recipes of the other operators that run along with it: the three stages of M2L need each other.
         runtime: an open device.
+        gradient: whether P2P, L2P or M2P computes gradients too; the code must be for them.
     """
 
-    def __init__(self, problem: Problem, operator: str, book: RecipeBook, runtime: Runtime) -> None:
+    def __init__(
+        self, problem: Problem, operator: str, book: RecipeBook, runtime: Runtime, gradient: bool = False
+    ) -> None:
         dtype, lists = np.dtype(problem.setting.dtype), problem.lists_for(operator)
-        self._operator, self._runtime = operator, runtime
+        self._operator, self._runtime, self._gradient = operator, runtime, gradient
         self._plan = _Plan(runtime, problem.tree, lists, problem.tables, problem.greens, dtype, book, {})
         self._plan.fill(np.random.default_rng(1))
 
@@ -175,14 +190,43 @@ class OperatorTimer:
             DeviceError: the device cannot compile or run it.
             NothingToDo: the operator has nothing to do in this problem.
         """
-        launches = self._plan.launches_with(self._operator, code)
-        if not any(launch.operator == self._operator for launch in launches):
-            raise NothingToDo(f"{self._operator} has nothing to do in this problem; take more points")
+        launches = self._launches(code)
         first = self._plan.run(launches)[self._operator]
         seconds = [first] if first > BUDGET else []
         while len(seconds) < runs and (len(seconds) < FEWEST_RUNS or sum(seconds) < BUDGET):
             seconds.append(self._plan.run(launches)[self._operator])
         return Timing(tuple(seconds))
+
+    def time_by_both_clocks(self, code: CompiledOperator, runs: int = 7) -> tuple[Timing, Timing]:
+        """Run code without any other operator, by the device's clock and by the one on the wall at once.
+
+        What is more on the wall is spent between kernels: in Python, in the runtime, on the way to the device.
+
+        Args:
+            code: what to run; once before any time counts.
+            runs: how often; fewer times if it is slow, see BUDGET.
+
+        Returns:
+            Seconds in kernels, and seconds from the first launch to the end of the last.
+
+        Raises:
+            DeviceError, NothingToDo: as for `time`.
+        """
+        launches = [launch for launch in self._launches(code) if launch.operator == self._operator]
+        self._plan.run(launches)
+        kernels: list[float] = []
+        wall: list[float] = []
+        while len(wall) < runs and (len(wall) < FEWEST_RUNS or sum(wall) < BUDGET):
+            start = time.perf_counter()
+            kernels.append(self._plan.run(launches)[self._operator])
+            wall.append(time.perf_counter() - start)
+        return Timing(tuple(kernels)), Timing(tuple(wall))
+
+    def _launches(self, code: CompiledOperator) -> tuple[Launch, ...]:
+        launches = self._plan.launches_with(self._operator, code, self._gradient)
+        if not any(launch.operator == self._operator for launch in launches):
+            raise NothingToDo(f"{self._operator} has nothing to do in this problem; take more points")
+        return launches
 
 
 class _Plan(Plan):
@@ -196,10 +240,10 @@ class _Plan(Plan):
             return self._chosen
         return super().compiled(operator, gradient)
 
-    def launches_with(self, operator: str, code: CompiledOperator) -> tuple[Launch, ...]:
+    def launches_with(self, operator: str, code: CompiledOperator, gradient: bool = False) -> tuple[Launch, ...]:
         """Return the launches of an operator, with this code for it."""
         self._chosen = code
-        return self.record(lambda plan: _launch(plan, operator))
+        return self.record(lambda plan: _launch(plan, operator, gradient))
 
     def fill(self, rng: np.random.Generator) -> None:
         """Put random numbers where a whole evaluation would have put charges and expansions."""
@@ -210,10 +254,10 @@ class _Plan(Plan):
             self._runtime.write(array, values)
 
 
-def _launch(plan: Plan, operator: str) -> None:
+def _launch(plan: Plan, operator: str, gradient: bool) -> None:
     """Append the launches of one operator, and of those that it cannot do without."""
     if operator in ("p2p", "l2p", "m2p"):
-        getattr(plan, operator)(False)
+        getattr(plan, operator)(gradient)
     elif operator in ("p2m", "p2l"):
         getattr(plan, operator)()
     elif operator in ("m2m", "l2l"):
@@ -238,6 +282,11 @@ class Timing:
     """
 
     seconds: tuple[float, ...]
+
+    @property
+    def best(self) -> float:
+        """The fastest run, in seconds: what the machine can do when nothing else runs on it."""
+        return min(self.seconds)
 
     @property
     def median(self) -> float:

@@ -1,0 +1,124 @@
+"""The command ``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from benchmarks.page import DOCS, write_page
+from benchmarks.pictures import draw_pictures
+from benchmarks.results import Results, compare_results, read_results, write_results
+from benchmarks.run import measure
+from benchmarks.suite import GROUPS, choose, full_suite, quick_suite
+from benchmarks.tables import describe_groups, make_table, make_tables
+from benchmarks.targets import judge, read_reasons
+from fmmloopy.devices import DeviceError
+from fmmloopy.messages import one_line
+
+BAD_INPUT, FAILED = 2, 1
+"""Exit statuses: arguments that cannot be used; a case that failed."""
+
+KEPT = Path(__file__).parent / "results.json"
+"""Results that the documentation was written from."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Report a bad argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"error: {message}\n")
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(
+        prog="python -m benchmarks",
+        description="Measure fmmloopy against the limits of the machine, against its targets, and against fmm3dpy.",
+        epilog=f"groups of cases:\n{describe_groups(GROUPS)}\n\n"
+        "Exit status: 0 if no case failed, 1 if one did, 2 if the arguments cannot be used. "
+        "Run it while nothing else runs.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a few small cases on the preferred device, in about a minute")
+    add("--only", metavar="GROUPS", type=lambda text: text.split(","), help="groups of cases, with commas; see below")
+    add("--device", action="append", help="part of a device's description; may be repeated (default: all by OpenCL)")
+    add("--most-points", type=number_of_points, metavar="N", help="leave out cases with more points, such as 1e6")
+    add("--output", type=Path, metavar="DIR", default=Path("benchmark-results"), help="(default: %(default)s)")
+    add("--from", dest="source", type=Path, metavar="FILE", help="measure nothing, take the results in a .json file")
+    add("--compare", type=Path, metavar="FILE", help="say how times compare with those in a .json file")
+    add(
+        "--write-docs", action="store_true", help="write docs/performance.md, its pictures, and benchmarks/results.json"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.source and (arguments.quick or arguments.only or arguments.device or arguments.most_points):
+        parser.error("argument --from: results that are there do not go with cases or devices to measure")
+    if arguments.quick and arguments.write_docs:
+        parser.error("argument --write-docs: the cases of --quick are too small to say anything")
+    return arguments
+
+
+def number_of_points(text: str) -> int:
+    """Read a whole number, such as 1e6."""
+    if not 1 <= float(text) < 2**31 or not float(text).is_integer():
+        raise ValueError
+    return int(float(text))
+
+
+def run(arguments: argparse.Namespace) -> Results:
+    """Measure, or read what was measured."""
+    if arguments.source:
+        return read_results(arguments.source)
+    cases = choose(quick_suite() if arguments.quick else full_suite(), arguments.only, arguments.most_points)
+    start = time.perf_counter()
+
+    def tell(text: str) -> None:
+        print(f"[{time.perf_counter() - start:5.0f} s] {text}", file=sys.stderr, flush=True)
+
+    return measure(cases, arguments.device, arguments.quick, tell)
+
+
+def report(results: Results, arguments: argparse.Namespace, before: Results | None) -> None:
+    """Write files, and print what they say."""
+    reasons = read_reasons()
+    tables = make_tables(results, reasons)
+    if before:
+        rows = compare_results(results, before)
+        tables["comparison"] = make_table(("runtime", "what", "ms then", "ms now", "now"), rows) or "Nothing in common."
+    text = "\n\n".join(f"## {name.replace('_', ' ')}\n\n{table}" for name, table in tables.items()) + "\n"
+    print(text)
+    folder = arguments.output
+    folder.mkdir(parents=True, exist_ok=True)
+    write_results(results, folder / "results.json")
+    (folder / "tables.md").write_text(text)
+    pictures = draw_pictures(results, folder)
+    print(f"{folder}: results.json, tables.md{''.join(f', {path.name}' for path in pictures)}")
+    for failure in results.failed:
+        print(f"failed: {failure}")
+    verdicts = [verdict for row in judge(results, reasons) for verdict in row if verdict.reached]
+    print(f"{sum(verdict.is_met for verdict in verdicts)} of {len(verdicts)} targets that were measured are met")
+    if arguments.write_docs:
+        write_results(results, KEPT)
+        print(f"{write_page(results, reasons, DOCS)} is written")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    arguments = parse_arguments(argv)
+    try:
+        before = read_results(arguments.compare) if arguments.compare else None
+        results = run(arguments)
+        report(results, arguments, before)
+    except (ValueError, OSError, DeviceError) as error:
+        print(f"error: {one_line(error, 2000)}", file=sys.stderr)
+        return BAD_INPUT
+    return FAILED if results.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

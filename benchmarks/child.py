@@ -1,0 +1,264 @@
+"""One measurement in a process of its own: ``python -m benchmarks.child TASK``, which `benchmarks.run` starts.
+
+TASK is what `task` makes. The process prints FIRST as soon as it has potentials, and at the end a line of JSON: the
+records of what was measured. Points and charges have few enough digits for float32, so that both precisions solve the
+same problem.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.machine import runtime_label
+from benchmarks.results import WHOLE, Amount, Evaluation, OperatorTime, Peer, Step
+from benchmarks.suite import Case, EvaluationCase, OperatorCase, PeerCase, StepsCase
+from fmmloopy.accuracy import ncrit_for
+from fmmloopy.compile import compile_operator
+from fmmloopy.devices import choose_device
+from fmmloopy.direct import direct
+from fmmloopy.driver import Fmm
+from fmmloopy.ladder import climb
+from fmmloopy.measuring.roofline import count_bytes
+from fmmloopy.measuring.timing import OperatorTimer, Setting, make_problem
+from fmmloopy.recipes import load_recipes
+from fmmloopy.runtime import make_runtime
+from fmmloopy.work import count_work
+
+FIRST = "the first potentials are there"
+"""What the process prints when it has them."""
+
+MOST_CHECKED, MOST_PAIRS = 1000, 10**9
+"""Targets whose potentials are compared with the direct sum, and pairs that it may take."""
+
+SHORT, MOST_RUNS = 0.5, 30
+"""Seconds that all runs together take at least, and runs after which it is enough."""
+
+CONSTRUCTION = ("tree", "lists", "tables", "upload", "setup")
+"""Keys of ``Fmm.timings`` that belong to its construction."""
+
+Array = NDArray[Any]
+
+
+def task(case: Case, device: str, folder: Path) -> str:
+    """Write down one measurement for a child: the case, the device's description, a folder for potentials to reuse."""
+    return json.dumps({"kind": type(case).__name__, "case": asdict(case), "device": device, "folder": str(folder)})
+
+
+def main(text: str) -> None:
+    """Do a task; print what was measured."""
+    asked = json.loads(text)
+    kinds: dict[str, tuple[Callable[..., Case], Callable[..., list[Any]]]] = {
+        "EvaluationCase": (EvaluationCase, evaluate),
+        "OperatorCase": (OperatorCase, time_operators),
+        "StepsCase": (StepsCase, time_steps),
+        "PeerCase": (PeerCase, run_peer),
+    }
+    make, measure = kinds[asked["kind"]]
+    warnings.simplefilter("ignore")  # what the C device, and recipes that are not certified, say of themselves
+    records = measure(make(**asked["case"]), asked["device"], Path(asked["folder"]))
+    print(json.dumps([{"kind": type(record).__name__, **asdict(record)} for record in records]), flush=True)
+
+
+# -- problems
+
+
+def make_points(case: EvaluationCase | PeerCase) -> Array:
+    """Return the points of a case, shape (points, 3), float64 numbers that float32 can hold."""
+    return Setting(case.points, case.distribution, dtype="float32").make_points().astype(np.float64)
+
+
+def make_charges(points: int, draw: int = 0) -> Array:
+    """Return charges of both signs, uniform in (-1, 1), that float32 can hold; others for each draw."""
+    return np.random.default_rng((1, draw)).uniform(-1, 1, points).astype(np.float32).astype(np.float64)
+
+
+def relative_error(
+    case: EvaluationCase | PeerCase, points: Array, potentials: Sequence[Array], folder: Path
+) -> tuple[float, int]:
+    """Compare with the direct sum at random targets, the same for all that is done with these points and charges.
+
+    Args:
+        case: what was asked for.
+        points: of the case.
+        potentials: of all points, for each draw of charges.
+        folder: where direct sums are kept for other processes.
+
+    Returns:
+        The error relative to the potentials, in the 2-norm, as the root mean square over the draws; and at how many
+        targets of each draw.
+    """
+    checked = min(case.points, MOST_CHECKED, max(1, MOST_PAIRS // case.points))
+    squares = []
+    for draw, found in enumerate(potentials):
+        some = np.random.default_rng((2, draw)).choice(case.points, checked, replace=False)
+        kept = folder / f"{case.distribution}-{case.points}-{draw}.npy"
+        if not kept.exists():
+            np.save(kept, direct(points, make_charges(case.points, draw), points[some]))
+        exact = np.load(kept)
+        squares.append(np.sum((found[some] - exact) ** 2) / np.sum(exact**2))
+    return float(np.sqrt(np.mean(squares))), checked
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held.
+
+    ``ru_maxrss`` alone would not do: on Linux a process inherits it from the one that has started it.
+    """
+    with suppress(OSError):
+        kilobytes = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+        if kilobytes:
+            return int(kilobytes[1]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+# -- measurements
+
+
+def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation]:
+    """Build an `Fmm`, evaluate several times, and compare with the direct sum."""
+    points = make_points(case).astype(case.dtype)
+    charges = [make_charges(case.points, draw).astype(case.dtype) for draw in range(case.draws)]
+    options = {name: value for name in ("digits", "order") if (value := getattr(case, name)) is not None}
+    fmm = Fmm(points, device=device, **options)
+    fmm.evaluate(charges[0])
+    print(FIRST, flush=True)
+    memory, construction = peak_memory(), _construction(fmm)
+    if case.points <= 10**6:  # the first one has imported modules and filled caches
+        del fmm
+        fmm = Fmm(points, device=device, **options)
+        construction = min(construction, _construction(fmm), key=lambda stages: sum(stages.values()))
+        fmm.evaluate(charges[0])
+    seconds, cpu, potentials = _repeat(fmm, charges, case.runs)
+    error, checked = relative_error(case, points.astype(np.float64), potentials, folder)
+    work = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l)
+    nbytes = count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.dtype.itemsize)
+    chosen = getattr(fmm, "precision", None)
+    return [
+        Evaluation(
+            runtime_label(fmm.device),
+            *(case.group, case.name, case.points, case.distribution, case.dtype, case.digits),
+            *(fmm.order, fmm.ncrit, str(fmm.m2l), None if chosen is None else str(chosen)),
+            error,
+            checked,
+            0.0,  # the parent has the time of the first potentials
+            memory,
+            construction,
+            seconds,
+            cpu,
+            {name: Amount(w.pairs, w.flops, nbytes[name]) for name, w in work.items() if w.flops and name in seconds},
+        )
+    ]
+
+
+def _construction(fmm: Fmm) -> dict[str, float]:
+    return {stage: fmm.timings[stage] for stage in CONSTRUCTION if stage in fmm.timings}
+
+
+def _repeat(fmm: Fmm, charges: Sequence[Array], runs: int) -> tuple[dict[str, list[float]], list[float], list[Array]]:
+    """Evaluate several times, one draw of charges after the other.
+
+    Returns:
+        Seconds by operator and for WHOLE, and core-seconds, of each run; potentials of each draw.
+    """
+    seconds: dict[str, list[float]] = {}
+    cpu: list[float] = []
+    potentials: list[Array] = []
+    while len(cpu) < runs or (sum(seconds[WHOLE]) < SHORT and len(cpu) < MOST_RUNS):
+        start = time.process_time()
+        found = fmm.evaluate(charges[len(cpu) % len(charges)])
+        cpu.append(time.process_time() - start)
+        if len(potentials) < len(charges):
+            potentials.append(found)
+        for name, taken in fmm.timings.items():
+            if name not in CONSTRUCTION:
+                seconds.setdefault(name, []).append(taken)
+    return seconds, cpu, potentials
+
+
+def time_operators(case: OperatorCase, device: str, folder: Path) -> list[OperatorTime]:
+    """Time operators by themselves; those that have nothing to do are left out."""
+    chosen = choose_device(device)
+    book, runtime = load_recipes(None, chosen.description), make_runtime(chosen)
+    ncrit = case.ncrit or ncrit_for(case.order)
+    problem = make_problem(Setting(case.points, case.distribution, case.order, case.dtype), ncrit)
+    greens = problem.greens.with_gradient() if case.gradient else problem.greens
+    tree = problem.tree
+    sizes = (tree.box_source_ends - tree.box_source_starts)[tree.is_leaf]
+    sizes = np.repeat(sizes, sizes)  # one for each point
+    found = []
+    for operator in case.operators:
+        work = problem.work(operator, case.gradient)
+        if not work.flops:
+            continue
+        timer = OperatorTimer(problem, operator, book, runtime, case.gradient)
+        code = compile_operator(operator, greens, case.order, np.dtype(case.dtype), book, chosen)
+        kernels, wall = timer.time_by_both_clocks(code)
+        found.append(
+            OperatorTime(
+                runtime_label(chosen),
+                *(operator, case.points, case.distribution, case.order, ncrit, case.dtype, case.gradient),
+                [int(size) for size in np.percentile(sizes, (5, 50, 95))],
+                list(kernels.seconds),
+                list(wall.seconds),
+                Amount(work.pairs, work.flops, problem.nbytes(operator)),
+            )
+        )
+    return found
+
+
+def time_steps(case: StepsCase, device: str, folder: Path) -> list[Step]:
+    """Time an operator after every step of the device's recipe."""
+    chosen = choose_device(device)
+    book = load_recipes(None, chosen.description)
+    setting = Setting(case.points, case.distribution, case.order)
+    (ladder,) = climb(book, [case.operator], chosen, setting, certify=False).ladders
+    return [
+        Step(
+            *(runtime_label(chosen), book.name, case.operator, case.order, rung.number, rung.name),
+            list(rung.timing.seconds) if rung.timing else [],
+            ladder.work.pairs,
+            rung.wrong,
+        )
+        for rung in ladder.rungs
+    ]
+
+
+def run_peer(case: PeerCase, device: str, folder: Path) -> list[Peer]:
+    """Evaluate with fmm3dpy, which builds its tree each time; again if that was short."""
+    from fmm3dpy import lfmm3d
+
+    points, charges = make_points(case), make_charges(case.points)
+    sources = np.asfortranarray(points.T)
+    best, cpu, whole = float("inf"), 0.0, 0.0
+    for _ in range(3):
+        start, start_cpu = time.perf_counter(), time.process_time()
+        potentials = lfmm3d(eps=case.eps, sources=sources, charges=charges, pg=1).pot
+        taken = time.perf_counter() - start
+        if taken < best:
+            best, cpu = taken, time.process_time() - start_cpu
+        whole += taken
+        if whole > 2:
+            break
+    memory = peak_memory()
+    error, _ = relative_error(case, points, [np.asarray(potentials).reshape(-1)], folder)
+    what = case.library, version(case.library), case.points, case.distribution, case.eps
+    return [Peer(*what, error, best, cpu, memory)]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

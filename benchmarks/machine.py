@@ -1,0 +1,75 @@
+"""The machine, the devices to measure, and the versions of what runs on it."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from fmmloopy.compile import versions
+from fmmloopy.devices import Device, choose_device, find_devices
+from fmmloopy.doctor import installed_version
+from fmmloopy.measuring.peaks import processor_of, processors
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The clone."""
+
+
+def choose_devices(names: Sequence[str] | None = None) -> list[Device]:
+    """Return the devices with these names, or all OpenCL devices but simulators, or else the C compiler.
+
+    Raises:
+        DeviceError: a name matches none.
+    """
+    if names:
+        return list(dict.fromkeys(choose_device(name) for name in names))
+    found = [device for device in find_devices() if device.kind != "c" and "oclgrind" not in device.description.lower()]
+    return found or [choose_device("c")]
+
+
+def runtime_label(device: Device) -> str:
+    """Return a short name for a device's runtime: PoCL 3.0, Intel; or else the device's own."""
+    pocl = re.search(r"PoCL \d+\.\d+", device.description)
+    if pocl:
+        return pocl[0]
+    return "Intel" if "Intel(R) OpenCL" in device.description else device.name
+
+
+def describe_machine(device: Device) -> dict[str, str]:
+    """Return what a reader has to know of the machine: processor, vectors, memory, system, Python."""
+    described = {"processor": processor_of(device), "cores": str(processors())}
+    with suppress(OSError):
+        flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
+        known = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "Neon"}
+        described["vectors"] = next((name for flag, name in known.items() if flag in flags), "vectors unknown")
+        kilobytes = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
+        described["memory"] = f"{int(kilobytes[1]) * 1024 / 1e9:.0f} GB" if kilobytes else "unknown"
+    with suppress(OSError):
+        described["system"] = platform.freedesktop_os_release()["PRETTY_NAME"]
+    return described | {"kernel": f"{platform.system()} {platform.machine()}", "python": platform.python_version()}
+
+
+def free_memory() -> int | None:
+    """Return the bytes that programs may take now, None where the system does not say."""
+    with suppress(OSError):
+        kilobytes = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
+        return int(kilobytes[1]) * 1024 if kilobytes else None
+    return None
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the packages that speed depends on."""
+    others = ("numpy", "pyopencl", "fmm3dpy")
+    return dict(versions()) | {name: installed_version(name) or "none" for name in others}
+
+
+def commit() -> str | None:
+    """Return the commit of the clone, with a + for what is not committed; None without git."""
+    try:
+        command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None

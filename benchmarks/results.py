@@ -1,0 +1,313 @@
+"""What was measured: records that JSON can hold, and the machine that they belong to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fmmloopy.cache import write_atomically
+from fmmloopy.greens import laplace
+from fmmloopy.measuring.peaks import Peaks
+from fmmloopy.measuring.roofline import Roofline, roofline
+from fmmloopy.measuring.timing import Timing, compare
+from fmmloopy.work import Work
+
+FORMAT = 1
+"""Increase whenever files of results would no longer be comparable."""
+
+WHOLE = "evaluate"
+"""Stands among the operators for the whole evaluation, by the clock on the wall."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """The work of an operator, see `fmmloopy.work` and `fmmloopy.measuring.roofline`: pairs, operations, bytes."""
+
+    pairs: int
+    flops: int
+    nbytes: int
+
+    def roofline(self, peaks: Peaks) -> Roofline:
+        """Return what a processor allows, for Laplace's Green's function."""
+        return roofline(Work(self.pairs, self.flops), self.nbytes, peaks, laplace())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Whole evaluations in one process.
+
+    Attributes:
+        runtime: label of the device's runtime, see `benchmarks.machine.runtime_label`.
+        group, name, points, distribution, dtype, digits: of the case.
+        order, ncrit, m2l, precision: what `fmmloopy.Fmm` has chosen; no precision from versions without a choice.
+        error: relative, in the 2-norm, against the direct sum at ``nchecked`` random targets of each draw of charges.
+        first: seconds from the start of the process to its first potentials.
+        memory: most bytes that the process has held until then.
+        construction: seconds by stage of building it (tree, lists, tables, setup), the better of two.
+        seconds: by operator, and for WHOLE, one for each run.
+        cpu: core-seconds of each run.
+        work: by operator.
+    """
+
+    runtime: str
+    group: str
+    name: str
+    points: int
+    distribution: str
+    dtype: str
+    digits: float | None
+    order: int
+    ncrit: int
+    m2l: str
+    precision: str | None
+    error: float
+    nchecked: int
+    first: float
+    memory: int
+    construction: dict[str, float]
+    seconds: dict[str, list[float]]
+    cpu: list[float]
+    work: dict[str, Amount]
+
+    @property
+    def best_run(self) -> int:
+        """Index of the fastest run."""
+        whole = self.seconds[WHOLE]
+        return whole.index(min(whole))
+
+    @property
+    def evaluate(self) -> float:
+        """Seconds of the fastest run."""
+        return min(self.seconds[WHOLE])
+
+    @property
+    def outside(self) -> float:
+        """Seconds outside kernels, in the fastest run."""
+        return self.evaluate - sum(seconds[self.best_run] for name, seconds in self.seconds.items() if name != WHOLE)
+
+    @property
+    def preparation(self) -> float:
+        """Seconds of tree, lists and upload; where uploads have no time of their own, with all else of the setup."""
+        rest = "upload" if "upload" in self.construction else "setup"
+        return sum(self.construction.get(stage, 0.0) for stage in ("tree", "lists", rest))
+
+    def least(self, peaks: Peaks) -> float:
+        """Return seconds that no schedule of this work can beat: the limits of the operators, one after the other."""
+        return sum(amount.roofline(peaks).seconds for amount in self.work.values())
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """One operator by itself.
+
+    Attributes:
+        runtime: label of the device's runtime.
+        operator, points, distribution, order, ncrit, dtype, gradient: what was timed, on what.
+        leaf_sizes: how many points share the leaf of a point: the 5th, 50th and 95th percentile.
+        kernels, wall: seconds of each run, inside its kernels and in all.
+        work: what it did.
+    """
+
+    runtime: str
+    operator: str
+    points: int
+    distribution: str
+    order: int
+    ncrit: int
+    dtype: str
+    gradient: bool
+    leaf_sizes: list[int]
+    kernels: list[float]
+    wall: list[float]
+    work: Amount
+
+    @property
+    def rate(self) -> float:
+        """Pairs of points, or else operations, per second, in the fastest run."""
+        return (self.work.pairs or self.work.flops) / min(self.kernels)
+
+    @property
+    def inside(self) -> float:
+        """Share of the time that is spent in kernels, in the fastest run."""
+        best = self.wall.index(min(self.wall))
+        return self.kernels[best] / self.wall[best]
+
+
+@dataclass(frozen=True)
+class Step:
+    """An operator after one step of a recipe.
+
+    Attributes:
+        runtime, book, operator, order: what was timed.
+        number, name: of the step; 0 for the sequential kernel.
+        seconds: of each run; none if the step is wrong.
+        pairs: what it did.
+        wrong: what is wrong with it.
+    """
+
+    runtime: str
+    book: str
+    operator: str
+    order: int
+    number: int
+    name: str
+    seconds: list[float]
+    pairs: int
+    wrong: str = ""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One evaluation of another library.
+
+    Attributes:
+        library, version: which.
+        points, distribution, eps: what it was asked for.
+        error: relative, in the 2-norm.
+        seconds, cpu: on the wall, and of all cores together.
+        memory: most bytes that the process has held.
+    """
+
+    library: str
+    version: str
+    points: int
+    distribution: str
+    eps: float
+    error: float
+    seconds: float
+    cpu: float
+    memory: int
+
+
+Record = Evaluation | OperatorTime | Step | Peer
+
+KINDS: Mapping[str, type[Record]] = {
+    "evaluations": Evaluation,
+    "operators": OperatorTime,
+    "steps": Step,
+    "peers": Peer,
+}
+"""Attributes of `Results` that are lists, and what of."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that one run has measured.
+
+    Attributes:
+        machine: processor, cores, memory and so on, see `benchmarks.machine.describe_machine`.
+        versions: of the packages that matter.
+        commit: of the clone; None without git.
+        runtimes: driver by label of the runtime, in the order of the tables.
+        peaks: of the processor by precision.
+        evaluations, operators, steps, peers: what was measured.
+        left_out, failed: what was not, and why.
+    """
+
+    machine: dict[str, str]
+    versions: dict[str, str]
+    commit: str | None
+    runtimes: dict[str, str]
+    peaks: dict[str, Peaks]
+    evaluations: list[Evaluation] = field(default_factory=list)
+    operators: list[OperatorTime] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    peers: list[Peer] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Take up what one case has given."""
+        for record in records:
+            getattr(self, next(name for name, kind in KINDS.items() if isinstance(record, kind))).append(record)
+
+    def find_evaluations(self, **wanted: Any) -> list[Evaluation]:
+        """Return the evaluations whose attributes have these values."""
+        return [e for e in self.evaluations if _has(e, wanted)]
+
+    def find_operators(self, **wanted: Any) -> list[OperatorTime]:
+        """Return the times of operators whose attributes have these values."""
+        return [o for o in self.operators if _has(o, wanted)]
+
+
+def _has(record: Any, wanted: Mapping[str, Any]) -> bool:
+    return all(getattr(record, name) == value for name, value in wanted.items())
+
+
+# -- files
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write results as JSON."""
+    write_atomically(path, json.dumps({"format": FORMAT, **asdict(results)}, indent=1, allow_nan=False) + "\n")
+
+
+def read_results(path: Path) -> Results:
+    """Read what `write_results` has written.
+
+    Raises:
+        ValueError: the file cannot be read, or holds something else.
+    """
+    try:
+        stored = json.loads(path.read_text())
+        if stored.pop("format") != FORMAT:
+            raise ValueError(f"it is of another format than {FORMAT}; run the benchmarks again")
+        stored["peaks"] = {dtype: Peaks(**peaks) for dtype, peaks in stored["peaks"].items()}
+        for name, kind in KINDS.items():
+            stored[name] = [_from_dict(kind, entry) for entry in stored[name]]
+        return Results(**stored)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds no results of the benchmarks: {type(error).__name__}: {error}") from None
+
+
+def record_from_dict(entry: Mapping[str, Any]) -> Record:
+    """Return the record that ``{"kind": name of its class, **asdict(record)}`` stands for."""
+    kinds = {kind.__name__: kind for kind in KINDS.values()}
+    return _from_dict(kinds[entry["kind"]], {name: value for name, value in entry.items() if name != "kind"})
+
+
+def _from_dict(kind: type[Record], entry: Mapping[str, Any]) -> Record:
+    values = dict(entry)
+    if kind is Evaluation:
+        values["work"] = {name: Amount(**amount) for name, amount in values["work"].items()}
+    elif kind is OperatorTime:
+        values["work"] = Amount(**values["work"])
+    return kind(**values)
+
+
+# -- one run against another
+
+
+def compare_results(new: Results, old: Results) -> list[tuple[str, ...]]:
+    """Compare evaluations and operators that both have.
+
+    Returns:
+        Rows: runtime, what, milliseconds before and now (medians), and how they compare.
+    """
+    rows: list[tuple[str, ...]] = []
+    for label, now, before in _matching(new, old):
+        difference = compare(now, before)
+        rows.append((*label, f"{before.median * 1e3:.3g}", f"{now.median * 1e3:.3g}", str(difference)))
+    return rows
+
+
+def _matching(new: Results, old: Results) -> list[tuple[tuple[str, str], Timing, Timing]]:
+    earlier, later = _timings(old), _timings(new)
+    return [(label, timing, earlier[label]) for label, timing in later.items() if label in earlier]
+
+
+def _timings(results: Results) -> dict[tuple[str, str], Timing]:
+    """Return times by runtime and what was timed."""
+    found = {}
+    for e in results.evaluations:
+        found[e.runtime, f"{e.group}: {e.name}, {e.points:,} points, {e.dtype}"] = Timing(tuple(e.seconds[WHOLE]))
+    for o in results.operators:
+        gradient = ", gradient" if o.gradient else ""
+        what = f"{o.operator}: order {o.order}, {o.points:,} points, {o.dtype}{gradient}"
+        found[o.runtime, what] = Timing(tuple(o.kernels))
+    return found

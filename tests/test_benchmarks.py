@@ -1,0 +1,475 @@
+"""The benchmarks: targets, tables, files and the page from made-up figures; small measurements in child processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import __main__ as command
+from benchmarks import child, machine, page, pictures, run, suite, tables, targets
+from benchmarks.results import (
+    WHOLE,
+    Amount,
+    Evaluation,
+    OperatorTime,
+    Peer,
+    Results,
+    Step,
+    compare_results,
+    read_results,
+    write_results,
+)
+from benchmarks.suite import EvaluationCase, OperatorCase, PeerCase, StepsCase
+from fmmloopy.devices import C_DEVICE, Device
+from fmmloopy.measuring.peaks import Peaks
+from fmmloopy.measuring.probes import NEWTON, SQRT_DIV
+
+RUNTIMES = {"PoCL 3.0": "3.0-rc2", "PoCL 3.1": "3.1+debian", "Intel": "2026.22"}
+PEAKS = {
+    "float64": Peaks("a processor", "float64", 100e9, {SQRT_DIV: 2e9, NEWTON: 4e9}, 40e9),
+    "float32": Peaks("a processor", "float32", 200e9, {SQRT_DIV: 6e9, NEWTON: 9e9}, 40e9),
+}
+MACHINE = {"processor": "a processor, 2 processors", "vectors": "AVX2", "cores": "2", "memory": "16 GB"}
+
+
+def made_up(case: suite.Case, runtime: str) -> list:
+    """Return what a case could have measured: 1 μs for a point, 2 Gpairs/s, 80 GFLOP/s."""
+    if isinstance(case, EvaluationCase):
+        times = {WHOLE: 1.0, "p2p": 0.6, "m2l_hadamard": 0.375, "clear": 0.005}
+        work = {"p2p": Amount(1200, 14400, 64), "m2l_hadamard": Amount(0, 30000, 64)}
+        return [
+            Evaluation(
+                *(runtime, case.group, case.name, case.points, case.distribution, case.dtype, case.digits),
+                *(case.order or 5, 125, "fft", None, 0.5 * 10.0 ** -(case.digits or 6), 1000, 0.9, 800 * case.points),
+                {"tree": 0.2, "lists": 0.1, "tables": 0.01, "setup": 0.3},
+                {name: [case.points * share * 1e-6 * slow for slow in (1.1, 1, 1.2)] for name, share in times.items()},
+                [1.9e-6 * case.points] * 3,
+                {name: Amount(*(n * case.points for n in vars(amount).values())) for name, amount in work.items()},
+            )
+        ]
+    if isinstance(case, OperatorCase):
+        work = {name: Amount(2 * 10**9, 24 * 10**9, 10**6) for name in suite.PARTICLES}
+        work |= {name: Amount(0, 80 * 10**9, 10**6) for name in suite.TRANSLATIONS}
+        what = case.points, case.distribution, case.order, case.ncrit or 150, case.dtype, case.gradient
+        return [
+            OperatorTime(runtime, name, *what, [50, 120, 300], [1.1, 1.0], [1.15, 1.02], work[name])
+            for name in case.operators
+        ]
+    if isinstance(case, StepsCase):
+        names = ("sequential", "targets in lanes", "one work-group per box")
+        what = runtime, "a_book", case.operator, case.order
+        return [Step(*what, i, name, [0.1 / (i + 1)] * 3, case.points * 56) for i, name in enumerate(names)]
+    return [Peer(case.library, "2.1.0", case.points, case.distribution, case.eps, case.eps, 9.0, 9.0, 10**9)]
+
+
+@pytest.fixture
+def results() -> Results:
+    """A full run, made up."""
+    found = Results(dict(MACHINE), {"fmmloopy": "0.1.0"}, "abc1234", dict(RUNTIMES), dict(PEAKS))
+    for runtime in RUNTIMES:
+        for case in suite.full_suite():
+            if case.everywhere or runtime == "PoCL 3.0":
+                found.add(made_up(case, runtime))
+    return found
+
+
+def verdicts(results: Results, reasons: dict | None = None) -> dict[str, dict[str, targets.Verdict]]:
+    """Return verdicts by key of the target and label of the runtime."""
+    return {row[0].target.key: {v.runtime: v for v in row} for row in targets.judge(results, reasons or {})}
+
+
+# -- cases
+
+
+def test_a_case_belongs_to_a_group_and_every_group_has_cases():
+    for cases in (suite.full_suite(), suite.quick_suite()):
+        assert {case.group for case in cases} == set(suite.GROUPS)
+
+
+def test_cases_are_chosen_by_group_and_number_of_points():
+    chosen = suite.choose(suite.full_suite(), ["sizes", "start"], 100_000)
+    assert {case.group for case in chosen} == {"sizes", "start"}
+    assert max(case.points for case in chosen) == 100_000
+    with pytest.raises(ValueError, match="no group 'size' of cases, expected some of operators, evaluate"):
+        suite.choose(suite.full_suite(), ["size"])
+    with pytest.raises(ValueError, match="no case has 10 points or fewer"):
+        suite.choose(suite.full_suite(), most_points=10)
+
+
+@pytest.mark.parametrize(
+    ("description", "label"),
+    [
+        ("opencl CPU Intel(R) OpenCL OpenCL 3.1 LINUX AMD EPYC", "Intel"),
+        ("opencl CPU Portable Computing Language OpenCL 3.0 PoCL 3.1+debian Linux, None+Asserts pthread", "PoCL 3.1"),
+        ("opencl CPU Portable Computing Language OpenCL 3.0 PoCL 3.0-rc2 Linux, Release pthread", "PoCL 3.0"),
+        ("opencl GPU NVIDIA CUDA OpenCL 3.0 CUDA 12.4 A card", "A card"),
+    ],
+)
+def test_labels_of_runtimes(description, label):
+    assert machine.runtime_label(Device("opencl", "A card", description)) == label
+
+
+# -- targets
+
+
+def test_the_full_suite_measures_every_target(results):
+    missing = [(key, v.runtime) for key, row in verdicts(results).items() for v in row.values() if not v.reached]
+    assert missing == []
+
+
+def test_nothing_measured_is_neither_met_nor_missed():
+    nothing = Results(MACHINE, {}, None, {"Intel": ""}, PEAKS)
+    found = [v for row in verdicts(nothing).values() for v in row.values()]
+    assert len(found) == len(targets.TARGETS)
+    assert not any(v.is_met or v.is_missed for v in found)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "met"),
+    [
+        ("p2p", 1.0, True),  # 2 Gpairs/s, and 2 G/s roots with division
+        ("p2p_gradient", 1.0, True),
+        ("p2p_single", 1.0, False),
+        ("hadamard", 0.8, True),  # 80 of 100 GFLOP/s
+        ("m2l", 0.8, True),
+        ("particles", 1.0, True),
+        ("translations", 0.8, True),
+        ("preparation", 0.6, True),  # 0.2 + 0.1 + 0.3 s, without tables
+        ("sphere", 1.0, True),
+        ("cube", 1.0, False),
+        ("outside", 0.02, True),  # 1 - 0.6 - 0.375 - 0.005
+        ("small", 0.01, True),
+        ("growth", 0.0, True),
+        ("memory", 0.8, True),
+        ("first", 0.9, True),
+    ],
+)
+def test_what_was_reached(results, key, value, met):
+    found = verdicts(results)[key]["PoCL 3.1"]
+    assert found.reached.value == pytest.approx(value)
+    assert (found.is_met, found.is_missed) == (met, not met)
+
+
+def test_every_target_is_tried(results):
+    tried = {mark.args[1][i][0] for mark in test_what_was_reached.pytestmark for i in range(len(mark.args[1]))}
+    assert tried == {target.key for target in targets.TARGETS}
+
+
+@pytest.mark.parametrize(("seconds", "runtimes"), [(1.01, {"PoCL 3.0"}), (1.34, set())])
+def test_the_runtime_from_pypi_has_a_lower_bound(results, seconds, runtimes):
+    results.operators[:] = [replace(o, kernels=[seconds]) for o in results.operators]
+    assert {v.runtime for v in verdicts(results)["p2p"].values() if v.is_met} == runtimes
+
+
+def test_a_fast_evaluation_with_a_large_error_is_a_miss(results):
+    results.evaluations[:] = [replace(e, error=1.4e-6) for e in results.evaluations]
+    assert verdicts(results)["sphere"]["Intel"].is_missed
+    assert "error 1.4e-06" in verdicts(results)["sphere"]["Intel"].reached.note
+
+
+def test_time_between_the_launches_of_a_small_problem_is_a_miss(results):
+    start = results.find_evaluations(group="start")[0]
+    slow = {name: [s if name == WHOLE else s - 0.001 for s in seconds] for name, seconds in start.seconds.items()}
+    results.evaluations[:] = [replace(start, seconds=slow)]
+    assert slow[WHOLE][start.best_run] < 0.015
+    assert verdicts(results)["small"][start.runtime].is_missed
+
+
+def test_the_slowest_operator_and_order_count(results):
+    slow = {("m2p", 6), ("m2l_hadamard", 10), ("l2l", 6)}
+    results.operators[:] = [
+        replace(o, kernels=[2.0]) if (o.operator, o.order) in slow else o for o in results.operators
+    ]
+    found = verdicts(results)
+    assert found["particles"]["Intel"].reached.value == pytest.approx(0.5)
+    assert found["hadamard"]["Intel"].reached.value == pytest.approx(0.4)
+    assert found["translations"]["Intel"].reached.value == pytest.approx(0.4)
+    # 4 stages of 80 GFLOP in 1 + 1 + 1 + 2 s.
+    assert found["m2l"]["Intel"].reached.value == pytest.approx(0.64)
+    assert found["m2l"]["Intel"].reached.note == "p = 6: 80%; p = 10: 64%"
+
+
+def test_growth_counts_only_with_the_largest_problem(results):
+    results.evaluations[:] = [e for e in results.evaluations if e.points < 10_000_000]
+    assert verdicts(results)["growth"]["Intel"].is_missed
+    assert "up to 3,000,000 points" in verdicts(results)["growth"]["Intel"].reached.note
+
+
+def test_seconds_at_the_peaks_of_the_other_machine(results):
+    """P2P is bound by Newton's iteration, 4 against 4.2 G/s; M2L by multiply-adds, 100 against 98.5 GFLOP/s."""
+    found = results.find_evaluations(group="evaluate", name=suite.FIRST_SPHERE)[0]
+    here, there = 1.2e9 / 4e9 + 30e9 / 100e9, 1.2e9 / 4.2e9 + 30e9 / 98.5e9
+    assert found.least(PEAKS["float64"]) == pytest.approx(here)
+    assert found.least(targets.THEIR_PEAKS) == pytest.approx(there)
+    assert f"{there / here:.3g} s at their peaks" in verdicts(results)["sphere"]["Intel"].reached.note
+
+
+def test_reasons_stand_beside_misses_alone(results):
+    reasons = {"cube": {"all": "slow memory", "Intel": "a slow runtime"}, "sphere": {"all": "met, so not shown"}}
+    text = tables.make_tables(results, reasons)["misses"]
+    assert "(PoCL 3.0, PoCL 3.1): slow memory" in text
+    assert "(Intel): a slow runtime" in text
+    assert "P2P, f32: × the rate of f64 (PoCL 3.0, PoCL 3.1, Intel): no reason is given yet." in text
+    assert "not shown" not in text
+
+
+def test_the_file_of_reasons_can_be_read(tmp_path):
+    targets.read_reasons()
+    path = tmp_path / "misses.toml"
+    path.write_text('[p2q]\nall = "?"\n')
+    with pytest.raises(ValueError, match="no target 'p2q', expected one of cube, first"):
+        targets.read_reasons(path)
+    path.write_text("[cube]\nall = 3\n")
+    with pytest.raises(ValueError, match="expected a text for each runtime, or for all"):
+        targets.read_reasons(path)
+    path.write_text("[cube\n")
+    with pytest.raises(ValueError, match=r"misses\.toml: Expected"):
+        targets.read_reasons(path)
+
+
+# -- tables, pictures and the page
+
+
+def test_tables_hold_what_was_measured(results):
+    found = tables.make_tables(results, {})
+    assert "| 1 s, met | 1 s, met | 1 s, met |" in found["targets"]
+    assert "| **1 s, missed** | **1 s, missed** | **1 s, missed** |" in found["targets"]
+    assert "| error 6.6e-07; " in found["details"]
+    assert "| P2P, sphere, order 6, float64 | rsqrt | 1 s, 2 Gpairs/s, 50% |" in found["shares"]
+    assert "| P2P, sphere, order 6, float64 | 98.0% |" in found["inside"]
+    assert "| P2P | 0.6 s, 60%; 2.00 Gpairs/s, 50% of the limit (rsqrt) |" in found["operators"]
+    assert "1.00 μs" in found["sizes"]
+    assert "3 ×" in found["steps"]
+    for name, text in found.items():
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert text
+        assert len({line.count("|") for line in rows}) <= 1, name
+
+
+def test_tables_without_anything_say_so():
+    found = tables.make_tables(Results(MACHINE, {}, None, {"Intel": ""}, PEAKS), {})
+    assert found["sizes"] == found["operators"] == found["peers"] == "Not measured."
+    assert found["left_out"] == "Nothing."
+
+
+def test_a_peer_is_held_against_the_fastest_that_errs_no_more(results):
+    results.peers[:] = [Peer("fmm3dpy", "2.1.0", 100_000, "sphere", 1e-4, 6e-5, 2.8, 2.8, 10**9)]
+    ours = results.find_evaluations(group="accuracy", digits=4, dtype="float64")[0]
+    results.evaluations[:] = [
+        ours,
+        replace(ours, error=7e-5, seconds={WHOLE: [0.01]}),  # faster, and not as accurate
+        replace(ours, points=200_000, error=1e-9, seconds={WHOLE: [0.01]}),  # another problem
+        replace(ours, error=1e-9, seconds={WHOLE: [0.3]}),  # more accurate, and slower
+    ]
+    # 0.1 s and 0.6 s of construction against 2.8 s; 0.19 s of all cores.
+    assert tables.peers_table(results).endswith(
+        "| 0.7 s (0.1 s evaluate), error 5.0e-05, float64, PoCL 3.0 | 4 | 14.7 |"
+    )
+
+
+def test_pictures_are_drawn_from_what_is_there(results, tmp_path):
+    drawn = pictures.draw_pictures(results, tmp_path, "performance_")
+    assert [path.name for path in drawn] == [f"performance_{name}.png" for name in pictures.PICTURES]
+    for path in drawn:
+        image = matplotlib.image.imread(path)[..., :3]
+        assert image.shape[1] == round(pictures.WIDTH * 150)
+        assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+    results.steps.clear()
+    results.operators.clear()
+    (tmp_path / "few").mkdir()
+    assert [path.stem for path in pictures.draw_pictures(results, tmp_path / "few")] == ["work_precision", "sizes"]
+
+
+def test_the_page_is_filled_in(results, tmp_path):
+    written = page.write_page(results, {}, tmp_path)
+    text = written.read_text()
+    assert text.startswith(page.HEAD)
+    assert "{{" not in text
+    assert "Not measured." not in text
+    shown = set(page.PICTURE.findall(text))
+    assert {f"images/{name}" for name in shown} == {f"images/{p.name}" for p in (tmp_path / "images").iterdir()}
+    assert len(shown) == len(pictures.PICTURES)
+    asked = set(page.PLACE.findall(page.TEMPLATE.read_text()))
+    assert asked == set(tables.make_tables(results, {}))
+
+
+def test_the_page_leaves_out_pictures_that_are_not_there():
+    template = "# A\n\n![b](images/performance_b.png)\n\n{{ t }}\n\n![c](images/c.png)\n"
+    assert page.make_page(template, {"t": "|x|"}, set()) == page.HEAD + "# A\n\n|x|\n\n![c](images/c.png)\n"
+    with pytest.raises(ValueError, match="asks for 't', expected one of u"):
+        page.make_page(template, {"u": ""}, set())
+
+
+def test_the_page_in_the_documentation_is_what_its_results_give():
+    if not command.KEPT.exists() or not (page.DOCS / "performance.md").exists():
+        pytest.skip("no results are kept yet (python -m benchmarks --write-docs), or this is no clone")
+    results = read_results(command.KEPT)
+    there = {path.name for path in (page.DOCS / "images").glob(f"{page.PREFIX}*.png")}
+    filled_in = page.make_page(page.TEMPLATE.read_text(), tables.make_tables(results, targets.read_reasons()), there)
+    assert (page.DOCS / "performance.md").read_text() == filled_in
+
+
+# -- files
+
+
+def test_results_survive_a_file(results, tmp_path):
+    write_results(results, tmp_path / "results.json")
+    assert read_results(tmp_path / "results.json") == results
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "holds no results of the benchmarks: JSONDecodeError"),
+        ('{"format": 0}', "another format than 1; run the benchmarks again"),
+        ('{"format": 1}', "holds no results of the benchmarks: KeyError"),
+        ("[]", "holds no results of the benchmarks"),
+    ],
+)
+def test_files_that_hold_something_else(tmp_path, text, message):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_results(tmp_path / "results.json")
+
+
+def test_two_runs_are_compared(results):
+    same = compare_results(results, results)
+    assert len(same) == len({row[:2] for row in same})
+    assert all("no difference: 1.00x" in row[-1] for row in same)
+    faster = replace(results, operators=[replace(o, kernels=[s / 3 for s in o.kernels]) for o in results.operators])
+    changed = [row for row in compare_results(faster, results) if "3.00x" in row[-1]]
+    assert len(changed) == len({(o.runtime, o.operator, o.order, o.dtype, o.gradient) for o in results.operators})
+    results.evaluations.clear()
+    assert len(compare_results(results, faster)) == len(changed)
+
+
+# -- the command
+
+
+def test_reports_from_a_file(results, tmp_path, capsys):
+    write_results(results, tmp_path / "old.json")
+    out = tmp_path / "out"
+    assert (
+        command.main(
+            ["--from", str(tmp_path / "old.json"), "--compare", str(tmp_path / "old.json"), "--output", str(out)]
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert "no difference: 1.00x" in printed
+    assert "39 of 45 targets that were measured are met" in printed
+    assert read_results(out / "results.json") == results
+    assert (out / "tables.md").read_text() in printed
+    assert len(list(out.glob("*.png"))) == len(pictures.PICTURES)
+
+
+def test_a_failed_case_is_exit_status_1(results, tmp_path):
+    write_results(replace(results, failed=["Intel, evaluate: it broke"]), tmp_path / "old.json")
+    assert command.main(["--from", str(tmp_path / "old.json"), "--output", str(tmp_path)]) == command.FAILED
+    assert "- Intel, evaluate: it broke" in (tmp_path / "tables.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--from", "nowhere.json"], "nowhere.json cannot be read: No such file"),
+        (["--from", "a.json", "--quick"], "argument --from: results that are there do not go with cases"),
+        (["--quick", "--write-docs"], "argument --write-docs: the cases of --quick are too small"),
+        (["--only", "everything"], "there is no group 'everything' of cases"),
+        (["--most-points", "1.5"], "argument --most-points: invalid number_of_points value: '1.5'"),
+        (["--device", "abacus"], "no device matches 'abacus'"),
+        (["--fast"], "unrecognized arguments: --fast"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_status_2(arguments, message, capsys, tmp_path):
+    try:
+        status = command.main([*arguments, "--output", str(tmp_path / "out")])
+    except SystemExit as error:
+        status = error.code
+    printed = capsys.readouterr()
+    assert status == command.BAD_INPUT
+    assert printed.err.startswith("error: ")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+# -- measuring
+
+
+def test_one_case_in_a_process_of_its_own(opencl_device, tmp_path):
+    case = EvaluationCase("sizes", "cube, 3 digits", 2000, "cube", digits=3, runs=2, draws=2)
+    (found,) = run.run_child(child.task(case, opencl_device.description, tmp_path))
+    assert isinstance(found, Evaluation)
+    assert (found.group, found.name, found.points, found.digits) == (case.group, case.name, 2000, 3)
+    assert found.error < 1e-3
+    assert found.nchecked == 1000
+    assert found.order == 4
+    assert found.first > found.evaluate > 0
+    assert 2**20 < found.memory < 2**40
+    assert set(found.work) <= set(found.seconds) - {WHOLE}
+    assert found.work["p2p"].pairs >= 2000
+    assert {len(seconds) for seconds in found.seconds.values()} == {len(found.cpu)}
+    assert set(found.construction) >= {"tree", "lists", "tables", "setup"}
+
+
+def test_operators_in_a_process_of_its_own(opencl_device, tmp_path):
+    case = OperatorCase(("p2p", "m2p"), 2000, "cube", order=3, ncrit=40, gradient=True)
+    found = run.run_child(child.task(case, opencl_device.description, tmp_path))
+    assert found[0].operator == "p2p"
+    assert found[0].work.flops > 12 * found[0].work.pairs > 0
+    assert all(size <= 40 for size in found[0].leaf_sizes)
+    assert {o.gradient for o in found} == {True}
+
+
+def test_a_process_that_fails_says_why(tmp_path):
+    case = EvaluationCase("sizes", "cube", 100, digits=3)
+    with pytest.raises(run.CaseFailed, match=r"ended with status 1 \(.*no device matches 'abacus'"):
+        run.run_child(child.task(case, "abacus", tmp_path))
+    with pytest.raises(run.CaseFailed, match="ended with status -9, after 0.01 s"):
+        run.run_child(child.task(case, "abacus", tmp_path), limit=0.01)
+
+
+def test_cases_that_do_not_fit_or_fail_leave_the_others(monkeypatch, results):
+    def run_child(task: str) -> list:
+        if json.loads(task)["case"]["digits"] == 2:
+            raise run.CaseFailed("its process ended with status 1")
+        return made_up(cases[2], "C compiler")
+
+    cases = [EvaluationCase("sizes", f"{d} digits", n, digits=d) for d, n in ((1, 10**9), (2, 10), (3, 10))]
+    monkeypatch.setattr(run, "run_child", run_child)
+    monkeypatch.setattr(run, "machine_peaks", lambda device, dtype, again: PEAKS[dtype])
+    monkeypatch.setattr(run, "free_memory", lambda: 10**9)
+    monkeypatch.setattr(run, "choose_devices", lambda names: [C_DEVICE])
+    monkeypatch.setattr(run, "installed_version", lambda package: None)
+    found = run.measure([*cases, PeerCase(10, 1e-3)], None, True, lambda text: None)
+    assert [e.name for e in found.evaluations] == ["3 digits"]
+    assert [line.split(", ")[1] for line in found.failed] == ["sizes: 2 digits"]
+    assert "not installed" in found.left_out[0]
+    assert "it may take 800 GB, and 1 GB are free" in found.left_out[1]
+    assert list(found.peaks) == ["float64"]
+
+
+def test_errors_are_measured_against_the_same_sums(tmp_path):
+    case = EvaluationCase("sizes", "cube", 300, "cube")
+    points, charges = child.make_points(case), np.array([child.make_charges(300, draw) for draw in range(2)])
+    assert np.array_equal(points, points.astype(np.float32))
+    assert np.array_equal(charges, charges.astype(np.float32))
+    assert not np.array_equal(*charges)
+    distances = np.linalg.norm(points[:, None] - points, axis=2)
+    np.fill_diagonal(distances, np.inf)
+    exact = list(charges @ (1 / distances) / (4 * np.pi))
+    # Sums of 300 numbers in two orders: some eps.
+    assert child.relative_error(case, points, exact, tmp_path)[0] < 1e-13
+    kept = sorted(tmp_path.iterdir())
+    assert len(kept) == 2
+    np.save(kept[1], 2 * np.load(kept[1]))
+    assert child.relative_error(case, points, exact, tmp_path) == (pytest.approx(0.5 / 2**0.5), 300)
