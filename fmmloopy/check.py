@@ -36,7 +36,7 @@ import numpy as np
 
 from fmmloopy import certificates
 from fmmloopy.checking import sanitizer
-from fmmloopy.checking.cases import Case
+from fmmloopy.checking.case import Case
 from fmmloopy.checking.layers import (
     LAYERS,
     Failure,

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.checking.cases import real_case, run_case
+from fmmloopy.checking.case import run_case
+from fmmloopy.checking.real_cases import real_case
 from fmmloopy.compile import CompiledOperator, generate_code
 from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
 from fmmloopy.greens import GreensFunction, laplace

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import devices
 
-from fmmloopy.checking.cases import EXACT_LIMIT, POLYNOMIALS, Case, identical, make_case, run_case
+from fmmloopy.checking.case import EXACT_LIMIT, POLYNOMIALS, Case, identical, run_case
+from fmmloopy.checking.cases import make_case
 from fmmloopy.compile import compile_operator
 from fmmloopy.devices import find_devices
 from fmmloopy.recipes import OPERATORS, SEQUENTIAL, shipped_books

@@ -20,19 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.checking import sanitizer
-from fmmloopy.checking.cases import (
-    MIXED,
-    POLYNOMIALS,
-    SINGLE,
-    Case,
-    Layout,
-    hostile_layouts,
-    identical,
-    make_case,
-    real_case,
-    run_case,
-    term_magnitudes,
-)
+from fmmloopy.checking.case import MIXED, POLYNOMIALS, Case, Layout, identical, run_case
+from fmmloopy.checking.cases import hostile_layouts, make_case
+from fmmloopy.checking.real_cases import SINGLE, real_case, term_magnitudes
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.shrink import shrink
 from fmmloopy.compile import PARTICLE_OPERATORS, CompiledOperator, compile_operator, generate_code

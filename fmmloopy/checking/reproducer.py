@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.cache import write_atomically
-from fmmloopy.checking.cases import Case
+from fmmloopy.checking.case import Case
 from fmmloopy.compile import CompiledOperator
 from fmmloopy.messages import one_line
 from fmmloopy.runtime import launch_sizes

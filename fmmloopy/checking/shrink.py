@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.checking.cases import PADDING, Case
+from fmmloopy.checking.case import PADDING, Case
 from fmmloopy.compile import PARTICLE_OPERATORS
 
 MOST_TRIES = 400
