@@ -145,8 +145,8 @@ def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation
         fmm.evaluate(charges[0])
     seconds, cpu, potentials = _repeat(fmm, charges, case.runs)
     error, checked = relative_error(case, points.astype(np.float64), potentials, folder)
-    work = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l)
-    nbytes = count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.dtype.itemsize)
+    work = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l, dtype=fmm.dtype)
+    nbytes = count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.dtype.itemsize, fmm.m2l)
     chosen = getattr(fmm, "precision", None)
     return [
         Evaluation(

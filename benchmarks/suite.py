@@ -32,6 +32,7 @@ NAMES = {
     "m2l_forward": "M2L: forward transform",
     "m2l_hadamard": "M2L: products",
     "m2l_inverse": "M2L: inverse transform",
+    "m2l_svd": "M2L: compressed",
     "l2l": "L2L",
     "l2p": "L2P",
     "m2p": "M2P",

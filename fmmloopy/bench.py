@@ -240,12 +240,12 @@ def measure(
 
 
 def _figures(book: RecipeBook, fmm: Fmm, setting: Setting, seconds: Mapping[str, Sequence[float]]) -> Figures:
-    counted = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel)
+    counted = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l, dtype=fmm.dtype)
     work = {operator: counted[operator] for operator in counted if counted[operator].flops and operator in seconds}
     times = {operator: Timing(tuple(seconds[operator])) for operator in (*work, "clear", WHOLE) if operator in seconds}
     fingerprints = {operator: book.fingerprint(operator) for operator in work}
     device = fmm.device
-    nbytes = count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.dtype.itemsize)
+    nbytes = count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.dtype.itemsize, fmm.m2l)
     nbytes = {operator: nbytes[operator] for operator in work}
     what = (book.name, device.description, device.driver)
     return Figures(*what, setting, times, work, nbytes, fingerprints, dict(versions()))

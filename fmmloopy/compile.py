@@ -31,7 +31,10 @@ from fmmloopy.recipes import LANE_BOUNDS, RecipeBook, RecipeError, apply_recipe,
 PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")
 """Operators that evaluate the Green's function."""
 
-DENSE_OPERATORS = ("m2m", "l2l", "m2l", "check_to_equivalent")
+FFT_OPERATORS = ("m2l_forward", "m2l_hadamard", "m2l_inverse")
+"""The FFT form of M2L, which has the order in its loops."""
+
+DENSE_OPERATORS = ("m2m", "l2l", "m2l", "m2l_svd", "check_to_equivalent")
 """Operators whose launches depend on how many lanes a tile has."""
 
 FORMAT = 2
@@ -118,7 +121,7 @@ def operator_key(
             "operator": operator,
             "math": operators_hash(),
             "greens": _what_matters(operator, greens),
-            "order": order if operator.startswith("m2l_") else None,
+            "order": order if operator in FFT_OPERATORS else None,
             "dtype": dtype.name,
             "book": book.name,
             "recipe": book.fingerprint(operator),

@@ -82,7 +82,8 @@ class Fmm:
         dtype: numpy.float32 or numpy.float64; None for that of the sources.
         order: points per edge of the surfaces, 2 to 16, in place of what ``digits`` picks.
         ncrit: most sources, and most targets, in a leaf, in place of what ``digits`` picks.
-        m2l: ``"fft"``, or ``"dense"`` for the reference form.
+        m2l: ``"fft"``; ``"svd"``, compressed by singular values below the error of the order, faster where boxes have
+            few neighbours, as on surfaces; or ``"dense"``, the reference for both.
         parameters: tuning parameters by operator and keyword; for operators that are not given, what `fmmloopy tune`
             has stored for the device, else the recipes' defaults.
 
@@ -123,7 +124,7 @@ class Fmm:
         others = None if targets is None else check_points(targets, "targets")
         self.order = order_for(self.kernel, digits, self.dtype) if order is None else check_count(order, "order", 2, 16)
         self.ncrit = ncrit_for(self.order) if ncrit is None else check_count(ncrit, "ncrit", 1)
-        self.m2l = check_choice(m2l, "m2l", ("fft", "dense"))
+        self.m2l = check_choice(m2l, "m2l", ("fft", "svd", "dense"))
         self.device = choose_device(device)
         if self.device.kind == "c" and device is None:
             warnings.warn(

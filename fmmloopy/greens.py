@@ -144,6 +144,12 @@ class GreensFunction:
         return {ARGUMENT_PREFIX + name: value for name, value in self.parameters.items()}
 
     @property
+    def variables(self) -> frozenset[str]:
+        """Names of what the expressions use: of GEOMETRY, parameters and functions."""
+        mapper = DependencyMapper(composite_leaves=False)
+        return frozenset(v.name for row in self.matrix for e in row for v in mapper(e) if isinstance(v, Variable))
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """What tables depend on: expressions, parameters, scaling; hashable, the same in every process."""
         expressions = tuple(tuple(str(e) for e in row) for row in self.matrix)
@@ -182,13 +188,9 @@ class GreensFunction:
 
     def _check_variables(self) -> None:
         known = {*GEOMETRY, *self.parameters, *_FUNCTIONS}
-        used = set()
-        for row in self.matrix:
-            for entry in row:
-                used |= {v.name for v in DependencyMapper(composite_leaves=False)(entry) if isinstance(v, Variable)}
-        if used - known:
+        if self.variables - known:
             raise ValueError(
-                f"{self.name}: the expressions use {', '.join(sorted(used - known))}, expected only "
+                f"{self.name}: the expressions use {', '.join(sorted(self.variables - known))}, expected only "
                 f"{', '.join(GEOMETRY)}, the parameters ({', '.join(self.parameters) or 'none'}) and the functions "
                 f"{', '.join(_FUNCTIONS)}"
             )

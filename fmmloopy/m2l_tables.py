@@ -1,4 +1,4 @@
-"""Host-side tables of the FFT form of M2L: octets, their pairs by direction, and the transformed Green's function."""
+"""Host-side tables of M2L: pairs of boxes and of octets, and the transformed Green's function of the FFT form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import InteractionLists
-from fmmloopy.surfaces import m2l_spectrum
+from fmmloopy.surfaces import NTRANSFERS, m2l_spectrum
 from fmmloopy.tree import Tree
 
 DIRECTIONS = 26
@@ -18,6 +18,51 @@ DIRECTIONS = 26
 
 OCTETS_PER_CHUNK = 256
 """Target octets handled together: for one frequency, their sums and their neighbours' data fit in a level-2 cache."""
+
+
+MOST_TARGETS, FEWEST_TARGETS, CHUNKS = 256, 64, 16
+"""Target boxes handled together, where pairs are of boxes: as many as have their sums fit in a level-2 cache, but fewer
+where there would be less than so many chunks, each of which is one core's; too few share too little."""
+
+
+@dataclass(frozen=True)
+class BoxPairs:
+    """Pairs of boxes that interact, grouped by transfer vector.
+
+    Attributes:
+        starts: shape (nchunks * 343 + 1,), int32: pairs of chunk c with transfer vector v are starts[343 c + v] to
+            starts[343 c + v + 1].
+        targets, sources: shape (npairs,), int32: box numbers of each pair.
+        nchunks: chunks of target boxes.
+    """
+
+    starts: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    sources: NDArray[np.int32]
+    nchunks: int
+
+
+def find_box_pairs(lists: InteractionLists, boxes: NDArray[np.intp]) -> BoxPairs:
+    """Group the entries of the V lists of some boxes.
+
+    Args:
+        lists: the lists of a tree.
+        boxes: shape (nboxes,), target boxes, ascending.
+    """
+    lengths = lists.v.lengths[boxes].astype(np.intp)
+    first = np.repeat(lists.v.starts[boxes] - np.append(0, np.cumsum(lengths)[:-1]), lengths)
+    entries = first + np.arange(len(first))
+    row = np.repeat(np.arange(len(boxes)), lengths)
+    size = min(max(len(boxes) // CHUNKS, FEWEST_TARGETS), MOST_TARGETS)
+    group = row // size * NTRANSFERS + lists.v_transfers[entries]
+    order = np.argsort(group, kind="stable")
+    nchunks = -(-len(boxes) // size)
+    return BoxPairs(
+        starts=np.searchsorted(group[order], np.arange(nchunks * NTRANSFERS + 1)).astype(np.int32),
+        targets=boxes[row[order]].astype(np.int32),
+        sources=lists.v.lists[entries[order]],
+        nchunks=nchunks,
+    )
 
 
 @dataclass(frozen=True)

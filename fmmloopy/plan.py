@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.arrays import Boxes, DeviceArrays
 from fmmloopy.compile import CompiledOperator, compile_operator
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
-from fmmloopy.m2l_tables import find_octet_pairs, hadamard_tables
+from fmmloopy.m2l_svd import tiles_of_factors
+from fmmloopy.m2l_tables import find_box_pairs, find_octet_pairs, hadamard_tables
 from fmmloopy.recipes import RecipeBook
 from fmmloopy.runtime import Array, Launch, Runtime
 from fmmloopy.surfaces import Tables, m2l_matrices
+from fmmloopy.table_cache import cached_factors
 from fmmloopy.tree import Tree
 
 SPECTRAL_BYTES = 256 * 2**20
@@ -107,7 +110,7 @@ class Plan:
     def m2l(self, form: str) -> None:
         """Multipoles -> downward check potentials of the boxes whose V lists they are in."""
         for levels, table in self._levels_by_table():
-            (self._m2l_fft if form == "fft" else self._m2l_dense)(levels, table)
+            {"fft": self._m2l_fft, "svd": self._m2l_svd, "dense": self._m2l_dense}[form](levels, table)
 
     def p2l(self) -> None:
         """Charges of leaves -> downward check potentials of the boxes whose X lists they are in."""
@@ -294,6 +297,31 @@ class Plan:
             "transfers": self._transfers,
         }
         self._bind("m2l", arguments)
+
+    def _m2l_svd(self, levels: range, table: int) -> None:
+        boxes = self._on(levels, _rows_with_entries(self._lists.v))
+        if not len(boxes):
+            return
+        arrays, tables = self._arrays, self._tables
+        tolerance = svd_tolerance(tables.order, self._dtype)
+        factors = cached_factors(self._greens, tables.order, tables.radii[table], tables.inner, tolerance)
+        pairs = find_box_pairs(self._lists, boxes)
+        ktile_starts, right, left = tiles_of_factors(factors, arrays.nsurface)
+        arguments = {
+            **self._counts("m2l_svd", boxes, arrays.rows, arrays.columns),
+            "right": arrays.upload(right),
+            "left": arrays.upload(left),
+            "ktile_starts": self._runtime.upload(ktile_starts),
+            "nktiles": len(right),
+            "multipoles": arrays.multipoles,
+            "result": arrays.checks,
+            "scales": arrays.scales(1),
+            "pair_starts": self._runtime.upload(pairs.starts),
+            "pair_targets": arrays.indices(pairs.targets),
+            "pair_sources": arrays.indices(pairs.sources),
+            "nchunks": pairs.nchunks,
+        }
+        self._bind("m2l_svd", arguments)
 
     @cached_property
     def _transfers(self) -> Array:

@@ -52,13 +52,14 @@ OPERATORS = (
     "m2l_forward",
     "m2l_hadamard",
     "m2l_inverse",
+    "m2l_svd",
     "l2l",
     "l2p",
     "m2p",
     "check_to_equivalent",
 )
-"""Kernels that a book may have a recipe for: the eight operators, M2L in its dense form and in the three parts of its
-FFT form, and the pseudo-inverse that P2M, P2L and M2L end with."""
+"""Kernels that a book may have a recipe for: the eight operators, M2L in its dense form, in the three parts of its
+FFT form and compressed by singular values, and the pseudo-inverse that P2M, P2L and M2L end with."""
 
 LANE_PARAMETERS = ("tlanes", "slanes", "blanes", "ilanes")
 """How many lanes a tile holds; open in the math-level kernels."""
@@ -153,7 +154,7 @@ def separate_lanes(knl: Kernel) -> Kernel:
 
         for t_load: load;  for t_init: init;  for source: for t: sum;  for t_store: store
     """
-    for lane in ("t", "b", "i"):
+    for lane in ("t", "b", "b2", "k", "i"):
         for suffix, pattern in _PHASES.items():
             ids = [
                 insn.id

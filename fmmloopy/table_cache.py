@@ -15,7 +15,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder, write_atomically
 from fmmloopy.greens import GreensFunction
+from fmmloopy.m2l_svd import Factors, arrange, compress, count_entries
 from fmmloopy.surfaces import (
     INNER,
     OUTER,
@@ -34,6 +35,7 @@ from fmmloopy.surfaces import (
     check_dtype,
     check_order,
     check_ratios,
+    count_points,
     surface_points,
     table_radii,
 )
@@ -43,6 +45,9 @@ TABLE_FORMAT = 2
 
 # Bytes before HDF5's own: the smallest block that it can leave.
 USER_BLOCK = 512
+
+# In a shape: however many there are.
+ANY = -1
 
 Arrays = dict[str, NDArray[np.float64]]
 
@@ -76,45 +81,95 @@ def cached_tables(
     order, (inner, outer) = check_order(order), check_ratios(inner, outer)
     needed = table_radii(greens, radii)
     key = _key(greens, order, needed, check_dtype(dtype).name, inner, outer)
+    shapes = _shapes(greens, order, len(needed))
+
+    def build() -> Arrays:
+        tables = build_tables(greens, order, radii, dtype, inner, outer)
+        return {name: getattr(tables, name) for name in shapes}
+
+    surface = surface_points(order)
+    surface.flags.writeable = needed.flags.writeable = False
+    return Tables(order, surface.shape[1], surface, inner, outer, needed, **_kept(folder, key, shapes, build))
+
+
+def cached_factors(
+    greens: GreensFunction,
+    order: int,
+    radius: float,
+    inner: float,
+    tolerance: float,
+    folder: str | os.PathLike[str] | None = None,
+) -> Factors:
+    """Return what `fmmloopy.m2l_svd.compress` returns, to the last bit, from disk where it has been made before.
+
+    Where the folder cannot be written, factors are made and not kept, with a warning.
+
+    Args:
+        greens, order, radius, inner, tolerance: as there.
+        folder: where the files are; None for `cache_folder`.
+    """
+    key = _text({**_common(greens, order, inner), "m2l svd": [float(radius), tolerance]})
+    npoints = count_points(order)
+    shapes = {
+        "ranks": (count_entries(greens),),
+        "left": (ANY, npoints * greens.ntarget_components),
+        "right": (ANY, npoints * greens.nsource_components),
+    }
+
+    def build() -> Arrays:
+        factors = compress(greens, order, radius, inner, tolerance)
+        ranks = np.diff(factors.starts).astype(np.float64)
+        return {"ranks": ranks, "left": factors.left, "right": factors.right}
+
+    arrays = _kept(folder, key, shapes, build)
+    return arrange(greens, order, arrays["ranks"].astype(np.int64), arrays["left"], arrays["right"])
+
+
+def _kept(
+    folder: str | os.PathLike[str] | None, key: str, shapes: dict[str, tuple[int, ...]], build: Callable[[], Arrays]
+) -> Arrays:
+    """Return the arrays of a key, read-only, from the folder or built and put there."""
     place = Path(folder) if folder is not None else cache_folder()
     path = place / f"tables-{hashlib.sha256(key.encode()).hexdigest()}.h5"
-    shapes = _shapes(greens, order, len(needed))
     arrays = _read(path, key, shapes)
     if arrays is not None:
-        surface = surface_points(order)
-        surface.flags.writeable = needed.flags.writeable = False
-        return Tables(order, surface.shape[1], surface, inner, outer, needed, **arrays)
-    tables = build_tables(greens, order, radii, dtype, inner, outer)
+        return arrays
+    arrays = build()
+    for array in arrays.values():
+        array.flags.writeable = False
     try:
-        write_atomically(path, lambda file: _write(file, key, {name: getattr(tables, name) for name in shapes}))
+        write_atomically(path, lambda file: _write(file, key, arrays))
     except (OSError, RuntimeError) as error:
         warnings.warn(
             f"tables cannot be kept in {place} ({error}), so they are built again each time; "
             f"set {ENVIRONMENT_VARIABLE} to a writable folder",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return tables
+    return arrays
 
 
 def _key(greens: GreensFunction, order: int, radii: NDArray[np.float64], dtype: str, inner: float, outer: float) -> str:
     """Return everything that tables depend on as text; floats in it are exact."""
+    return _text({**_common(greens, order, inner), "radii": radii.tolist(), "dtype": dtype, "outer": outer})
+
+
+def _common(greens: GreensFunction, order: int, inner: float) -> dict[str, Any]:
+    """Return what all tables depend on."""
     try:
         package = version("fmmloopy")
     except PackageNotFoundError:
         package = "not installed"
-    return json.dumps(
-        {
-            "greens": repr(greens.key),
-            "order": order,
-            "radii": radii.tolist(),
-            "dtype": dtype,
-            "inner": inner,
-            "outer": outer,
-            "package": package,
-            "format": TABLE_FORMAT,
-        },
-        sort_keys=True,
-    )
+    return {
+        "greens": repr(greens.key),
+        "order": order,
+        "inner": inner,
+        "package": package,
+        "format": TABLE_FORMAT,
+    }
+
+
+def _text(key: dict[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True)
 
 
 def _shapes(greens: GreensFunction, order: int, ntables: int) -> dict[str, tuple[int, ...]]:
@@ -152,7 +207,7 @@ def _read(path: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> Arrays | 
         with h5py.File(io.BytesIO(content), "r") as file:
             if file.attrs["key"] != key:
                 return None
-            if any(file[name].shape != shape or file[name].dtype != np.float64 for name, shape in shapes.items()):
+            if not all(_fits(file[name], shape) for name, shape in shapes.items()):
                 return None
             arrays: Arrays = {name: file[name][...] for name in shapes}
     except (OSError, KeyError):
@@ -160,6 +215,12 @@ def _read(path: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> Arrays | 
     for array in arrays.values():
         array.flags.writeable = False
     return arrays
+
+
+def _fits(stored: Any, shape: tuple[int, ...]) -> bool:
+    """Return whether a stored array is of a shape, and of float64."""
+    lengths = zip(stored.shape, shape, strict=False)
+    return stored.dtype == np.float64 and stored.ndim == len(shape) and all(e in (n, ANY) for n, e in lengths)
 
 
 def _write(path: Path, key: str, arrays: Arrays) -> None:

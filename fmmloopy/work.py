@@ -23,16 +23,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pymbolic.mapper.dependency import DependencyMapper
+from numpy.typing import DTypeLike, NDArray
 from pymbolic.mapper.flop_counter import FlopCounterBase
-from pymbolic.primitives import Variable
 
+from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
 from fmmloopy.m2l_tables import find_octet_pairs
 from fmmloopy.plan import FIRST_LEVEL
-from fmmloopy.surfaces import count_points
+from fmmloopy.surfaces import INNER, count_points, table_radii
+from fmmloopy.table_cache import cached_factors
 from fmmloopy.tree import Tree
 
 
@@ -56,6 +56,7 @@ def count_work(
     greens: GreensFunction,
     m2l: str = "fft",
     gradient: bool = False,
+    dtype: DTypeLike = np.float64,
 ) -> dict[str, Work]:
     """Count the work of every operator in one evaluation.
 
@@ -64,8 +65,10 @@ def count_work(
         lists: the lists that are worked through, such as ``Fmm.lists``.
         order: points per edge of the surfaces, p.
         greens: the plain Green's function, rows x columns components.
-        m2l: ``"fft"``, counted as ``m2l_forward``, ``m2l_hadamard`` and ``m2l_inverse``; or ``"dense"``, as ``m2l``.
+        m2l: ``"fft"``, counted as ``m2l_forward``, ``m2l_hadamard`` and ``m2l_inverse``; ``"svd"``, as ``m2l_svd``; or
+            ``"dense"``, as ``m2l``.
         gradient: whether P2P, L2P and M2P compute gradients too.
+        dtype: float32 or float64, on which the ranks of ``"svd"`` depend.
 
     Returns:
         Work by operator, with the keys of ``Fmm.timings``. Operators that have nothing to do are there, with zeros.
@@ -73,8 +76,8 @@ def count_work(
     Raises:
         ValueError: ``m2l`` is another word.
     """
-    if m2l not in ("fft", "dense"):
-        raise ValueError(f"m2l is {m2l!r}, expected 'fft' or 'dense'")
+    if m2l not in ("fft", "svd", "dense"):
+        raise ValueError(f"m2l is {m2l!r}, expected 'fft' or 'svd' or 'dense'")
     npoints = count_points(order)
     rows, columns = greens.ntarget_components * npoints, greens.nsource_components * npoints
     nsources = (tree.box_source_ends - tree.box_source_starts).astype(np.int64)
@@ -104,15 +107,31 @@ def count_work(
     work["check_to_equivalent"] = _products(solved, rows + columns, min(rows, columns))
     if m2l == "dense":
         return work | {"m2l": _products(lists.v.lists.size, rows, columns)}
+    if m2l == "svd":
+        ranks = v_ranks(tree, lists, order, greens, dtype)
+        return work | {"m2l_svd": _products(int(ranks.sum()), rows + columns, 1)}
     return work | _count_m2l_fft(tree, lists, order, greens)
+
+
+def v_ranks(
+    tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction, dtype: DTypeLike
+) -> NDArray[np.int64]:
+    """Return the singular values that M2L's compressed form keeps for each entry of the V lists.
+
+    Args:
+        tree, lists, order, greens, dtype: as for `count_work`.
+    """
+    tolerance = svd_tolerance(order, np.dtype(dtype))
+    levels = np.repeat(tree.box_levels, lists.v.lengths)
+    radii = table_radii(greens, tree.half_width / 2.0 ** np.arange(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL + 1)))
+    ranks = np.stack([cached_factors(greens, order, radius, INNER, tolerance).ranks for radius in radii])
+    return np.asarray(ranks[np.minimum(levels - FIRST_LEVEL, len(radii) - 1), lists.v_transfers])
 
 
 def flops_per_pair(greens: GreensFunction) -> int:
     """Count the operations of one pair of points: differences, distance, every entry of G, products with the charge."""
     entries = [entry for row in greens.matrix for entry in row]
-    dependencies = DependencyMapper(composite_leaves=False)
-    used = {v.name for entry in entries for v in dependencies(entry) if isinstance(v, Variable)}
-    geometry = 8 + 2 * bool(used & {"r", "rinv"}) + ("r" in used)
+    geometry = 8 + 2 * bool(greens.variables & {"r", "rinv"}) + ("r" in greens.variables)
     count = _FlopCounter()
     return geometry + sum(int(count(entry)) + 2 for entry in entries)
 

@@ -132,6 +132,21 @@ def test_sequential_m2m_and_l2l_give_the_products_of_numpy(greens):
 
 
 @pytest.mark.parametrize("greens", POLYNOMIALS, ids=lambda g: g.name)
+def test_sequential_compressed_m2l_gives_the_products_of_numpy(greens):
+    case = make_case("m2l_svd", greens, np.float64)
+    a = case.arguments
+    expected = a["result"].copy()
+    for group in range(343 * a["nchunks"]):
+        start, end = a["ktile_starts"][group % 343 : group % 343 + 2]
+        right = np.moveaxis(a["right"][start:end], 1, 2).reshape(-1, a["right"].shape[1])
+        left = a["left"][start:end].reshape(-1, a["left"].shape[2])
+        for pair in range(a["pair_starts"][group], a["pair_starts"][group + 1]):
+            target, source = a["pair_targets"][pair], a["pair_sources"][pair]
+            expected[target] += a["scales"][target] * (left.T @ (right @ a["multipoles"][source]))
+    assert identical(_run(case, SEQUENTIAL, find_devices()[0])["result"], expected)
+
+
+@pytest.mark.parametrize("greens", POLYNOMIALS, ids=lambda g: g.name)
 def test_sequential_hadamard_gives_the_products_of_numpy(greens):
     case = make_case("m2l_hadamard", greens, np.float64)
     a = case.arguments

@@ -162,7 +162,7 @@ STOKES = GreensFunction(
 )
 
 
-@pytest.mark.parametrize("m2l", ["fft", "dense"])
+@pytest.mark.parametrize("m2l", ["fft", "svd", "dense"])
 @pytest.mark.parametrize("kernel", [HELMHOLTZ, TWO_TO_ONE, STOKES], ids=lambda kernel: kernel.name)
 def test_several_components(kernel, m2l, rng):
     rows, columns = kernel.ntarget_components, kernel.nsource_components
@@ -264,6 +264,23 @@ def test_fft_gives_what_the_dense_form_gives(book):
     )
     assert error(fft, dense) <= 1e-11
     assert np.any(fft != dense), "both are the same algorithm"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kernel", [fl.laplace(), fl.yukawa(3.0)], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("order", [3, 5, 7])
+def test_compression_does_not_show(order, kernel, dtype):
+    """What is left out of M2L is below the error of the order, and adds to it as unrelated errors do: 10% is plenty.
+
+    In f32, both have rounding besides, about 1e-7 here.
+    """
+    sources, targets, charges = small_problem()
+    expected = fl.direct(sources, charges, targets, kernel)
+    options = {"order": order, "ncrit": 30, "kernel": kernel, "dtype": dtype}
+    fft, svd = (fl.Fmm(sources, targets, m2l=m2l, **options).evaluate(charges) for m2l in ("fft", "svd"))
+    slack = 2e-7 if dtype == np.float32 else 0
+    assert error(svd, expected) <= 1.1 * error(fft, expected) + slack
+    assert np.any(svd != fft), "both are the same algorithm"
 
 
 def test_dtype_of_the_c_target():

@@ -31,7 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lists": {"tree"},
     "small_boxes": {"tree", "lists"},
     "surfaces": {"greens"},
-    "table_cache": {"cache", "greens", "surfaces"},
+    "m2l_svd": {"greens", "surfaces"},
+    "table_cache": {"cache", "greens", "m2l_svd", "surfaces"},
     "m2l_tables": {"greens", "lists", "surfaces", "tree"},
     "accuracy": {"greens"},
     "operators": {"greens", "operators"},
@@ -43,7 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": {"cache", "compile", "devices", "messages"},
     "arrays": {"greens", "lists", "m2l_tables", "runtime", "surfaces", "tree"},
     "plan": {
-        "arrays", "compile", "greens", "lists", "m2l_tables", "operators", "recipes", "runtime", "surfaces", "tree"
+        "accuracy", "arrays", "compile", "greens", "lists", "m2l_svd", "m2l_tables", "operators", "recipes", "runtime",
+        "surfaces", "table_cache", "tree"
     },
     "certificates": {"cache", "compile", "devices", "recipes"},
     "tuned": {"cache", "certificates", "compile", "devices", "recipes"},

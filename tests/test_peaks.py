@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 
+from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
 from fmmloopy.devices import C_DEVICE, Device, DeviceError
 from fmmloopy.greens import GreensFunction, laplace, yukawa
@@ -17,7 +18,8 @@ from fmmloopy.measuring.peaks import Peaks, is_busy, machine_peaks, processor_of
 from fmmloopy.measuring.probes import FMA, NEWTON, READ, RSQRT, SQRT_DIV, TRIAD, Probe, measure, probes_for
 from fmmloopy.measuring.roofline import Roofline, count_bytes, roofline
 from fmmloopy.measuring.timing import Setting, make_problem
-from fmmloopy.work import Work, flops_per_pair
+from fmmloopy.table_cache import cached_factors
+from fmmloopy.work import Work, count_work, flops_per_pair
 
 PEAKS = Peaks("a processor", "float64", 100e9, {SQRT_DIV: 2e9, NEWTON: 4e9}, 10e9, cache=10_000_000)
 
@@ -222,3 +224,23 @@ def test_bytes_are_those_of_the_arrays(distribution):
     assert all(count >= 0 for count in found.values())
     single = count_bytes(tree, problem.lists, 4, laplace(), 4)
     assert {name: 2 * count for name, count in single.items()} == found
+
+
+@pytest.mark.parametrize("m2l", ["fft", "svd", "dense"])
+def test_bytes_are_counted_of_the_operators_whose_work_is(m2l):
+    problem = make_problem(Setting(points=5_000, order=4))
+    arguments = (problem.tree, problem.lists, 4, laplace())
+    assert count_bytes(*arguments, 8, m2l).keys() == count_work(*arguments, m2l).keys()
+
+
+def test_bytes_of_compressed_m2l():
+    """Multipoles of all sources once, check potentials of all targets twice, both factors of each vector that is there.
+
+    One set of factors serves all levels: Laplace's function is homogeneous.
+    """
+    problem = make_problem(Setting(points=20_000, order=4))
+    v, tables = problem.lists.v, problem.tables
+    factors = cached_factors(laplace(), 4, tables.radii[0], tables.inner, svd_tolerance(4, np.dtype(np.float64)))
+    vectors = len(np.unique(v.lists)) + 2 * int((v.lengths > 0).sum())
+    ranks = int(factors.ranks[np.unique(problem.lists.v_transfers)].sum())
+    assert problem.nbytes("m2l_svd") == 8 * (6 * 3**2 + 2) * (vectors + 2 * ranks)

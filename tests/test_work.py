@@ -9,9 +9,12 @@ import loopy as lp
 import numpy as np
 import pytest
 
+from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import build_lists
+from fmmloopy.m2l_svd import compress
 from fmmloopy.operators import math_kernel
+from fmmloopy.surfaces import INNER
 from fmmloopy.tree import build_tree
 from fmmloopy.work import Work, count_work, flops_per_pair, mean_list_sizes
 
@@ -19,6 +22,7 @@ ORDER = 3
 NPOINTS = 26
 
 TWO_BY_THREE = GreensFunction("two_by_three", (("rinv", "r", "d0"), ("d1*d2", "rinv", "1 + r")))
+TWO_BY_ONE = GreensFunction("two_by_one", (("rinv",), ("2*rinv",)), homogeneity=-1)
 GREENS = pytest.mark.parametrize("greens", [laplace(), yukawa(), TWO_BY_THREE], ids=lambda greens: greens.name)
 
 
@@ -185,6 +189,25 @@ def test_flops_per_pair(greens, flops):
 
 
 @TREES
+@pytest.mark.parametrize("greens", [laplace(), yukawa(), TWO_BY_ONE], ids=lambda greens: greens.name)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_compressed_m2l(tree, greens, dtype):
+    lists = build_lists(tree)
+    work = count_work(tree, lists, ORDER, greens, m2l="svd", dtype=dtype)
+    ranks = {
+        level: compress(greens, ORDER, tree.half_width / 2**level, INNER, svd_tolerance(ORDER, np.dtype(dtype))).ranks
+        for level in range(2, tree.nlevels)
+    }
+    rows, columns = greens.ntarget_components * NPOINTS, greens.nsource_components * NPOINTS
+    expected = sum(
+        2 * (rows + columns) * ranks[tree.box_levels[box]][transfer]
+        for (box, _), transfer in zip(_entries(lists.v), lists.v_transfers, strict=True)
+    )
+    assert work["m2l_svd"] == Work(0, expected)
+    assert {name for name in work if name.startswith("m2l")} == {"m2l_svd"}
+
+
+@TREES
 def test_mean_list_sizes(tree):
     lists = build_lists(tree)
     sizes = mean_list_sizes(tree, lists)
@@ -201,5 +224,5 @@ def test_mean_list_sizes(tree):
 
 def test_m2l_is_checked():
     tree = _trees()["one leaf"]
-    with pytest.raises(ValueError, match="m2l is 'svd', expected 'fft' or 'dense'"):
-        count_work(tree, build_lists(tree), ORDER, laplace(), m2l="svd")
+    with pytest.raises(ValueError, match="m2l is 'qr', expected 'fft' or 'svd' or 'dense'"):
+        count_work(tree, build_lists(tree), ORDER, laplace(), m2l="qr")

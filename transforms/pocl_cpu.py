@@ -78,6 +78,19 @@ def m2l_hadamard(knl: Kernel, *, pairs: int = 4) -> Steps:
     yield "one work-group per chunk of octets and frequency", knl
 
 
+def m2l_svd(knl: Kernel, *, pairs: int = 4) -> Steps:
+    """Eight singular values, then a tile of rows, are a vector; four pairs of boxes share each load of a matrix."""
+    knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=pairs, ilanes=64 // steps.itemsize(knl)))
+    inames = ("k", "k_init", "i", "i_init", "i_store")
+    knl = steps.vector_lanes(knl, inames, ("right", "left", "w", "u", "result"))
+    knl = steps.unroll(knl, "k_store", "b", "b_src", "b_init", "b_store", "b2", "b2_init", "b2_store")
+    knl = lp.prioritize_loops(knl, "transfer,ktile,ptile,j,b")
+    knl = lp.prioritize_loops(knl, "ptile,itile,m,b2")
+    yield "blocks of pairs x singular values, then x rows", knl
+    knl = steps.one_group_per(knl, "chunk")
+    yield "one work-group per chunk of boxes", knl
+
+
 def m2l_inverse(knl: Kernel) -> Steps:
     """The eight siblings of an octet are one vector in every stage of the transform."""
     arrays = ("Lr", "Li", "a1r", "a1i", "h1r", "h1i", "a2r", "a2i", "h2r", "h2i", "v")
@@ -101,10 +114,12 @@ BOOK = RecipeBook(
         "m2l_forward": m2l_forward,
         "m2l_hadamard": m2l_hadamard,
         "m2l_inverse": m2l_inverse,
+        "m2l_svd": m2l_svd,
     },
     tuning={
         **{key: {"lanes": (8, 16, 32)} for key in PARTICLE_OPERATORS},
         **{key: {"boxes": (2, 4, 8), "chunk": (4, 16, 64)} for key in DENSE_OPERATORS},
         "m2l_hadamard": {"pairs": (2, 4, 8)},
+        "m2l_svd": {"pairs": (2, 4, 6)},
     },
 )

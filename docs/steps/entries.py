@@ -213,7 +213,7 @@ ENTRIES = (
         when="""On every device with more than one core: work-groups are what it hands out to them. It takes loops whose
             iterations write to different places, and whose bounds are known before the launch: `ibox` of particle
             operators and of dense M2L; `itile` and `bchunk` after [dense_blocks](dense_blocks.md); `octet`, or `f` and
-            `chunk`, of M2L by FFT. Two loops take two axes of the launch.""",
+            `chunk`, of M2L by FFT; `chunk` of compressed M2L. Two loops take two axes of the launch.""",
         recipe=examples.one_group_per,
         operator="m2m",
         look="""The loops over `itile` and `bchunk` are gone: `gid(0)` and `gid(1)`, the work-group's number on each

@@ -32,7 +32,7 @@ SIZES = (0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 2, 0, 40)
 """Points of the boxes: none, one, and one less and one more than every width of lanes up to 32."""
 
 PAIR_COUNTS = (0, 1, 2, 3, 4, 5, 7, 8, 9)
-"""Pairs of octets by chunk and direction, in turn: none, and around the widths of blocks."""
+"""Pairs by chunk and direction, in turn: none, and around the widths of blocks."""
 
 EXACT_LIMIT = 2**24
 """Whole numbers below this are exact in float32."""
@@ -55,7 +55,8 @@ class Layout:
         sizes: points of the boxes (particle operators).
         lists: entries of the list of each box, None for all boxes, none, and random numbers of them.
         blocks: boxes (dense products) or octets (transforms) that are worked on, None for some.
-        pairs: pairs of octets by chunk and direction, in turn (products of M2L's FFT form).
+        pairs: pairs of octets by chunk and direction, in turn (products of M2L's FFT form); of boxes by chunk and
+            transfer vector (compressed M2L).
         present: share of children that are there.
         coincident: whether all points are in one place.
         ahead: points before those of the first box, which belong to none.
@@ -126,6 +127,8 @@ class Case:
         if self.operator == "m2l":
             rows = a["target_boxes"][: a["ntargets"]]
             return f"{len(rows)} target boxes, {int(np.diff(a['list_starts'])[rows].sum())} list entries"
+        if self.operator == "m2l_svd":
+            return f"{a['pair_starts'][-1]} pairs of boxes"
         if self.operator == "check_to_equivalent":
             return f"{a['ntargets']} boxes"
         if self.operator == "m2l_hadamard":

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 
 from fmmloopy.checking.case import MIXED, Case, Layout
-from fmmloopy.checking.dense_cases import check_to_equivalent_case, dense_m2l_case, translation_case
+from fmmloopy.checking.dense_cases import (
+    check_to_equivalent_case,
+    compressed_m2l_case,
+    dense_m2l_case,
+    translation_case,
+)
 from fmmloopy.checking.fft_cases import forward_case, hadamard_case, inverse_case
 from fmmloopy.checking.particle_cases import particle_case
 from fmmloopy.compile import PARTICLE_OPERATORS
@@ -39,7 +44,7 @@ def hostile_layouts(operator: str, lanes: Mapping[str, int]) -> list[Layout]:
             Layout("indices beyond 16 bits", sizes=(3, width, 9), ahead=70_000),
             garbage,
         ]
-    if operator == "m2l_hadamard":
+    if operator in ("m2l_hadamard", "m2l_svd"):
         width = lanes.get("blanes", 1)
         return [
             Layout("no pairs", pairs=(0,)),
@@ -81,6 +86,7 @@ def make_case(
         "l2l": translation_case,
         "m2l": dense_m2l_case,
         "check_to_equivalent": check_to_equivalent_case,
+        "m2l_svd": compressed_m2l_case,
         "m2l_forward": forward_case,
         "m2l_hadamard": hadamard_case,
         "m2l_inverse": inverse_case,

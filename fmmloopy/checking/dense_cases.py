@@ -96,3 +96,45 @@ def dense_m2l_case(
         "ncolumns": columns,
     }
     return Case(operator, greens, order, dtype, arguments, ("result",), (nboxes - 1, rows))
+
+
+def compressed_m2l_case(
+    operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator, layout: Layout
+) -> Case:
+    """Two chunks of target boxes; 26 of the transfer vectors have pairs, and up to three tiles of singular values.
+
+    Factors in -2 .. 2, vectors in -1 .. 1: at order 6, sums of 320 products of 2, times sums of 24 products of 2, times
+    26 and scales of 3.
+    """
+    rows, columns = greens.ntarget_components * nsurface_of(order), greens.nsource_components * nsurface_of(order)
+    ntransfers, nchunks, size = 343, 2, max(10, *layout.pairs)
+    nboxes = nchunks * size + 3
+    ntiles = rng.permutation(np.arange(ntransfers) % 4 // 2 * rng.integers(1, 4, ntransfers))
+    worked_on = np.append(rng.permutation(ntransfers - 1)[:25], ntransfers - 1)
+    ntiles[worked_on] = np.arange(26) % 4
+    starts = np.cumsum([0, *ntiles]).astype(np.int32)
+    boxes = rng.permutation(nboxes)
+    targets, sources, counts = [], [], np.zeros((nchunks, ntransfers), np.int32)
+    for chunk in range(nchunks):
+        counts[chunk, worked_on] = [layout.pairs[(place + chunk) % len(layout.pairs)] for place in range(26)]
+        for count in counts[chunk]:
+            targets.append(boxes[size * chunk + rng.permutation(size)[:count]])
+            sources.append(rng.integers(0, nboxes, count))
+    vectors = whole(rng, (nboxes + 1, columns), 1, dtype)
+    vectors[nboxes] = 0
+    arguments = {
+        "right": whole(rng, (starts[-1], columns, 8), 2, dtype),
+        "left": whole(rng, (starts[-1], 8, rows), 2, dtype),
+        "ktile_starts": starts,
+        "nktiles": int(starts[-1]),
+        "multipoles": vectors,
+        "result": whole(rng, (nboxes + 1, rows), 9, dtype),
+        "scales": rng.integers(1, 4, nboxes + 1).astype(dtype),
+        "pair_starts": np.append(0, np.cumsum(counts)).astype(np.int32),
+        "pair_targets": np.concatenate([*targets, np.zeros(PADDING)]).astype(np.int32),
+        "pair_sources": np.concatenate([*sources, np.zeros(PADDING)]).astype(np.int32),
+        "nchunks": nchunks,
+        "nboxes": nboxes,
+        "ncolumns": columns,
+    }
+    return Case(operator, greens, order, dtype, arguments, ("result",), (nboxes, rows))

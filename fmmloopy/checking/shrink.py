@@ -58,6 +58,8 @@ def _candidates(case: Case) -> Iterator[Case]:
     elif case.operator == "m2l":
         yield from _fewer_entries(case, "target_boxes", "ntargets")
         yield from _shorter_lists(case)
+    elif case.operator == "m2l_svd":
+        yield from _fewer_pairs(case)
     elif case.operator == "check_to_equivalent":
         yield from _fewer_entries(case, "boxes", "ntargets", PADDING)
     elif case.operator == "m2l_hadamard":
@@ -136,7 +138,7 @@ def _fewer_children(case: Case, name: str, rows: Any) -> Iterator[Case]:
 
 
 def _fewer_pairs(case: Case) -> Iterator[Case]:
-    """Leave out pairs of octets; how they are divided into chunks and directions stays."""
+    """Leave out pairs; how they are divided into chunks and directions or transfer vectors stays."""
     a = case.arguments
     starts = a["pair_starts"]
     count = int(starts[-1])

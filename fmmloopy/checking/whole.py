@@ -25,7 +25,7 @@ LIMIT = 600.0
 def check_whole(
     stage: Stage, book: RecipeBook, device: str, dtype: str, parameters: Mapping[str, Mapping[str, Any]], full: bool
 ) -> str:
-    """Evaluate whole problems with the book and with the sequential kernels, in both forms of M2L at level full.
+    """Evaluate whole problems with the book and with the sequential kernels, in all forms of M2L at level full.
 
     Args:
         stage: announces what comes.
@@ -43,7 +43,7 @@ def check_whole(
         points = points.astype(dtype)
         charges = rng.uniform(-1, 1, len(points))
         expected = direct(points, charges, points[:300])
-        for m2l in ("fft", "dense") if full else ("fft",):
+        for m2l in ("fft", "svd", "dense") if full else ("fft",):
             errors, found = [], []
             for some, given in ((book, parameters), (SEQUENTIAL, {})):
                 stage(f"fmm: {name}, recipes of {some.name}", LIMIT)

@@ -18,17 +18,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pymbolic.mapper.dependency import DependencyMapper
-from pymbolic.primitives import Variable
 
 from fmmloopy.greens import GEOMETRY, GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
 from fmmloopy.m2l_tables import DIRECTIONS, find_octet_pairs
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.plan import FIRST_LEVEL
-from fmmloopy.surfaces import count_points
+from fmmloopy.surfaces import NTRANSFERS, count_points
 from fmmloopy.tree import Tree
-from fmmloopy.work import Work
+from fmmloopy.work import Work, v_ranks
 
 ROOT_FLOPS = 2
 """What `fmmloopy.work` counts for the reciprocal root of a pair."""
@@ -70,7 +68,7 @@ def roofline(work: Work, nbytes: int, peaks: Peaks, greens: GreensFunction) -> R
         peaks: of the processor, in the operator's precision.
         greens: the Green's function, whose root counts apart from its other operations.
     """
-    used = _names(greens)
+    used = greens.variables
     roots = work.pairs if used & {"r", "rinv"} else 0
     limits = {"FMA": (work.flops - ROOT_FLOPS * roots) / peaks.fma}
     if roots:
@@ -80,25 +78,19 @@ def roofline(work: Work, nbytes: int, peaks: Peaks, greens: GreensFunction) -> R
     return Roofline(limits, tuple(sorted(functions)))
 
 
-def _names(greens: GreensFunction) -> set[str]:
-    """Return the variables and functions that the expressions use."""
-    mapper = DependencyMapper(composite_leaves=False)
-    return {v.name for row in greens.matrix for entry in row for v in mapper(entry) if isinstance(v, Variable)}
-
-
 def count_bytes(
-    tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction, itemsize: int
+    tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction, itemsize: int, m2l: str = "fft"
 ) -> dict[str, int]:
     """Count what each operator has to read and write in one evaluation, every number once, however often it is used.
 
     Sums that are added to count twice, read and written. Lists and other indices are left out: so it is a lower bound.
 
     Args:
-        tree, lists, order, greens: as for `fmmloopy.work.count_work`.
+        tree, lists, order, greens, m2l: as for `fmmloopy.work.count_work`.
         itemsize: bytes of a number.
 
     Returns:
-        Bytes by operator, M2L in both its forms.
+        Bytes by operator, with M2L in the form asked for.
     """
     n, rows, columns = count_points(order), greens.ntarget_components, greens.nsource_components
     nsources = (tree.box_source_ends - tree.box_source_starts).astype(np.int64)
@@ -121,10 +113,15 @@ def count_bytes(
         "m2m": n * columns * int((below & (nsources > 0)).sum() + 2 * (parents & (nsources > 0)).sum()),
         "l2l": n * columns * int(2 * (below & (ntargets > 0)).sum() + (parents & (ntargets > 0)).sum()),
         "check_to_equivalent": n * (rows + columns) * int(upward.sum() + downward.sum()),
-        "m2l": n * columns * int(entries["v"].sum()) + checks * int(acting["v"].sum()),
     }
-    numbers["m2l"] += n * n * rows * columns * len(np.unique(lists.v_transfers))
-    return {name: itemsize * count for name, count in (numbers | _fft_numbers(tree, lists, order, greens)).items()}
+    vectors = n * columns * int(entries["v"].sum()) + checks * int(acting["v"].sum())
+    if m2l == "dense":
+        numbers["m2l"] = vectors + n * n * rows * columns * len(np.unique(lists.v_transfers))
+    elif m2l == "svd":
+        numbers["m2l_svd"] = vectors + n * (rows + columns) * _ranks(tree, lists, order, greens, itemsize)
+    else:
+        numbers |= _fft_numbers(tree, lists, order, greens)
+    return {name: itemsize * count for name, count in numbers.items()}
 
 
 def _fft_numbers(tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction) -> dict[str, int]:
@@ -140,6 +137,14 @@ def _fft_numbers(tree: Tree, lists: InteractionLists, order: int, greens: Greens
         "m2l_hadamard": multipoles + 2 * locals_ + 2 * frequencies * DIRECTIONS * 8 * 8 * rows * columns,
         "m2l_inverse": locals_ + 2 * n * rows * children[1],
     }
+
+
+def _ranks(tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction, itemsize: int) -> int:
+    """Sum the ranks of the compressed matrices that are needed, on each level where they differ."""
+    ranks = v_ranks(tree, lists, order, greens, f"f{itemsize}")
+    levels = np.repeat(tree.box_levels, lists.v.lengths) if greens.homogeneity is None else 0
+    _, first = np.unique(NTRANSFERS * levels + lists.v_transfers, return_index=True)
+    return int(ranks[first].sum())
 
 
 def _entries(csr: CSR, nboxes: int) -> NDArray[np.bool_]:

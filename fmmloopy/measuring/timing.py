@@ -128,14 +128,16 @@ class Problem:
 
     def work(self, operator: str, gradient: bool = False) -> Work:
         """Count the work of an operator."""
-        form = "dense" if operator == "m2l" else "fft"
-        lists = self.lists_for(operator)
-        return count_work(self.tree, lists, self.setting.order, self.greens, form, gradient)[operator]
+        lists, setting = self.lists_for(operator), self.setting
+        form = _form(operator)
+        work = count_work(self.tree, lists, setting.order, self.greens, form, gradient, dtype=setting.dtype)
+        return work[operator]
 
     def nbytes(self, operator: str) -> int:
         """Count the bytes that an operator has to read and write."""
-        itemsize = np.dtype(self.setting.dtype).itemsize
-        return count_bytes(self.tree, self.lists_for(operator), self.setting.order, self.greens, itemsize)[operator]
+        lists, setting = self.lists_for(operator), self.setting
+        itemsize = np.dtype(setting.dtype).itemsize
+        return count_bytes(self.tree, lists, setting.order, self.greens, itemsize, _form(operator))[operator]
 
 
 def make_problem(setting: Setting, ncrit: int | None = None) -> Problem:
@@ -267,7 +269,12 @@ def _launch(plan: Plan, operator: str, gradient: bool) -> None:
         plan.upward_equivalent()
         plan.downward_equivalent()
     else:
-        plan.m2l("dense" if operator == "m2l" else "fft")
+        plan.m2l(_form(operator))
+
+
+def _form(operator: str) -> str:
+    """Return the form of M2L that an operator belongs to; any, if to none."""
+    return {"m2l": "dense", "m2l_svd": "svd"}.get(operator, "fft")
 
 
 # -- statistics

@@ -11,6 +11,7 @@ from fmmloopy.operators.l2l import l2l
 from fmmloopy.operators.l2p import l2p
 from fmmloopy.operators.m2l import m2l
 from fmmloopy.operators.m2l_fft import m2l_forward, m2l_hadamard, m2l_inverse
+from fmmloopy.operators.m2l_svd import m2l_svd
 from fmmloopy.operators.m2m import m2m
 from fmmloopy.operators.m2p import m2p
 from fmmloopy.operators.p2l import p2l
@@ -26,6 +27,7 @@ __all__ = [
     "m2l_forward",
     "m2l_hadamard",
     "m2l_inverse",
+    "m2l_svd",
     "m2m",
     "m2p",
     "math_kernel",
@@ -60,6 +62,7 @@ def math_kernel(operator: str, greens: GreensFunction, order: int, dtype: Any) -
         "m2l_forward": lambda: m2l_forward(order, columns, dtype),
         "m2l_hadamard": lambda: m2l_hadamard(rows, columns, dtype),
         "m2l_inverse": lambda: m2l_inverse(order, rows, dtype),
+        "m2l_svd": lambda: m2l_svd(dtype),
         "check_to_equivalent": lambda: check_to_equivalent(dtype),
     }
     return makers[operator]()

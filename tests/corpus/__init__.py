@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from corpus import right, wrong_arithmetic, wrong_dense, wrong_m2l_fft, wrong_particles, wrong_work_items
+from corpus import right, wrong_arithmetic, wrong_dense, wrong_m2l_fft, wrong_m2l_svd, wrong_particles, wrong_work_items
 from corpus.entries import LAYERS, Right, Wrong
 from fmmloopy.recipes import OPERATORS
 
@@ -18,6 +18,7 @@ WRONG: tuple[Wrong, ...] = (
     *wrong_work_items.ENTRIES,
     *wrong_dense.ENTRIES,
     *wrong_m2l_fft.ENTRIES,
+    *wrong_m2l_svd.ENTRIES,
 )
 RIGHT: tuple[Right, ...] = right.ENTRIES
 

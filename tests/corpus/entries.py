@@ -25,6 +25,7 @@ SCHEDULES: Mapping[str, Edit] = {
     **dict.fromkeys(("m2m", "l2l", "check_to_equivalent"), lanes(blanes=3, ilanes=2)),
     "m2l": lanes(ilanes=2),
     "m2l_hadamard": lanes(blanes=3),
+    "m2l_svd": lanes(blanes=3, ilanes=2),
     **dict.fromkeys(("m2l_forward", "m2l_inverse"), as_it_is),
 }
 """How operators are scheduled where it does not matter: with tiles that nothing divides."""

@@ -1,0 +1,167 @@
+"""M2L compressed by singular values: factors against matrices, pairs against lists, and what is kept on disk."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_surfaces import GREENS, by_name
+
+import fmmloopy as fl
+from fmmloopy import m2l_svd, m2l_tables, table_cache
+from fmmloopy.accuracy import svd_tolerance
+from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.lists import build_lists
+from fmmloopy.m2l_svd import Factors, compress, tiles_of_factors
+from fmmloopy.surfaces import INNER, NTRANSFERS, count_points, m2l_matrix, transfer_vectors
+from fmmloopy.table_cache import cached_factors
+from fmmloopy.tree import build_tree
+
+RADIUS = 0.7
+RADIAL = ("laplace", "yukawa", "helmholtz", "twice")
+
+
+def _order(greens: GreensFunction) -> int:
+    """Return a low order: of functions that are not radial, 316 matrices are decomposed."""
+    return 4 if greens.name in RADIAL else 3 if greens.ntarget_components == 1 else 2
+
+
+@pytest.mark.parametrize("greens", GREENS, **by_name)
+def test_factors_reproduce_the_matrices(greens: GreensFunction) -> None:
+    """What is left out of a matrix is its next singular value, and that is below the tolerance; 1e-14 is rounding."""
+    tolerance, order = 1e-3, _order(greens)
+    factors = compress(greens, order, RADIUS, INNER, tolerance)
+    assert len(factors.starts) - 1 == (16 if greens.name in RADIAL else 316)
+    matrices = {v: m2l_matrix(greens, order, RADIUS, k) for v, k in transfer_vectors()}
+    largest = max(np.linalg.norm(matrix, 2) for matrix in matrices.values())
+    for v, matrix in matrices.items():
+        left, right = factors.of(v)
+        values = np.append(np.linalg.svd(matrix, compute_uv=False), 0)
+        rank = len(left)
+        assert rank == factors.ranks[v] == len(right)
+        assert rank % m2l_svd.TILE == 0 or rank == len(values) - 1
+        assert values[rank] <= tolerance * largest
+        assert rank <= m2l_svd.TILE or values[rank - m2l_svd.TILE] > tolerance * largest
+        assert np.linalg.norm(matrix - left.T @ right, 2) <= values[rank] * (1 + 1e-10) + 1e-14 * largest
+
+
+def test_a_lower_tolerance_keeps_more() -> None:
+    ranks = [compress(laplace(), 4, 1.0, INNER, tolerance).ranks for tolerance in (1e-1, 1e-3, 1e-6)]
+    assert (np.diff(ranks, axis=0) >= 0).all()
+    assert (np.diff(np.sum(ranks, axis=1)) > 0).all()
+    adjacent = np.setdiff1d(np.arange(NTRANSFERS), [v for v, _ in transfer_vectors()])
+    assert not ranks[-1][adjacent].any()
+
+
+def test_tolerances_follow_the_order() -> None:
+    double, single = ([svd_tolerance(order, np.dtype(t)) for order in range(2, 17)] for t in ("float64", "float32"))
+    assert np.all(np.diff(double) < 0)
+    # What single precision cannot resolve need not be kept.
+    assert single[:4] == double[:4]
+    assert min(single) >= np.finfo(np.float32).eps
+
+
+@pytest.mark.parametrize("greens", GREENS, **by_name)
+def test_tiles_hold_the_factors_and_zeros(greens: GreensFunction) -> None:
+    npoints, nsurface = count_points(_order(greens)), 64
+    factors = compress(greens, _order(greens), RADIUS, INNER, 1e-2)
+    starts, right, left = tiles_of_factors(factors, nsurface)
+    assert starts[-1] == len(left) == len(right)
+    for v in range(NTRANSFERS):
+        here = slice(starts[v], starts[v + 1])
+        whole = right[here].swapaxes(1, 2), left[here]
+        for tiles, factor in zip(whole, factors.of(v)[::-1], strict=True):
+            values = tiles.reshape(-1, tiles.shape[2] // nsurface, nsurface)
+            assert np.array_equal(values[: len(factor), :, :npoints].reshape(factor.shape), factor)
+            assert not values[len(factor) :].any()
+            assert not values[..., npoints:].any()
+            assert len(values) < len(factor) + m2l_svd.TILE
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 256])
+def test_pairs_are_the_entries_of_the_lists(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m2l_tables, "FEWEST_TARGETS", chunk)
+    monkeypatch.setattr(m2l_tables, "MOST_TARGETS", chunk)
+    rng = np.random.default_rng(3)
+    tree = build_tree(rng.standard_normal((600, 3)) * 10.0 ** rng.uniform(-2, 0, (600, 1)), None, 8)
+    lists = build_lists(tree)
+    boxes = np.flatnonzero(lists.v.lengths)[2:]
+    pairs = m2l_tables.find_box_pairs(lists, boxes)
+    assert pairs.nchunks == -(-len(boxes) // chunk)
+    assert pairs.starts[-1] == len(pairs.targets) == len(pairs.sources)
+    found = []
+    for group, (start, end) in enumerate(itertools.pairwise(pairs.starts)):
+        targets = pairs.targets[start:end]
+        assert len(set(targets)) == len(targets)
+        assert set(targets) <= set(boxes[group // NTRANSFERS * chunk :][:chunk])
+        found += [(t, s, group % NTRANSFERS) for t, s in zip(targets, pairs.sources[start:end], strict=True)]
+    expected = [
+        (box, lists.v.lists[entry], lists.v_transfers[entry])
+        for box in boxes
+        for entry in range(lists.v.starts[box], lists.v.starts[box + 1])
+    ]
+    assert sorted(found) == sorted(expected)
+
+
+def test_a_function_that_underflows_keeps_nothing() -> None:
+    """At a decay of 1e4 all that is apart is 0, and what is near is P2P's."""
+    rng = np.random.default_rng(2)
+    points, charges, kernel = rng.random((1000, 3)), rng.random(1000), yukawa(1e4)
+    starts, right, left = tiles_of_factors(compress(kernel, 3, RADIUS, INNER, 1e-3), 32)
+    assert not starts.any()
+    assert right.shape == (0, 32, 8)
+    assert left.shape == (0, 8, 32)
+    fft, svd = (fl.Fmm(points, kernel=kernel, order=3, ncrit=20, m2l=m2l).evaluate(charges) for m2l in ("fft", "svd"))
+    assert np.array_equal(fft, svd)
+
+
+# -- the cache
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Count what is made: one entry for each call of compress by the cache."""
+    calls: list = []
+
+    def counted(*arguments: object) -> Factors:
+        calls.append(arguments)
+        return m2l_svd.compress(*arguments)
+
+    monkeypatch.setattr(table_cache, "compress", counted)
+    return calls
+
+
+@pytest.mark.parametrize("greens", GREENS, **by_name)
+def test_the_cache_reads_back_every_bit(greens: GreensFunction, tmp_path: Path, made: list) -> None:
+    built = cached_factors(greens, 2, RADIUS, INNER, 1e-2, tmp_path)
+    read = cached_factors(greens, 2, RADIUS, INNER, 1e-2, tmp_path)
+    assert len(made) == 1
+    for name, value in vars(built).items():
+        np.testing.assert_array_equal(value, getattr(read, name), err_msg=name)
+        assert value.dtype == getattr(read, name).dtype
+    assert not any(f.left.flags.writeable or f.right.flags.writeable for f in (built, read))
+
+
+def test_the_cache_tells_requests_apart(tmp_path: Path, made: list) -> None:
+    requests = [
+        (laplace(), 3, RADIUS, INNER, 1e-2),
+        (laplace(), 2, RADIUS, INNER, 1e-2),
+        (laplace(), 3, RADIUS, 1.1, 1e-2),
+        (laplace(), 3, RADIUS, INNER, 1e-3),
+        (yukawa(), 3, RADIUS, INNER, 1e-2),
+        (yukawa(), 3, RADIUS / 2, INNER, 1e-2),
+    ]
+    for count, request in enumerate(requests, 1):
+        cached_factors(*request, tmp_path)
+        assert len(made) == len(list(tmp_path.iterdir())) == count
+
+
+def test_a_damaged_file_is_made_again(tmp_path: Path, made: list) -> None:
+    built = cached_factors(laplace(), 3, RADIUS, INNER, 1e-2, tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-8])
+    again = cached_factors(laplace(), 3, RADIUS, INNER, 1e-2, tmp_path)
+    assert len(made) == 2
+    np.testing.assert_array_equal(built.left, again.left)
