@@ -312,7 +312,7 @@ def test_kernel_without_a_schedule():
 
 def test_unknown_tuning_parameter(opencl_device):
     parameters = {"p2p": {"fingers": 8}}
-    text = "parameters['p2p'] has 'fingers', expected keywords of the recipe in pocl_cpu: lanes"
+    text = "parameters['p2p'] has 'fingers', expected keywords of the recipe in pocl_cpu: width"
     fails(ValueError, text, fl.Fmm, POINTS, order=3, recipes="pocl_cpu", parameters=parameters, device=opencl_device)
 
 
@@ -323,7 +323,7 @@ def test_tuning_an_unknown_operator():
 @pytest.mark.parametrize("lanes", [0, -1, 2.5, "8", 65])
 def test_lanes_out_of_range(lanes, opencl_device):
     """More lanes than 64 would read past the padding of point arrays (fmmloopy.operators.pairwise.PADDING)."""
-    options = {"recipes": "pocl_cpu", "parameters": {"p2p": {"lanes": lanes}}, "device": opencl_device}
+    options = {"recipes": "simd_cpu", "parameters": {"p2p": {"lanes": lanes}}, "device": opencl_device}
     fails((ValueError, fl.RecipeError), "p2p", fl.Fmm, POINTS, order=3, **options)
 
 

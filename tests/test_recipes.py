@@ -264,9 +264,9 @@ def test_operator_without_a_recipe_is_sequential():
 
 
 def test_parameters_reach_the_recipe():
-    steps = apply_recipe(load_recipes("pocl_cpu"), "p2p", math("p2p"), {"lanes": 32})
-    assert lanes_of(steps[-1].kernel)["tlanes"] == 32
-    assert lanes_of(apply_recipe(load_recipes("pocl_cpu"), "p2p", math("p2p"))[-1].kernel)["tlanes"] != 32
+    steps = apply_recipe(load_recipes("pocl_cpu"), "p2p", math("p2p"), {"width": 32})
+    assert lanes_of(steps[-1].kernel)["tlanes"] == 4
+    assert lanes_of(apply_recipe(load_recipes("pocl_cpu"), "p2p", math("p2p"))[-1].kernel)["tlanes"] != 4
 
 
 def _distinct_recipes():

@@ -44,9 +44,11 @@ def test_the_steps_of_a_recipe():
         "targets in lanes",
         "one work-group per box",
         "reciprocal square root by Newton's iteration",
+        "shared factors, one test for coinciding points",
+        "targets in vectors",
     ]
-    assert recipe.why.startswith("Targets as short arrays")
-    assert recipe.parameters == (show.Parameter("lanes", 16, (8, 16, 32)),)
+    assert recipe.why.startswith("Vectors of targets")
+    assert recipe.parameters == (show.Parameter("width", 64, (32, 64)),)
 
 
 def test_an_operator_without_a_recipe_has_its_sequential_step():
@@ -57,7 +59,7 @@ def test_an_operator_without_a_recipe_has_its_sequential_step():
 
 def test_yukawa_has_a_step_more():
     steps = list_steps(load_recipes("pocl_cpu"), "p2p", yukawa()).steps
-    assert steps[-1].name == "exponential by a polynomial"
+    assert steps[4].name == "exponential by a polynomial"
 
 
 def test_which_operators_are_shown():
@@ -71,8 +73,8 @@ def test_which_operators_are_shown():
 
 def test_a_step_out_of_range():
     recipe = list_steps(load_recipes("pocl_cpu"), "p2p")
-    for number in (-1, 4):
-        with pytest.raises(ValueError, match=f"step is {number}; p2p of pocl_cpu has steps 0 to 3"):
+    for number in (-1, 6):
+        with pytest.raises(ValueError, match=f"step is {number}; p2p of pocl_cpu has steps 0 to 5"):
             recipe.step(number)
 
 
@@ -154,7 +156,7 @@ def test_the_mathematics_as_they_are_written():
 
 
 def test_the_mathematics_as_they_will_run():
-    text = math_of("p2p", "pocl_cpu", 2)
+    text = math_of("p2p", "simd_cpu", 2)
     assert "    u0[16]\n" in text
     heads = [line.strip() for line in text.splitlines() if line.strip().startswith("for ")]
     assert heads == [
@@ -213,17 +215,17 @@ def test_the_source_of_step_0_is_the_sequential_kernel_s():
 
 def test_differences(opencl_device):
     recipe = list_steps(load_recipes("pocl_cpu"), "p2p")
-    assert [d.number for d in step_diffs(recipe)] == [1, 2, 3]
-    (last,) = step_diffs(recipe, 3)
-    assert last.lines[:2] == ("--- 2 one work-group per box", f"+++ 3 {last.name}")
-    changed = [line.replace("  ", "") for line in last.lines[3:] if line[0] in "+-"]
+    assert [d.number for d in step_diffs(recipe)] == [1, 2, 3, 4, 5]
+    (third,) = step_diffs(recipe, 3)
+    assert third.lines[:2] == ("--- 2 one work-group per box", f"+++ 3 {third.name}")
+    changed = [line.replace("  ", "") for line in third.lines[3:] if line[0] in "+-"]
     assert changed == ["-rinv = 1 / sqrt(r2)", "+rinv = fmmloopy_rsqrt(r2)"]
     (code,) = step_diffs(recipe, 2, opencl_device)
     assert any(line.startswith("+") and "target_boxes[gid(0)]" in line for line in code.lines)
-    with pytest.raises(ValueError, match="step is 0, which has none before it .* expected 1 to 3"):
+    with pytest.raises(ValueError, match="step is 0, which has none before it .* expected 1 to 5"):
         step_diffs(recipe, 0)
-    with pytest.raises(ValueError, match="step is 4; p2p of pocl_cpu has steps 0 to 3"):
-        step_diffs(recipe, 4)
+    with pytest.raises(ValueError, match="step is 6; p2p of pocl_cpu has steps 0 to 5"):
+        step_diffs(recipe, 6)
 
 
 # -- machine code
@@ -254,8 +256,8 @@ POCL_30, POCL_31, INTEL = r"PoCL 3\.0", r"PoCL 3\.1", r"CPU Intel\(R\) OpenCL"
         (POCL_31, "pocl_cpu", 2, "float64", True, {"sqrt": True, "div": True}, []),
         (POCL_31, "simd_cpu", 2, "float32", False, {"sqrt": False, "div": False}, []),
         # Intel's runtime makes vectors of work-items, square roots included; of lane arrays only without them.
-        (INTEL, "pocl_cpu", 2, "float64", False, {"sqrt": False, "div": False}, []),
-        (INTEL, "pocl_cpu", 3, "float64", True, {}, []),
+        (INTEL, "simd_cpu", 2, "float64", False, {"sqrt": False, "div": False}, []),
+        (INTEL, "simd_cpu", 3, "float64", True, {}, []),
         (INTEL, "simd_cpu", 2, "float32", True, {"sqrt": True, "div": True}, []),
     ],
 )
@@ -283,7 +285,7 @@ def test_the_truth_about_the_c_compiler(monkeypatch):
 @needs_disassembler
 def test_scalar_and_vector_functions_of_intel_s_library_are_told_apart():
     device = find(INTEL)
-    arrays = machine_code(list_steps(load_recipes("pocl_cpu"), "p2p", yukawa()), 3, device).loop
+    arrays = machine_code(list_steps(load_recipes("simd_cpu"), "p2p", yukawa()), 3, device).loop
     items = machine_code(list_steps(load_recipes("simd_cpu"), "p2p", yukawa(), np.float32), 2, device).loop
     assert arrays is not None
     assert items is not None
@@ -363,8 +365,8 @@ def run(capsys, *words):
 def test_command_lists_steps(capsys):
     status, out, _ = run(capsys, "pocl_cpu")
     assert status == 0
-    assert "p2p, p2m, p2l, l2p, m2p\n  Targets as short arrays" in out
-    assert "  lanes = 16   worth trying: 8, 16, 32\n    0  as it is written\n    1  targets in lanes\n" in out
+    assert "p2p, p2m, p2l, l2p, m2p\n  Vectors of targets" in out
+    assert "  width = 64   worth trying: 32, 64\n    0  as it is written\n    1  targets in lanes\n" in out
 
 
 def test_command_lists_the_sequential_book(capsys):
@@ -385,11 +387,11 @@ def test_command_shows_mathematics_of_a_step(capsys):
 def test_command_shows_differences_and_code(capsys):
     status, out, _ = run(capsys, "pocl_cpu", "-o", "p2p", "--diff")
     assert status == 0
-    assert out.count("\n+++ ") == 3
+    assert out.count("\n+++ ") == 5
     status, out, _ = run(capsys, "pocl_cpu", "-o", "p2p", "--code")
     assert status == 0
     assert out.startswith("device: ")
-    assert "fmmloopy_rsqrt_f64(r2);" in out
+    assert "fmmloopy_rsqrt_f64(r2.s0);" in out
     status, out, _ = run(capsys, "pocl_cpu", "-o", "p2p", "--diff", "--code", "--step", "3", "--dtype", "float32")
     assert status == 0
     assert re.search(r"^\+ +rinv = .*fmmloopy_rsqrt_f32\(r2\);$", out, re.MULTILINE)
@@ -420,7 +422,7 @@ def test_command_fails_where_there_is_no_machine_code(capsys, monkeypatch):
     ("words", "message"),
     [
         (["pocl_cpu", "-o", "p2q"], "operator is 'p2q', expected one of p2p"),
-        (["pocl_cpu", "-o", "p2p", "--step", "9"], "step is 9; p2p of pocl_cpu has steps 0 to 3"),
+        (["pocl_cpu", "-o", "p2p", "--step", "9"], "step is 9; p2p of pocl_cpu has steps 0 to 5"),
         (["pocl_cpu", "-o", "p2p", "--step", "0", "--diff"], "step is 0, which has none before it"),
         (["pocl_cpu", "--dtype", "half"], "--dtype is 'half', expected float64 or float32"),
         (["pocl_cpu", "--kernel", "stokes"], "--kernel is 'stokes', expected laplace or yukawa"),

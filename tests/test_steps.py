@@ -1,4 +1,4 @@
-"""Steps that put other arithmetic in place of functions: right to a few units in the last place."""
+"""Steps that change the arithmetic: right to a few units in the last place, for all Green's functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import loopy as lp
 import numpy as np
 import pytest
 
+from fmmloopy import Fmm, GreensFunction, laplace
 from fmmloopy.devices import find_devices
+from fmmloopy.operators.p2p import p2p
+from fmmloopy.recipes import shipped_books
 from fmmloopy.transforms import steps
 
 OPENCL = [d for d in find_devices() if d.kind == "opencl" and "oclgrind" not in d.description.lower()]
@@ -53,3 +56,50 @@ def test_polynomial_exp_of_very_negative_numbers_is_zero(dtype):
 def test_polynomial_exp_leaves_other_kernels_alone():
     knl = lp.make_kernel("{[i]: 0 <= i < n}", "y[i] = 1/sqrt(x[i])", lang_version=lp.MOST_RECENT_LANGUAGE_VERSION)
     assert steps.polynomial_exp(knl) is knl
+
+
+def _p2p(*rows, dtype=np.float64):
+    return steps.lane_arrays(p2p(GreensFunction("g", rows), dtype), 4)
+
+
+def _tests_of_distance(knl):
+    """Return the statements that ask whether points coincide."""
+    return sorted(i.id for i in knl.default_entrypoint.instructions if "r2 > 0" in str(i.expression))
+
+
+def test_share_factors_asks_once_whether_points_coincide():
+    knl = steps.lane_arrays(p2p(laplace().with_gradient()), 4)
+    assert _tests_of_distance(knl) == ["sum0", "sum1", "sum2", "sum3"]
+    assert _tests_of_distance(steps.share_factors(knl)) == ["rinv_tested"]
+
+
+@pytest.mark.parametrize("entry", ["r", "rinv + d0", "log(r)*rinv", "rinv/r", "(1 + rinv)*d1"])
+def test_share_factors_leaves_the_test_where_a_term_may_not_vanish(entry):
+    """At distance zero rinv is 0, but these are not, or are not numbers."""
+    assert "sum0" in _tests_of_distance(steps.share_factors(_p2p(["rinv"], [entry])))
+
+
+def test_share_factors_makes_products_begin_alike():
+    knl = steps.share_factors(steps.lane_arrays(p2p(laplace().with_gradient()), 4))
+    sums = {i.id: str(i.expression) for i in knl.default_entrypoint.instructions if i.id in ("sum1", "sum2", "sum3")}
+    assert len({text.replace(f"u{k}", "u").removesuffix(f"d{int(k) - 1}") for (*_, k), text in sums.items()}) == 1
+
+
+def test_lane_vectors_need_the_width_of_a_vector():
+    with pytest.raises(ValueError, match=r"lanes is 12, expected the width of a vector: 2, 4, 8 or 16"):
+        steps.lane_vectors(steps.lane_arrays(p2p(laplace()), 12))
+
+
+@pytest.mark.filterwarnings("ignore::fmmloopy.certificates.UncertifiedWarning")
+@pytest.mark.parametrize("book", sorted(shipped_books()))
+def test_books_serve_green_s_functions_with_powers_calls_and_several_entries(rng, book):
+    """What cannot be a vector is done lane by lane, and the sums are those of the sequential kernels."""
+    greens = GreensFunction(
+        "odd", (("rinv**3*d0**2 + r**2*exp(-r)*(1 + d1)", "log(r)"), ("sin(d0)*rinv", "d1*d2/(1 + r)"))
+    )
+    points, charges = rng.uniform(-1, 1, (300, 3)), rng.uniform(-1, 1, (300, 2))
+    found, expected = (
+        Fmm(points, kernel=greens, order=3, ncrit=1000, recipes=name).evaluate(charges) for name in (book, "sequential")
+    )
+    # One leaf, so P2P alone: sums of 300 terms, each right to a few units in the last place.
+    assert np.max(np.abs(found - expected)) <= 300 * np.finfo(float).eps * np.max(np.abs(expected))

@@ -7,18 +7,25 @@ those of the operators' documentation.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import loopy as lp
 import numpy as np
 from constantdict import constantdict
 from loopy.kernel.function_interface import ScalarCallable
-from loopy.symbolic import IdentityMapper, ResolvedFunction
+from loopy.symbolic import (
+    IdentityMapper,
+    ResolvedFunction,
+    SubstitutionRuleExpander,
+    WalkMapper,
+    get_dependencies,
+)
 from pymbolic import var
-from pymbolic.primitives import Call, Variable
+from pymbolic.mapper.flattener import flatten
+from pymbolic.primitives import Call, Comparison, ExpressionNode, If, Product, Quotient, Subscript, Sum, Variable
 
-from fmmloopy.recipes import fix_lanes, separate_lanes
+from fmmloopy.recipes import fix_lanes, lanes_of, separate_lanes
 
 Kernel = Any
 """A loopy translation unit."""
@@ -28,6 +35,11 @@ def itemsize(knl: Kernel) -> int:
     """Return the bytes of a number in the kernel's floating-point type: 4 or 8."""
     dtypes = (arg.dtype.numpy_dtype for arg in knl.default_entrypoint.args if arg.dtype is not None)
     return int(next(dtype.itemsize for dtype in dtypes if dtype.kind == "f"))
+
+
+def sums(knl: Kernel) -> int:
+    """Return how many sums a particle operator has for each target: 1, or 4 with the gradient of a scalar."""
+    return sum(insn.id.startswith("sum") for insn in knl.default_entrypoint.instructions)
 
 
 def lane_arrays(knl: Kernel, lanes: int) -> Kernel:
@@ -44,6 +56,37 @@ def lane_arrays(knl: Kernel, lanes: int) -> Kernel:
     """
     knl = separate_lanes(fix_lanes(knl, tlanes=lanes))
     return lp.prioritize_loops(knl, "ttile,ilist,stile,s,t")
+
+
+def lane_vectors(knl: Kernel) -> Kernel:
+    """Turn the lane arrays of `lane_arrays`, and what is computed for each pair, into vectors of the device's language.
+
+    Before: ``for t in 0..7: d = x[t] - y;  rinv = rsqrt(d * d);  u[t] += rinv * q``. After, calls lane by lane::
+
+        double8 x, u, d, rinv;
+        d = x - y;  rinv.s0 = rsqrt(d.s0 * d.s0); ... rinv.s7 = ...;  u += rinv * q
+
+    Compilers make vectors of such calls again if the function is inline and has no branches, as those that
+    `newton_rsqrt` and `polynomial_exp` insert. It comes after them, and after whatever else adds statements.
+
+    Raises:
+        ValueError: the number of lanes is no width of a vector.
+    """
+    kernel = knl.default_entrypoint
+    if (lanes := lanes_of(knl).get("tlanes", 1)) not in (2, 4, 8, 16):
+        raise ValueError(f"lanes is {lanes}, expected the width of a vector: 2, 4, 8 or 16")
+    pairs = [insn for insn in kernel.instructions if "t" in insn.within_inames]
+    written = {name for insn in pairs for name in insn.assignee_var_names()}
+    single = [name for name in written if not kernel.temporary_variables[name].shape]
+    knl = lp.privatize_temporaries_with_inames(knl, "t", ",".join(single))
+    for insn in pairs:
+        if any(
+            issubclass(kind, ExpressionNode) and kind not in _VECTOR_NODES for kind in _nodes(insn.expression).kinds
+        ):
+            knl = lp.duplicate_inames(knl, "t", within=f"id:{insn.id}", new_inames=[f"t_{insn.id}"])
+    kernel = knl.default_entrypoint
+    knl = vector_lanes(knl, ("t",), (name for name, array in kernel.temporary_variables.items() if array.shape))
+    return unroll(knl, *(iname for iname in kernel.all_inames() if iname.startswith("t_")))
 
 
 def work_items(knl: Kernel, lanes: int) -> Kernel:
@@ -138,44 +181,20 @@ static inline float fmmloopy_rsqrt_f32(float x)
 """.format(f64="  y = y + y * (0.5 + h * y * y);\n" * 4, f32="  y = y + y * (0.5f + h * y * y);\n" * 3)
 
 
-def _horner(degree: int, suffix: str) -> str:
-    """Write the Taylor polynomial of exp in r."""
-    text = f"{1 / math.factorial(degree)!r}{suffix}"
-    for k in reversed(range(degree)):
-        text = f"({text} * r + {1 / math.factorial(k)!r}{suffix})"
-    return text
-
-
-# With x = k ln 2 + r and |r| <= ln 2 / 2: exp(x) = 2^k exp(r). Adding 1.5 2^52 rounds x / ln 2 to the whole number k
-# and leaves it in the low bits, from where a shift makes the exponent of 2^k. The Taylor polynomial of degree 13 (7) is
-# off by 0.35^14 / 14! = 4e-18 (0.35^8 / 8! = 6e-9). Below the smallest normal number the result is that number or 0.
-_EXP = f"""
-static inline double fmmloopy_exp_f64(double x)
-{{
-  double const z = x < -708.0 ? -708.0 : x > 709.0 ? 709.0 : x;
-  double const t = z * 1.4426950408889634 + 6755399441055744.0;
-  double const k = t - 6755399441055744.0;
-  double const r = (z - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
-  return x < -708.0 ? 0.0 : {_horner(13, "")} * as_double((as_long(t) + 1023L) << 52);
-}}
-static inline float fmmloopy_exp_f32(float x)
-{{
-  float const z = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-  float const t = z * 1.44269504f + 12582912.0f;
-  float const k = t - 12582912.0f;
-  float const r = (z - k * 6.93359375e-1f) + k * 2.12194440e-4f;
-  return x < -87.0f ? 0.0f : {_horner(7, "f")} * as_float((as_int(t) + 127) << 23);
-}}
+# With a whole number k in its low bits, a shift makes the exponent of 2^k of it.
+_POWER = """
+static inline double fmmloopy_power_f64(double t) { return as_double((as_long(t) + 1023L) << 52); }
+static inline float fmmloopy_power_f32(float t) { return as_float((as_int(t) + 127) << 23); }
 """
 
-_INLINE = {"fmmloopy_rsqrt": _RSQRT, "fmmloopy_exp": _EXP}
+_INLINE = {"fmmloopy_rsqrt": _RSQRT, "fmmloopy_power": _POWER}
 """Functions that steps insert: name without the suffix of the precision -> source."""
 
 
 class InlineFunction(ScalarCallable):  # type: ignore[misc]
     """A function of one number whose source, for float32 and float64, is written before the kernel.
 
-    Only additions, multiplications, comparisons and shifts, which any compiler vectorizes.
+    Only additions, multiplications and shifts, which any compiler vectorizes.
     """
 
     def with_types(self, arg_id_to_dtype: Any, clbl_inf_ctx: Any) -> tuple[Any, Any]:
@@ -205,28 +224,6 @@ class _ReplaceRsqrt(IdentityMapper):  # type: ignore[misc]
         return super().map_quotient(expr, *args, **kwargs)
 
 
-class _ReplaceExp(IdentityMapper):  # type: ignore[misc]
-    """Replace exp(a), and note whether there was any."""
-
-    found = False
-
-    def map_call(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        if _calls(expr, "exp"):
-            self.found = True
-            (x,) = expr.parameters
-            return var("fmmloopy_exp")(self.rec(x, *args, **kwargs))
-        return super().map_call(expr, *args, **kwargs)
-
-
-def _rewrite(knl: Kernel, replace: Any, function: str) -> Kernel:
-    """Apply a mapper to all rules and statements, and make the function that it inserts known."""
-    kernel = knl.default_entrypoint
-    rules = {n: r.copy(expression=replace(r.expression)) for n, r in kernel.substitutions.items()}
-    instructions = [i.with_transformed_expressions(replace) for i in kernel.instructions]
-    knl = knl.with_kernel(kernel.copy(substitutions=rules, instructions=instructions))
-    return lp.register_callable(knl, function, InlineFunction(name=function))
-
-
 def newton_rsqrt(knl: Kernel) -> Kernel:
     """Replace every reciprocal square root by an inline Newton iteration that vectorizes where ``sqrt`` does not.
 
@@ -234,16 +231,234 @@ def newton_rsqrt(knl: Kernel) -> Kernel:
     (three in single precision), from a seed made of the exponent bits (Lomont 2003). The seed is off by 3.5e-2 at most;
     each iteration maps a relative error e to 3/2 e^2: 1.8e-3, 4.7e-6, 3.3e-11, then rounding.
     """
-    return _rewrite(knl, _ReplaceRsqrt(), "fmmloopy_rsqrt")
+    replace = _ReplaceRsqrt()
+    kernel = knl.default_entrypoint
+    rules = {n: r.copy(expression=replace(r.expression)) for n, r in kernel.substitutions.items()}
+    instructions = [i.with_transformed_expressions(replace) for i in kernel.instructions]
+    knl = knl.with_kernel(kernel.copy(substitutions=rules, instructions=instructions))
+    return _with_function(knl, "fmmloopy_rsqrt")
+
+
+def _with_function(knl: Kernel, name: str) -> Kernel:
+    return lp.register_callable(knl, name, InlineFunction(name=name))
+
+
+class _Nodes(WalkMapper):  # type: ignore[misc]
+    """Collect the kinds of nodes that an expression has, and the names of the functions that it calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: set[type] = set()
+        self.functions: set[str] = set()
+
+    def visit(self, expr: Any, *args: Any, **kwargs: Any) -> bool:
+        self.kinds.add(type(expr))
+        if isinstance(expr, Call):
+            self.functions.add(expr.function.name)
+        return True
+
+
+def _nodes(expression: Any) -> _Nodes:
+    nodes = _Nodes()
+    nodes(expression)
+    return nodes
+
+
+_VECTOR_NODES = (Sum, Product, Quotient, If, Comparison, Subscript, Variable)
+"""What loopy writes for vectors; all else, calls and powers among it, lane by lane."""
+
+
+def _expand(knl: Kernel, which: Callable[[str, Any], bool]) -> Kernel:
+    """Write some substitution rules, chosen by name and expression, out wherever they are used."""
+    kernel = knl.default_entrypoint
+    rules = {n: r for n, r in kernel.substitutions.items() if which(n, r.expression)}
+    expand = SubstitutionRuleExpander(rules)
+    others = {n: r.copy(expression=expand(r.expression)) for n, r in kernel.substitutions.items() if n not in rules}
+    instructions = [i.with_transformed_expressions(expand) for i in kernel.instructions]
+    return knl.with_kernel(kernel.copy(substitutions=others, instructions=instructions))
+
+
+class _HoistExp(IdentityMapper):  # type: ignore[misc]
+    """Replace each distinct exp(a) by a variable."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first = first
+        self.arguments: dict[Any, str] = {}
+
+    def map_call(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _calls(expr, "exp"):
+            return super().map_call(expr, *args, **kwargs)
+        (x,) = (flatten(self.rec(x, *args, **kwargs)) for x in expr.parameters)
+        return var(self.arguments.setdefault(x, f"exp{self.first + len(self.arguments)}"))
+
+
+_EXP = {
+    8: (np.float64, -708.0, 709.0, 1.5 * 2.0**52, 6.93147180369123816490e-01, 1.90821492927058770002e-10, 13),
+    4: (np.float32, -87.0, 88.0, 1.5 * 2.0**23, 6.93359375e-01, -2.12194440e-04, 7),
+}
+"""By bytes of a number: its type, bounds of x, what rounds to whole numbers, ln 2 in two parts, degree."""
+
+
+def _exponential(result: str, x: Any, size: int) -> dict[str, Any]:
+    """Write the statements for exp(x), temporary -> expression, with nothing that keeps them from being vectors.
+
+    With x = k ln 2 + r and |r| <= ln 2 / 2: exp(x) = 2^k exp(r). Adding 1.5 2^52 (1.5 2^23) rounds x / ln 2 to the
+    whole number k and leaves it in the low bits. The Taylor polynomial of degree 13 (7) is off by 0.35^14 / 14! = 4e-18
+    (0.35^8 / 8! = 6e-9). Below the least x 2^k is no normal number, and the result 0.
+    """
+    dtype, least, most, rounding, high, low, degree = _EXP[size]
+    z, t, k, r, scale = (var(f"{result}_{part}") for part in ("argument", "rounded", "whole", "rest", "scale"))
+    polynomial: Any = dtype(1 / math.factorial(degree))
+    for power in reversed(range(degree)):
+        polynomial = polynomial * r + dtype(1 / math.factorial(power))
+    return {
+        z.name: If(Comparison(x, ">", dtype(most)), dtype(most), x),
+        t.name: z * dtype(1 / math.log(2)) + dtype(rounding),
+        k.name: t - dtype(rounding),
+        r.name: (z - k * dtype(high)) - k * dtype(low),
+        scale.name: var("fmmloopy_power")(t),
+        result: If(Comparison(z, "<", dtype(least)), dtype(0), polynomial * scale),
+    }
 
 
 def polynomial_exp(knl: Kernel) -> Kernel:
-    """Replace every ``exp`` by an inline polynomial that vectorizes where the library's function does not.
+    """Replace every ``exp`` by statements for a polynomial that vectorize where the library's function does not.
 
-    Before: ``exp(-decay * r)``. After: ``fmmloopy_exp_f64(-decay * r)``, right to a few units in the last place where
-    the result is a normal number; above 709 (88 in single precision) it stays at the largest of these. A kernel that
-    does not call ``exp`` stays the same object.
+    Before: ``sum += exp(-decay * r) * q``. After: ``exp0 = ...;  sum += exp0 * q``, right to a few units in the last
+    place where the result is a normal number, 0 below; above 709 (88 in single precision) it stays at the largest of
+    these. A kernel that does not call ``exp`` stays the same object.
     """
-    replace = _ReplaceExp()
-    rewritten = _rewrite(knl, replace, "fmmloopy_exp")
-    return rewritten if replace.found else knl
+    expanded = _expand(knl, lambda _, expression: "exp" in _nodes(expression).functions)
+    kernel = expanded.default_entrypoint
+    users = [insn for insn in kernel.instructions if "exp" in _nodes(insn.expression).functions]
+    if not users:
+        return knl
+    size = itemsize(knl)
+    names: dict[str, Any] = {}
+    instructions = {insn.id: insn for insn in kernel.instructions}
+    for inames in dict.fromkeys(insn.within_inames for insn in users):
+        group = [insn for insn in users if insn.within_inames == inames]
+        hoist = _HoistExp(len(names))
+        replaced = [insn.with_transformed_expressions(hoist) for insn in group]
+        made: list[Any] = []
+        for x, result in hoist.arguments.items():
+            for name, expression in _exponential(result, x, size).items():
+                before = group[0].depends_on | {insn.id for insn in made}
+                made.append(group[0].copy(id=name, assignee=var(name), expression=expression, depends_on=before))
+        ids = {insn.id for insn in made}
+        instructions |= {insn.id: insn for insn in made}
+        instructions |= {insn.id: insn.copy(depends_on=insn.depends_on | ids) for insn in replaced}
+        names |= dict.fromkeys(ids)
+    dtype, private = _EXP[size][0], lp.AddressSpace.PRIVATE
+    made_of = {name: lp.TemporaryVariable(name, dtype, shape=(), address_space=private) for name in names}
+    kernel = kernel.copy(
+        instructions=list(instructions.values()), temporary_variables={**kernel.temporary_variables, **made_of}
+    )
+    return _with_function(knl.with_kernel(kernel), "fmmloopy_power")
+
+
+LARGEST_POWER = 8
+"""Integer powers up to this are written as products."""
+
+
+class _Order(IdentityMapper):  # type: ignore[misc]
+    """Write products with constants first and what depends on the direction of a pair last.
+
+    Powers are written out, and terms that differ in other factors only share those of direction.
+    """
+
+    def map_power(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(expr.exponent, int) and 0 < expr.exponent <= LARGEST_POWER:
+            return self.rec(Product((expr.base,) * expr.exponent), *args, **kwargs)
+        return super().map_power(expr, *args, **kwargs)
+
+    def map_product(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
+        factors = _factors(Product(tuple(self.rec(factor, *args, **kwargs) for factor in _factors(expr))))
+        return Product(tuple(sorted(factors, key=_place)))
+
+    def map_sum(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
+        terms: dict[tuple[Any, ...], list[Any]] = {}
+        for term in (self.rec(child, *args, **kwargs) for child in expr.children):
+            directed = tuple(factor for factor in _factors(term) if _place(factor) == 2)
+            terms.setdefault(directed, []).append(term)
+        collected = tuple(child for group in terms.items() for child in self._collected(*group))
+        return Sum(collected) if len(collected) > 1 else collected[0]
+
+    @staticmethod
+    def _collected(directed: tuple[Any, ...], terms: list[Any]) -> list[Any]:
+        """Write terms with the same factors of direction as one."""
+        if not directed or len(terms) == 1:
+            return terms
+        others = (tuple(factor for factor in _factors(term) if _place(factor) < 2) for term in terms)
+        return [Product((Sum(tuple(Product(factors or (1,)) for factors in others)), *directed))]
+
+
+def _place(factor: Any) -> int:
+    if not isinstance(factor, ExpressionNode):
+        return 0
+    return 2 if {"d0", "d1", "d2"} & get_dependencies(factor) else 1
+
+
+def _factors(expression: Any) -> list[Any]:
+    if isinstance(expression, Product):
+        return [factor for child in expression.children for factor in _factors(child)]
+    return [expression]
+
+
+def _vanishes(term: Any) -> bool:
+    """Return whether a term is 0 where rinv is: rinv is a factor, and no other can be infinite."""
+    if isinstance(term, Sum):
+        return all(map(_vanishes, term.children))
+    factors = _factors(term)
+    return any(factor == var("rinv") or (isinstance(factor, Sum) and _vanishes(factor)) for factor in factors) and all(
+        map(_polynomial, factors)
+    )
+
+
+def _polynomial(expression: Any) -> bool:
+    if isinstance(expression, (Sum, Product)):
+        return all(map(_polynomial, expression.children))
+    return isinstance(expression, Variable) or not isinstance(expression, ExpressionNode)
+
+
+def share_factors(knl: Kernel) -> Kernel:
+    """Let the sums of a pair share what their terms have in common, the test for coinciding points among it.
+
+    Before, each with products of its own::
+
+        u0 += rinv * q if r2 > 0 else 0;  u1 += -1 * d0 * rinv * rinv * rinv * q if r2 > 0 else 0; ...
+
+    After; compilers compute equal beginnings of products once::
+
+        rinv = rinv if r2 > 0 else 0
+        u0 += rinv * q;  u1 += -1 * rinv * rinv * rinv * q * d0;  u2 += -1 * rinv * rinv * rinv * q * d1; ...
+
+    The tests stay where they are if a term does not vanish with rinv for certain: has no factor rinv, or calls a
+    function (`polynomial_exp` comes before).
+    """
+    knl = _expand(knl, lambda name, _: name.startswith("G_"))
+    order = _Order()
+    kernel = knl.default_entrypoint
+    sums = {i.id: i.with_transformed_expressions(order) for i in kernel.instructions if i.id.startswith("sum")}
+    instructions = [sums.get(insn.id, insn) for insn in kernel.instructions]
+    tested = [child for insn in sums.values() for child in insn.expression.children if isinstance(child, If)]
+    if tested and all(_vanishes(child.then) for child in tested):
+        untested = _Untested()
+        rinv = next(insn for insn in instructions if insn.id == "rinv")
+        masked = rinv.copy(
+            id="rinv_tested", expression=If(tested[0].condition, var("rinv"), 0), depends_on=rinv.depends_on | {"rinv"}
+        )
+        instructions = [
+            insn.copy(depends_on=insn.depends_on | {masked.id}) if "rinv" in insn.depends_on else insn
+            for insn in (i.with_transformed_expressions(untested) if i.id in sums else i for i in instructions)
+        ]
+        instructions.append(masked)
+    return knl.with_kernel(kernel.copy(instructions=instructions))
+
+
+class _Untested(IdentityMapper):  # type: ignore[misc]
+    """Replace a conditional by what it is where the condition holds."""
+
+    def map_if(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.rec(expr.then, *args, **kwargs)

@@ -70,7 +70,7 @@ class Entry:
     traps: tuple[Trap, ...] = ()
 
 
-NO_STEPS = {"itemsize"}
+NO_STEPS = {"itemsize", "lanes_of", "sums"}
 """Public functions beside the steps: they return no kernel."""
 
 POINTS = ("ttile", "x0", "y0", "d0", "r2", "rinv", "u0", "potentials")
@@ -246,8 +246,8 @@ ENTRIES = (
         "vector_lanes",
         when="""Where a compiler should be told of vectors rather than find them. The shipped books do so for dense
             products on all CPUs: multiplications and additions are vectors from end to end. A tile of rows fills a
-            vector, or, in M2L by FFT, the eight siblings of an octet. For particle operators, leave it to the compiler:
-            [lane_arrays](lane_arrays.md).""",
+            vector, or, in M2L by FFT, the eight siblings of an octet. For particle operators there is
+            [lane_vectors](lane_vectors.md).""",
         recipe=examples.vector_lanes,
         operator="m2l",
         look="""Rows of `table`, `u` and `result` have become vectors of eight, `double8`, and the loops over `i` are
@@ -339,8 +339,8 @@ ENTRIES = (
         when="""Where the compiler makes no vectors of `sqrt`, as PoCL 3.0's, which calls it once per lane; and where
             square roots and divisions are slow in hardware, as they are in double precision: with Intel's runtime it
             follows [lane_arrays](lane_arrays.md). Newton's iteration from a seed made of the exponent bits takes
-            multiplications, additions and shifts only. PoCL 3.1 makes vectors of square roots itself and is slower with
-            it.""",
+            multiplications, additions and shifts only. PoCL 3.1 makes vectors of square roots itself, and arrays are
+            slower with it; [lane_vectors](lane_vectors.md) are faster.""",
         recipe=examples.newton_rsqrt,
         operator="p2p",
         look="One statement changes, and a function is written before the kernel, here the one for double precision.",
@@ -365,11 +365,12 @@ ENTRIES = (
         recipe=examples.polynomial_exp,
         operator="p2p",
         greens="Yukawa",
-        look="One statement changes, and a function is written before the kernel, here the one for double precision.",
-        keep=(*PAIR, "r"),
-        new=("fmmloopy_exp_f64(",),
+        look="""Statements for the polynomial come before the sum, and a function for the power of two before the
+            kernel, here the one for double precision.""",
+        keep=(*PAIR, "r", "exp0", "exp0_argument", "exp0_rounded", "exp0_whole", "exp0_rest", "exp0_scale"),
+        new=("exp0_scale = fmmloopy_power_f64(", "exp0_rest ="),
         root="t",
-        inserted=("fmmloopy_exp_f64",),
+        inserted=("fmmloopy_power_f64",),
         traps=(
             Trap(
                 """A recipe serves all Green's functions, and a kernel without `exp` comes back as the same object:
@@ -377,9 +378,53 @@ ENTRIES = (
             ),
             Trap(
                 """Above 709 (88 in single precision) the result stays what it is there, so that no infinity tells of an
-                overflow; below the smallest normal number it is that number or 0."""
+                overflow; below the smallest normal number it is 0."""
             ),
             Trap("It changes the arithmetic, by two units in the last place at most."),
+        ),
+    ),
+    Entry(
+        "share_factors",
+        when="""For particle operators whose Green's function has several entries, or a gradient: its components differ
+            in a factor `d0`, `d1` or `d2` only. Without leave to be careless about rounding, compilers compute what is
+            common once only if products begin with it. One entry alone gains by the test for coinciding points, which
+            leaves the sum. All CPU books have it.""",
+        recipe=examples.share_factors,
+        operator="p2p",
+        greens="Laplace with its gradient",
+        look="The test is done once for a pair, and all products begin alike.",
+        keep=("t", "r2", "rinv", "u0", "u1"),
+        new=("rinv = ((r2 > 0.0)", "rinv * q0 * d0;"),
+        root="t",
+        traps=(
+            Trap(
+                """The test moves only if each term surely vanishes with `rinv`: it has that factor and calls no
+                function. So [polynomial_exp](polynomial_exp.md) comes before."""
+            ),
+            Trap("It changes the order of factors, and so the last bits of results."),
+        ),
+    ),
+    Entry(
+        "lane_vectors",
+        when="""For particle operators, after [lane_arrays](lane_arrays.md) and all that changes the arithmetic, where
+            the compiler makes less of loops over arrays than it could, as PoCL's do. The books of PoCL end with it.
+            Intel's compiler is better left alone with the arrays.""",
+        recipe=examples.lane_vectors,
+        operator="p2p",
+        look="Points, sums and all that belongs to a pair are vectors now; only the function is called lane by lane.",
+        keep=("x0", "d0", "r2", "rinv", "u0"),
+        new=("u0 = u0 +", "rinv.s0 ="),
+        root="stile",
+        traps=(
+            Trap(
+                "The number of lanes is the width of a vector, best of the bytes of a register or two.",
+                examples.vectors_of_twelve,
+                sign="expected the width of a vector",
+            ),
+            Trap(
+                """What loopy cannot write for vectors, such as calls and powers, is done lane by lane; compilers make
+                vectors of that again if the function is inline and has no branches."""
+            ),
         ),
     ),
 )

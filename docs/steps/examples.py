@@ -73,7 +73,31 @@ def polynomial_exp(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
         yield "exponential by a polynomial", rewritten
 
 
+def share_factors(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(knl, lanes=8)
+    yield "targets in lanes", knl
+    knl = steps.newton_rsqrt(knl)
+    yield "reciprocal square root by Newton's iteration", knl
+    if (rewritten := steps.polynomial_exp(knl)) is not knl:
+        knl = rewritten
+        yield "exponential by a polynomial", knl
+    knl = steps.share_factors(knl)
+    yield "shared factors, one test for coinciding points", knl
+
+
+def lane_vectors(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.newton_rsqrt(steps.lane_arrays(knl, lanes=4))
+    yield "targets in lanes, Newton", knl
+    knl = steps.lane_vectors(knl)
+    yield "targets in vectors", knl
+
+
 # -- mistakes
+
+
+def vectors_of_twelve(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_vectors(steps.lane_arrays(knl, lanes=12))
+    yield "targets in vectors", knl
 
 
 def misnamed_lanes(knl: Kernel) -> Iterator[tuple[str, Kernel]]:

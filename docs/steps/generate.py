@@ -28,7 +28,7 @@ from fmmloopy.greens import laplace, yukawa
 from fmmloopy.operators import math_kernel
 from fmmloopy.recipes import RecipeBook, RecipeError, Step, apply_recipe, open_lanes, sequential_recipe, shipped_books
 from fmmloopy.showing.math_text import math_text
-from fmmloopy.transforms import steps
+from fmmloopy.transforms import pocl_cpu, steps
 
 Kernel = Any
 
@@ -42,7 +42,7 @@ OVERVIEW = "overview.md"
 DEVICE = Device("opencl", "", "any device that speaks OpenCL")
 """Code is generated for it; nothing is compiled or run."""
 
-GREENS = {"Laplace": laplace, "Yukawa": yukawa}
+GREENS = {"Laplace": laplace, "Yukawa": yukawa, "Laplace with its gradient": lambda: laplace().with_gradient()}
 
 
 def steps_to_document() -> list[str]:
@@ -213,9 +213,17 @@ def _users(name: str) -> str:
 
 
 def _calls(function: Callable[..., Any], name: str) -> bool:
-    """Tell whether a function, or what it is a partial of, has a name in its text."""
-    code = getattr(getattr(function, "func", function), "__code__", None)
-    return code is not None and name in code.co_names
+    """Tell whether a function, what it is a partial of, or a recipe that it goes on with, has a name in its text."""
+    function = getattr(function, "func", function)
+    code = getattr(function, "__code__", None)
+    if code is None or name in code.co_names:
+        return code is not None
+    shared = (
+        getattr(module, called, None)
+        for module in {sys.modules[function.__module__], pocl_cpu}
+        for called in code.co_names
+    )
+    return any(inspect.isgeneratorfunction(recipe) and _calls(recipe, name) for recipe in shared)
 
 
 # -- the overview
