@@ -30,8 +30,11 @@ the half width (for orders 11 to 14 with 3e4 charges in the cube, acting on them
 16 of length 1 only).
 """
 
-SINGLE_PRECISION_FLOOR = 1.3e-6
-"""What rounding leaves in float32, measured as above, at any order from 7 on."""
+FLOORS = {"double": 0.0, "mixed": 3e-7, "single": 1.3e-6}
+"""What rounding leaves, by working precision, measured as above at orders 7 to 10; in float64 it is in ERRORS."""
+
+SAFETY = 3.0
+"""Mixed precision is chosen where what rounding leaves is this many times smaller than the error that is wanted."""
 
 
 SVD_SHARE = 0.5
@@ -54,7 +57,7 @@ def svd_tolerance(order: int, dtype: np.dtype[Any]) -> float:
         left out of a matrix is relative to that function's own potentials.
     """
     error = ERRORS["laplace"][order - FIRST_ORDER]
-    return max(SVD_SHARE * error, 0.1 * SINGLE_PRECISION_FLOOR if dtype == np.float32 else 0.0)
+    return max(SVD_SHARE * error, 0.1 * FLOORS["single"] if dtype == np.float32 else 0.0)
 
 
 def errors_for(greens: GreensFunction) -> tuple[float, ...]:
@@ -72,26 +75,48 @@ def errors_for(greens: GreensFunction) -> tuple[float, ...]:
     )
 
 
-def order_for(greens: GreensFunction, digits: Any, dtype: np.dtype[Any]) -> int:
-    """Return the lowest order whose measured error is at most 10^-digits.
+def order_for(greens: GreensFunction, digits: Any, precision: str = "double") -> int:
+    """Return the lowest order whose measured error, with what rounding leaves, is at most 10^-digits.
 
     Args:
         greens: the Green's function.
-        digits: wanted digits, not necessarily whole; None for 6, or 5 in float32.
-        dtype: float32 or float64.
+        digits: wanted digits, not necessarily whole; None for 6, or 5 in single precision.
+        precision: double, mixed or single.
 
     Raises:
-        ValueError: digits is not a number from 1 to what the dtype and order 16 can give.
+        ValueError: digits is not a number from 1 to what the precision and order 16 can give.
     """
-    single = dtype == np.float32
     if digits is None:
-        digits = 5 if single else 6
-    errors = errors_for(greens)
-    most = np.floor(-np.log10(SINGLE_PRECISION_FLOOR if single else errors[-1]))
-    remedy = "; use dtype=numpy.float64" if single else ""
+        digits = 5 if precision == "single" else 6
+    errors, floor = errors_for(greens), FLOORS[precision]
+    most = np.floor(-np.log10(errors[-1] + floor))
+    remedy = "" if precision == "double" else "; use dtype=numpy.float64 and precision='double'"
     if not isinstance(digits, numbers.Real) or isinstance(digits, bool) or not 1 <= float(digits) <= most:
-        raise ValueError(f"digits is {digits!r}, expected a number from 1 to {most:.0f} in {dtype}{remedy}")
-    return next(order for order, error in enumerate(errors, FIRST_ORDER) if error <= 10.0 ** -float(digits))
+        raise ValueError(
+            f"digits is {digits!r}, expected a number from 1 to {most:.0f} in {precision} precision{remedy}"
+        )
+    wanted = 10.0 ** -float(digits)
+    return next(order for order, error in enumerate(errors, FIRST_ORDER) if error + floor <= wanted)
+
+
+def precision_for(greens: GreensFunction, digits: float | None = None) -> str:
+    """Return the working precision for potentials in float64: mixed, where rounding spoils no wanted digit.
+
+    Single is never chosen: rounding moves points, by how much of the distance of the nearest pair nobody has measured.
+
+    Args:
+        greens: the Green's function.
+        digits: wanted digits; None for 6.
+
+    Returns:
+        mixed or double.
+
+    Raises:
+        ValueError: as `order_for`.
+    """
+    wanted = 10.0 ** -float(6 if digits is None else digits)
+    left, floor = errors_for(greens)[order_for(greens, digits) - FIRST_ORDER], FLOORS["mixed"]
+    return "mixed" if SAFETY * floor <= wanted and left + floor <= wanted else "double"
 
 
 def ncrit_for(order: int) -> int:

@@ -40,6 +40,7 @@ class DeviceArrays:
     """Arrays on a device.
 
     Attributes:
+        dtype: float32 or float64, of all that is no index.
         rows, columns: target and source components of the Green's function.
         npoints: points of a surface.
         nsurface: the same, padded.
@@ -49,7 +50,7 @@ class DeviceArrays:
     def __init__(
         self, runtime: Runtime, tree: Tree, tables: Tables, greens: GreensFunction, dtype: np.dtype[Any]
     ) -> None:
-        self._runtime, self._tree, self._tables, self._greens, self._dtype = runtime, tree, tables, greens, dtype
+        self._runtime, self._tree, self._tables, self._greens, self.dtype = runtime, tree, tables, greens, dtype
         self.rows, self.columns = greens.ntarget_components, greens.nsource_components
         self.npoints, self.nsurface = tables.npoints, padded(tables.npoints)
         self.has_sources = tree.box_source_ends > tree.box_source_starts
@@ -58,7 +59,7 @@ class DeviceArrays:
 
     def upload(self, values: NDArray[Any]) -> Array:
         """Upload numbers in the working dtype."""
-        return self._runtime.upload(np.asarray(values, self._dtype))
+        return self._runtime.upload(np.asarray(values, self.dtype))
 
     def indices(self, numbers: Sequence[int] | NDArray[Any], beyond: int = 0) -> Array:
         """Upload whole numbers, with BLOCK_PADDING times ``beyond`` after them."""
@@ -95,7 +96,7 @@ class DeviceArrays:
         return self._vectors(min(self.rows, self.columns))
 
     def _vectors(self, components: int) -> Array:
-        return self._runtime.zeros((self._tree.nboxes + 1, components, self.nsurface), self._dtype)
+        return self._runtime.zeros((self._tree.nboxes + 1, components, self.nsurface), self.dtype)
 
     def spectra(self, nvalues: int, nsources: int, ntargets: int) -> dict[str, Array]:
         """Return workspace for transformed multipoles Mr, Mi and check potentials Lr, Li; shared if it is large enough.
@@ -108,7 +109,7 @@ class DeviceArrays:
         for name, size in sizes.items():
             for part in (name + "r", name + "i"):
                 if part not in self._by_name or self._by_name[part].size < size:
-                    self._by_name[part] = self._runtime.zeros((size,), self._dtype)
+                    self._by_name[part] = self._runtime.zeros((size,), self.dtype)
         return {name: self._by_name[name] for name in ("Mr", "Mi", "Lr", "Li")}
 
     # -- points
@@ -116,13 +117,13 @@ class DeviceArrays:
     @cached_property
     def charges(self) -> Array:
         """Charges in tree order, (columns, nsources padded)."""
-        return self._runtime.zeros((self.columns, padded(self._tree.nsources)), self._dtype)
+        return self._runtime.zeros((self.columns, padded(self._tree.nsources)), self.dtype)
 
     def potentials(self, gradient: bool) -> Array:
         """Potentials, and with ``gradient`` their derivatives, in tree order, (rows or 4 rows, ntargets padded)."""
         if ("potentials", gradient) not in self._by_name:
             shape = (self.rows * (4 if gradient else 1), padded(self._tree.ntargets))
-            self._by_name["potentials", gradient] = self._runtime.zeros(shape, self._dtype)
+            self._by_name["potentials", gradient] = self._runtime.zeros(shape, self.dtype)
         array: Array = self._by_name["potentials", gradient]
         return array
 
@@ -175,7 +176,7 @@ class DeviceArrays:
 
     def scaling(self, radii: NDArray[Any], sign: int) -> NDArray[Any]:
         """Return radius^(sign k) for a function of homogeneity k, whose table is at radius 1; else 1."""
-        return np.asarray(radii ** float(sign * (self._greens.homogeneity or 0)), self._dtype)
+        return np.asarray(radii ** float(sign * (self._greens.homogeneity or 0)), self.dtype)
 
     def scales(self, sign: int) -> Array:
         """Upload the scaling of every box, once; 0 for the box that stands for missing ones."""
@@ -197,7 +198,7 @@ class DeviceArrays:
         if name not in self._by_name:
             leading = matrices.shape[:-2]
             blocks = matrices.reshape(*leading, rows, self.npoints, columns, self.npoints)
-            result = np.zeros((*leading, columns, self.nsurface, rows, self.nsurface), self._dtype)
+            result = np.zeros((*leading, columns, self.nsurface, rows, self.nsurface), self.dtype)
             result[..., : self.npoints, :, : self.npoints] = np.moveaxis(blocks, (-2, -1), (-4, -3))
             self._by_name[name] = self._runtime.upload(result)
         array: Array = self._by_name[name]
@@ -212,5 +213,5 @@ class DeviceArrays:
     def fourier(self) -> dict[str, Array]:
         """Matrices of the Fourier transform and weights of its planes."""
         names = ("dft_r", "dft_i", "plane_weights")
-        matrices = fourier_matrices(self._tables.order, self._dtype)
+        matrices = fourier_matrices(self._tables.order, self.dtype)
         return dict(zip(names, map(self._runtime.upload, matrices), strict=True))

@@ -25,6 +25,7 @@ from fmmloopy import recipes
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.compile import operators_hash, recipe_hash, versions
 from fmmloopy.devices import Device
+from fmmloopy.precision import kernel_dtype
 from fmmloopy.recipes import RecipeBook, shipped_books, shipped_files
 
 CHECKER = 1
@@ -71,7 +72,7 @@ def record(
     entries = _read(path)
     for operator in operators:
         for dtype in dtypes:
-            key = _key(book, operator, dtype, (parameters or {}).get(operator))
+            key = _key(book, operator, kernel_dtype(operator, dtype), (parameters or {}).get(operator))
             entry = {"level": level, "skipped": list(skipped), "subject": _subject(book, device, operator)}
             known = entries.get(key, {})
             if not (level == "quick" and known.get("level") == "full" and known.get("subject") == entry["subject"]):
@@ -135,7 +136,7 @@ def _statuses(
     came_with = comes_certified(book, device)
     found = {}
     for operator, parameters in operators.items():
-        here = _status(entries, book, device, operator, dtype, parameters)
+        here = _status(entries, book, device, operator, kernel_dtype(operator, dtype), parameters)
         defaults = not _other_than_defaults(book, operator, parameters)
         found[operator] = CERTIFIED if came_with and defaults and here != FAILED else here
     return found

@@ -55,6 +55,7 @@ from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
 from fmmloopy.inputs import check_parameters
 from fmmloopy.isolation import ChildError, ChildTimedOut, Worker, WorkerError
 from fmmloopy.messages import one_line
+from fmmloopy.precision import MIXED, MIXED_KERNELS, dtype_name
 from fmmloopy.recipes import OPERATORS, RecipeBook, load_recipes
 
 LEVELS = ("quick", "full")
@@ -149,7 +150,8 @@ def check_book(
         book: a book, its name, or the path of its file.
         operators: which operators; None for all that the book has a recipe for.
         device: what to run on; None for the first that the book is for, or else the preferred one.
-        dtypes: float32, float64 or both; float64 is left out on devices that do not have it.
+        dtypes: float32, float64 or both; float64 is left out on devices that do not have it. With both, kernels that
+            stand between them are checked too, as ``"mixed"``.
         level: ``"quick"``, or ``"full"`` for more seeds, orders and layouts, every choice of tuning parameters, and
             larger whole problems.
         parameters: keyword arguments of the recipes by operator, in place of their defaults.
@@ -178,9 +180,11 @@ def check_book(
     device = device_for(book, device)
     skipped = []
     names = [dtype_name(dtype) for dtype in dtypes]
-    if not device.has_float64 and "float64" in names:
-        names.remove("float64")
+    if not device.has_float64 and set(names) - {"float32"}:
+        names = [name for name in names if name == "float32"]
         skipped.append(f"{device.name} has no float64")
+    if {"float32", "float64"} <= set(names) and MIXED not in names and set(chosen) & set(MIXED_KERNELS):
+        names.append(MIXED)
     if not names:
         raise DeviceError(f"no precision is left to check on {device.name}; take float32")
     library = sanitizer.find_library()
@@ -199,6 +203,7 @@ def check_book(
         for operator in chosen
         for choice in _choices(book, operator, (parameters or {}).get(operator), full)
         for dtype in names
+        if dtype != MIXED or operator in MIXED_KERNELS
     ]
     with _Workers(library) as workers:
         findings = workers.check(requests, notify or (lambda *_: None))
@@ -221,21 +226,6 @@ def device_for(book: RecipeBook, device: str | Device | None = None) -> Device:
     if device is None:
         return next((d for d in find_devices() if book.suits(d.description)), choose_device())
     return choose_device(device)
-
-
-def dtype_name(dtype: Any) -> str:
-    """Return float32 or float64.
-
-    Raises:
-        ValueError: it is another precision.
-    """
-    try:
-        name = str(np.dtype(dtype).name)
-    except TypeError:
-        raise ValueError(f"dtype is {dtype!r}, expected float32 or float64") from None
-    if name not in ("float32", "float64"):
-        raise ValueError(f"dtype is {name}, expected float32 or float64")
-    return name
 
 
 def _choices(

@@ -18,14 +18,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fmmloopy import greens as greens_module
+from fmmloopy import precision
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.devices import Device
 from fmmloopy.greens import GreensFunction
 from fmmloopy.hints import explain
 from fmmloopy.messages import one_line
+from fmmloopy.precision import dtype_name
 from fmmloopy.recipes import LANE_BOUNDS, RecipeBook, RecipeError, apply_recipe, lanes_of, open_lanes
 
 PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")
@@ -72,7 +72,7 @@ def compile_operator(
     operator: str,
     greens: GreensFunction,
     order: int,
-    dtype: np.dtype[Any],
+    dtype: Any,
     book: RecipeBook,
     device: Device,
     parameters: Mapping[str, Any] | None = None,
@@ -84,7 +84,7 @@ def compile_operator(
         operator: its name.
         greens: the Green's function; its expressions matter, the values of its parameters do not.
         order: of the surfaces.
-        dtype: float32 or float64.
+        dtype: float32, float64 or mixed, see `fmmloopy.precision`.
         book: recipes.
         device: for which the code is.
         parameters: keyword arguments of the recipe.
@@ -108,7 +108,7 @@ def operator_key(
     operator: str,
     greens: GreensFunction,
     order: int,
-    dtype: np.dtype[Any],
+    dtype: Any,
     book: RecipeBook,
     device: Device,
     parameters: Mapping[str, Any] | None = None,
@@ -122,7 +122,7 @@ def operator_key(
             "math": operators_hash(),
             "greens": _what_matters(operator, greens),
             "order": order if operator in FFT_OPERATORS else None,
-            "dtype": dtype.name,
+            "dtype": dtype_name(dtype),
             "book": book.name,
             "recipe": book.fingerprint(operator),
             "parameters": sorted((parameters or {}).items()),
@@ -144,7 +144,7 @@ def _what_matters(operator: str, greens: GreensFunction) -> Any:
 def operators_hash() -> str:
     """Return a hash of the text of all that makes code from operators."""
     folder = Path(__file__).parent / "operators"
-    files = [*sorted(folder.glob("*.py")), Path(greens_module.__file__), Path(__file__)]
+    files = [*sorted(folder.glob("*.py")), *map(Path, (greens_module.__file__, precision.__file__, __file__))]
     return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()
 
 
@@ -188,7 +188,7 @@ def generate(
     operator: str,
     greens: GreensFunction,
     order: int,
-    dtype: np.dtype[Any],
+    dtype: Any,
     book: RecipeBook,
     device: Device,
     parameters: Mapping[str, Any] | None = None,

@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fmmloopy.accuracy import ncrit_for, order_for
+from fmmloopy.accuracy import ncrit_for, order_for, precision_for
 from fmmloopy.certificates import warn_if_uncertified
 from fmmloopy.devices import Device, DeviceError, choose_device
 from fmmloopy.greens import GreensFunction
@@ -24,9 +24,12 @@ from fmmloopy.inputs import (
     check_kernel,
     check_parameters,
     check_points,
+    check_precision,
+    fits,
 )
 from fmmloopy.lists import build_lists
 from fmmloopy.plan import FIRST_LEVEL, Plan
+from fmmloopy.precision import DTYPES, outer_and_inner
 from fmmloopy.progress import generating
 from fmmloopy.recipes import RecipeBook, load_recipes
 from fmmloopy.runtime import Launch, make_runtime
@@ -75,13 +78,18 @@ class Fmm:
         targets: shape (ntargets, 3), points where potentials are wanted; None for the sources themselves.
         kernel: the Green's function.
         digits: wanted accuracy: relative error of the potentials in the 2-norm below 10^-digits, as measured for
-            charges of both signs; decides ``order`` and ``ncrit``. None for 6, or 5 in float32, whose rounding leaves
-            1e-6.
+            charges of both signs; decides ``order``, ``ncrit`` and ``precision``. Gradients of such charges
+            err up to ten times as much. None for 6, or 5 in single precision, whose rounding leaves 1e-6.
         device: what to run on: part of a device's description, ``"c"``, or None for the best that is found.
         recipes: a recipe book, its name or the path of its file; None for the one that suits the device.
-        dtype: numpy.float32 or numpy.float64; None for that of the sources.
+        dtype: of charges and potentials, numpy.float32 or numpy.float64; None for that of the sources.
         order: points per edge of the surfaces, 2 to 16, in place of what ``digits`` picks.
         ncrit: most sources, and most targets, in a leaf, in place of what ``digits`` picks.
+        precision: what to work in. ``"double"``: float64. ``"mixed"``: transforms and products of M2L's FFT form in
+            float32, the rest in float64; its rounding leaves a relative error of 3e-7 in the 2-norm. ``"single"``:
+            float32, points rounded to it, to 6e-8 of their extent, whatever distance that leaves between near ones.
+            None for mixed where ``digits`` allow three times that error, that is for up to 6, and M2L is in FFT form;
+            else, or with ``order``, for double; and for single where dtype is float32.
         m2l: ``"fft"``; ``"svd"``, compressed by singular values below the error of the order, faster where boxes have
             few neighbours, as on surfaces; or ``"dense"``, the reference for both.
         parameters: tuning parameters by operator and keyword; for operators that are not given, what `fmmloopy tune`
@@ -89,7 +97,7 @@ class Fmm:
 
     Attributes:
         tree, lists: the octree and its interaction lists.
-        order, ncrit, dtype, device, recipes, m2l, parameters: what was chosen.
+        order, ncrit, dtype, precision, device, recipes, m2l, parameters: what was chosen.
         timings: seconds by stage (tree, lists, tables, setup, evaluate), of the construction and of the last
             evaluation, and by operator (p2p, p2m ..., clear), of the last evaluation, as the device's clock has them.
 
@@ -114,6 +122,7 @@ class Fmm:
         *,
         order: int | None = None,
         ncrit: int | None = None,
+        precision: str | None = None,
         m2l: str = "fft",
         parameters: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
@@ -122,9 +131,14 @@ class Fmm:
         self.dtype = check_dtype(dtype, sources)
         points = check_points(sources, "sources")
         others = None if targets is None else check_points(targets, "targets")
-        self.order = order_for(self.kernel, digits, self.dtype) if order is None else check_count(order, "order", 2, 16)
-        self.ncrit = ncrit_for(self.order) if ncrit is None else check_count(ncrit, "ncrit", 1)
         self.m2l = check_choice(m2l, "m2l", ("fft", "svd", "dense"))
+        given = check_precision(precision, self.dtype, self.m2l)
+        if order is None:
+            self.order = order_for(self.kernel, digits, given or "double")
+            self.precision = given or precision_for(self.kernel, digits)
+        else:
+            self.order, self.precision = check_count(order, "order", 2, 16), given or "double"
+        self.ncrit = ncrit_for(self.order) if ncrit is None else check_count(ncrit, "ncrit", 1)
         self.device = choose_device(device)
         if self.device.kind == "c" and device is None:
             warnings.warn(
@@ -132,26 +146,29 @@ class Fmm:
                 "`pip install pyopencl[pocl]` gives a device that runs on any processor",
                 stacklevel=2,
             )
-        if self.dtype == np.float64 and not self.device.has_float64:
-            raise DeviceError(f"{self.device.name} has no double precision; use dtype=numpy.float32")
+        working = outer_and_inner(DTYPES[self.precision])[0]
+        if working == np.float64 and not self.device.has_float64:
+            raise DeviceError(f"{self.device.name} has no double precision; use precision='single' or numpy.float32")
         self.recipes = load_recipes(recipes, self.device.description)
         check_parameters(parameters or {}, self.recipes)
-        tuned = tuned_parameters(self.recipes, self.device, self.dtype.name, self.order)
-        self.parameters = {**tuned, **(parameters or {})}
-        warn_if_uncertified(self.recipes, self.device, self.dtype.name, self.parameters)
 
         with _timed(self.timings, "tree"):
             # Boxes around coincident points would only cost digits of gradients, whose errors are those of potentials
             # over the size of the box; and in float32 centres of boxes are exact down to level 15.
-            deepest = 15 if self.dtype == np.float32 else DEEPEST_LEVEL
-            self.tree = build_tree(points, others, self.ncrit, deepest, self.dtype, split_coincident=False)
-            check_extent(self.tree.half_width, self.dtype)
+            deepest = 15 if working == np.float32 else DEEPEST_LEVEL
+            self.tree = build_tree(points, others, self.ncrit, deepest, working, split_coincident=False)
+            if precision is None and self.precision == "mixed" and not fits(self.tree.half_width, np.dtype(np.float32)):
+                self.precision = "double"
+            check_extent(self.tree.half_width, outer_and_inner(DTYPES[self.precision])[1])
+        tuned = tuned_parameters(self.recipes, self.device, DTYPES[self.precision], self.order)
+        self.parameters = {**tuned, **(parameters or {})}
+        warn_if_uncertified(self.recipes, self.device, DTYPES[self.precision], self.parameters)
         with _timed(self.timings, "lists"):
             self.lists = absorb_small_boxes(self.tree, build_lists(self.tree), count_points(self.order))
         with _timed(self.timings, "tables"):
             levels = np.arange(FIRST_LEVEL, max(self.tree.nlevels, FIRST_LEVEL + 1))
             radii = self.tree.half_width / 2.0**levels
-            self.tables = cached_tables(self.kernel, self.order, radii, self.dtype)
+            self.tables = cached_tables(self.kernel, self.order, radii, DTYPES[self.precision])
         with _timed(self.timings, "setup"):
             self._plan = Plan(
                 make_runtime(self.device),
@@ -159,7 +176,7 @@ class Fmm:
                 self.lists,
                 self.tables,
                 self.kernel,
-                self.dtype,
+                DTYPES[self.precision],
                 self.recipes,
                 self.parameters,
             )

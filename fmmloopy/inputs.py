@@ -11,7 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.greens import GreensFunction, laplace
+from fmmloopy.precision import DTYPES
 from fmmloopy.recipes import RecipeBook
+
+HALF_WIDTHS = {"float32": (1e-6, 1e9), "float64": (1e-90, 1e90)}
+"""The least and the most half width of a tree, by dtype."""
 
 
 def check_dtype(dtype: DTypeLike | None, points: ArrayLike) -> np.dtype[Any]:
@@ -64,14 +68,20 @@ def check_kernel(kernel: Any) -> GreensFunction:
     return kernel
 
 
+def fits(half_width: float, dtype: np.dtype[Any]) -> bool:
+    """Return whether squares and inverse cubes of distances in a tree of this half width are numbers of the dtype."""
+    least, most = HALF_WIDTHS[dtype.name]
+    return least <= half_width <= most
+
+
 def check_extent(half_width: float, dtype: np.dtype[Any]) -> None:
     """Make sure that squares and inverse cubes of distances fit the dtype.
 
     Raises:
         ValueError: the root of the tree is too large or too small.
     """
-    least, most = (1e-6, 1e9) if dtype == np.float32 else (1e-90, 1e90)
-    if not least <= half_width <= most:
+    if not fits(half_width, dtype):
+        least, most = HALF_WIDTHS[dtype.name]
         remedy = "scale the points or use dtype=numpy.float64" if dtype == np.float32 else "scale the points"
         raise ValueError(
             f"the points extend over {2 * half_width:.3g}, expected from {2 * least:g} to {2 * most:g} in {dtype}, "
@@ -125,6 +135,24 @@ def check_charges(charges: ArrayLike, nsources: int, components: int, dtype: np.
         what = "one charge per source" if components == 1 else f"{components} components per source"
         raise ValueError(f"charges has shape {array.shape}, expected {expected}: {what}")
     return np.ascontiguousarray(_finite(array, "charges", dtype).reshape(nsources, components).T)
+
+
+def check_precision(precision: Any, dtype: np.dtype[Any], m2l: str) -> str | None:
+    """Return a working precision that suits the dtype and the form of M2L; None leaves it to the digits.
+
+    Raises:
+        ValueError: an unknown word, more than float32 for float32, or mixed where M2L has no mixed form.
+    """
+    if precision is None:
+        if dtype == np.float32:
+            return "single"
+        return None if m2l == "fft" else "double"
+    chosen = check_choice(precision, "precision", tuple(DTYPES))
+    if dtype == np.float32 and chosen != "single":
+        raise ValueError(f"precision is {chosen!r}, expected 'single' for float32; give dtype=numpy.float64")
+    if chosen == "mixed" and m2l != "fft":
+        raise ValueError(f"precision is 'mixed', expected 'double' or 'single' for m2l={m2l!r}; only 'fft' has it")
+    return chosen
 
 
 def check_count(value: Any, name: str, least: int, most: int | None = None) -> int:

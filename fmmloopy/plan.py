@@ -20,6 +20,7 @@ from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
 from fmmloopy.m2l_svd import tiles_of_factors
 from fmmloopy.m2l_tables import find_box_pairs, find_octet_pairs, hadamard_tables
+from fmmloopy.precision import MIXED, dtype_name, kernel_dtype, outer_and_inner
 from fmmloopy.recipes import RecipeBook
 from fmmloopy.runtime import Array, Launch, Runtime
 from fmmloopy.surfaces import Tables, m2l_matrices
@@ -36,6 +37,8 @@ FIRST_LEVEL = 2
 class Plan:
     """Operators bound to the arrays of one problem.
 
+    The dtype is float32, float64 or mixed, see `fmmloopy.precision`; each operator has arrays in its own.
+
     Attributes:
         nlevels: levels of the tree.
         launches: what the current recording holds.
@@ -48,7 +51,7 @@ class Plan:
         lists: InteractionLists,
         tables: Tables,
         greens: GreensFunction,
-        dtype: np.dtype[Any],
+        dtype: Any,
         book: RecipeBook,
         parameters: Mapping[str, Mapping[str, Any]],
     ) -> None:
@@ -57,7 +60,11 @@ class Plan:
         self._notify: Callable[[str], None] = lambda operator: None
         self._runtime, self._tree, self._lists, self._tables = runtime, tree, lists, tables
         self._greens, self._dtype, self._book, self._parameters = greens, dtype, book, parameters
-        self._arrays = DeviceArrays(runtime, tree, tables, greens, dtype)
+        self._arrays = DeviceArrays(runtime, tree, tables, greens, outer_and_inner(dtype)[0])
+        self._inner = self._arrays
+        if dtype_name(dtype) == MIXED:
+            self._inner = DeviceArrays(runtime, tree, tables, greens, np.dtype(np.float32))
+        self._exponent = 0
         self._code: dict[tuple[str, bool], CompiledOperator] = {}
 
     # -- what evaluate needs
@@ -69,9 +76,15 @@ class Plan:
         return tuple(self.launches)
 
     def write_charges(self, charges: NDArray[Any]) -> None:
-        """Put charges of shape (components, nsources), in tree order, on the device."""
-        values = np.zeros(self._arrays.charges.shape, self._dtype)
-        values[:, : charges.shape[1]] = charges
+        """Put charges of shape (components, nsources), in tree order, on the device.
+
+        Where they come in float64 and are used in float32, they are divided by a power of two that makes the largest
+        about 1, and potentials multiplied with it: float32 has no numbers beyond 10^38.
+        """
+        narrowed = charges.dtype == np.float64 and self._inner.dtype == np.float32
+        self._exponent = int(np.frexp(np.abs(charges).max(initial=0.0))[1]) if narrowed else 0
+        values = np.zeros(self._arrays.charges.shape, self._arrays.dtype)
+        values[:, : charges.shape[1]] = np.ldexp(charges, -self._exponent) if narrowed else charges
         self._runtime.write(self._arrays.charges, values)
 
     def run(self, launches: Sequence[Launch]) -> dict[str, float]:
@@ -80,7 +93,8 @@ class Plan:
 
     def read_potentials(self, gradient: bool) -> NDArray[Any]:
         """Return potentials in tree order, shape (components, ntargets); with gradient, 4 times as many components."""
-        return self._runtime.read(self._arrays.potentials(gradient))[:, : self._tree.ntargets]
+        values = self._runtime.read(self._arrays.potentials(gradient))[:, : self._tree.ntargets]
+        return np.ldexp(values.astype(np.float64), self._exponent) if self._exponent else values
 
     # -- the upward pass
 
@@ -188,7 +202,7 @@ class Plan:
                 operator,
                 self._greens.with_gradient() if gradient else self._greens,
                 self._tables.order,
-                self._dtype,
+                kernel_dtype(operator, self._dtype),
                 self._book,
                 self._runtime.device,
                 self._parameters.get(operator),
@@ -303,7 +317,7 @@ class Plan:
         if not len(boxes):
             return
         arrays, tables = self._arrays, self._tables
-        tolerance = svd_tolerance(tables.order, self._dtype)
+        tolerance = svd_tolerance(tables.order, arrays.dtype)
         factors = cached_factors(self._greens, tables.order, tables.radii[table], tables.inner, tolerance)
         pairs = find_box_pairs(self._lists, boxes)
         ktile_starts, right, left = tiles_of_factors(factors, arrays.nsurface)
@@ -335,12 +349,12 @@ class Plan:
         plane = (2 * order - 1) ** 2  # frequencies
         nsources, ntargets = len(pairs.source_children), len(pairs.target_children)
         octets = arrays.columns * (nsources + 1) + arrays.rows * (ntargets + 1)
-        nplanes = int(min(order, max(1, SPECTRAL_BYTES // (2 * plane * 8 * octets * self._dtype.itemsize))))
-        kernel = hadamard_tables(self._greens, order, self._tables.radii[table], self._tables.inner, self._dtype)
-        spectra = arrays.spectra(nplanes * plane * 8, nsources + 1, ntargets + 1)
+        nplanes = int(min(order, max(1, SPECTRAL_BYTES // (2 * plane * 8 * octets * self._inner.dtype.itemsize))))
+        kernel = hadamard_tables(self._greens, order, self._tables.radii[table], self._tables.inner, self._inner.dtype)
+        spectra = self._inner.spectra(nplanes * plane * 8, nsources + 1, ntargets + 1)
         common = {
             **spectra,
-            **arrays.fourier,
+            **self._inner.fourier,
             "surface_grid": arrays.surface_grid,
             "npoints": arrays.npoints,
             "nsurface": arrays.nsurface,

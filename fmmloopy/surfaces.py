@@ -30,6 +30,7 @@ import scipy.linalg
 from numpy.typing import DTypeLike, NDArray
 
 from fmmloopy.greens import GreensFunction
+from fmmloopy.precision import dtype_name, outer_and_inner
 
 FloatArray = NDArray[np.float64]
 Factors = tuple[FloatArray, FloatArray]
@@ -42,8 +43,10 @@ NTRANSFERS = 343
 # Singular values below TRUNCATION * eps(dtype) * (the largest one) are dropped. Measured on chains P2M-M2M-M2L-L2L-L2P
 # done in that dtype, mean error of 18 pairs of boxes, Laplace: in float32 at order 6, 4.4e-7 with factor 1, 7.2e-7 with
 # 4, 2.6e-6 with 16, while factor 0 ruins order 8 and up; in float64 at order 12, 2.1e-12 with factor 0, 1.2e-12 with 4,
-# 7.6e-13 with 16, 2.7e-12 with 256.
-TRUNCATION = {"float64": 16.0, "float32": 1.0}
+# 7.6e-13 with 16, 2.7e-12 with 256. In mixed precision small values make large densities, which M2L rounds to float32:
+# whole evaluations of 20,000 points, worst of four sets at orders 8 / 9: 1.6e-7 / 9.5e-7 with 16, 1.6e-7 / 1.4e-7 with
+# 4.5e3, 1.5e-7 / 1.3e-7 with 4.5e5 (a cut at 1e-10), 1.7e-7 / 1.3e-7 with 4.5e7.
+TRUNCATION = {"float64": 16.0, "float32": 1.0, "mixed": 4.5e5}
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,15 +173,7 @@ def octant_offset(octant: int) -> FloatArray:
     return np.array([[2.0 * (octant >> axis & 1) - 1] for axis in range(3)])
 
 
-def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return the dtype, or raise ValueError unless it is float32 or float64."""
-    value = np.dtype(dtype)
-    if value.name not in TRUNCATION:
-        raise ValueError(f"dtype is {value.name}, expected {' or '.join(TRUNCATION)}")
-    return value
-
-
-def pseudo_inverse(matrix: FloatArray, dtype: DTypeLike = np.float64) -> Factors:
+def pseudo_inverse(matrix: FloatArray, dtype: Any = np.float64) -> Factors:
     """Return the truncated pseudo-inverse of a matrix as two factors, to be applied one after the other.
 
     The product of the factors is never formed: applied in turn they are backward stable, their product is not
@@ -186,7 +181,7 @@ def pseudo_inverse(matrix: FloatArray, dtype: DTypeLike = np.float64) -> Factors
 
     Args:
         matrix: shape (rows, columns); all zero is allowed (a Green's function that underflows) and gives zeros.
-        dtype: precision that the factors will be used in, float32 or float64. Singular values below
+        dtype: precision that the factors will be used in, float32, float64 or mixed. Singular values below
             TRUNCATION * eps(dtype) times the largest are dropped, as are those whose inverse would overflow in dtype.
 
     Returns:
@@ -194,17 +189,17 @@ def pseudo_inverse(matrix: FloatArray, dtype: DTypeLike = np.float64) -> Factors
         x = second @ (first @ b) the regularized solution of matrix @ x = b.
 
     Raises:
-        ValueError: dtype is neither float32 nor float64.
+        ValueError: dtype is none of these.
     """
-    u, inverse, vt = _truncated_svd(matrix, check_dtype(dtype))
+    u, inverse, vt = _truncated_svd(matrix, dtype_name(dtype))
     return u.T, vt.T * inverse
 
 
-def _truncated_svd(matrix: FloatArray, dtype: np.dtype[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _truncated_svd(matrix: FloatArray, dtype: str) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return U, the inverse of S with dropped values 0, and V^T."""
     u, s, vt = scipy.linalg.svd(matrix, full_matrices=False, check_finite=False)
-    info = np.finfo(dtype)
-    kept = (s > TRUNCATION[dtype.name] * float(info.eps) * s[0]) & (s > float(info.tiny))
+    info = np.finfo(outer_and_inner(dtype)[0])
+    kept = (s > TRUNCATION[dtype] * float(info.eps) * s[0]) & (s > float(info.tiny))
     inverse = np.zeros_like(s)
     np.divide(1, s, out=inverse, where=kept)
     return u, inverse, vt
@@ -232,7 +227,7 @@ def build_tables(
     greens: GreensFunction,
     order: int,
     radii: Sequence[float] | NDArray[np.floating[Any]],
-    dtype: DTypeLike = np.float64,
+    dtype: Any = np.float64,
     inner: float = INNER,
     outer: float = OUTER,
 ) -> Tables:
@@ -242,7 +237,7 @@ def build_tables(
         greens: the plain Green's function, no gradient rows.
         order: p, points per cube edge, 2 to 16.
         radii: shape (nlevels,), the box radius (half width) on each level of the tree: half_width / 2**level.
-        dtype: precision that the tables will be used in, float32 or float64; decides how the pseudo-inverses are
+        dtype: precision that the tables will be used in, float32, float64 or mixed; decides how the pseudo-inverses are
             truncated. The tables are float64 either way.
         inner: radius of upward equivalent and downward check surfaces, in box radii.
         outer: radius of upward check and downward equivalent surfaces, in box radii.
@@ -255,7 +250,7 @@ def build_tables(
             float64, radii are not positive and halving, or the Green's function is not finite between the surfaces.
     """
     order, (inner, outer) = check_order(order), check_ratios(inner, outer)
-    precision = check_dtype(dtype)
+    precision = dtype_name(dtype)
     needed = table_radii(greens, radii)
     surface = surface_points(order)
     npoints = surface.shape[1]
@@ -297,7 +292,7 @@ def build_tables(
 
 
 def _box_factors(
-    greens: GreensFunction, surface: FloatArray, radius: float, inner: float, outer: float, dtype: np.dtype[Any]
+    greens: GreensFunction, surface: FloatArray, radius: float, inner: float, outer: float, dtype: str
 ) -> tuple[Factors, Factors]:
     """Return the upward and the downward pseudo-inverse of a box of the given radius."""
     inside, outside = inner * radius * surface, outer * radius * surface

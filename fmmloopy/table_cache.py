@@ -22,17 +22,17 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder, write_atomically
 from fmmloopy.greens import GreensFunction
 from fmmloopy.m2l_svd import Factors, arrange, compress, count_entries
+from fmmloopy.precision import dtype_name
 from fmmloopy.surfaces import (
     INNER,
     OUTER,
     Tables,
     build_tables,
-    check_dtype,
     check_order,
     check_ratios,
     count_points,
@@ -56,7 +56,7 @@ def cached_tables(
     greens: GreensFunction,
     order: int,
     radii: Sequence[float] | NDArray[np.floating[Any]],
-    dtype: DTypeLike = np.float64,
+    dtype: Any = np.float64,
     inner: float = INNER,
     outer: float = OUTER,
     folder: str | os.PathLike[str] | None = None,
@@ -70,7 +70,7 @@ def cached_tables(
         order: p, points per cube edge, 2 to 16.
         radii: shape (nlevels,), the box radius (half width) on each level; a homogeneous function's tables, and so its
             file, do not depend on it.
-        dtype: precision that the tables will be used in, float32 or float64.
+        dtype: precision that the tables will be used in, float32, float64 or mixed.
         inner: radius of upward equivalent and downward check surfaces, in box radii.
         outer: radius of upward check and downward equivalent surfaces, in box radii.
         folder: where the files are; None for `cache_folder`.
@@ -80,7 +80,7 @@ def cached_tables(
     """
     order, (inner, outer) = check_order(order), check_ratios(inner, outer)
     needed = table_radii(greens, radii)
-    key = _key(greens, order, needed, check_dtype(dtype).name, inner, outer)
+    key = _key(greens, order, needed, dtype_name(dtype), inner, outer)
     shapes = _shapes(greens, order, len(needed))
 
     def build() -> Arrays:

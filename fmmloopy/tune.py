@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from fmmloopy.check import check_book, device_for, dtype_name
+from fmmloopy.check import check_book, device_for
 from fmmloopy.checking.layers import Request, check_operator
 from fmmloopy.compile import compile_operator, recipe_hash, versions
 from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
 from fmmloopy.isolation import Stage, Worker, WorkerError
 from fmmloopy.measuring.timing import NothingToDo, OperatorTimer, Problem, Setting, Timing, compare, make_problem
 from fmmloopy.messages import one_line
+from fmmloopy.precision import dtype_name
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 from fmmloopy.runtime import Runtime, make_runtime
 from fmmloopy.tuned import Tuned, holds, merge, read_entries, read_store, write_store

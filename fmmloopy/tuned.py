@@ -20,6 +20,7 @@ from fmmloopy.cache import write_atomically
 from fmmloopy.certificates import CERTIFIED, operator_status
 from fmmloopy.compile import recipe_hash, versions
 from fmmloopy.devices import Device
+from fmmloopy.precision import kernel_dtype
 from fmmloopy.recipes import RecipeBook
 
 ENVIRONMENT_VARIABLE = "FMMLOOPY_CONFIG_DIR"
@@ -160,6 +161,10 @@ def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -
         entries = read_store(device)
     except (ValueError, OSError):
         return {}
-    fitting = [e for e in entries if e.dtype == dtype and e.operator in book.recipes and holds(e, book, device)]
+    fitting = [
+        e
+        for e in entries
+        if e.dtype == kernel_dtype(e.operator, dtype) and e.operator in book.recipes and holds(e, book, device)
+    ]
     fitting.sort(key=lambda e: abs(e.order - order), reverse=True)
     return {entry.operator: dict(entry.parameters) for entry in fitting}

@@ -23,35 +23,36 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fingerprint": set(),
     "greens": set(),
     "hints": set(),
-    "inputs": {"greens", "recipes"},
+    "inputs": {"greens", "precision", "recipes"},
     "messages": set(),
+    "precision": set(),
     "progress": set(),
     "tree": set(),
     "direct": {"greens"},
     "lists": {"tree"},
     "small_boxes": {"tree", "lists"},
-    "surfaces": {"greens"},
+    "surfaces": {"greens", "precision"},
     "m2l_svd": {"greens", "surfaces"},
-    "table_cache": {"cache", "greens", "m2l_svd", "surfaces"},
+    "table_cache": {"cache", "greens", "m2l_svd", "precision", "surfaces"},
     "m2l_tables": {"greens", "lists", "surfaces", "tree"},
     "accuracy": {"greens"},
-    "operators": {"greens", "operators"},
+    "operators": {"greens", "operators", "precision"},
     # The one place that knows where recipe books are: it looks for them when it is asked to.
     "recipes": {"fingerprint", "hints", "transforms"},
     "transforms": {"recipes", "transforms"},
     "devices": {"cache"},
-    "compile": {"cache", "devices", "fingerprint", "greens", "hints", "messages", "operators", "recipes"},
+    "compile": {"cache", "devices", "fingerprint", "greens", "hints", "messages", "operators", "precision", "recipes"},
     "runtime": {"cache", "compile", "devices", "messages"},
     "arrays": {"greens", "lists", "m2l_tables", "runtime", "surfaces", "tree"},
     "plan": {
-        "accuracy", "arrays", "compile", "greens", "lists", "m2l_svd", "m2l_tables", "operators", "recipes", "runtime",
-        "surfaces", "table_cache", "tree"
+        "accuracy", "arrays", "compile", "greens", "lists", "m2l_svd", "m2l_tables", "operators",
+        "precision", "recipes", "runtime", "surfaces", "table_cache", "tree"
     },
-    "certificates": {"cache", "compile", "devices", "recipes"},
-    "tuned": {"cache", "certificates", "compile", "devices", "recipes"},
+    "certificates": {"cache", "compile", "devices", "precision", "recipes"},
+    "tuned": {"cache", "certificates", "compile", "devices", "precision", "recipes"},
     "driver": {
-        "accuracy", "certificates", "devices", "greens", "inputs", "lists", "plan", "progress", "recipes", "runtime",
-        "small_boxes", "surfaces", "table_cache", "tree", "tuned"
+        "accuracy", "certificates", "devices", "greens", "inputs", "lists", "plan", "precision", "progress", "recipes",
+        "runtime", "small_boxes", "surfaces", "table_cache", "tree", "tuned"
     },
 }  # fmt: skip
 
@@ -146,7 +147,7 @@ def test_the_layers_are_of_modules_that_exist() -> None:
         ("direct", "import loopy as lp", "imports loopy, which only"),
         ("direct", "from fmmloopy import laplace", "imports fmmloopy.laplace; of the package it may import greens"),
         ("direct", "def f():\n    from . import operators", "line 2: imports fmmloopy.operators"),
-        ("operators.p2p", "from fmmloopy.surfaces import INNER", "it may import greens, operators"),
+        ("operators.p2p", "from fmmloopy.surfaces import INNER", "it may import greens, operators, precision"),
         ("operators.p2p", "from ..recipes import fix_lanes", "imports fmmloopy.recipes.fix_lanes"),
         ("transforms.pocl_cpu", "from fmmloopy.operators import p2p", "it may import recipes, transforms"),
         ("transforms.pocl_cpu", "from fmmloopy.driver import Fmm", "it may import recipes, transforms"),

@@ -32,9 +32,9 @@ Kernel = Any
 
 
 def itemsize(knl: Kernel) -> int:
-    """Return the bytes of a number in the kernel's floating-point type: 4 or 8."""
+    """Return the bytes of a number in the floating-point type that the kernel computes in: 4 or 8."""
     dtypes = (arg.dtype.numpy_dtype for arg in knl.default_entrypoint.args if arg.dtype is not None)
-    return int(next(dtype.itemsize for dtype in dtypes if dtype.kind == "f"))
+    return min(int(dtype.itemsize) for dtype in dtypes if dtype.kind == "f")
 
 
 def sums(knl: Kernel) -> int:

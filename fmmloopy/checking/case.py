@@ -74,7 +74,7 @@ class Layout:
     poison: float = float("nan")
 
 
-MIXED = Layout()
+DEFAULT = Layout()
 """The layout of the exact layer."""
 
 
@@ -84,7 +84,7 @@ class Case:
 
     Attributes:
         operator: its name.
-        greens, order, dtype: what its kernel is made for.
+        greens, order, dtype: what its kernel is made for; the dtype is numpy's, or `fmmloopy.precision.MIXED`.
         arguments: arrays and numbers by name; tile counts are left to `arguments_for`.
         output: names of the arrays that are written.
         blocks: entries of the list of boxes and rows of the output, for operators that work on blocks, else None.
@@ -93,7 +93,7 @@ class Case:
     operator: str
     greens: GreensFunction
     order: int
-    dtype: np.dtype[Any]
+    dtype: Any
     arguments: Mapping[str, Any]
     output: tuple[str, ...]
     blocks: tuple[int, int] | None = None

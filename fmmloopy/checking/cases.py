@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fmmloopy.checking.case import MIXED, Case, Layout
+from fmmloopy.checking.case import DEFAULT, Case, Layout
 from fmmloopy.checking.dense_cases import (
     check_to_equivalent_case,
     compressed_m2l_case,
@@ -18,6 +18,7 @@ from fmmloopy.checking.fft_cases import forward_case, hadamard_case, inverse_cas
 from fmmloopy.checking.particle_cases import particle_case
 from fmmloopy.compile import PARTICLE_OPERATORS
 from fmmloopy.greens import GreensFunction
+from fmmloopy.precision import MIXED, dtype_name
 
 
 def hostile_layouts(operator: str, lanes: Mapping[str, int]) -> list[Layout]:
@@ -68,14 +69,14 @@ MakeCase = Callable[[str, GreensFunction, int, Any, np.random.Generator, Layout]
 
 
 def make_case(
-    operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0, layout: Layout = MIXED
+    operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0, layout: Layout = DEFAULT
 ) -> Case:
     """Make a case of an operator with whole-numbered data.
 
     Args:
         operator: any of :data:`fmmloopy.recipes.OPERATORS`.
         greens: one of POLYNOMIALS, for particle operators; others take its number of components.
-        dtype: float32 or float64.
+        dtype: float32, float64, or for the transforms of M2L mixed.
         order: of the surfaces, 2 to 5.
         seed: of the random numbers.
         layout: how many boxes, points and list entries there are.
@@ -92,4 +93,4 @@ def make_case(
         "m2l_inverse": inverse_case,
     }
     make: MakeCase = makers.get(operator, particle_case)
-    return make(operator, greens, order, np.dtype(dtype), rng, layout)
+    return make(operator, greens, order, MIXED if dtype_name(dtype) == MIXED else np.dtype(dtype), rng, layout)

@@ -8,6 +8,7 @@ import numpy as np
 
 from fmmloopy.checking.case import PADDING, Case, Layout, nsurface_of, surface_grid, whole
 from fmmloopy.greens import GreensFunction
+from fmmloopy.precision import outer_and_inner
 from fmmloopy.surfaces import count_points
 
 
@@ -37,13 +38,14 @@ def forward_case(
     operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator, layout: Layout
 ) -> Case:
     """Three stages of at most 2 p products with numbers up to 1: values grow from 5 to 5 (2p)^3 at most."""
-    arguments = _transform_arguments(order, dtype, rng, layout)
+    outer, inner = outer_and_inner(dtype)
+    arguments = _transform_arguments(order, inner, rng, layout)
     components, period = greens.nsource_components, 2 * order - 1
-    multipoles = whole(rng, (arguments["nboxes"] + 1, components, arguments["nsurface"]), 5, dtype)
+    multipoles = whole(rng, (arguments["nboxes"] + 1, components, arguments["nsurface"]), 5, outer)
     multipoles[-1] = 0
     multipoles[..., arguments["npoints"] :] = layout.poison
     shape = (order - 1, period, period, components, arguments["noctets"] + 1, 8)
-    out = {name: np.full(shape, layout.poison, dtype) for name in ("Mr", "Mi")}
+    out = {name: np.full(shape, layout.poison, inner) for name in ("Mr", "Mi")}
     return Case(operator, greens, order, dtype, {**arguments, **out, "multipoles": multipoles}, ("Mr", "Mi"))
 
 
@@ -51,15 +53,16 @@ def inverse_case(
     operator: str, greens: GreensFunction, order: int, dtype: Any, rng: np.random.Generator, layout: Layout
 ) -> Case:
     """Stages of at most 2N, 2N and 2p products with numbers up to 1, times weights and scales up to 3."""
-    arguments = _transform_arguments(order, dtype, rng, layout)
+    outer, inner = outer_and_inner(dtype)
+    arguments = _transform_arguments(order, inner, rng, layout)
     components, period = greens.ntarget_components, 2 * order - 1
-    checks = whole(rng, (arguments["nboxes"] + 1, components, arguments["nsurface"]), 9, dtype)
+    checks = whole(rng, (arguments["nboxes"] + 1, components, arguments["nsurface"]), 9, outer)
     checks[..., arguments["npoints"] :] = layout.poison
     shape = (order - 1, period, period, components, arguments["noctets"] + 1, 8)
-    spectra = {name: whole(rng, shape, 3, dtype) for name in ("Lr", "Li")}
+    spectra = {name: whole(rng, shape, 3, inner) for name in ("Lr", "Li")}
     more = {
-        "plane_weights": rng.integers(1, 4, order).astype(dtype),
-        "octet_scales": rng.integers(1, 4, arguments["noctets"]).astype(dtype),
+        "plane_weights": rng.integers(1, 4, order).astype(inner),
+        "octet_scales": rng.integers(1, 4, arguments["noctets"]).astype(outer),
         "checks": checks,
     }
     return Case(operator, greens, order, dtype, {**arguments, **spectra, **more}, ("checks",))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.checking import sanitizer
-from fmmloopy.checking.case import MIXED, POLYNOMIALS, Case, Layout, identical, run_case
+from fmmloopy.checking.case import DEFAULT, POLYNOMIALS, Case, Layout, identical, run_case
 from fmmloopy.checking.cases import hostile_layouts, make_case
 from fmmloopy.checking.real_cases import SINGLE, real_case, term_magnitudes
 from fmmloopy.checking.reproducer import write_reproducer
@@ -31,6 +31,7 @@ from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.isolation import Stage
 from fmmloopy.messages import one_line
 from fmmloopy.operators import math_kernel
+from fmmloopy.precision import outer_and_inner
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, Step, apply_recipe
 from fmmloopy.runtime import Runtime, make_runtime
 
@@ -70,7 +71,7 @@ class Request:
         book: whose recipe.
         device: a device's whole description.
         operator: its name.
-        dtype: float32 or float64.
+        dtype: float32, float64 or mixed.
         parameters: keyword arguments of the recipe.
         full: whether all seeds, orders and layouts are wanted.
         layers: which of LAYERS, in their order.
@@ -149,7 +150,7 @@ class OperatorCheck:
 
     def __init__(self, stage: Stage, request: Request, steps: int | None = None) -> None:
         self._stage, self._request, self._layer = stage, request, ""
-        self._operator, self._dtype = request.operator, np.dtype(request.dtype)
+        self._operator, self._dtype = request.operator, request.dtype
         self._most = steps
         self._code_of: dict[tuple[str, int, int], CompiledOperator] = {}
         self._steps_of: dict[tuple[str, int], list[Step]] = {}
@@ -285,11 +286,11 @@ class OperatorCheck:
             if operator in ("p2p", "l2p", "m2p"):
                 functions += [f.with_gradient() for f in functions]
             for greens in functions:
-                for layout in (MIXED, SINGLE) if operator in PARTICLE_OPERATORS else (MIXED,):
+                for layout in (DEFAULT, SINGLE) if operator in PARTICLE_OPERATORS else (DEFAULT,):
                     yield real_case(operator, greens, dtype, layout=layout)
         else:
             greens, order = POLYNOMIALS[1], 3 if operator.startswith("m2l_") else 2
-            for layout in (MIXED, *(self._hostile_layouts(greens, order) if full else ())):
+            for layout in (DEFAULT, *(self._hostile_layouts(greens, order) if full else ())):
                 yield make_case(operator, greens, dtype, order, 2, layout)
 
     def _hostile_layouts(self, greens: GreensFunction, order: int) -> list[Layout]:
@@ -378,7 +379,7 @@ class OperatorCheck:
             sanitized = self._layer == "sanitized"
             expected = None if sanitized else self._reference(case)
             name = reproducer_name(self._request, self._layer)
-            title = f"{self._request.book.name}, {self._operator}, {self._dtype.name}, step {step}: {self._layer}"
+            title = f"{self._request.book.name}, {self._operator}, {self._dtype}, step {step}: {self._layer}"
             path = write_reproducer(
                 Path(self._request.reproducers), name, f"{title}: {message}", case, code, expected, self._request.device
             )
@@ -427,10 +428,11 @@ def _excess(
     found: Mapping[str, NDArray[Any]],
     expected: Mapping[str, NDArray[Any]],
     magnitudes: Mapping[str, NDArray[Any]],
-    dtype: np.dtype[Any],
+    dtype: str,
 ) -> str:
     """Say where an error is larger than rounding explains, or nothing."""
-    eps, tiny = float(np.finfo(dtype).eps), 2 * float(np.finfo(dtype).tiny)  # what underflows may be lost
+    limits = np.finfo(outer_and_inner(dtype)[1])
+    eps, tiny = float(limits.eps), 2 * float(limits.tiny)  # what underflows may be lost
     for name, values in expected.items():
         allowed = NUMERICAL_BOUND * eps * magnitudes[name] + tiny
         error = np.abs(found[name].astype(np.float64) - values)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.checking.case import MIXED, POLYNOMIALS, Case, Layout, padded, surface_grid
+from fmmloopy.checking.case import DEFAULT, POLYNOMIALS, Case, Layout, padded, surface_grid
 from fmmloopy.checking.cases import make_case
 from fmmloopy.compile import PARTICLE_OPERATORS
 from fmmloopy.greens import GreensFunction
@@ -21,7 +21,7 @@ SCALES = (1e-10, 1e5)
 
 
 def real_case(
-    operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0, layout: Layout = MIXED
+    operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0, layout: Layout = DEFAULT
 ) -> Case:
     """Make a case with numbers that are not whole, for a Green's function itself.
 

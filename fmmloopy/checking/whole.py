@@ -13,6 +13,7 @@ from fmmloopy.devices import choose_device
 from fmmloopy.direct import direct
 from fmmloopy.driver import Fmm
 from fmmloopy.isolation import Stage
+from fmmloopy.precision import DTYPES, MIXED, outer_and_inner
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook
 
 FMM_BOUND = 3.0
@@ -31,7 +32,7 @@ def check_whole(
         stage: announces what comes.
         book: all its recipes are used.
         device: description of the device.
-        dtype: float32 or float64.
+        dtype: float32, float64 or mixed.
         parameters: keyword arguments for every recipe of the book.
         full: whether problems are larger.
 
@@ -39,18 +40,28 @@ def check_whole(
         What is wrong, in one line; "" if nothing is.
     """
     rng = np.random.default_rng(1)
+    precision = next(name for name, its_dtype in DTYPES.items() if its_dtype == dtype)
     for name, points in _point_sets(rng, 20000 if full else 3000):
-        points = points.astype(dtype)
+        points = points.astype(outer_and_inner(dtype)[0])
         charges = rng.uniform(-1, 1, len(points))
         expected = direct(points, charges, points[:300])
-        for m2l in ("fft", "svd", "dense") if full else ("fft",):
+        for m2l in ("fft", "svd", "dense") if full and dtype != MIXED else ("fft",):
             errors, found = [], []
             for some, given in ((book, parameters), (SEQUENTIAL, {})):
                 stage(f"fmm: {name}, recipes of {some.name}", LIMIT)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     chosen = choose_device(device)
-                    fmm = Fmm(points, device=chosen, recipes=some, order=6, ncrit=60, m2l=m2l, parameters=given)
+                    fmm = Fmm(
+                        points,
+                        device=chosen,
+                        recipes=some,
+                        order=6,
+                        ncrit=60,
+                        precision=precision,
+                        m2l=m2l,
+                        parameters=given,
+                    )
                 found.append(fmm.evaluate(charges))
                 errors.append(float(np.linalg.norm(found[-1][:300] - expected) / np.linalg.norm(expected)))
             if not errors[0] <= FMM_BOUND * errors[1]:

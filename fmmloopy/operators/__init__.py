@@ -18,6 +18,7 @@ from fmmloopy.operators.p2l import p2l
 from fmmloopy.operators.p2m import p2m
 from fmmloopy.operators.p2p import p2p
 from fmmloopy.operators.pairwise import Kernel
+from fmmloopy.precision import outer_and_inner
 
 __all__ = [
     "check_to_equivalent",
@@ -44,12 +45,13 @@ def math_kernel(operator: str, greens: GreensFunction, order: int, dtype: Any) -
         operator: name of one of this package's operators.
         greens: decides the formula of particle operators, and how many components the others have.
         order: of the surfaces; only the FFT form of M2L has it in its loops.
-        dtype: float32 or float64.
+        dtype: float32, float64, or for the transforms of M2L mixed (see `fmmloopy.precision`).
 
     Returns:
         A loopy translation unit.
     """
     rows, columns = greens.ntarget_components, greens.nsource_components
+    dtype, inner = outer_and_inner(dtype)
     makers: dict[str, Callable[[], Kernel]] = {
         "p2p": lambda: p2p(greens, dtype),
         "p2m": lambda: p2m(greens, dtype),
@@ -59,9 +61,9 @@ def math_kernel(operator: str, greens: GreensFunction, order: int, dtype: Any) -
         "m2m": lambda: m2m(dtype),
         "l2l": lambda: l2l(dtype),
         "m2l": lambda: m2l(dtype),
-        "m2l_forward": lambda: m2l_forward(order, columns, dtype),
+        "m2l_forward": lambda: m2l_forward(order, columns, dtype, inner),
         "m2l_hadamard": lambda: m2l_hadamard(rows, columns, dtype),
-        "m2l_inverse": lambda: m2l_inverse(order, rows, dtype),
+        "m2l_inverse": lambda: m2l_inverse(order, rows, dtype, inner),
         "m2l_svd": lambda: m2l_svd(dtype),
         "check_to_equivalent": lambda: check_to_equivalent(dtype),
     }

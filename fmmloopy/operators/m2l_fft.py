@@ -46,7 +46,7 @@ def _planes(order: int) -> str:
     return f"0 <= kz_start < kz_end <= {order}"
 
 
-def m2l_forward(order: int, components: int, dtype: Any = np.float64) -> Kernel:
+def m2l_forward(order: int, components: int, dtype: Any = np.float64, inner: Any = None) -> Kernel:
     """Make the kernel that transforms the equivalent densities of source octets.
 
     Inames: octet, comp (component), s and j_load (surface point, sibling: load), gx gy gz j_zero (clearing the grid),
@@ -56,9 +56,10 @@ def m2l_forward(order: int, components: int, dtype: Any = np.float64) -> Kernel:
 
     Arguments: multipoles (nboxes + 1, components, nsurface), octet_children (noctets, 8) box or nboxes,
     surface_grid (3, npoints) grid coordinates, dft_r, dft_i (p, N), and the output Mr, Mi
-    (nkz, N, N, components, noctets + 1, 8).
+    (nkz, N, N, components, noctets + 1, 8). Multipoles are of ``dtype``, all other numbers of ``inner``, None for the
+    same: transforms in float32 of expansions in float64.
     """
-    p, n = order, grid_length(order)
+    p, n, inner = order, grid_length(order), inner or dtype
     text = """
 for octet
     <> child[j_child] = octet_children[octet, j_child] {id=child}
@@ -126,12 +127,12 @@ end
             lp.GlobalArg("multipoles", dtype, shape=f"nboxes + 1, {components}, nsurface"),
             lp.GlobalArg("octet_children", np.int32, shape="noctets, 8"),
             lp.GlobalArg("surface_grid", np.int32, shape="3, npoints"),
-            lp.GlobalArg("dft_r,dft_i", dtype, shape=(p, n)),
+            lp.GlobalArg("dft_r,dft_i", inner, shape=(p, n)),
             lp.GlobalArg(
-                "Mr,Mi", dtype, shape=f"kz_end - kz_start, {n}, {n}, {components}, noctets + 1, 8", is_output=True
+                "Mr,Mi", inner, shape=f"kz_end - kz_start, {n}, {n}, {components}, noctets + 1, 8", is_output=True
             ),
             lp.ValueArg("noctets,nboxes,nsurface,npoints,kz_start,kz_end", np.int32),
-            lp.TemporaryVariable("grid", dtype, shape=(p, p, p, 8)),
+            lp.TemporaryVariable("grid", inner, shape=(p, p, p, 8)),
         ],
         name="m2l_forward",
         assumptions=f"noctets >= 1 and npoints >= 1 and {_planes(order)}",
@@ -217,7 +218,7 @@ end
     return knl
 
 
-def m2l_inverse(order: int, components: int, dtype: Any = np.float64) -> Kernel:
+def m2l_inverse(order: int, components: int, dtype: Any = np.float64, inner: Any = None) -> Kernel:
     """Make the kernel that transforms back and accumulates check potentials of the children of target octets.
 
     Inames: octet, comp; kz; per plane x-transform y1 x1 i1 over k1, y-transform x2 y2 i2 over k2; z-transform of the
@@ -228,9 +229,10 @@ def m2l_inverse(order: int, components: int, dtype: Any = np.float64) -> Kernel:
 
     Arguments: Lr, Li (nkz, N, N, components, noctets + 1, 8) with axes kz, ky, kx; octet_children, surface_grid, dft_r,
     dft_i as in m2l_forward; plane_weights (p,): 1/N^3 for kz = 0, 2/N^3 for others; octet_scales (noctets,); check
-    potentials ``checks`` (nboxes + 1, components, nsurface), accumulated into.
+    potentials ``checks`` (nboxes + 1, components, nsurface), accumulated into. Check potentials and scales are of
+    ``dtype``, all other numbers of ``inner``, None for the same.
     """
-    p, n = order, grid_length(order)
+    p, n, inner = order, grid_length(order), inner or dtype
     npoints = 6 * (p - 1) ** 2 + 2
     text = """
 for octet
@@ -289,15 +291,15 @@ end
         ],
         text,
         [
-            lp.GlobalArg("Lr,Li", dtype, shape=f"kz_end - kz_start, {n}, {n}, {components}, noctets + 1, 8"),
+            lp.GlobalArg("Lr,Li", inner, shape=f"kz_end - kz_start, {n}, {n}, {components}, noctets + 1, 8"),
             lp.GlobalArg("octet_children", np.int32, shape="noctets, 8"),
             lp.GlobalArg("surface_grid", np.int32, shape=(3, npoints)),
-            lp.GlobalArg("dft_r,dft_i", dtype, shape=(p, n)),
-            lp.GlobalArg("plane_weights", dtype, shape=(p,)),
+            lp.GlobalArg("dft_r,dft_i", inner, shape=(p, n)),
+            lp.GlobalArg("plane_weights", inner, shape=(p,)),
             lp.GlobalArg("octet_scales", dtype, shape="noctets"),
             lp.GlobalArg("checks", dtype, shape=f"nboxes + 1, {components}, nsurface", is_input=True, is_output=True),
             lp.ValueArg("noctets,nboxes,nsurface,kz_start,kz_end", np.int32),
-            *[lp.TemporaryVariable(name, dtype, shape=(p, p, 8)) for name in ("h2r", "h2i")],
+            *[lp.TemporaryVariable(name, inner, shape=(p, p, 8)) for name in ("h2r", "h2i")],
         ],
         name="m2l_inverse",
         assumptions=f"noctets >= 1 and {_planes(order)}",

@@ -1,0 +1,165 @@
+"""Single, mixed and double precision: what is chosen, what it leaves, and what callers see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import cube, sphere
+
+import fmmloopy as fl
+from fmmloopy.accuracy import FLOORS, SAFETY, precision_for
+from fmmloopy.certificates import operator_status, record, status
+from fmmloopy.check import check_book
+from fmmloopy.devices import find_devices
+from fmmloopy.precision import MIXED, kernel_dtype
+from fmmloopy.recipes import RecipeBook, sequential_recipe
+
+NPOINTS = 4000
+CHOSEN = {2: "mixed", 3: "mixed", 4: "mixed", 5: "mixed", 6: "mixed", 7: "double", 8: "double"}
+"""Digits -> working precision."""
+
+OPENCL = [d for d in find_devices() if d.kind == "opencl" and "oclgrind" not in d.description.lower()]
+
+
+def near_pairs(rng, n):
+    """Uniform in the cube, but for 20 pairs that are 1e-9 apart: their potentials are the largest by far."""
+    points = cube(rng, n)
+    points[-20:] = points[:20] + rng.uniform(-1e-9, 1e-9, (20, 3))
+    return points
+
+
+def far_away(rng, n):
+    """Uniform in a cube a thousand times as far from the origin as it is wide."""
+    return cube(rng, n) + 1000
+
+
+def on_scales(rng, n):
+    """Dense around one point on three scales."""
+    return rng.standard_normal((n, 3)) * 10.0 ** rng.uniform(-3, 0, (n, 1))
+
+
+def error(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+# -- what is chosen by digits reaches them
+
+
+@pytest.mark.parametrize("both_signs", [True, False], ids=["both signs", "one sign"])
+@pytest.mark.parametrize(
+    ("kernel", "digits", "make"),
+    [
+        *((fl.laplace(), d, make) for d in CHOSEN for make in (cube, sphere, on_scales, near_pairs, far_away)),
+        *((fl.yukawa(2.0), d, make) for d in (3, 6, 7) for make in (cube, on_scales)),
+    ],
+    ids=lambda value: getattr(value, "name", getattr(value, "__name__", value)),
+)
+def test_requested_digits_are_reached(kernel, digits, make, both_signs, rng):
+    points = make(rng, NPOINTS)
+    charges = rng.uniform(-1 if both_signs else 0, 1, NPOINTS)
+    at = [*range(20), *range(NPOINTS - 280, NPOINTS)]  # all near pairs among them
+    fmm = fl.Fmm(points, kernel=kernel, digits=digits, ncrit=40)
+    assert fmm.precision == CHOSEN[digits]
+    potentials, gradients = fmm.evaluate(charges, gradient=True)
+    assert potentials.dtype == gradients.dtype == np.float64
+    expected, slopes = fl.direct(points, charges, points[at], kernel, gradient=True)
+    assert error(potentials[at], expected) <= 10.0**-digits
+    # Errors of gradients are those of potentials over the size of a leaf, of rounding as of expansions.
+    assert error(gradients[at], slopes) <= 30 * 10.0**-digits
+
+
+@pytest.mark.parametrize("order", [4, 7, 10])
+@pytest.mark.parametrize("make", [cube, sphere, on_scales, far_away], ids=lambda make: make.__name__)
+def test_what_rounding_leaves(make, order, rng):
+    """Against the same method in double precision: what is left is the rounding, no error of expansions."""
+    points, charges = make(rng, NPOINTS), rng.uniform(-1, 1, NPOINTS)
+    double, mixed = (fl.Fmm(points, order=order, ncrit=40, precision=p) for p in ("double", "mixed"))
+    assert 1e-9 < error(mixed.evaluate(charges), double.evaluate(charges)) <= FLOORS["mixed"]
+
+
+def test_near_pairs_see_no_rounding_of_expansions(rng):
+    """What they have of each other comes from P2P, which mixed precision leaves in float64."""
+    points, charges = near_pairs(rng, NPOINTS), rng.uniform(-1, 1, NPOINTS)
+    double, mixed = (fl.Fmm(points, order=8, ncrit=40, precision=p) for p in ("double", "mixed"))
+    assert error(mixed.evaluate(charges), double.evaluate(charges)) <= 1e-12
+
+
+def test_the_safety_factor_decides_between_whole_digits():
+    least = np.log10(1 / (SAFETY * FLOORS["mixed"]))
+    assert [precision_for(fl.laplace(), digits) for digits in (least - 0.01, least + 0.01)] == ["mixed", "double"]
+
+
+def test_an_order_is_worked_on_in_double_unless_precision_says_otherwise(rng):
+    points = cube(rng, 100)
+    assert fl.Fmm(points, order=3).precision == "double"
+    assert fl.Fmm(points, order=3, precision="mixed").precision == "mixed"
+    assert fl.Fmm(points, digits=3).precision == "mixed"
+
+
+# -- what callers see
+
+
+@pytest.mark.parametrize(("width", "expected"), [(1e-8, "double"), (1.0, "mixed"), (1e10, "double")])
+def test_extents_beyond_float32_are_worked_on_in_double(width, expected, rng):
+    points, charges = width * cube(rng, 500), rng.uniform(-1, 1, 500)
+    fmm = fl.Fmm(points, ncrit=30)
+    assert fmm.precision == expected
+    assert error(fmm.evaluate(charges), fl.direct(points, charges)) <= 1e-6
+
+
+@pytest.mark.parametrize("precision", ["single", "mixed"])
+@pytest.mark.parametrize("scale", [1e300, 1e-300])
+def test_charges_beyond_float32(precision, scale, rng):
+    points, charges = cube(rng, 500), rng.uniform(-1, 1, 500)
+    fmm = fl.Fmm(points, order=4, ncrit=30, precision=precision)
+    assert error(fmm.evaluate(scale * charges) / scale, fmm.evaluate(charges)) <= 1e-6  # roundings of float32
+    np.testing.assert_array_equal(fmm.evaluate(0 * charges), 0)
+
+
+def test_tolerated_words(rng):
+    points = cube(rng, 100)
+    with pytest.raises(ValueError, match="precision is 'half', expected 'double' or 'mixed' or 'single'"):
+        fl.Fmm(points, precision="half")
+    with pytest.raises(ValueError, match="precision is 'mixed', expected 'single' for float32"):
+        fl.Fmm(points, precision="mixed", dtype=np.float32)
+    with pytest.raises(ValueError, match="precision is 'mixed', expected 'double' or 'single' for m2l='dense'"):
+        fl.Fmm(points, precision="mixed", m2l="dense")
+    assert fl.Fmm(points, m2l="dense").precision == "double"
+    with pytest.raises(ValueError, match="digits is 6, expected a number from 1 to 5 in single precision"):
+        fl.Fmm(points, precision="single", digits=6)
+    assert fl.Fmm(points.astype(np.float32)).precision == "single"
+    assert fl.Fmm(points, precision="single").order == fl.Fmm(points, digits=5).order
+
+
+# -- certificates
+
+
+def test_certificates_of_a_precision_are_those_of_its_kernels(tmp_path, monkeypatch):
+    monkeypatch.setenv("FMMLOOPY_CACHE_DIR", str(tmp_path))
+    operators = ("p2p", "m2l_forward", "m2l_hadamard")
+    book = RecipeBook("three", device="", recipes=dict.fromkeys(operators, sequential_recipe))
+    device = find_devices()[0]
+    record(book, device, operators, ["float64"], "quick")
+    assert status(book, device, "float64") == "certified"
+    assert status(book, device, MIXED) == "none for m2l_forward, m2l_hadamard"
+    record(book, device, ["m2l_hadamard"], ["float32"], "quick")
+    record(book, device, ["m2l_forward"], [MIXED], "quick")
+    assert status(book, device, MIXED) == "certified"
+    assert operator_status(book, device, "m2l_forward", "float32") == "none"
+    assert [kernel_dtype(o, MIXED) for o in operators] == ["float64", MIXED, "float32"]
+
+
+@pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
+@pytest.mark.parametrize("operator", ["m2l_forward", "m2l_inverse"])
+def test_recipes_that_are_wrong_in_mixed_kernels_only_are_found(operator):
+    def recipe(knl):
+        types = {arg.dtype.numpy_dtype.name for arg in knl.default_entrypoint.args if arg.dtype is not None}
+        if {"float32", "float64"} <= types:
+            which = "load" if operator == "m2l_forward" else "store"
+            kernel = knl.default_entrypoint
+            changed = [i.copy(expression=2 * i.expression) if i.id == which else i for i in kernel.instructions]
+            knl = knl.with_kernel(kernel.copy(instructions=changed))
+        yield from sequential_recipe(knl)
+
+    findings = check_book(RecipeBook("wrong", device="", recipes={operator: recipe}), device=OPENCL[0]).findings
+    assert [(f.operator, f.dtype, f.layer) for f in findings] == [(operator, MIXED, "exact")]
