@@ -72,6 +72,11 @@ def errors_for(greens: GreensFunction) -> tuple[float, ...]:
     )
 
 
+def digits_for(digits: Any, dtype: np.dtype[Any]) -> Any:
+    """Return the digits that are meant: for None, 6, or 5 in float32."""
+    return (5 if dtype == np.float32 else 6) if digits is None else digits
+
+
 def order_for(greens: GreensFunction, digits: Any, dtype: np.dtype[Any]) -> int:
     """Return the lowest order whose measured error is at most 10^-digits.
 
@@ -83,9 +88,7 @@ def order_for(greens: GreensFunction, digits: Any, dtype: np.dtype[Any]) -> int:
     Raises:
         ValueError: digits is not a number from 1 to what the dtype and order 16 can give.
     """
-    single = dtype == np.float32
-    if digits is None:
-        digits = 5 if single else 6
+    single, digits = dtype == np.float32, digits_for(digits, dtype)
     errors = errors_for(greens)
     most = np.floor(-np.log10(SINGLE_PRECISION_FLOOR if single else errors[-1]))
     remedy = "; use dtype=numpy.float64" if single else ""
@@ -95,7 +98,10 @@ def order_for(greens: GreensFunction, digits: Any, dtype: np.dtype[Any]) -> int:
 
 
 def ncrit_for(order: int) -> int:
-    """Return the number of points in a leaf that balances P2P against the other operators: 25 p.
+    """Return a number of points in a leaf that suits an order where nothing better is known: 25 p.
+
+    What is best depends on the points and on how fast the operators are: see `fmmloopy.cost_model`. This is where its
+    search starts, and what is used without rates of the device.
 
     Measured with Laplace's, 1e6 charges on the sphere, float64, PoCL 3.0 on two cores of an AMD Zen 4; seconds for
     ncrit 60, 100, 150, 250: order 4: 1.00, 0.90, 1.01, 1.34; order 6: 2.70, 1.73, 1.68, 1.93; order 8: 6.74, 3.68,

@@ -49,9 +49,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "certificates": {"cache", "compile", "devices", "recipes"},
     "tuned": {"cache", "certificates", "compile", "devices", "recipes"},
+    "work": {"accuracy", "greens", "lists", "m2l_tables", "plan", "surfaces", "table_cache", "tree"},
+    "cost_model": {"accuracy", "greens", "lists", "small_boxes", "surfaces", "tree", "work"},
+    "calibration": {"cache", "compile", "cost_model", "devices", "greens", "lists", "recipes", "tree", "work"},
+    "plan_report": {"cost_model", "work"},
     "driver": {
-        "accuracy", "certificates", "devices", "greens", "inputs", "lists", "plan", "progress", "recipes", "runtime",
-        "small_boxes", "surfaces", "table_cache", "tree", "tuned"
+        "accuracy", "calibration", "certificates", "cost_model", "devices", "greens", "inputs", "lists", "plan",
+        "plan_report", "progress", "recipes", "runtime", "small_boxes", "surfaces", "table_cache", "tree", "tuned",
+        "work"
     },
 }  # fmt: skip
 
