@@ -51,7 +51,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--n", type=whole_number, default=1_000_000, help="number of charges (default: %(default)s)")
     add("--digits", type=float, help="relative error below 10^-DIGITS (default: 6, in float32 5; with --order none)")
     add("--order", type=int, help="points per edge of the surfaces, 2 to 16 (default: what --digits needs)")
-    add("--ncrit", type=int, help="most points in a leaf (default: what suits the order)")
+    add("--ncrit", type=int, help="most points in a leaf (default: predicted to be the fastest)")
     add("--device", help="part of a device's description, or 'c' (default: the best device found)")
     add("--recipes", help="name of a recipe book, or path of its file (default: the device's)")
     add("--dtype", choices=("float64", "float32"), default="float64", help="precision (default: %(default)s)")
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[fl.Fmm, np.nda
     options = {name: getattr(arguments, name) for name in ("digits", "order", "ncrit", "device", "recipes")}
     fmm = fl.Fmm(points, **options)
     tree, nleaves = fmm.tree, len(fmm.tree.leaves)
-    seconds |= {name: fmm.timings[name] for name in ("tree", "lists", "tables", "setup")}
+    seconds |= {name: fmm.timings[name] for name in ("tree", "choice", "lists", "tables", "setup")}
     size = f"{tree.nboxes:,} boxes, {nleaves:,} leaves of at most {fmm.ncrit} points, {tree.nlevels} levels"
     step(2, "tree", seconds["tree"], size)
 
@@ -93,8 +93,11 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[fl.Fmm, np.nda
     moved = "" if used == sizes else f"; with small boxes moved to U: {means_used}"
     step(3, "lists", seconds["lists"], f"mean sizes {means}{moved}")
 
-    code = f"order {fmm.order}, recipes {fmm.recipes.name}, on {fmm.device.description}"
-    step(4, "tables and code", seconds["tables"] + seconds["setup"], code)
+    choice, code = fmm.plan_report().choice, f"recipes {fmm.recipes.name}, on {fmm.device.description}"
+    compared = ", ".join(str(candidate.ncrit) for candidate in choice.candidates)
+    chosen = f"order {fmm.order}, ncrit {fmm.ncrit}: {choice.reason}" + (f" of {compared}" if compared else "")
+    prepared = sum(seconds[name] for name in ("choice", "tables", "setup"))
+    step(4, "tables and code", prepared, f"{chosen}; {code}")
 
     fmm.evaluate(charges)
     seconds["first_evaluate"] = fmm.timings["evaluate"]

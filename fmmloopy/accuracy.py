@@ -75,6 +75,11 @@ def errors_for(greens: GreensFunction) -> tuple[float, ...]:
     )
 
 
+def digits_for(digits: Any, precision: str = "double") -> Any:
+    """Return the digits that are meant: for None, 6, or 5 in single precision."""
+    return (5 if precision == "single" else 6) if digits is None else digits
+
+
 def order_for(greens: GreensFunction, digits: Any, precision: str = "double") -> int:
     """Return the lowest order whose measured error, with what rounding leaves, is at most 10^-digits.
 
@@ -86,8 +91,7 @@ def order_for(greens: GreensFunction, digits: Any, precision: str = "double") ->
     Raises:
         ValueError: digits is not a number from 1 to what the precision and order 16 can give.
     """
-    if digits is None:
-        digits = 5 if precision == "single" else 6
+    digits = digits_for(digits, precision)
     errors, floor = errors_for(greens), FLOORS[precision]
     most = np.floor(-np.log10(errors[-1] + floor))
     remedy = "" if precision == "double" else "; use dtype=numpy.float64 and precision='double'"
@@ -114,13 +118,16 @@ def precision_for(greens: GreensFunction, digits: float | None = None) -> str:
     Raises:
         ValueError: as `order_for`.
     """
-    wanted = 10.0 ** -float(6 if digits is None else digits)
+    wanted = 10.0 ** -float(digits_for(digits))
     left, floor = errors_for(greens)[order_for(greens, digits) - FIRST_ORDER], FLOORS["mixed"]
     return "mixed" if SAFETY * floor <= wanted and left + floor <= wanted else "double"
 
 
 def ncrit_for(order: int) -> int:
-    """Return the number of points in a leaf that balances P2P against the other operators: 25 p.
+    """Return a number of points in a leaf that suits an order where nothing better is known: 25 p.
+
+    What is best depends on the points and on how fast the operators are: see `fmmloopy.cost_model`. This is where its
+    search starts, and what is used without rates of the device.
 
     Measured with Laplace's, 1e6 charges on the sphere, float64, PoCL 3.0 on two cores of an AMD Zen 4; seconds for
     ncrit 60, 100, 150, 250: order 4: 1.00, 0.90, 1.01, 1.34; order 6: 2.70, 1.73, 1.68, 1.93; order 8: 6.74, 3.68,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fmmloopy.accuracy import ncrit_for, order_for, precision_for
+from fmmloopy.accuracy import digits_for, order_for, precision_for
+from fmmloopy.calibration import FEWEST_POINTS, M2L_OPERATORS, calibrate, rates_key, stored_rates
 from fmmloopy.certificates import warn_if_uncertified
+from fmmloopy.cost_model import Rates, choose
 from fmmloopy.devices import Device, DeviceError, choose_device
 from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import (
@@ -29,15 +32,20 @@ from fmmloopy.inputs import (
 )
 from fmmloopy.lists import build_lists
 from fmmloopy.plan import FIRST_LEVEL, Plan
+from fmmloopy.plan_report import PlanReport, make_rows
 from fmmloopy.precision import DTYPES, outer_and_inner
 from fmmloopy.progress import generating
 from fmmloopy.recipes import RecipeBook, load_recipes
-from fmmloopy.runtime import Launch, make_runtime
+from fmmloopy.runtime import Launch, Runtime, make_runtime
 from fmmloopy.small_boxes import absorb_small_boxes
 from fmmloopy.surfaces import count_points
 from fmmloopy.table_cache import cached_tables
-from fmmloopy.tree import DEEPEST_LEVEL, build_tree
+from fmmloopy.tree import DEEPEST_LEVEL, grow_tree, sort_points
 from fmmloopy.tuned import tuned_parameters
+from fmmloopy.work import count_work
+
+CHOSEN_FORMS = ("fft",)
+"""Forms of M2L that are chosen from."""
 
 
 def upward_pass(plan: Plan) -> None:
@@ -78,28 +86,32 @@ class Fmm:
         targets: shape (ntargets, 3), points where potentials are wanted; None for the sources themselves.
         kernel: the Green's function.
         digits: wanted accuracy: relative error of the potentials in the 2-norm below 10^-digits, as measured for
-            charges of both signs; decides ``order``, ``ncrit`` and ``precision``. Gradients of such charges
-            err up to ten times as much. None for 6, or 5 in single precision, whose rounding leaves 1e-6.
+            charges of both signs; decides ``order`` and ``precision``. Gradients of such charges err up to ten
+            times as much. None for 6, or 5 in single precision, whose rounding leaves 1e-6.
         device: what to run on: part of a device's description, ``"c"``, or None for the best that is found.
         recipes: a recipe book, its name or the path of its file; None for the one that suits the device.
         dtype: of charges and potentials, numpy.float32 or numpy.float64; None for that of the sources.
         order: points per edge of the surfaces, 2 to 16, in place of what ``digits`` picks.
-        ncrit: most sources, and most targets, in a leaf, in place of what ``digits`` picks.
+        ncrit: most sources, and most targets, in a leaf, in place of the one that is predicted to be the fastest.
         precision: what to work in. ``"double"``: float64. ``"mixed"``: transforms and products of M2L's FFT form in
             float32, the rest in float64; its rounding leaves a relative error of 3e-7 in the 2-norm. ``"single"``:
             float32, points rounded to it, to 6e-8 of their extent, whatever distance that leaves between near ones.
             None for mixed where ``digits`` allow three times that error, that is for up to 6, and M2L is in FFT form;
             else, or with ``order``, for double; and for single where dtype is float32.
         m2l: ``"fft"``; ``"svd"``, compressed by singular values below the error of the order, faster where boxes have
-            few neighbours, as on surfaces; or ``"dense"``, the reference for both.
+            few neighbours, as on surfaces; or ``"dense"``, the reference for both. None for the fastest of
+            `CHOSEN_FORMS`, which is the FFT form alone.
         parameters: tuning parameters by operator and keyword; for operators that are not given, what `fmmloopy tune`
             has stored for the device, else the recipes' defaults.
+        runtime: an open device, from `fmmloopy.runtime.make_runtime`, in place of ``device``: evaluations that share it
+            share the programs that are built for it. None to open the device.
 
     Attributes:
         tree, lists: the octree and its interaction lists.
         order, ncrit, dtype, precision, device, recipes, m2l, parameters: what was chosen.
-        timings: seconds by stage (tree, lists, tables, setup, evaluate), of the construction and of the last
+        timings: seconds by stage (tree, choice, lists, tables, setup, evaluate), of the construction and of the last
             evaluation, and by operator (p2p, p2m ..., clear), of the last evaluation, as the device's clock has them.
+            The tree is made with the choice where several are compared.
 
     Raises:
         ValueError: an argument that cannot be used; the text says what is expected.
@@ -123,24 +135,29 @@ class Fmm:
         order: int | None = None,
         ncrit: int | None = None,
         precision: str | None = None,
-        m2l: str = "fft",
+        m2l: str | None = None,
         parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         self.timings: dict[str, float] = {}
+        self._evaluated_gradient = False
         self.kernel = check_kernel(kernel)
         self.dtype = check_dtype(dtype, sources)
         points = check_points(sources, "sources")
         others = None if targets is None else check_points(targets, "targets")
-        self.m2l = check_choice(m2l, "m2l", ("fft", "svd", "dense"))
-        given = check_precision(precision, self.dtype, self.m2l)
+        m2l = None if m2l is None else check_choice(m2l, "m2l", tuple(M2L_OPERATORS))
+        given = check_precision(precision, self.dtype, m2l or "fft")
         if order is None:
             self.order = order_for(self.kernel, digits, given or "double")
             self.precision = given or precision_for(self.kernel, digits)
         else:
             self.order, self.precision = check_count(order, "order", 2, 16), given or "double"
-        self.ncrit = ncrit_for(self.order) if ncrit is None else check_count(ncrit, "ncrit", 1)
-        self.device = choose_device(device)
-        if self.device.kind == "c" and device is None:
+        self._digits = None if order is not None else digits_for(digits, self.precision)
+        ncrit = None if ncrit is None else check_count(ncrit, "ncrit", 1)
+        if runtime is not None and device is not None:
+            raise ValueError(f"device {device!r} and a runtime are given, expected one of them; leave out device")
+        self.device = choose_device(device) if runtime is None else runtime.device
+        if self.device.kind == "c" and device is None and runtime is None:
             warnings.warn(
                 "no OpenCL device was found: running sequentially through the C compiler; "
                 "`pip install pyopencl[pocl]` gives a device that runs on any processor",
@@ -151,18 +168,28 @@ class Fmm:
             raise DeviceError(f"{self.device.name} has no double precision; use precision='single' or numpy.float32")
         self.recipes = load_recipes(recipes, self.device.description)
         check_parameters(parameters or {}, self.recipes)
+        self._runtime = runtime or make_runtime(self.device)
 
         with _timed(self.timings, "tree"):
+            sorted_points = sort_points(points, others, working)
+            single = np.dtype(np.float32)
+            if precision is None and self.precision == "mixed" and not fits(sorted_points.half_width, single):
+                self.precision = "double"
+            check_extent(sorted_points.half_width, outer_and_inner(DTYPES[self.precision])[1])
             # Boxes around coincident points would only cost digits of gradients, whose errors are those of potentials
             # over the size of the box; and in float32 centres of boxes are exact down to level 15.
-            deepest = 15 if working == np.float32 else DEEPEST_LEVEL
-            self.tree = build_tree(points, others, self.ncrit, deepest, working, split_coincident=False)
-            if precision is None and self.precision == "mixed" and not fits(self.tree.half_width, np.dtype(np.float32)):
-                self.precision = "double"
-            check_extent(self.tree.half_width, outer_and_inner(DTYPES[self.precision])[1])
+            deepest = 15 if working == single else DEEPEST_LEVEL
+            grow = partial(grow_tree, sorted_points, max_level=deepest, split_coincident=False)
         tuned = tuned_parameters(self.recipes, self.device, DTYPES[self.precision], self.order)
         self.parameters = {**tuned, **(parameters or {})}
         warn_if_uncertified(self.recipes, self.device, DTYPES[self.precision], self.parameters)
+        with _timed(self.timings, "choice"):
+            most, forms = sorted_points.most, CHOSEN_FORMS if m2l is None else (m2l,)
+            rates_of = partial(self._rates, measure=most >= FEWEST_POINTS)
+            self._choice, tree = choose(grow, most, self.order, self.kernel, working, rates_of, forms, ncrit)
+            self.ncrit, self.m2l = self._choice.ncrit, self._choice.m2l
+        with _timed(self.timings, "tree"):
+            self.tree = tree or grow(self.ncrit)
         with _timed(self.timings, "lists"):
             self.lists = absorb_small_boxes(self.tree, build_lists(self.tree), count_points(self.order))
         with _timed(self.timings, "tables"):
@@ -171,7 +198,7 @@ class Fmm:
             self.tables = cached_tables(self.kernel, self.order, radii, DTYPES[self.precision])
         with _timed(self.timings, "setup"):
             self._plan = Plan(
-                make_runtime(self.device),
+                self._runtime,
                 self.tree,
                 self.lists,
                 self.tables,
@@ -215,12 +242,45 @@ class Fmm:
         result = np.empty((rows * (4 if gradient else 1), self.tree.ntargets), self.dtype)
         result[:, self.tree.target_order] = self._plan.read_potentials(gradient)
         self.timings.update(seconds)
+        self._evaluated_gradient = gradient
         self.timings["evaluate"] = time.perf_counter() - start
         potentials = result[:rows].T.copy()
         if not gradient:
             return potentials[:, 0] if rows == 1 else potentials
         gradients = np.moveaxis(result[rows:].reshape(rows, 3, -1), -1, 0).copy()
         return (potentials[:, 0], gradients[:, 0]) if rows == 1 else (potentials, gradients)
+
+    def plan_report(self) -> PlanReport:
+        """Say what was chosen and why, and what was predicted against what the last evaluation took."""
+        rates = self._rates(self.m2l, measure=False)
+        working = outer_and_inner(DTYPES[self.precision])[0]
+        work = count_work(self.tree, self.lists, self.order, self.kernel, self.m2l, dtype=working)
+        return PlanReport(
+            nsources=self.tree.nsources,
+            ntargets=self.tree.ntargets,
+            digits=self._digits,
+            order=self.order,
+            choice=self._choice,
+            precision=self.precision,
+            book=self.recipes.name,
+            device=self.device.description,
+            rates=rates is not None,
+            rows=make_rows(work, rates, self.timings),
+            gradient=self._evaluated_gradient,
+            evaluate=self.timings.get("evaluate"),
+        )
+
+    def _rates(self, form: str, measure: bool) -> Rates | None:
+        """Return the rates that are kept for a form of M2L, or else those of evaluations of small problems."""
+        kernel, order, precision, book = self.kernel, self.order, self.precision, self.recipes
+        key = rates_key(kernel, order, DTYPES[precision], book, self.device, form, self.parameters)
+
+        def build(points: NDArray[np.float64], ncrit: int) -> Fmm:
+            options: dict[str, Any] = {"ncrit": ncrit, "m2l": form, "parameters": self.parameters}
+            options |= {"order": order, "precision": precision, "runtime": self._runtime}
+            return Fmm(points, kernel=kernel, recipes=book, dtype=self.dtype, **options)
+
+        return calibrate(key, build) if measure else stored_rates(key)
 
     def _record(self, *passes: Callable[[Plan], None]) -> list[tuple[Launch, ...]]:
         """Record the launches of passes; the first time, this generates and compiles code."""
@@ -238,4 +298,4 @@ class _timed:
         self._start = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self._timings[self._name] = time.perf_counter() - self._start
+        self._timings[self._name] = self._timings.get(self._name, 0.0) + time.perf_counter() - self._start

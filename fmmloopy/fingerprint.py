@@ -118,10 +118,11 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
-def _imports(code: CodeType) -> set[str]:
+@functools.lru_cache(maxsize=1024)  # most of the time that a fingerprint takes, and code does not change
+def _imports(code: CodeType) -> frozenset[str]:
     """Return the modules that code, and functions within it, import when they run."""
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    own = {str(i.argval) for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME"}
+    own = frozenset(str(i.argval) for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME")
     return own.union(*map(_imports, inner))
 
 

@@ -140,11 +140,13 @@ class _Boxes:
     are_source_leaves: NDArray[np.bool_]
 
 
-def build_lists(tree: Tree) -> InteractionLists:
-    """Build the interaction lists and the colleagues of all boxes.
+def build_lists(tree: Tree, parents: NDArray[np.integer[Any]] | None = None) -> InteractionLists:
+    """Build the interaction lists and the colleagues of all boxes, or of some.
 
     Args:
         tree: as ``build_tree`` returns it; the lists are complete only because it is balanced.
+        parents: numbers of boxes that are split: only their children get rows, the rows of all others are empty, and
+            only they, their ancestors and the children of these get colleagues. None for all boxes.
 
     Returns:
         The lists.
@@ -155,32 +157,47 @@ def build_lists(tree: Tree) -> InteractionLists:
     nowhere = np.zeros(1, np.bool_)
     have_sources = np.append(tree.box_source_starts < tree.box_source_ends, nowhere)
     children = np.concatenate([tree.box_children, np.full((1, 8), -1, np.int32)])
+    split = np.flatnonzero(~tree.is_leaf)
+    leaves = np.flatnonzero(tree.is_leaf & (tree.box_target_starts < tree.box_target_ends))
+    above = split
+    if parents is not None:
+        split, above = np.unique(parents), _with_ancestors(tree, parents)
+        leaves = leaves[np.isin(tree.box_parents[leaves], split)]
     boxes = _Boxes(
         children=children,
-        colleagues=_find_colleagues(tree, children),
+        colleagues=_find_colleagues(tree, children, above),
         have_sources=have_sources,
         have_targets=np.append(tree.box_target_starts < tree.box_target_ends, nowhere),
         are_source_leaves=have_sources & np.append(tree.is_leaf, nowhere),
     )
-    v, x, transfers = _find_far(tree, boxes)
-    u, w = _find_near(tree, boxes)
+    v, x, transfers = _find_far(tree, boxes, split)
+    u, w = _find_near(tree, boxes, leaves)
     return InteractionLists(u, v, w, x, transfers, boxes.colleagues[:-1])
 
 
-def _chunk_by_level(tree: Tree) -> Iterator[NDArray[np.int64]]:
-    """Yield the numbers of all boxes that are split, ascending, a few at a time and of one level."""
-    parents = np.flatnonzero(~tree.is_leaf)
+def _with_ancestors(tree: Tree, boxes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return the numbers of boxes and of all boxes that hold them, ascending."""
+    wanted = np.zeros(tree.nboxes, np.bool_)
+    while boxes.size:
+        wanted[boxes] = True
+        boxes = tree.box_parents[boxes]
+        boxes = boxes[boxes >= 0]
+    return np.flatnonzero(wanted)
+
+
+def _chunk_by_level(tree: Tree, parents: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield numbers of boxes, which are ascending, a few at a time and of one level."""
     level_starts = np.searchsorted(parents, tree.level_starts)
     for level in range(tree.nlevels):
         for start in range(level_starts[level], level_starts[level + 1], _CHUNK):
             yield parents[start : min(start + _CHUNK, level_starts[level + 1])]
 
 
-def _find_colleagues(tree: Tree, children: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return the colleagues, shape (nboxes + 1, 27): those of a box are children of its parent's colleagues."""
+def _find_colleagues(tree: Tree, children: NDArray[np.int32], split: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the colleagues of children, shape (nboxes + 1, 27): they are children of their parent's colleagues."""
     colleagues = np.full((tree.nboxes + 1, 27), -1, np.int32)
     colleagues[0, 13] = 0
-    for parents in _chunk_by_level(tree):
+    for parents in _chunk_by_level(tree, split):
         own = children[parents]
         candidates = children[colleagues[parents]].reshape(-1, 216)
         found = candidates.take(_COLLEAGUE_COLUMNS, axis=1).reshape(-1, 8, 27)
@@ -209,7 +226,7 @@ def _as_words(flags: NDArray[np.bool_]) -> NDArray[np.uint64]:
     return np.ascontiguousarray(flags).view(np.uint64)[..., 0]
 
 
-def _find_far(tree: Tree, boxes: _Boxes) -> tuple[CSR, CSR, NDArray[np.int32]]:
+def _find_far(tree: Tree, boxes: _Boxes, split: NDArray[np.int64]) -> tuple[CSR, CSR, NDArray[np.int32]]:
     """Return V, X and the transfer vectors of V.
 
     The eight children of a box P choose from the same candidates: the colleagues of P, and their children. Children of
@@ -219,7 +236,7 @@ def _find_far(tree: Tree, boxes: _Boxes) -> tuple[CSR, CSR, NDArray[np.int32]]:
     child_far_child = _as_words(~_CHILD_NEAR_CHILD)  # (27, 8)
     v_lengths, x_lengths = np.zeros((2, tree.nboxes), np.int64)
     v_lists, x_lists, transfers = [], [], []
-    for parents in _chunk_by_level(tree):
+    for parents in _chunk_by_level(tree, split):
         own = boxes.children[parents]
         numbers, directions = _sort_colleagues(boxes.colleagues[parents])
         candidates = boxes.children[numbers]
@@ -243,7 +260,7 @@ def _find_far(tree: Tree, boxes: _Boxes) -> tuple[CSR, CSR, NDArray[np.int32]]:
     return _join("V", v_lengths, v_lists), _join("X", x_lengths, x_lists), _concatenate(transfers)
 
 
-def _find_near(tree: Tree, boxes: _Boxes) -> tuple[CSR, CSR]:
+def _find_near(tree: Tree, boxes: _Boxes, leaves: NDArray[np.int64]) -> tuple[CSR, CSR]:
     """Return U and W.
 
     The leaves adjacent to a leaf are colleagues of its parent, its own colleagues, or children of these: one level
@@ -251,7 +268,6 @@ def _find_near(tree: Tree, boxes: _Boxes) -> tuple[CSR, CSR]:
     """
     u_lengths, w_lengths = np.zeros((2, tree.nboxes), np.int64)
     u_lists, w_lists = [], []
-    leaves = np.flatnonzero(tree.is_leaf & boxes.have_targets[:-1])
     for start in range(0, leaves.size, _CHUNK):
         chunk = leaves[start : start + _CHUNK]
         octants = (tree.box_keys[chunk] & np.uint64(7)).astype(np.int64)

@@ -151,6 +151,26 @@ class _SortedPoints(NamedTuple):
     keys: Keys  # (n,), at the deepest level, ascending
 
 
+@dataclass(frozen=True, eq=False)
+class SortedPoints:
+    """Points in Morton order, from which `grow_tree` makes trees of any ncrit.
+
+    Attributes:
+        centre, half_width: of the root cube, as in `Tree`.
+        sources, targets: coordinates, order and Morton keys; one object where the points are the same.
+    """
+
+    centre: NDArray[np.float64]
+    half_width: float
+    sources: _SortedPoints
+    targets: _SortedPoints
+
+    @property
+    def most(self) -> int:
+        """The number of sources or of targets, whichever is larger."""
+        return max(self.sources.keys.size, self.targets.keys.size)
+
+
 def build_tree(
     sources: Points,
     targets: Points | None = None,
@@ -180,6 +200,12 @@ def build_tree(
         ValueError: a wrong shape or dtype, no points, coordinates that are not finite or too large, sources and targets
             of different dtypes, ncrit < 1, or max_level outside 0 to 21.
     """
+    _check_limits(ncrit, max_level)
+    return grow_tree(sort_points(sources, targets, dtype), ncrit, max_level, split_coincident)
+
+
+def sort_points(sources: Points, targets: Points | None = None, dtype: DTypeLike | None = None) -> SortedPoints:
+    """Find the root cube of points and sort them: what `build_tree` does first. Arguments and errors as there."""
     _check_points(sources, "sources")
     if targets is not None:
         _check_points(targets, "targets")
@@ -187,10 +213,6 @@ def build_tree(
             raise ValueError(
                 f"targets are {targets.dtype} and sources {sources.dtype}, expected one dtype; convert one"
             )
-    if ncrit < 1:
-        raise ValueError(f"ncrit is {ncrit}, expected at least 1: the most points in a leaf")
-    if not 0 <= max_level <= DEEPEST_LEVEL:
-        raise ValueError(f"max_level is {max_level}, expected 0 to {DEEPEST_LEVEL}: a Morton key has 21 bits an axis")
     kept = np.dtype(dtype if dtype is not None else sources.dtype)
     centre, half_width = _find_root(sources, targets, kept)
     sorted_sources = _sort_points(sources, centre, half_width, kept)
@@ -198,9 +220,25 @@ def build_tree(
         sorted_targets = sorted_sources
     else:
         sorted_targets = _sort_points(targets, centre, half_width, kept)
-    point_keys = list({id(points): points.keys for points in (sorted_sources, sorted_targets)}.values())
+    return SortedPoints(centre, half_width, sorted_sources, sorted_targets)
+
+
+def grow_tree(points: SortedPoints, ncrit: int, max_level: int = DEEPEST_LEVEL, split_coincident: bool = True) -> Tree:
+    """Split boxes of sorted points and balance them: what `build_tree` does last. Arguments and errors as there.
+
+    What is done depends on the number of boxes, hardly on that of points.
+    """
+    _check_limits(ncrit, max_level)
+    point_keys = list({id(each): each.keys for each in (points.sources, points.targets)}.values())
     splits = _balance(_find_splits(point_keys, ncrit, max_level, split_coincident), point_keys)
-    return _assemble(centre, half_width, sorted_sources, sorted_targets, splits)
+    return _assemble(points, splits)
+
+
+def _check_limits(ncrit: int, max_level: int) -> None:
+    if ncrit < 1:
+        raise ValueError(f"ncrit is {ncrit}, expected at least 1: the most points in a leaf")
+    if not 0 <= max_level <= DEEPEST_LEVEL:
+        raise ValueError(f"max_level is {max_level}, expected 0 to {DEEPEST_LEVEL}: a Morton key has 21 bits an axis")
 
 
 def _check_points(points: Points, name: str) -> None:
@@ -300,7 +338,13 @@ def _split(boxes: Keys) -> Keys:
 def _find_ranges(point_keys: Keys, boxes: Keys, level: int) -> NDArray[np.int64]:
     """Return the first point of each box of a level, and one past its last: shape (2, n)."""
     shift = np.uint64(3 * (DEEPEST_LEVEL - level))
-    return np.stack([np.searchsorted(point_keys, edges << shift) for edges in (boxes, boxes + np.uint64(1))])
+    ranges = np.empty((2, boxes.size), np.int64)
+    ranges[0] = np.searchsorted(point_keys, boxes << shift)
+    # Most boxes end where the next one begins.
+    ends_apart = np.append(boxes[1:] != boxes[:-1] + np.uint64(1), True)[: boxes.size]
+    ranges[1, :-1] = ranges[0, 1:]
+    ranges[1, ends_apart] = np.searchsorted(point_keys, (boxes[ends_apart] + np.uint64(1)) << shift)
+    return ranges
 
 
 def _find_largest_counts(point_keys: Sequence[Keys], boxes: Keys, level: int) -> NDArray[np.int64]:
@@ -357,14 +401,9 @@ def _balance(splits: Sequence[Keys], point_keys: Sequence[Keys]) -> list[Keys]:
     return balanced
 
 
-def _assemble(
-    centre: NDArray[np.float64],
-    half_width: float,
-    sources: _SortedPoints,
-    targets: _SortedPoints,
-    splits: Sequence[Keys],
-) -> Tree:
+def _assemble(points: SortedPoints, splits: Sequence[Keys]) -> Tree:
     """Number the boxes that have points, from the keys of those that are split, and tabulate them."""
+    sources, targets = points.sources, points.targets
     nboxes = 0
     box_keys, box_parents, source_ranges, target_ranges = [], [], [], []
     keys, parents = np.zeros(1, np.uint64), np.full(1, -1)
@@ -389,8 +428,8 @@ def _assemble(
     else:
         target_starts, target_ends = np.concatenate(target_ranges, axis=1).astype(np.int32)
     return Tree(
-        centre=centre,
-        half_width=half_width,
+        centre=points.centre,
+        half_width=points.half_width,
         sources=sources.points,
         targets=targets.points,
         source_order=sources.order,

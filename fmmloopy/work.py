@@ -19,7 +19,7 @@ those. Other Green's functions add one operation for each +, -, *, /, power and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from pymbolic.mapper.flop_counter import FlopCounterBase
 from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
-from fmmloopy.m2l_tables import find_octet_pairs
+from fmmloopy.m2l_tables import DIRECTIONS, OCTETS_PER_CHUNK
 from fmmloopy.plan import FIRST_LEVEL
 from fmmloopy.surfaces import INNER, count_points, table_radii
 from fmmloopy.table_cache import cached_factors
@@ -43,10 +43,14 @@ class Work:
     Attributes:
         pairs: evaluations of the Green's function, one per pair of points; 0 for dense products and transforms.
         flops: floating-point operations.
+        blocks: pieces of work that are begun: pairs of boxes where there are pairs of points; for ``m2l_hadamard``
+            tables of one frequency and direction, each read for a chunk of octets; 0 for the other operators. How the
+            work is cut up is not how much it is: it is passed over when two are compared.
     """
 
     pairs: int
     flops: int
+    blocks: int = field(default=0, compare=False)
 
 
 def count_work(
@@ -57,8 +61,9 @@ def count_work(
     m2l: str = "fft",
     gradient: bool = False,
     dtype: DTypeLike = np.float64,
+    weights: NDArray[np.float64] | None = None,
 ) -> dict[str, Work]:
-    """Count the work of every operator in one evaluation.
+    """Count the work of every operator in one evaluation, or estimate it from the lists of some boxes.
 
     Args:
         tree: the octree.
@@ -69,6 +74,8 @@ def count_work(
             ``"dense"``, as ``m2l``.
         gradient: whether P2P, L2P and M2P compute gradients too.
         dtype: float32 or float64, on which the ranks of ``"svd"`` depend.
+        weights: shape (nboxes,), how many split boxes each split box whose children have lists stands for; 0 where
+            they have none. None if all boxes have lists.
 
     Returns:
         Work by operator, with the keys of ``Fmm.timings``. Operators that have nothing to do are there, with zeros.
@@ -84,19 +91,28 @@ def count_work(
     ntargets = (tree.box_target_ends - tree.box_target_starts).astype(np.int64)
     leaves = tree.is_leaf & (tree.box_levels >= FIRST_LEVEL)
 
+    octet_weights = np.ones(tree.nboxes) if weights is None else weights
+    box_weights = octet_weights[tree.box_parents]
+    box_weights[0] = 1.0
+    # Boxes that stand for others stand for as many boxes as there are, but not for exactly as many targets.
+    targets_in_leaves = ntargets * tree.is_leaf
+    leaf_weights = box_weights * (targets_in_leaves.sum() / max(box_weights @ targets_in_leaves, 1.0))
     surface = np.full(tree.nboxes, npoints, np.int64)
-    pairs = {
-        "p2p": _count_pairs(lists.u, ntargets, nsources),
-        "p2m": npoints * int(nsources[leaves].sum()),
-        "p2l": _count_pairs(lists.x, surface, nsources),
-        "l2p": npoints * int(ntargets[leaves].sum()),
-        "m2p": _count_pairs(lists.w, ntargets, surface),
+    in_lists = {
+        "p2p": (lists.u, leaf_weights, ntargets, nsources),
+        "p2l": (lists.x, box_weights, surface, nsources),
+        "m2p": (lists.w, leaf_weights, ntargets, surface),
     }
+    one_by_one = {"p2m": (nsources[leaves], npoints), "l2p": (ntargets[leaves], npoints)}
+    pairs = {name: _count_pairs(csr, w * rows, entries) for name, (csr, w, rows, entries) in in_lists.items()}
+    pairs |= {name: n * int(points.sum()) for name, (points, n) in one_by_one.items()}
+    blocks = {name: round(float(w @ csr.lengths)) for name, (csr, w, _, _) in in_lists.items()}
+    blocks |= {name: int((points > 0).sum()) for name, (points, _) in one_by_one.items()}
     plain = flops_per_pair(greens)
     at_targets = flops_per_pair(greens.with_gradient()) if gradient else plain
     work = {
-        operator: Work(count, count * (plain if operator in ("p2m", "p2l") else at_targets))
-        for operator, count in pairs.items()
+        name: Work(count, count * (plain if name in ("p2m", "p2l") else at_targets), blocks[name])
+        for name, count in pairs.items()
     }
 
     translated = tree.box_levels > FIRST_LEVEL  # boxes whose parents have expansions
@@ -106,11 +122,12 @@ def count_work(
     # Two factors, n tc x k and k x n sc, with k = n min(sc, tc): one after the other.
     work["check_to_equivalent"] = _products(solved, rows + columns, min(rows, columns))
     if m2l == "dense":
-        return work | {"m2l": _products(lists.v.lists.size, rows, columns)}
+        return work | {"m2l": _products(round(float(box_weights @ lists.v.lengths)), rows, columns)}
     if m2l == "svd":
         ranks = v_ranks(tree, lists, order, greens, dtype)
-        return work | {"m2l_svd": _products(int(ranks.sum()), rows + columns, 1)}
-    return work | _count_m2l_fft(tree, lists, order, greens)
+        kept = round(float(np.repeat(box_weights, lists.v.lengths) @ ranks))
+        return work | {"m2l_svd": _products(kept, rows + columns, 1)}
+    return work | _count_m2l_fft(tree, lists, order, greens, octet_weights)
 
 
 def v_ranks(
@@ -161,9 +178,9 @@ class _FlopCounter(FlopCounterBase):  # type: ignore[misc]
         return 1 + sum(int(self.rec(parameter)) for parameter in expression.parameters)
 
 
-def _count_pairs(csr: CSR, ntargets: NDArray[np.int64], nsources: NDArray[np.int64]) -> int:
+def _count_pairs(csr: CSR, ntargets: NDArray[np.float64], nsources: NDArray[np.int64]) -> int:
     """Sum (targets of the row) x (sources of the entry) over all entries of a list."""
-    return int(np.repeat(ntargets, np.diff(csr.starts)) @ nsources[csr.lists])
+    return round(float(np.repeat(ntargets, csr.lengths) @ nsources[csr.lists]))
 
 
 def _products(count: int, rows: int, columns: int) -> Work:
@@ -171,12 +188,14 @@ def _products(count: int, rows: int, columns: int) -> Work:
     return Work(0, 2 * count * rows * columns)
 
 
-def _count_m2l_fft(tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction) -> dict[str, Work]:
+def _count_m2l_fft(
+    tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction, weights: NDArray[np.float64]
+) -> dict[str, Work]:
     """Count the three stages as `fmmloopy.operators.m2l_fft` writes them, all planes of frequencies in one launch.
 
     A complex product added to a sum is 8 operations, a real times a complex one 4.
     """
-    octets = find_octet_pairs(tree, lists, range(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL)))
+    nsources, ntargets, npairs, nchildren = _count_octets(tree, lists, weights)
     rows, columns = greens.ntarget_components, greens.nsource_components
     p, n, npoints = order, 2 * order - 1, count_points(order)
     siblings, nplanes, nfrequencies = 8, order, order * (2 * order - 1) ** 2
@@ -187,10 +206,28 @@ def _count_m2l_fft(tree: Tree, lists: InteractionLists, order: int, greens: Gree
     hadamard = nfrequencies * (8 * siblings**2 * rows * columns + 2 * siblings * rows)
     # Along x and y in the plane, its weight, then along z to the points of the surface alone.
     inverse = nplanes * siblings * (8 * n * p * n + 8 * p * p * n + 2 * p * p + 4 * npoints)
-    nchildren = int((octets.target_children < tree.nboxes).sum())
     scaled = 2 * nchildren * npoints
+    tables = nfrequencies * DIRECTIONS * -(-ntargets // OCTETS_PER_CHUNK)
     return {
-        "m2l_forward": Work(0, len(octets.source_children) * columns * forward),
-        "m2l_hadamard": Work(0, octets.npairs * hadamard),
-        "m2l_inverse": Work(0, rows * (len(octets.target_children) * inverse + scaled)),
+        "m2l_forward": Work(0, nsources * columns * forward),
+        "m2l_hadamard": Work(0, npairs * hadamard, tables),
+        "m2l_inverse": Work(0, rows * (ntargets * inverse + scaled)),
     }
+
+
+def _count_octets(tree: Tree, lists: InteractionLists, weights: NDArray[np.float64]) -> tuple[int, int, int, int]:
+    """Count octets that send, octets that receive, their pairs, and the children that receive.
+
+    These are the numbers that `fmmloopy.m2l_tables.find_octet_pairs` finds, weighted.
+    """
+    parents = ~tree.is_leaf & (tree.box_levels >= FIRST_LEVEL - 1)
+    sends = parents & (tree.box_source_ends > tree.box_source_starts)
+    receives = parents & (tree.box_target_ends > tree.box_target_starts)
+    some = np.flatnonzero(parents & (weights > 0))
+    weights, colleagues = weights[some], np.delete(lists.colleagues[some], DIRECTIONS // 2, axis=1)
+    from_each = ((colleagues >= 0) & sends[colleagues]).sum(axis=1) * receives[some]
+    to_each = ((colleagues >= 0) & receives[colleagues]).sum(axis=1) * sends[some]
+    children = np.bincount(tree.box_parents[1:], (tree.box_target_ends > tree.box_target_starts)[1:], tree.nboxes)[some]
+    counts = ((to_each > 0), (from_each > 0), from_each, children * (from_each > 0))
+    sending, receiving, pairs, receiving_children = (round(float(weights @ count)) for count in counts)
+    return sending, receiving, pairs, receiving_children

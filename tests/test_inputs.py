@@ -140,7 +140,6 @@ BAD_OPTIONS = {
     "complex64": ({"dtype": "complex64"}, "dtype is complex64, expected numpy.float32 or numpy.float64"),
     "no dtype": ({"dtype": "double precision"}, "dtype is 'double precision', expected numpy.float32 or numpy.float64"),
     "m2l qr": ({"m2l": "qr"}, "m2l is 'qr', expected 'fft' or 'svd' or 'dense'"),
-    "m2l None": ({"m2l": None}, "m2l is None, expected 'fft' or 'svd' or 'dense'"),
     "digits 0": ({"digits": 0, "order": None}, "digits is 0, expected"),
     "digits -3": ({"digits": -3, "order": None}, "digits is -3, expected"),
     "digits 40": ({"digits": 40, "order": None}, "digits is 40, expected"),

@@ -50,9 +50,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "certificates": {"cache", "compile", "devices", "precision", "recipes"},
     "tuned": {"cache", "certificates", "compile", "devices", "precision", "recipes"},
+    "work": {"accuracy", "greens", "lists", "m2l_tables", "plan", "surfaces", "table_cache", "tree"},
+    "cost_model": {"accuracy", "greens", "lists", "small_boxes", "surfaces", "tree", "work"},
+    "calibration": {
+        "cache", "compile", "cost_model", "devices", "greens", "lists", "precision", "recipes", "tree", "work"
+    },
+    "plan_report": {"cost_model", "work"},
     "driver": {
-        "accuracy", "certificates", "devices", "greens", "inputs", "lists", "plan", "precision", "progress", "recipes",
-        "runtime", "small_boxes", "surfaces", "table_cache", "tree", "tuned"
+        "accuracy", "calibration", "certificates", "cost_model", "devices", "greens", "inputs", "lists", "plan",
+        "plan_report", "precision", "progress", "recipes", "runtime", "small_boxes", "surfaces", "table_cache", "tree",
+        "tuned", "work"
     },
 }  # fmt: skip
 

@@ -36,6 +36,7 @@ def main() -> None:
     # timings
     for name, seconds in fmm.timings.items():
         print(f"{name:20}{seconds:8.3f} s")
+    print(fmm.plan_report())
 
     # targets
     targets = 1.5 * points[:1000]

@@ -1,0 +1,215 @@
+"""How fast operators run on a device: measured once, on a small problem, and kept in the cache folder.
+
+A file holds what was measured, work and seconds of every operator in a few evaluations, under a key of everything that
+the speed of the code depends on. It is read again by whatever process asks for the same key; it can be deleted at any
+moment, and a file that is damaged or stands for something else counts as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.cache import cache_folder, write_atomically
+from fmmloopy.compile import operator_key
+from fmmloopy.cost_model import Measurement, Rates, fit_rates
+from fmmloopy.devices import Device
+from fmmloopy.greens import GreensFunction
+from fmmloopy.lists import InteractionLists
+from fmmloopy.precision import DTYPES, kernel_dtype, outer_and_inner
+from fmmloopy.recipes import RecipeBook
+from fmmloopy.tree import Tree
+from fmmloopy.work import Work, count_work
+
+FORMAT = 1
+"""Increase when the same key would have to give other measurements."""
+
+POINTS = 20_000
+"""Points of the probes. Smaller ones are over before all cores have begun."""
+
+NCRITS = (8, 24, 72)
+"""The ncrit of each probe, over the order: much M2L, a balance, much P2P."""
+
+FEWEST_POINTS = 4096
+"""Problems smaller than this are not worth the seconds that the probes take."""
+
+ROUNDS = 5
+"""Evaluations of each probe, in turn, of which the fastest time of each operator counts."""
+
+BUDGET = 1.0
+"""Seconds after which no further round is begun."""
+
+SMALL = 500
+"""Points of a problem that is tried first: where even that takes longer than LONGEST seconds, nothing else is tried."""
+
+LONGEST = 0.25
+
+OPERATORS = ("p2p", "p2m", "p2l", "m2m", "l2l", "l2p", "m2p", "check_to_equivalent")
+"""Operators of every evaluation."""
+
+M2L_OPERATORS = {"fft": ("m2l_forward", "m2l_hadamard", "m2l_inverse"), "svd": ("m2l_svd",), "dense": ("m2l",)}
+"""Operators of each form of M2L."""
+
+
+class Probe(Protocol):
+    """What is timed: `fmmloopy.Fmm`."""
+
+    tree: Tree
+    lists: InteractionLists
+    order: int
+    kernel: GreensFunction
+    precision: str
+    m2l: str
+    timings: dict[str, float]
+
+    def evaluate(self, charges: NDArray[Any]) -> Any:
+        """Evaluate once, and put seconds by operator into ``timings``."""
+
+
+BuildProbe = Callable[[NDArray[np.float64], int], Probe]
+"""Builds an evaluation for points of shape (n, 3) and an ncrit."""
+
+
+def rates_key(
+    greens: GreensFunction,
+    order: int,
+    dtype: str,
+    book: RecipeBook,
+    device: Device,
+    m2l: str,
+    parameters: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """Write down everything that the speed of operators depends on: their code, the order, the processor's cores.
+
+    The dtype is that of the evaluation: float32, float64 or mixed.
+    """
+    code = [
+        operator_key(operator, greens, order, kernel_dtype(operator, dtype), book, device, parameters.get(operator))
+        for operator in (*OPERATORS, *M2L_OPERATORS[m2l])
+    ]
+    return repr({"format": FORMAT, "order": order, "cores": os.cpu_count(), "code": code})
+
+
+def rates_file(key: str) -> Path:
+    """Return where the measurements under a key are kept."""
+    return cache_folder() / "rates" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def stored_rates(key: str) -> Rates | None:
+    """Return the rates that are kept under a key; None if there are none, or none that can be used."""
+    measurements = _read(rates_file(key), key)
+    return fit_rates(measurements) if measurements else None
+
+
+def calibrate(key: str, build: BuildProbe) -> Rates | None:
+    """Return the rates that are kept under a key; measure and keep them if there are none.
+
+    Args:
+        key: from `rates_key`.
+        build: builds what is measured.
+
+    Returns:
+        The rates; None if they cannot be had, for whatever reason. That a device is too slow is kept too.
+    """
+    measurements = _read(rates_file(key), key)
+    if measurements is None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the evaluation that this is for says the same
+                measurements = measure(build)
+        except Exception:  # whatever it is: the evaluation that this is for says so too, or does without
+            return None
+        with suppress(OSError):  # without a place to keep it, it is measured each time
+            _write(rates_file(key), key, measurements)
+    return fit_rates(measurements) if measurements else None
+
+
+def measure(build: BuildProbe) -> list[Measurement]:
+    """Time a few evaluations of different ncrit; none if the device is too slow for that."""
+    first = _Timed(build(probe_points(SMALL), SMALL // 8))
+    first.run()
+    start = time.perf_counter()
+    first.run()
+    if time.perf_counter() - start > LONGEST:
+        return []
+    points, order = probe_points(POINTS), first.probe.order
+    timed = [_Timed(build(points, ncrit * order)) for ncrit in NCRITS]
+    for each in timed:
+        each.run()
+        each.seconds.clear()  # with what the device compiled late
+    start = time.perf_counter()
+    for completed in range(ROUNDS):
+        if completed and time.perf_counter() - start > BUDGET:
+            break
+        for each in timed:
+            each.run()
+    return [each.measurement() for each in timed]
+
+
+class _Timed:
+    """An evaluation that is repeated, and the least seconds of each operator."""
+
+    def __init__(self, probe: Probe) -> None:
+        self.probe, self.seconds = probe, dict[str, float]()
+        shape = (probe.tree.nsources, probe.kernel.nsource_components)
+        charges = np.random.default_rng(1).uniform(-1, 1, shape)
+        self._charges = charges[:, 0] if shape[1] == 1 else charges
+
+    def run(self) -> None:
+        self.probe.evaluate(self._charges)
+        for name, seconds in self.probe.timings.items():
+            self.seconds[name] = min(seconds, self.seconds.get(name, seconds))
+
+    def measurement(self) -> Measurement:
+        probe = self.probe
+        working = outer_and_inner(DTYPES[probe.precision])[0]
+        work = count_work(probe.tree, probe.lists, probe.order, probe.kernel, probe.m2l, dtype=working)
+        return Measurement(work, {name: self.seconds[name] for name in work if name in self.seconds})
+
+
+def probe_points(count: int) -> NDArray[np.float64]:
+    """Return points in the cube, on a sphere and in a cluster that is denser towards its centre: shape (count, 3)."""
+    random = np.random.default_rng(0)
+    each = [count // 3, count // 3, count - 2 * (count // 3)]
+    surface, cluster = random.standard_normal((each[1], 3)), random.standard_normal((each[2], 3))
+    surface /= np.linalg.norm(surface, axis=1, keepdims=True)
+    cluster *= 10.0 ** random.uniform(-3, -1, (each[2], 1))
+    return np.concatenate([random.uniform(-1, 1, (each[0], 3)), surface, cluster])
+
+
+def _write(path: Path, key: str, measurements: Sequence[Measurement]) -> None:
+    stored = [
+        {"work": {name: astuple(work) for name, work in m.work.items()}, "seconds": dict(m.seconds)}
+        for m in measurements
+    ]
+    write_atomically(path, json.dumps({"key": key, "checksum": _checksum(stored), "measurements": stored}))
+
+
+def _read(path: Path, key: str) -> list[Measurement] | None:
+    """Read measurements; a file that is damaged or stands for something else counts as none."""
+    try:
+        content = json.loads(path.read_text())
+        stored = content["measurements"]
+        if content["key"] != key or content["checksum"] != _checksum(stored):
+            return None
+        return [
+            Measurement({name: Work(*work) for name, work in entry["work"].items()}, dict(entry["seconds"]))
+            for entry in stored
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _checksum(stored: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()

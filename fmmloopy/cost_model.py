@@ -1,0 +1,269 @@
+"""Predict how long the operators take for an ncrit before anything is built for it, and find the best.
+
+Seconds of an operator = work x (seconds per pair or operation) + blocks x (seconds per block), with what
+`fmmloopy.work` counts; the two rates come from measurements (`fmmloopy.calibration`). Work is counted on the true tree
+of a candidate, which is made of points that are sorted already and so costs little. Interaction lists cost more, so
+they are made for the children of some boxes only, and each counts for as many boxes as it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from scipy.optimize import nnls
+
+from fmmloopy.accuracy import ncrit_for
+from fmmloopy.greens import GreensFunction
+from fmmloopy.lists import build_lists
+from fmmloopy.small_boxes import absorb_small_boxes
+from fmmloopy.surfaces import count_points
+from fmmloopy.tree import Tree
+from fmmloopy.work import Work, count_work
+
+SAMPLE = 192
+"""Split boxes whose children have lists. Measured on 3 * 10^4 points in the cube, on the sphere, in clusters and along
+a line, ncrit 20 and 60, three draws: the sum over all operators is within 5% of that with all lists, within 9% where
+the targets are others than the sources. With half as many it was 7% and 23%."""
+
+STANDS_FOR = {"p2l": "p2m", "m2p": "l2p"}
+"""Operators that work alike: where one has not been timed, its rates are those of the other."""
+
+ANY_NCRIT = ("p2m", "l2p")
+"""Operators whose work does not depend on ncrit."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds that operators take for their work.
+
+    Attributes:
+        per_unit: by operator, seconds per pair of points, or per floating-point operation where there are no pairs; and
+            seconds per block.
+    """
+
+    per_unit: Mapping[str, tuple[float, float]]
+
+    def seconds(self, work: Mapping[str, Work]) -> dict[str, float]:
+        """Predict seconds of every operator that has work.
+
+        Raises:
+            KeyError: there are no rates for one of them.
+        """
+        found = {}
+        for name, amount in work.items():
+            if amount.flops:
+                unit, block = self.per_unit[name if name in self.per_unit else STANDS_FOR[name]]
+                found[name] = unit * (amount.pairs or amount.flops) + block * amount.blocks
+        return found
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What operators took for their work in one evaluation.
+
+    Attributes:
+        work, seconds: by operator.
+    """
+
+    work: Mapping[str, Work]
+    seconds: Mapping[str, float]
+
+
+def fit_rates(measurements: Sequence[Measurement]) -> Rates:
+    """Find the rates that explain measurements best: least squares of the relative deviations, no rate below zero."""
+    per_unit = {}
+    for name in sorted({name for m in measurements for name in m.work}):
+        timed = [(m.work[name], m.seconds[name]) for m in measurements if m.seconds.get(name) and m.work[name].flops]
+        if not timed:
+            continue
+        terms = np.array([(work.pairs or work.flops, work.blocks) for work, _ in timed], np.float64)
+        # Columns of size one: the solver's threshold is absolute.
+        sizes = np.maximum(terms.max(axis=0), 1.0)
+        seconds = np.array([seconds for _, seconds in timed])
+        solution, _ = nnls(terms / sizes / seconds[:, None], np.ones(len(timed)))
+        unit, block = solution / sizes
+        per_unit[name] = (float(unit), float(block))
+    return Rates(per_unit)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is expected of one ncrit and form of M2L.
+
+    Attributes:
+        ncrit, m2l: which.
+        nboxes: boxes of its tree.
+        seconds: predicted, by operator.
+    """
+
+    ncrit: int
+    m2l: str
+    nboxes: int
+    seconds: Mapping[str, float]
+
+    @cached_property
+    def total(self) -> float:
+        """Predicted seconds of all operators."""
+        return sum(self.seconds.values())
+
+    @property
+    def is_near_heavy(self) -> bool:
+        """Whether P2P takes longer than what there would be more of with a smaller ncrit."""
+        near = self.seconds.get("p2p", 0.0)
+        return near > sum(seconds for name, seconds in self.seconds.items() if name not in ("p2p", *ANY_NCRIT))
+
+
+def estimate_work(
+    tree: Tree,
+    order: int,
+    greens: GreensFunction,
+    forms: Sequence[str],
+    dtype: DTypeLike = np.float64,
+    sample: int = SAMPLE,
+) -> list[dict[str, Work]]:
+    """Estimate the work of every operator from the lists of a few boxes.
+
+    Args:
+        tree: the octree.
+        order: points per edge of the surfaces.
+        greens: the plain Green's function.
+        forms: of M2L.
+        dtype: float32 or float64.
+        sample: split boxes whose children have lists; if there are no more of them, the work is exact.
+
+    Returns:
+        As `fmmloopy.work.count_work`, for each form.
+    """
+    parents, weights = sample_boxes(tree, sample)
+    lists = absorb_small_boxes(tree, build_lists(tree, parents), count_points(order))
+    return [count_work(tree, lists, order, greens, form, dtype=dtype, weights=weights) for form in forms]
+
+
+def sample_boxes(tree: Tree, sample: int) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
+    """Choose split boxes, the same ones every time, spread evenly over the tree's order.
+
+    Lists are of boxes with targets, so those are chosen by preference: half of the chances are the same for all of
+    them, as suits the work of boxes, 0.4 proportional to the targets in their leaves, as suits the work of points, and
+    the rest is the same for all boxes. Weights of boxes with targets, and of those without, sum up to their numbers.
+
+    Returns:
+        Their numbers, and shape (nboxes,): how many split boxes each stands for, 0 if it was not chosen. (None, None)
+        if the tree has no more split boxes than are wanted.
+    """
+    split = np.flatnonzero(~tree.is_leaf)
+    if split.size <= sample:
+        return None, None
+    leaves = np.flatnonzero(tree.is_leaf)
+    ntargets = tree.box_target_ends - tree.box_target_starts
+    in_leaves = np.bincount(tree.box_parents[leaves], ntargets[leaves], tree.nboxes)[split]
+    receive = ntargets[split] > 0
+    chances = 0.1 / split.size + 0.5 * receive / receive.sum() + 0.4 * in_leaves / in_leaves.sum()
+    edges = np.cumsum(chances)
+    hits = np.searchsorted(edges, (np.arange(sample) + 0.5) / sample * edges[-1])
+    chosen, times = np.unique(hits, return_counts=True)
+    weights = np.zeros(tree.nboxes)
+    weights[split[chosen]] = times / (sample * chances[chosen])
+    for part in (split[receive], split[~receive]):
+        if weights[part].any():
+            weights[part] *= part.size / weights[part].sum()
+    return split[chosen], weights
+
+
+def search_ncrit(start: int, most: int, predict: Callable[[int], Sequence[Candidate]]) -> list[Candidate]:
+    """Look for the ncrit with the least predicted seconds: by factors of two, then of the square root of two.
+
+    Goes up where P2P takes less than the rest, down otherwise, until it gets worse.
+
+    Args:
+        start: the first that is tried.
+        most: no larger one is tried than the first that puts all points into one box.
+        predict: predicts for an ncrit, with each form of M2L.
+
+    Returns:
+        All that were tried, in the order of ncrit.
+    """
+    tried: dict[int, Sequence[Candidate]] = {}
+
+    def best_of(ncrit: int) -> Candidate:
+        if ncrit not in tried:
+            tried[ncrit] = predict(ncrit)
+        return min(tried[ncrit], key=lambda candidate: candidate.total)
+
+    best = best_of(start)
+    factor = 0.5 if best.is_near_heavy else 2.0
+    while 2 <= best.ncrit < most:
+        following = best_of(round(best.ncrit * factor))
+        if following.total > best.total:
+            break
+        best = following
+    for factor in (0.5**0.5, 2.0**0.5):
+        if 2 <= best.ncrit < most:
+            best_of(round(best.ncrit * factor))
+    return [candidate for ncrit in sorted(tried) for candidate in tried[ncrit]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and from what.
+
+    Attributes:
+        ncrit, m2l: what is used.
+        reason: why, in words.
+        candidates: what was compared, in the order of ncrit; none if nothing was.
+    """
+
+    ncrit: int
+    m2l: str
+    reason: str
+    candidates: tuple[Candidate, ...] = ()
+
+
+def choose(
+    grow: Callable[[int], Tree],
+    most: int,
+    order: int,
+    greens: GreensFunction,
+    dtype: DTypeLike,
+    rates_of: Callable[[str], Rates | None],
+    forms: Sequence[str],
+    ncrit: int | None,
+) -> tuple[Choice, Tree | None]:
+    """Choose what is not given of ncrit and the form of M2L: what is predicted to be the fastest.
+
+    Args:
+        grow: makes the tree for an ncrit.
+        most: sources or targets, whichever are more.
+        order: points per edge of the surfaces.
+        greens: the plain Green's function.
+        dtype: float32 or float64.
+        rates_of: gives the rates with a form of M2L, None if there are none; it is not called if all is given.
+        forms: of M2L, to choose from; the first is used if there are no rates.
+        ncrit: None if it is to be chosen.
+
+    Returns:
+        The choice; and the tree for it, if it was made to choose.
+    """
+    if ncrit is not None and len(forms) == 1:
+        return Choice(ncrit, forms[0], "as given"), None
+    rates = {form: found for form in forms if (found := rates_of(form))}
+    trees: dict[int, Tree] = {}
+
+    def predict(ncrit: int) -> list[Candidate]:
+        tree = trees[ncrit] = grow(ncrit)
+        works = zip(rates, estimate_work(tree, order, greens, list(rates), dtype), strict=True)
+        return [Candidate(ncrit, form, tree.nboxes, rates[form].seconds(work)) for form, work in works]
+
+    rule = ncrit_for(order)
+    if rates:
+        with suppress(KeyError):  # an operator that the probes had no work for
+            candidates = predict(ncrit) if ncrit is not None else search_ncrit(rule, most, predict)
+            best = min(candidates, key=lambda candidate: candidate.total)
+            reason = "predicted to be the fastest" if ncrit is None else "ncrit as given, M2L predicted to be faster"
+            return Choice(best.ncrit, best.m2l, reason, tuple(candidates)), trees[best.ncrit]
+    reason = "the rule of 25 x order, as there are no rates of this device" if ncrit is None else "ncrit as given"
+    return Choice(ncrit or rule, forms[0], reason), None

@@ -1,0 +1,133 @@
+"""What was chosen for an evaluation and why, and what was predicted against what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fmmloopy.cost_model import Choice, Rates
+from fmmloopy.work import Work
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operator.
+
+    Attributes:
+        operator: its name.
+        work: what it has to do in one evaluation without gradients.
+        predicted: seconds, from the rates of the device; None without rates.
+        measured: seconds in the last evaluation, by the device's clock; None before the first.
+    """
+
+    operator: str
+    work: Work
+    predicted: float | None
+    measured: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Measured over predicted seconds."""
+        return self.measured / self.predicted if self.measured and self.predicted else None
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What was chosen, why, and what became of it; ``str()`` gives a table to read.
+
+    Attributes:
+        nsources, ntargets: points.
+        digits: what was asked for; None if an order was given instead.
+        order, precision, book, device: what is used.
+        choice: ncrit and the form of M2L, why, and what they were compared with.
+        rates: whether there are rates of this device to predict with.
+        rows: operator by operator, for the tree as it is.
+        gradient: whether the last evaluation computed gradients, which the predictions leave out.
+        evaluate: seconds of the last evaluation on the wall; None before the first.
+    """
+
+    nsources: int
+    ntargets: int
+    digits: float | None
+    order: int
+    choice: Choice
+    precision: str
+    book: str
+    device: str
+    rates: bool
+    rows: tuple[Row, ...]
+    gradient: bool
+    evaluate: float | None
+
+    def __str__(self) -> str:
+        choice = self.choice
+        facts = {
+            "points": f"{self.nsources:,} sources, {self.ntargets:,} targets",
+            "device": self.device,
+            "recipes": f"{self.book}, {self.precision} precision",
+            "order": f"{self.order}: {'as given' if self.digits is None else f'the lowest for {self.digits:g} digits'}",
+            "ncrit, M2L": f"{choice.ncrit}, {choice.m2l}: {choice.reason}",
+            "rates": "measured on this device with probes, kept in the cache folder" if self.rates else "none",
+        }
+        lines = [f"{name:12}{text}" for name, text in facts.items()]
+        if choice.candidates:
+            cells = [
+                (
+                    f"{c.ncrit}{'*' if (c.ncrit, c.m2l) == (choice.ncrit, choice.m2l) else ' '}",
+                    c.m2l,
+                    f"{c.nboxes:,}",
+                    _milliseconds(c.total),
+                )
+                for c in choice.candidates
+            ]
+            lines += ["", *_table(("ncrit ", "M2L", "boxes", "predicted ms"), cells)]
+        total = [_sum([row.predicted for row in self.rows]), _sum([row.measured for row in self.rows])]
+        rows = [_cells(row.operator, row.work, row.predicted, row.measured) for row in self.rows]
+        rows.append(_cells("all of these", None, *total))
+        lines += ["", *_table(("operator", "work", "predicted ms", "measured ms", "ratio"), rows)]
+        if self.evaluate is not None:
+            lines.append(
+                f"The last evaluation took {_milliseconds(self.evaluate)} ms, with transfers and permutations."
+            )
+        if self.gradient:
+            lines.append("It computed gradients too, which predictions leave out: P2P, L2P and M2P took longer for it.")
+        return "\n".join(lines)
+
+
+def make_rows(work: Mapping[str, Work], rates: Rates | None, measured: Mapping[str, float]) -> tuple[Row, ...]:
+    """Set what was predicted beside what was measured, for every operator that has work."""
+    some = {name: amount for name, amount in work.items() if amount.flops}
+    try:
+        predicted = rates.seconds(some) if rates else {}
+    except KeyError:  # an operator that the probes had no work for
+        predicted = {}
+    return tuple(Row(name, some[name], predicted.get(name), measured.get(name)) for name in some)
+
+
+def _cells(name: str, work: Work | None, predicted: float | None, measured: float | None) -> tuple[str, ...]:
+    amount = ""
+    if work:
+        amount = f"{work.pairs:.3g} pairs" if work.pairs else f"{work.flops:.3g} flop"
+    ratio = f"{measured / predicted:.2f}" if measured and predicted else ""
+    return name, amount, _milliseconds(predicted), _milliseconds(measured), ratio
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _milliseconds(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{1e3 * seconds:.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align columns, the first to the left and all others to the right."""
+    lines = [headings, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
+    return [
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]

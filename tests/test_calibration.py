@@ -1,0 +1,262 @@
+"""Rates that are kept: when they are measured, when they are read, what makes them stale; and what the report says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import fmmloopy as fl
+from fmmloopy import calibration
+from fmmloopy.cache import ENVIRONMENT_VARIABLE
+from fmmloopy.calibration import FEWEST_POINTS, calibrate, probe_points, rates_file, rates_key, stored_rates
+from fmmloopy.cost_model import Measurement, Rates
+from fmmloopy.devices import C_DEVICE
+from fmmloopy.lists import build_lists
+from fmmloopy.recipes import load_recipes
+from fmmloopy.runtime import make_runtime
+from fmmloopy.tree import build_tree
+from fmmloopy.work import Work
+
+MEASURED = [Measurement({"p2p": Work(10**6, 12 * 10**6, 100)}, {"p2p": 1e-3})]
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def count_measurements(empty_cache, monkeypatch):
+    """Put made-up measurements in place of those of a device, and count how often they are asked for."""
+    asked = []
+
+    def measure(build):
+        asked.append(build)
+        return MEASURED
+
+    monkeypatch.setattr(calibration, "measure", measure)
+    return asked
+
+
+def never(points, ncrit):
+    raise AssertionError("nothing should be built")
+
+
+# -- the store
+
+
+def test_rates_are_measured_once(count_measurements):
+    assert stored_rates("key") is None
+    first = calibrate("key", never)
+    assert first.per_unit["p2p"][0] == pytest.approx(1e-9, rel=0.1)
+    assert calibrate("key", never) == stored_rates("key") == first
+    assert len(count_measurements) == 1
+    calibrate("another key", never)
+    assert len(count_measurements) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace("1000000", "2000000"),
+        lambda text: text.replace('"key": "key"', '"key": "other"'),
+        lambda text: "[]",
+        lambda text: "\0" + text,
+    ],
+)
+def test_damaged_files_count_as_none(damage, count_measurements):
+    expected = calibrate("key", never)
+    file = rates_file("key")
+    assert damage(file.read_text()) != file.read_text()
+    file.write_text(damage(file.read_text()))
+    assert stored_rates("key") is None
+    assert calibrate("key", never) == expected
+    assert len(count_measurements) == 2
+    assert stored_rates("key") == expected
+
+
+def test_a_deleted_file_is_made_again(count_measurements):
+    calibrate("key", never)
+    rates_file("key").unlink()
+    calibrate("key", never)
+    assert len(count_measurements) == 2
+
+
+def test_a_cache_that_cannot_be_written(count_measurements, empty_cache, monkeypatch):
+    (empty_cache / "a file").write_text("")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(empty_cache / "a file"))
+    assert calibrate("key", never).per_unit["p2p"][0] > 0
+    assert stored_rates("key") is None
+
+
+def test_a_device_that_fails_has_no_rates(empty_cache):
+    def fails(points, ncrit):
+        raise fl.DeviceError("busy")
+
+    assert calibrate("key", fails) is None
+    assert not rates_file("key").exists()
+
+
+class Slow(SimpleNamespace):
+    """A problem whose evaluation takes as long as the clock is told."""
+
+    def evaluate(self, charges):
+        assert charges.shape == (self.tree.nsources,)
+        self.clock.append(self.clock[-1] + 10.0)
+
+
+def test_a_device_that_takes_long_is_tried_once(empty_cache, monkeypatch):
+    clock, built = [0.0], []
+    monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[-1])
+
+    def build(points, ncrit):
+        built.append(len(points))
+        tree = build_tree(points, None, ncrit)
+        lists = build_lists(tree)
+        return Slow(
+            tree=tree,
+            lists=lists,
+            order=3,
+            kernel=fl.laplace(),
+            precision="double",
+            m2l="fft",
+            timings={},
+            clock=clock,
+        )
+
+    assert calibrate("key", build) is None
+    assert built == [calibration.SMALL]
+    assert calibrate("key", never) is None
+    assert stored_rates("key") is None
+
+
+def test_probes_are_the_same_every_time():
+    points = probe_points(1000)
+    assert points.shape == (1000, 3)
+    assert np.array_equal(points, probe_points(1000))
+
+
+# -- the key
+
+
+def key(**changes):
+    book = load_recipes("pocl_cpu")
+    arguments = {
+        "greens": fl.laplace(),
+        "order": 6,
+        "dtype": "float64",
+        "book": book,
+        "device": C_DEVICE,
+        "m2l": "fft",
+        "parameters": {},
+    }
+    return rates_key(**{**arguments, **changes})
+
+
+def test_the_key_holds_what_rates_depend_on():
+    book = load_recipes("pocl_cpu")
+    other = {**book.recipes, "l2l": book.recipes["p2p"]}
+    keys = {
+        key(),
+        key(greens=fl.yukawa()),
+        key(order=7),
+        key(dtype="float32"),
+        key(dtype="mixed"),
+        key(book=replace(book, recipes=other, tuning={})),
+        key(device=replace(C_DEVICE, driver="newer")),
+        key(m2l="dense"),
+        key(parameters={"p2p": {"lanes": 4}}),
+    }
+    assert len(keys) == 9
+    assert key() == key()
+    # The values of parameters are arguments of the code.
+    assert key(greens=fl.yukawa(1.0)) == key(greens=fl.yukawa(2.0))
+
+
+# -- in an evaluation
+
+
+@pytest.fixture(scope="module")
+def sphere_points():
+    points = np.random.default_rng(2).standard_normal((FEWEST_POINTS, 3))
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+def test_an_evaluation_measures_chooses_and_reports(sphere_points, opencl_device, empty_cache):
+    fmm = fl.Fmm(sphere_points, digits=2, device=opencl_device)
+    assert len(list((empty_cache / "rates").iterdir())) == 1
+    report = fmm.plan_report()
+    assert report.choice.reason == "predicted to be the fastest"
+    assert (report.order, report.choice.ncrit, report.choice.m2l) == (fmm.order, fmm.ncrit, "fft")
+    assert fmm.ncrit in [candidate.ncrit for candidate in report.choice.candidates]
+    assert all(row.predicted > 0 and row.measured is None and row.ratio is None for row in report.rows)
+    assert report.evaluate is None
+
+    charges = np.ones(len(sphere_points))
+    potentials = fmm.evaluate(charges)
+    report = fmm.plan_report()
+    assert all(row.measured == fmm.timings[row.operator] and row.ratio > 0 for row in report.rows)
+    lines = str(report).splitlines()
+    assert "order       3: the lowest for 2 digits" in lines
+    assert f"ncrit, M2L  {fmm.ncrit}, fft: predicted to be the fastest" in lines
+    assert any(re.match(rf"{fmm.ncrit}\* +fft +{fmm.tree.nboxes:,} +[\d.]+$", line) for line in lines)
+    assert any(re.match(r"p2p +[\d.e+]+ pairs +[\d.]+ +[\d.]+ +[\d.]+$", line) for line in lines)
+    assert "gradients" not in str(report)
+    fmm.evaluate(charges, gradient=True)
+    assert "It computed gradients too" in str(fmm.plan_report())
+
+    # Another evaluation reads what was measured; what is given is kept; and the choice changes no potentials.
+    again = fl.Fmm(sphere_points, digits=2, device=opencl_device)
+    assert again.ncrit == fmm.ncrit
+    given = fl.Fmm(sphere_points, order=3, ncrit=60, precision="mixed", m2l="fft", device=opencl_device)
+    assert (given.ncrit, given.plan_report().choice.candidates) == (60, ())
+    assert all(row.predicted for row in given.plan_report().rows)
+    assert "order       3: as given" in str(given.plan_report()).splitlines()
+    assert len(list((empty_cache / "rates").iterdir())) == 1
+    assert np.linalg.norm(given.evaluate(charges) - potentials) < 2e-2 * np.linalg.norm(potentials)
+
+
+def test_small_problems_measure_nothing_and_use_what_is_kept(sphere_points, opencl_device, empty_cache, monkeypatch):
+    few = sphere_points[: FEWEST_POINTS - 1]
+    fmm = fl.Fmm(few, order=3, device=opencl_device)
+    assert not (empty_cache / "rates").exists()
+    report = fmm.plan_report()
+    assert fmm.ncrit == 75
+    assert not report.rates
+    assert "the rule of 25 x order" in str(report)
+    assert "rates       none" in str(report).splitlines()
+    rates = {row.operator: (1e-15 if row.operator == "p2p" else 1e-6, 0.0) for row in report.rows}
+    monkeypatch.setattr("fmmloopy.driver.stored_rates", lambda key: Rates(rates))
+    assert fl.Fmm(few, order=3, device=opencl_device).ncrit > 75
+
+
+def test_probes_share_the_programs_of_the_evaluation(sphere_points, opencl_device, empty_cache, monkeypatch):
+    opened = []
+
+    def open_device(device):
+        opened.append(device)
+        return make_runtime(device)
+
+    monkeypatch.setattr("fmmloopy.driver.make_runtime", open_device)
+    fmm = fl.Fmm(sphere_points, order=3, device=opencl_device)
+    assert fmm.plan_report().rates
+    assert opened == [opencl_device]
+
+
+def test_a_runtime_stands_for_its_device(sphere_points, opencl_device, empty_cache):
+    runtime, options = make_runtime(opencl_device), {"order": 3, "ncrit": 60, "m2l": "fft"}
+    charges = np.ones(len(sphere_points))
+    first, second = (fl.Fmm(sphere_points, runtime=runtime, **options).evaluate(charges) for _ in range(2))
+    apart = fl.Fmm(sphere_points, device=opencl_device, **options)
+    # The same programs on the same numbers in the same order.
+    assert np.array_equal(first, second)
+    assert np.array_equal(first, apart.evaluate(charges))
+    with pytest.raises(ValueError, match="expected one of them; leave out device"):
+        fl.Fmm(sphere_points, device="c", runtime=runtime, **options)
