@@ -80,14 +80,17 @@ def m2l_forward(knl: Kernel) -> Steps:
     yield "one work-group per octet", knl
 
 
-def m2l_hadamard(knl: Kernel, *, pairs: int = 4) -> Steps:
+def m2l_hadamard(knl: Kernel, *, pairs: int = 2) -> Steps:
     """The eight target siblings are one vector; pairs of octets with one direction share each load of the matrix.
 
-    Chunks of octets are the faster axis of the groups: those of one frequency run one after the other, while its
-    spectra are in cache. Measured on two cores of an AMD Zen 4, PoCL 3.1, order 6, f64, GFLOP/s with frequencies as the
-    faster axis and with chunks: 1e6 points in the cube 69 and 85, on the sphere 60 and 70.
+    In f32, where a vector is half as long, twice as many pairs do. Chunks of octets are the faster axis of the groups:
+    those of one frequency run one after the other, while its spectra are in cache.
+
+    Measured on two cores of an AMD Zen 4, order 6, GFLOP/s. With frequencies as the faster axis and with chunks, PoCL
+    3.1, f64, 1e6 points: in the cube 69 and 85, on the sphere 60 and 70. With 2, 4, 8 pairs, 3e5 points in the cube:
+    PoCL 3.0 in f64 80, 68, 66, in f32 132, 153, 135; PoCL 3.1 in f64 88, 87, 74, in f32 132, 153, 132.
     """
-    knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=pairs))
+    knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=pairs * 8 // steps.itemsize(knl)))
     knl = steps.vector_lanes(knl, ("i", "i_init", "i_store"), ("Kr", "Ki", "Lr", "Li", "ur", "ui"))
     knl = steps.unroll(knl, "b", "b_init", "b_src")
     knl = lp.prioritize_loops(knl, "d,ptile,row,col,j,b")
@@ -137,7 +140,7 @@ BOOK = RecipeBook(
     tuning={
         **{key: {"width": (32, 64)} for key in PARTICLE_OPERATORS},
         **{key: {"boxes": (2, 4, 8), "chunk": (4, 16, 64)} for key in DENSE_OPERATORS},
-        "m2l_hadamard": {"pairs": (2, 4, 8)},
+        "m2l_hadamard": {"pairs": (1, 2, 4)},
         "m2l_svd": {"pairs": (2, 4, 6)},
     },
 )

@@ -142,13 +142,24 @@ def dense_blocks(knl: Kernel, boxes: int, rows: int, chunk: int = 16) -> Kernel:
     ``chunk`` blocks of boxes one after the other, so that their slice of the matrix stays in cache::
 
         for btile in chunk: for j: u[0] += table[j] * x[0, j]; u[1] += table[j] * x[1, j]; ...
+
+    Where each octant has a matrix of its own, the loop over octants is outside of that over blocks, and the sums of all
+    blocks are kept.
     """
     knl = separate_lanes(fix_lanes(knl, blanes=boxes, ilanes=rows))
     knl = lp.split_iname(knl, "btile", chunk, outer_iname="bchunk", inner_iname="btile_inner")
-    knl = vector_lanes(knl, ("i", "i_init", "i_store"), ("table", "u", _output(knl)))
+    octants = "c" in knl.default_entrypoint.all_inames()
+    kept = octants and "c" not in knl.default_entrypoint.id_to_insn["init"].within_inames
+    if kept:
+        knl = lp.privatize_temporaries_with_inames(knl, "btile_inner", "u")
+        for phase in ("init", "store"):
+            knl = lp.duplicate_inames(knl, "btile_inner", f"id:{phase}", new_inames=[f"btile_{phase}"])
+    elif octants:
+        knl = lp.add_inames_to_insn(knl, "c", "id:src")
+    knl = vector_lanes(knl, ("i", "i_init", "i_store"), ("table", _output(knl)))
+    knl = lp.tag_array_axes(knl, "u", "N0,vec,N1" if kept else "N0,vec")
     knl = unroll(knl, "b", "b_init")
-    octants = "c," if "c" in knl.default_entrypoint.all_inames() else ""
-    return lp.prioritize_loops(knl, f"btile_inner,{octants}j,b")
+    return lp.prioritize_loops(knl, f"{'c,' if octants else ''}btile_inner,j,b")
 
 
 def _output(knl: Kernel) -> str:

@@ -289,10 +289,11 @@ ENTRIES = (
             `rows` numbers make a vector, best of 64 bytes, and `chunk` blocks of boxes use a slice of the matrix one
             after the other while it is in cache. `boxes` and `chunk` are worth tuning.""",
         recipe=examples.dense_blocks,
-        operator="m2m",
+        operator="check_to_equivalent",
         look="""Before, one box and one row at a time; after, four boxes, `u[0]` to `u[3]`, times eight rows, `double8`.
-            The loops over `itile` and `bchunk` are left to [one_group_per](one_group_per.md).""",
-        keep=("bchunk", "btile", "btile_inner", "itile", "c", "j", "x", "u", "table", "result"),
+            The loops over `itile` and `bchunk` are left to [one_group_per](one_group_per.md). In M2M and L2L the loop
+            over octants goes outside of that over blocks.""",
+        keep=("bchunk", "btile", "btile_inner", "itile", "j", "x", "u", "table", "result"),
         new=("double8 u[4]", "u[3] = u[3] + table["),
         traps=(
             Trap(
