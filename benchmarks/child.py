@@ -47,7 +47,7 @@ MOST_CHECKED, MOST_PAIRS = 1000, 10**9
 SHORT, MOST_RUNS = 0.5, 30
 """Seconds that all runs together take at least, and runs after which it is enough."""
 
-CONSTRUCTION = ("tree", "lists", "tables", "upload", "setup")
+CONSTRUCTION = ("tree", "choice", "lists", "tables", "upload", "setup")
 """Keys of ``Fmm.timings`` that belong to its construction."""
 
 Array = NDArray[Any]

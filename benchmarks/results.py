@@ -46,7 +46,7 @@ class Evaluation:
         error: relative, in the 2-norm, against the direct sum at ``nchecked`` random targets of each draw of charges.
         first: seconds from the start of the process to its first potentials.
         memory: most bytes that the process has held until then.
-        construction: seconds by stage of building it (tree, lists, tables, setup), the better of two.
+        construction: seconds by stage of building it (tree, choice, lists, tables, setup), the better of two.
         seconds: by operator, and for WHOLE, one for each run.
         cpu: core-seconds of each run.
         work: by operator.
@@ -92,7 +92,7 @@ class Evaluation:
     def preparation(self) -> float:
         """Seconds of tree, lists and upload; where uploads have no time of their own, with all else of the setup."""
         rest = "upload" if "upload" in self.construction else "setup"
-        return sum(self.construction.get(stage, 0.0) for stage in ("tree", "lists", rest))
+        return sum(self.construction.get(stage, 0.0) for stage in ("tree", "choice", "lists", rest))
 
     def least(self, peaks: Peaks) -> float:
         """Return seconds that no schedule of this work can beat: the limits of the operators, one after the other."""

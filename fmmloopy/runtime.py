@@ -133,6 +133,11 @@ def _check_arguments(operator: CompiledOperator, arguments: Mapping[str, Any]) -
             raise TypeError(f"{operator.operator}: {name} has dtype {arguments[name].dtype}, expected {dtype}")
 
 
+SLICE = 4 * 2**20
+"""Bytes that Intel's runtime is told to fill at once: 23 GB/s, against 4 where it is told to fill 200 MiB. PoCL's fills
+those with 50, and slices with 20."""
+
+
 class OpenCLRuntime:
     """Run operators on an OpenCL device, in order, on one queue with timers."""
 
@@ -151,8 +156,6 @@ class OpenCLRuntime:
         """Allocate an array of zeros."""
         dtype = np.dtype(dtype)
         numbers = max(1, math.prod(shape)) + self._padding
-        if self._padding:
-            numbers = -(-numbers // 4) * 4  # whole patterns, see _fill
         _check_size(shape)
         try:
             array = Array(
@@ -185,7 +188,7 @@ class OpenCLRuntime:
 
     def clear(self, array: Array) -> Launch:
         """Bind a launch that sets an array to zero."""
-        return Launch("clear", lambda: self._fill(array), _event_seconds, {"array": array})
+        return Launch("clear", lambda: self._fill(array), _span_seconds, {"array": array})
 
     def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
         """Bind a compiled operator to arrays and numbers."""
@@ -215,10 +218,12 @@ class OpenCLRuntime:
             seconds[launch.operator] = seconds.get(launch.operator, 0.0) + launch.seconds(event)
         return seconds
 
-    def _fill(self, array: Array) -> Any:
-        # Runtimes fill with a pattern of 16 bytes two to three times as fast as with one of 4.
-        pattern = np.zeros(4 if array.data.size % 16 == 0 else 1, np.uint32)
-        return self._cl.enqueue_fill_buffer(self._queue, array.data, pattern, 0, array.data.size)
+    def _fill(self, array: Array) -> list[Any]:
+        # With a pattern of one byte PoCL fills two to three times as fast as with a longer one.
+        size, zero = array.data.size, np.zeros(1, np.uint8)
+        step = SLICE if "CPU Intel" in self.device.description else size
+        fill, queue = self._cl.enqueue_fill_buffer, self._queue
+        return [fill(queue, array.data, zero, start, min(step, size - start)) for start in range(0, size, step)]
 
     def _program(self, operator: CompiledOperator) -> Any:
         if operator.source not in self._programs:
@@ -236,7 +241,12 @@ class OpenCLRuntime:
 
 
 def _event_seconds(event: Any) -> float:
-    return float(event.profile.end - event.profile.start) * 1e-9
+    return _span_seconds([event])
+
+
+def _span_seconds(events: Sequence[Any]) -> float:
+    """Return the seconds from the start of the first to the end of the last of commands in order."""
+    return float(events[-1].profile.end - events[0].profile.start) * 1e-9
 
 
 class CRuntime:

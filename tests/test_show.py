@@ -156,19 +156,19 @@ def test_the_mathematics_as_they_are_written():
 
 
 def test_the_mathematics_as_they_will_run():
-    text = math_of("p2p", "simd_cpu", 2)
-    assert "    u0[16]\n" in text
+    text = math_of("p2p", "pocl_cpu", 2)
+    assert "    u0[8]\n" in text
     heads = [line.strip() for line in text.splitlines() if line.strip().startswith("for ")]
     assert heads == [
         "for 0 <= ibox < ntarget_boxes  [g.0]",
         "for 0 <= ttile < ttiles",
-        "for 0 <= t_init <= 15",
-        "for 0 <= t_load <= 15",
+        "for 0 <= t_init <= 7",
+        "for 0 <= t_load <= 7",
         "for list_start <= ilist < list_end",
         "for 0 <= stile < stiles",
         "for s = 0",
-        "for 0 <= t <= 15",
-        "for 0 <= t_store <= 15",
+        "for 0 <= t <= 7",
+        "for 0 <= t_store <= 7",
     ]
 
 
@@ -255,9 +255,9 @@ POCL_30, POCL_31, INTEL = r"PoCL 3\.0", r"PoCL 3\.1", r"CPU Intel\(R\) OpenCL"
         (POCL_31, "sequential", 1, "float64", False, {"sqrt": False, "div": False}, []),
         (POCL_31, "pocl_cpu", 2, "float64", True, {"sqrt": True, "div": True}, []),
         (POCL_31, "simd_cpu", 2, "float32", False, {"sqrt": False, "div": False}, []),
-        # Intel's runtime makes vectors of work-items, square roots included; of lane arrays only without them.
-        (INTEL, "simd_cpu", 2, "float64", False, {"sqrt": False, "div": False}, []),
-        (INTEL, "simd_cpu", 3, "float64", True, {}, []),
+        # Intel's runtime makes vectors of work-items, and of sources one after the other, square roots included.
+        (INTEL, "sequential", 1, "float64", True, {"sqrt": True, "div": True}, []),
+        (INTEL, "pocl_cpu", 3, "float64", True, {}, []),
         (INTEL, "simd_cpu", 2, "float32", True, {"sqrt": True, "div": True}, []),
     ],
 )
@@ -285,7 +285,7 @@ def test_the_truth_about_the_c_compiler(monkeypatch):
 @needs_disassembler
 def test_scalar_and_vector_functions_of_intel_s_library_are_told_apart():
     device = find(INTEL)
-    arrays = machine_code(list_steps(load_recipes("simd_cpu"), "p2p", yukawa()), 3, device).loop
+    arrays = machine_code(list_steps(load_recipes("pocl_cpu"), "p2p", yukawa()), 3, device).loop
     items = machine_code(list_steps(load_recipes("simd_cpu"), "p2p", yukawa(), np.float32), 2, device).loop
     assert arrays is not None
     assert items is not None

@@ -22,9 +22,9 @@ Kernel = Any
 Steps = Iterator[tuple[str, Kernel]]
 
 
-def pair_arithmetic(knl: Kernel, lanes: int) -> Steps:
-    """Targets as short arrays, and arithmetic that compilers make vectors of: no roots, no ``exp``, factors shared."""
-    knl = steps.lane_arrays(knl, lanes)
+def particle_vectors(knl: Kernel, width: int) -> Steps:
+    """Targets in vectors of ``width`` bytes, and arithmetic that suits them: no roots, no ``exp``, factors shared."""
+    knl = steps.lane_arrays(knl, width // steps.itemsize(knl))
     yield "targets in lanes", knl
     knl = steps.one_group_per(knl, "ibox")
     yield "one work-group per box", knl
@@ -35,13 +35,6 @@ def pair_arithmetic(knl: Kernel, lanes: int) -> Steps:
         yield "exponential by a polynomial", knl
     knl = steps.share_factors(knl)
     yield "shared factors, one test for coinciding points", knl
-
-
-def particle_vectors(knl: Kernel, width: int) -> Steps:
-    """The arithmetic of a pair in vectors of ``width`` bytes."""
-    for step in pair_arithmetic(knl, width // steps.itemsize(knl)):
-        yield step
-        _, knl = step
     yield "targets in vectors", steps.lane_vectors(knl)
 
 

@@ -156,8 +156,8 @@ ENTRIES = (
             arrays into vector instructions, such as PoCL's. One target at a time leaves all but one lane of a vector
             register idle and loads each source anew; here a source is loaded once for a tile. PoCL 3.1 makes vectors of
             square roots and divisions too. PoCL 3.0 calls `sqrt` once per lane, so there
-            [newton_rsqrt](newton_rsqrt.md) has to follow; so it has with Intel's runtime, where this is the form for
-            double precision. In single precision, Intel's compiler does better with [work_items](work_items.md).""",
+            [newton_rsqrt](newton_rsqrt.md) has to follow. [lane_vectors](lane_vectors.md) make more of them. Intel's
+            compiler does better with [work_items](work_items.md).""",
         recipe=examples.lane_arrays,
         operator="p2p",
         look="Before, one target at a time; after, eight, and the loop over them, `t`, is the innermost.",
@@ -184,12 +184,11 @@ ENTRIES = (
     ),
     Entry(
         "work_items",
-        when="""For particle operators, with compilers that vectorize across work-items, as Intel's does: in single
-            precision a work-group's items become the lanes of vector instructions, square roots and divisions included.
-            In double precision those two are slow in hardware, and [lane_arrays](lane_arrays.md) with Newton's
-            iteration are faster. PoCL's compilers make no vectors of work-items unless they are told to be careless
-            about rounding. On a graphics processor work-items are all that runs side by side, so there this is the form
-            to start from.""",
+        when="""For particle operators, with compilers that vectorize across work-items, as Intel's does: a
+            work-group's items become the lanes of vector instructions, square roots and divisions included. In double
+            precision those two are slow in hardware: see [builtin_rsqrt](builtin_rsqrt.md). PoCL's compilers make no
+            vectors of work-items unless they are told to be careless about rounding. On a graphics processor work-items
+            are all that runs side by side, so there this is the form to start from.""",
         recipe=examples.work_items,
         operator="p2p",
         dtype="float32",
@@ -293,7 +292,7 @@ ENTRIES = (
         look="""Before, one box and one row at a time; after, four boxes, `u[0]` to `u[3]`, times eight rows, `double8`.
             The loops over `itile` and `bchunk` are left to [one_group_per](one_group_per.md). In M2M and L2L the loop
             over octants goes outside of that over blocks.""",
-        keep=("bchunk", "btile", "btile_inner", "itile", "j", "x", "u", "table", "result"),
+        keep=("bchunk", "btile", "btile_inner", "itile", "j", "x", "u", "table", "equivalent"),
         new=("double8 u[4]", "u[3] = u[3] + table["),
         traps=(
             Trap(
@@ -338,8 +337,8 @@ ENTRIES = (
     Entry(
         "newton_rsqrt",
         when="""Where the compiler makes no vectors of `sqrt`, as PoCL 3.0's, which calls it once per lane; and where
-            square roots and divisions are slow in hardware, as they are in double precision: with Intel's runtime it
-            follows [lane_arrays](lane_arrays.md). Newton's iteration from a seed made of the exponent bits takes
+            square roots and divisions are slow in hardware, as they are in double precision. It follows
+            [lane_arrays](lane_arrays.md). Newton's iteration from a seed made of the exponent bits takes
             multiplications, additions and shifts only. PoCL 3.1 makes vectors of square roots itself, and arrays are
             slower with it; [lane_vectors](lane_vectors.md) are faster.""",
         recipe=examples.newton_rsqrt,
@@ -356,6 +355,24 @@ ENTRIES = (
             ),
             Trap("It knows quotients by `sqrt(...)`, such as `1/sqrt(r2)` of particle operators, and nothing else."),
             Trap("Of 0 it makes a large number and not infinity; operators leave pairs at distance zero out."),
+        ),
+    ),
+    Entry(
+        "builtin_rsqrt",
+        when="""Where the runtime's library has a fast `rsqrt` for vectors, as Intel's has for work-items; in double
+            precision, where roots and divisions are slow in hardware, most of all. PoCL writes it as `1/sqrt`.""",
+        recipe=examples.builtin_rsqrt,
+        operator="p2p",
+        look="One statement changes.",
+        keep=PAIR,
+        new=("rsqrt(r2)",),
+        root="stile",
+        traps=(
+            Trap("C has no such function: a book with it serves OpenCL's devices alone."),
+            Trap(
+                """It changes the arithmetic, by two units in the last place at most; of 0 it makes infinity, as
+                `1/sqrt` does."""
+            ),
         ),
     ),
     Entry(
@@ -409,7 +426,7 @@ ENTRIES = (
         "lane_vectors",
         when="""For particle operators, after [lane_arrays](lane_arrays.md) and all that changes the arithmetic, where
             the compiler makes less of loops over arrays than it could, as PoCL's do. The books of PoCL end with it.
-            Intel's compiler is better left alone with the arrays.""",
+            With Intel's compiler it is a third as fast as arrays.""",
         recipe=examples.lane_vectors,
         operator="p2p",
         look="Points, sums and all that belongs to a pair are vectors now; only the function is called lane by lane.",

@@ -66,6 +66,13 @@ def newton_rsqrt(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     yield "reciprocal square root by Newton's iteration", knl
 
 
+def builtin_rsqrt(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.work_items(knl, lanes=16)
+    yield "one work-item per target of a tile", knl
+    knl = steps.builtin_rsqrt(knl)
+    yield "OpenCL's reciprocal square root", knl
+
+
 def polynomial_exp(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     knl = steps.lane_arrays(knl, lanes=8)
     yield "targets in lanes", knl
