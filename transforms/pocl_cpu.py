@@ -46,8 +46,13 @@ def particles(knl: Kernel, *, width: int = 64) -> Steps:
     yield from particle_vectors(knl, width if steps.sums(knl) == 1 else width // 2)
 
 
-def dense(knl: Kernel, *, boxes: int = 4, chunk: int = 16) -> Steps:
-    """Four boxes share each load of a matrix entry; a row vector fills 64 bytes, a slice of the matrix the L2 cache."""
+def dense(knl: Kernel, *, boxes: int = 4, chunk: int = 32) -> Steps:
+    """Four boxes share each load of a matrix entry; a row vector fills 64 bytes, a slice of the matrix L1 or L2.
+
+    Measured on two cores of an AMD Zen 4, f64, GFLOP/s of a peak of 118, of M2M, L2L, check -> equivalent in the cube,
+    at order 6 with 6e5 points and at order 10 with 2e5: 51, 49, 57 and 50, 49, 59; with 16 blocks a chunk 52, 49, 55
+    and 42, 45, 63; with eight boxes, whose sums no longer fit into 16 registers, 51, 31, 33 and 47, 31, 35.
+    """
     knl = steps.dense_blocks(knl, boxes=boxes, rows=64 // steps.itemsize(knl), chunk=chunk)
     yield "blocks of boxes x rows", knl
     knl = steps.one_group_per(knl, "itile", "bchunk")
@@ -74,16 +79,23 @@ def m2l_forward(knl: Kernel) -> Steps:
 
 
 def m2l_hadamard(knl: Kernel, *, pairs: int = 2) -> Steps:
-    """The eight target siblings are one vector; pairs of octets with one direction share each load of the matrix.
+    """The eight target siblings are one vector; two pairs of octets with one direction share each load of the matrix.
 
-    In f32, where a vector is half as long, twice as many pairs do. Chunks of octets are the faster axis of the groups:
-    those of one frequency run one after the other, while its spectra are in cache.
-
-    Measured on two cores of an AMD Zen 4, order 6, GFLOP/s. With frequencies as the faster axis and with chunks, PoCL
-    3.1, f64, 1e6 points: in the cube 69 and 85, on the sphere 60 and 70. With 2, 4, 8 pairs, 3e5 points in the cube:
-    PoCL 3.0 in f64 80, 68, 66, in f32 132, 153, 135; PoCL 3.1 in f64 88, 87, 74, in f32 132, 153, 132.
+    In f32, where a vector is half as long, twice as many do. Measured on two cores of an AMD Zen 4, order 6, GFLOP/s
+    with 2, 4, 8 pairs, 3e5 points in the cube: PoCL 3.0 in f64 80, 68, 66, in f32 132, 153, 135; PoCL 3.1 in f64 88,
+    87, 74, in f32 132, 153, 132.
     """
-    knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=pairs * 8 // steps.itemsize(knl)))
+    yield from blocks_of_pairs(knl, pairs * 8 // steps.itemsize(knl))
+
+
+def blocks_of_pairs(knl: Kernel, pairs: int) -> Steps:
+    """M2L's products, for blocks of so many pairs of octets.
+
+    Chunks of octets are the faster axis of the groups: those of one frequency run one after the other, while its
+    spectra are in cache. Measured on PoCL 3.1, order 6, f64, 1e6 points, GFLOP/s with frequencies as the faster axis
+    and with chunks: in the cube 69 and 85, on the sphere 60 and 70.
+    """
+    knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=pairs))
     knl = steps.vector_lanes(knl, ("i", "i_init", "i_store"), ("Kr", "Ki", "Lr", "Li", "ur", "ui"))
     knl = steps.unroll(knl, "b", "b_init", "b_src")
     knl = lp.prioritize_loops(knl, "d,ptile,row,col,j,b")
@@ -132,7 +144,7 @@ BOOK = RecipeBook(
     },
     tuning={
         **{key: {"width": (32, 64)} for key in PARTICLE_OPERATORS},
-        **{key: {"boxes": (2, 4, 8), "chunk": (4, 16, 64)} for key in DENSE_OPERATORS},
+        **{key: {"boxes": (2, 4, 8), "chunk": (8, 16, 32)} for key in DENSE_OPERATORS},
         "m2l_hadamard": {"pairs": (1, 2, 4)},
         "m2l_svd": {"pairs": (2, 4, 6)},
     },
