@@ -212,18 +212,16 @@ def _users(name: str) -> str:
     return ("; ".join(users) or "no shipped book yet") + "."
 
 
-def _calls(function: Callable[..., Any], name: str) -> bool:
+def _calls(function: Callable[..., Any], name: str, seen: frozenset[Any] = frozenset()) -> bool:
     """Tell whether a function, what it is a partial of, or a recipe that it goes on with, has a name in its text."""
     function = getattr(function, "func", function)
     code = getattr(function, "__code__", None)
     if code is None or name in code.co_names:
         return code is not None
-    shared = (
-        getattr(module, called, None)
-        for module in {sys.modules[function.__module__], pocl_cpu}
-        for called in code.co_names
-    )
-    return any(inspect.isgeneratorfunction(recipe) and _calls(recipe, name) for recipe in shared)
+    seen |= {function}
+    places = {sys.modules[function.__module__], pocl_cpu}
+    named = {getattr(module, called, None) for module in places for called in code.co_names}
+    return any(_calls(recipe, name, seen) for recipe in filter(inspect.isgeneratorfunction, named - seen))
 
 
 # -- the overview
