@@ -220,8 +220,10 @@ def _calls(function: Callable[..., Any], name: str, seen: frozenset[Any] = froze
         return code is not None
     seen |= {function}
     places = {sys.modules[function.__module__], pocl_cpu}
-    named = {getattr(module, called, None) for module in places for called in code.co_names}
-    return any(_calls(recipe, name, seen) for recipe in filter(inspect.isgeneratorfunction, named - seen))
+    named = [getattr(module, called, None) for module in places for called in code.co_names]
+    return any(
+        _calls(recipe, name, seen) for recipe in filter(inspect.isgeneratorfunction, named) if recipe not in seen
+    )
 
 
 # -- the overview
