@@ -145,6 +145,7 @@ def full_suite() -> list[Case]:
         replace(ragged, operators=("p2p",), dtype="float32"),
         cube,
         replace(cube, operators=TRANSLATIONS, order=10),
+        replace(cube, operators=("m2l_svd",), distribution="sphere"),  # where it is chosen
         EvaluationCase("evaluate", FIRST_SPHERE, MILLION, digits=5.88, order=6, runs=5, draws=3),
         EvaluationCase("evaluate", FIRST_CUBE, MILLION, "cube", digits=3.56, order=4, runs=5, draws=3),
     ]

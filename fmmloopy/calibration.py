@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,24 +82,32 @@ BuildProbe = Callable[[NDArray[np.float64], int], Probe]
 """Builds an evaluation for points of shape (n, 3) and an ncrit."""
 
 
-def rates_key(
+def rates_keys(
     greens: GreensFunction,
     order: int,
     dtype: str,
     book: RecipeBook,
     device: Device,
-    m2l: str,
     parameters: Mapping[str, Mapping[str, Any]],
-) -> str:
+) -> dict[str, str]:
     """Write down everything that the speed of operators depends on: their code, the order, the processor's cores.
 
     The dtype is that of the evaluation: float32, float64 or mixed.
+
+    Returns:
+        The key of the rates with each form of M2L.
     """
-    code = [
-        operator_key(operator, greens, order, kernel_dtype(operator, dtype), book, device, parameters.get(operator))
-        for operator in (*OPERATORS, *M2L_OPERATORS[m2l])
-    ]
-    return repr({"format": FORMAT, "order": order, "cores": os.cpu_count(), "code": code})
+    code = {
+        operator: operator_key(
+            operator, greens, order, kernel_dtype(operator, dtype), book, device, parameters.get(operator)
+        )
+        for operator in (*OPERATORS, *chain.from_iterable(M2L_OPERATORS.values()))
+    }
+    common = {"format": FORMAT, "order": order, "cores": os.cpu_count()}
+    return {
+        form: repr({**common, "code": [code[operator] for operator in (*OPERATORS, *own)]})
+        for form, own in M2L_OPERATORS.items()
+    }
 
 
 def rates_file(key: str) -> Path:
@@ -116,7 +125,7 @@ def calibrate(key: str, build: BuildProbe) -> Rates | None:
     """Return the rates that are kept under a key; measure and keep them if there are none.
 
     Args:
-        key: from `rates_key`.
+        key: from `rates_keys`.
         build: builds what is measured.
 
     Returns:

@@ -20,10 +20,11 @@ from scipy.optimize import nnls
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import build_lists
+from fmmloopy.m2l_svd import is_radial
 from fmmloopy.small_boxes import absorb_small_boxes
 from fmmloopy.surfaces import count_points
 from fmmloopy.tree import Tree
-from fmmloopy.work import Work, count_work
+from fmmloopy.work import Work, count_m2l, count_without_m2l
 
 SAMPLE = 192
 """Split boxes whose children have lists. Measured on 3 * 10^4 points in the cube, on the sphere, in clusters and along
@@ -35,6 +36,15 @@ STANDS_FOR = {"p2l": "p2m", "m2p": "l2p"}
 
 ANY_NCRIT = ("p2m", "l2p")
 """Operators whose work does not depend on ncrit."""
+
+
+SVD_ORDER = 8
+"""The highest order at which M2L's compressed form is compared: on the sphere, it is 1.9 times as fast as the FFT form
+at order 4, and 1.07 times at this one."""
+
+SVD_POINTS = 100_000
+"""Fewest points for which it is compared. On the sphere (PoCL 3.1, float64, orders 4 and 6) one evaluation of as many
+gains 10 to 14 ms, and to compare takes up to 7 ms where rates are kept; with 30,000 the gain is 3 ms or a loss."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,39 @@ class Rates:
                 unit, block = self.per_unit[name if name in self.per_unit else STANDS_FOR[name]]
                 found[name] = unit * (amount.pairs or amount.flops) + block * amount.blocks
         return found
+
+    def beside(self, others: Rates) -> Rates:
+        """Return these rates as if they had been measured together with others, so that predictions compare.
+
+        Operators that both have take the others' rates. All else is scaled by what those differ by in the median: a
+        device that was busy at one of the times was slow in all operators.
+        """
+        shared = self.per_unit.keys() & others.per_unit.keys()
+        units = [(others.per_unit[name][0], self.per_unit[name][0]) for name in shared]
+        ratios = [theirs / own for theirs, own in units if theirs and own]
+        factor = float(np.median(ratios)) if ratios else 1.0
+        scaled = {name: (unit * factor, block * factor) for name, (unit, block) in self.per_unit.items()}
+        return Rates({**scaled, **others.per_unit})
+
+
+def why_fft_alone(greens: GreensFunction, order: int, precision: str, most: int) -> str | None:
+    """Say why M2L's compressed form need not be compared with the FFT form; None if it should be.
+
+    Args:
+        greens: the plain Green's function.
+        order: points per edge of the surfaces.
+        precision: double, mixed or single.
+        most: sources or targets, whichever are more.
+    """
+    if precision == "mixed":
+        return "no other form works in mixed precision"
+    if order > SVD_ORDER:
+        return f"svd is compared up to order {SVD_ORDER}"
+    if most < SVD_POINTS:
+        return f"svd is compared from {SVD_POINTS:,} points on"
+    if greens.homogeneity is None or not is_radial(greens):
+        return "svd is compared where 16 matrices stand for all: homogeneous functions of the distance"
+    return None
 
 
 @dataclass(frozen=True)
@@ -141,7 +184,8 @@ def estimate_work(
     """
     parents, weights = sample_boxes(tree, sample)
     lists = absorb_small_boxes(tree, build_lists(tree, parents), count_points(order))
-    return [count_work(tree, lists, order, greens, form, dtype=dtype, weights=weights) for form in forms]
+    shared = count_without_m2l(tree, lists, order, greens, weights=weights)
+    return [shared | count_m2l(tree, lists, order, greens, form, dtype, weights) for form in forms]
 
 
 def sample_boxes(tree: Tree, sample: int) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
@@ -264,6 +308,9 @@ def choose(
             candidates = predict(ncrit) if ncrit is not None else search_ncrit(rule, most, predict)
             best = min(candidates, key=lambda candidate: candidate.total)
             reason = "predicted to be the fastest" if ncrit is None else "ncrit as given, M2L predicted to be faster"
+            for form in (form for form in rates if form != best.m2l):
+                other = min((c for c in candidates if c.m2l == form), key=lambda candidate: candidate.total)
+                reason += f"; {form} with ncrit {other.ncrit}, {other.total / best.total:.2f} times as long"
             return Choice(best.ncrit, best.m2l, reason, tuple(candidates)), trees[best.ncrit]
     reason = "the rule of 25 x order, as there are no rates of this device" if ncrit is None else "ncrit as given"
     return Choice(ncrit or rule, forms[0], reason), None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.accuracy import digits_for, order_for, precision_for
-from fmmloopy.calibration import FEWEST_POINTS, M2L_OPERATORS, calibrate, rates_key, stored_rates
+from fmmloopy.calibration import FEWEST_POINTS, M2L_OPERATORS, calibrate, rates_keys, stored_rates
 from fmmloopy.certificates import warn_if_uncertified
-from fmmloopy.cost_model import Rates, choose
+from fmmloopy.cost_model import Rates, choose, why_fft_alone
 from fmmloopy.devices import Device, DeviceError, choose_device
 from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import (
@@ -43,9 +43,6 @@ from fmmloopy.table_cache import cached_tables
 from fmmloopy.tree import DEEPEST_LEVEL, grow_tree, sort_points
 from fmmloopy.tuned import tuned_parameters
 from fmmloopy.work import count_work
-
-CHOSEN_FORMS = ("fft",)
-"""Forms of M2L that are chosen from."""
 
 
 def upward_pass(plan: Plan) -> None:
@@ -96,11 +93,12 @@ class Fmm:
         precision: what to work in. ``"double"``: float64. ``"mixed"``: transforms and products of M2L's FFT form in
             float32, the rest in float64; its rounding leaves a relative error of 3e-7 in the 2-norm. ``"single"``:
             float32, points rounded to it, to 6e-8 of their extent, whatever distance that leaves between near ones.
-            None for mixed where ``digits`` allow three times that error, that is for up to 6, and M2L is in FFT form;
-            else, or with ``order``, for double; and for single where dtype is float32.
+            None for mixed where ``digits`` allow three times that error, that is for up to 6, and ``m2l`` asks for no
+            other form than ``"fft"``; else, or with ``order``, for double; and for single where dtype is float32.
         m2l: ``"fft"``; ``"svd"``, compressed by singular values below the error of the order, faster where boxes have
-            few neighbours, as on surfaces; or ``"dense"``, the reference for both. None for the fastest of
-            `CHOSEN_FORMS`, which is the FFT form alone.
+            few neighbours, as on surfaces; or ``"dense"``, the reference for both. None for ``"fft"`` or ``"svd"``,
+            whichever is predicted to be faster; for ``"fft"`` without a comparison in mixed precision, at orders above
+            8, for less than 100,000 points, and for functions that are not homogeneous functions of the distance alone.
         parameters: tuning parameters by operator and keyword; for operators that are not given, what `fmmloopy tune`
             has stored for the device, else the recipes' defaults.
         runtime: an open device, from `fmmloopy.runtime.make_runtime`, in place of ``device``: evaluations that share it
@@ -184,7 +182,9 @@ class Fmm:
         self.parameters = {**tuned, **(parameters or {})}
         warn_if_uncertified(self.recipes, self.device, DTYPES[self.precision], self.parameters)
         with _timed(self.timings, "choice"):
-            most, forms = sorted_points.most, CHOSEN_FORMS if m2l is None else (m2l,)
+            most = sorted_points.most
+            self._fft_alone = None if m2l else why_fft_alone(self.kernel, self.order, self.precision, most)
+            forms = (m2l,) if m2l else ("fft",) if self._fft_alone else ("fft", "svd")
             rates_of = partial(self._rates, measure=most >= FEWEST_POINTS)
             self._choice, tree = choose(grow, most, self.order, self.kernel, working, rates_of, forms, ncrit)
             self.ncrit, self.m2l = self._choice.ncrit, self._choice.m2l
@@ -261,6 +261,7 @@ class Fmm:
             digits=self._digits,
             order=self.order,
             choice=self._choice,
+            fft_alone=self._fft_alone,
             precision=self.precision,
             book=self.recipes.name,
             device=self.device.description,
@@ -271,16 +272,27 @@ class Fmm:
         )
 
     def _rates(self, form: str, measure: bool) -> Rates | None:
-        """Return the rates that are kept for a form of M2L, or else those of evaluations of small problems."""
+        """Return the rates that are kept for a form of M2L, or else those of evaluations of small problems.
+
+        Those of other forms are put beside those of the FFT form, if there are some: predictions differ by M2L alone.
+        """
         kernel, order, precision, book = self.kernel, self.order, self.precision, self.recipes
-        key = rates_key(kernel, order, DTYPES[precision], book, self.device, form, self.parameters)
 
         def build(points: NDArray[np.float64], ncrit: int) -> Fmm:
             options: dict[str, Any] = {"ncrit": ncrit, "m2l": form, "parameters": self.parameters}
             options |= {"order": order, "precision": precision, "runtime": self._runtime}
             return Fmm(points, kernel=kernel, recipes=book, dtype=self.dtype, **options)
 
-        return calibrate(key, build) if measure else stored_rates(key)
+        key = self._keys[form]
+        rates = calibrate(key, build) if measure else stored_rates(key)
+        shared = stored_rates(self._keys["fft"]) if rates and form != "fft" else None
+        return rates.beside(shared) if rates and shared else rates
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        """Keys of the rates with each form of M2L."""
+        dtype = DTYPES[self.precision]
+        return rates_keys(self.kernel, self.order, dtype, self.recipes, self.device, self.parameters)
 
     def _record(self, *passes: Callable[[Plan], None]) -> list[tuple[Launch, ...]]:
         """Record the launches of passes; the first time, this generates and compiles code."""

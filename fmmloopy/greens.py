@@ -102,7 +102,7 @@ class GreensFunction:
 
     name: str
     matrix: Matrix
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, float] = field(default_factory=dict, hash=False)
     scaling: float = 1.0
     homogeneity: int | None = None
 

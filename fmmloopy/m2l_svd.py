@@ -123,9 +123,14 @@ def count_entries(greens: GreensFunction) -> int:
     return len(_vectors_of_entries(greens))
 
 
+def is_radial(greens: GreensFunction) -> bool:
+    """Return whether a function is one of the distance alone."""
+    return not greens.variables & set(COORDINATES)
+
+
 def _vectors_of_entries(greens: GreensFunction) -> list[Vector]:
     """Return the transfer vectors whose matrices are decomposed."""
-    radial = not greens.variables & set(COORDINATES)
+    radial = is_radial(greens)
     return [k for _, k in transfer_vectors() if not radial or _representative(k)[0] == k]
 
 

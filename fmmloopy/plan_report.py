@@ -40,6 +40,7 @@ class PlanReport:
         digits: what was asked for; None if an order was given instead.
         order, precision, book, device: what is used.
         choice: ncrit and the form of M2L, why, and what they were compared with.
+        fft_alone: why no other form of M2L was compared; None if one was, or if the form was given.
         rates: whether there are rates of this device to predict with.
         rows: operator by operator, for the tree as it is.
         gradient: whether the last evaluation computed gradients, which the predictions leave out.
@@ -51,6 +52,7 @@ class PlanReport:
     digits: float | None
     order: int
     choice: Choice
+    fft_alone: str | None
     precision: str
     book: str
     device: str
@@ -67,6 +69,7 @@ class PlanReport:
             "recipes": f"{self.book}, {self.precision} precision",
             "order": f"{self.order}: {'as given' if self.digits is None else f'the lowest for {self.digits:g} digits'}",
             "ncrit, M2L": f"{choice.ncrit}, {choice.m2l}: {choice.reason}",
+            **({"": f"fft alone: {self.fft_alone}"} if self.fft_alone else {}),
             "rates": "measured on this device with probes, kept in the cache folder" if self.rates else "none",
         }
         lines = [f"{name:12}{text}" for name, text in facts.items()]

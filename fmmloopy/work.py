@@ -20,6 +20,7 @@ those. Other Green's functions add one operation for each +, -, *, /, power and 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -83,17 +84,26 @@ def count_work(
     Raises:
         ValueError: ``m2l`` is another word.
     """
-    if m2l not in ("fft", "svd", "dense"):
-        raise ValueError(f"m2l is {m2l!r}, expected 'fft' or 'svd' or 'dense'")
+    far = count_m2l(tree, lists, order, greens, m2l, dtype, weights)
+    return count_without_m2l(tree, lists, order, greens, gradient, weights) | far
+
+
+def count_without_m2l(
+    tree: Tree,
+    lists: InteractionLists,
+    order: int,
+    greens: GreensFunction,
+    gradient: bool = False,
+    weights: NDArray[np.float64] | None = None,
+) -> dict[str, Work]:
+    """Count the work of all operators but M2L, which is the same with each form of it; else as `count_work`."""
     npoints = count_points(order)
     rows, columns = greens.ntarget_components * npoints, greens.nsource_components * npoints
     nsources = (tree.box_source_ends - tree.box_source_starts).astype(np.int64)
     ntargets = (tree.box_target_ends - tree.box_target_starts).astype(np.int64)
     leaves = tree.is_leaf & (tree.box_levels >= FIRST_LEVEL)
 
-    octet_weights = np.ones(tree.nboxes) if weights is None else weights
-    box_weights = octet_weights[tree.box_parents]
-    box_weights[0] = 1.0
+    box_weights = _box_weights(tree, weights)
     # Boxes that stand for others stand for as many boxes as there are, but not for exactly as many targets.
     targets_in_leaves = ntargets * tree.is_leaf
     leaf_weights = box_weights * (targets_in_leaves.sum() / max(box_weights @ targets_in_leaves, 1.0))
@@ -121,13 +131,30 @@ def count_work(
     solved = int((leaves & (nsources > 0)).sum() + ((tree.box_levels >= FIRST_LEVEL) & (ntargets > 0)).sum())
     # Two factors, n tc x k and k x n sc, with k = n min(sc, tc): one after the other.
     work["check_to_equivalent"] = _products(solved, rows + columns, min(rows, columns))
+    return work
+
+
+def count_m2l(
+    tree: Tree,
+    lists: InteractionLists,
+    order: int,
+    greens: GreensFunction,
+    m2l: str,
+    dtype: DTypeLike,
+    weights: NDArray[np.float64] | None = None,
+) -> dict[str, Work]:
+    """Count the work of one form of M2L; arguments and errors as for `count_work`."""
+    if m2l not in ("fft", "svd", "dense"):
+        raise ValueError(f"m2l is {m2l!r}, expected 'fft' or 'svd' or 'dense'")
+    if m2l == "fft":
+        return _count_m2l_fft(tree, lists, order, greens, np.ones(tree.nboxes) if weights is None else weights)
+    npoints, box_weights = count_points(order), _box_weights(tree, weights)
+    rows, columns = greens.ntarget_components * npoints, greens.nsource_components * npoints
     if m2l == "dense":
-        return work | {"m2l": _products(round(float(box_weights @ lists.v.lengths)), rows, columns)}
-    if m2l == "svd":
-        ranks = v_ranks(tree, lists, order, greens, dtype)
-        kept = round(float(np.repeat(box_weights, lists.v.lengths) @ ranks))
-        return work | {"m2l_svd": _products(kept, rows + columns, 1)}
-    return work | _count_m2l_fft(tree, lists, order, greens, octet_weights)
+        return {"m2l": _products(round(float(box_weights @ lists.v.lengths)), rows, columns)}
+    ranks = v_ranks(tree, lists, order, greens, dtype)
+    kept = round(float(np.repeat(box_weights, lists.v.lengths) @ ranks))
+    return {"m2l_svd": _products(kept, rows + columns, 1)}
 
 
 def v_ranks(
@@ -139,10 +166,20 @@ def v_ranks(
         tree, lists, order, greens, dtype: as for `count_work`.
     """
     tolerance = svd_tolerance(order, np.dtype(dtype))
-    levels = np.repeat(tree.box_levels, lists.v.lengths)
     radii = table_radii(greens, tree.half_width / 2.0 ** np.arange(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL + 1)))
-    ranks = np.stack([cached_factors(greens, order, radius, INNER, tolerance).ranks for radius in radii])
-    return np.asarray(ranks[np.minimum(levels - FIRST_LEVEL, len(radii) - 1), lists.v_transfers])
+    ranks = np.stack([_ranks(greens, order, float(radius), tolerance) for radius in radii])
+    if len(radii) == 1:
+        return np.asarray(ranks[0][lists.v_transfers])
+    levels = np.repeat(tree.box_levels, lists.v.lengths)
+    return np.asarray(ranks[levels - FIRST_LEVEL, lists.v_transfers])
+
+
+@lru_cache(maxsize=256)  # a choice of ncrit asks for the same ranks again and again
+def _ranks(greens: GreensFunction, order: int, radius: float, tolerance: float) -> NDArray[np.int64]:
+    """Return the singular values kept for each transfer vector by boxes of a radius, read-only: shape (343,)."""
+    ranks = cached_factors(greens, order, radius, INNER, tolerance).ranks
+    ranks.flags.writeable = False
+    return ranks
 
 
 def flops_per_pair(greens: GreensFunction) -> int:
@@ -176,6 +213,13 @@ class _FlopCounter(FlopCounterBase):  # type: ignore[misc]
 
     def map_call(self, expression: Any) -> int:
         return 1 + sum(int(self.rec(parameter)) for parameter in expression.parameters)
+
+
+def _box_weights(tree: Tree, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Return how many boxes each box stands for: as many as its parent, by the weights of `count_work`."""
+    box_weights = np.ones(tree.nboxes) if weights is None else weights[tree.box_parents]
+    box_weights[0] = 1.0
+    return box_weights
 
 
 def _count_pairs(csr: CSR, ntargets: NDArray[np.float64], nsources: NDArray[np.int64]) -> int:

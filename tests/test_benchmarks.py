@@ -57,7 +57,7 @@ def made_up(case: suite.Case, runtime: str) -> list:
         ]
     if isinstance(case, OperatorCase):
         work = {name: Amount(2 * 10**9, 24 * 10**9, 10**6) for name in suite.PARTICLES}
-        work |= {name: Amount(0, 80 * 10**9, 10**6) for name in suite.TRANSLATIONS}
+        work |= {name: Amount(0, 80 * 10**9, 10**6) for name in (*suite.TRANSLATIONS, "m2l_svd")}
         what = case.points, case.distribution, case.order, case.ncrit or 150, case.dtype, case.gradient
         return [
             OperatorTime(runtime, name, *what, [50, 120, 300], [1.1, 1.0], [1.15, 1.02], work[name])

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import cube, sphere
 
 import fmmloopy as fl
 from fmmloopy import calibration
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.calibration import FEWEST_POINTS, calibrate, probe_points, rates_file, rates_key, stored_rates
+from fmmloopy.calibration import FEWEST_POINTS, calibrate, probe_points, rates_file, rates_keys, stored_rates
 from fmmloopy.cost_model import Measurement, Rates
 from fmmloopy.devices import C_DEVICE
 from fmmloopy.lists import build_lists
@@ -146,7 +147,7 @@ def test_probes_are_the_same_every_time():
 # -- the key
 
 
-def key(**changes):
+def key(m2l="fft", **changes):
     book = load_recipes("pocl_cpu")
     arguments = {
         "greens": fl.laplace(),
@@ -154,10 +155,9 @@ def key(**changes):
         "dtype": "float64",
         "book": book,
         "device": C_DEVICE,
-        "m2l": "fft",
         "parameters": {},
     }
-    return rates_key(**{**arguments, **changes})
+    return rates_keys(**{**arguments, **changes})[m2l]
 
 
 def test_the_key_holds_what_rates_depend_on():
@@ -221,6 +221,57 @@ def test_an_evaluation_measures_chooses_and_reports(sphere_points, opencl_device
     assert "order       3: as given" in str(given.plan_report()).splitlines()
     assert len(list((empty_cache / "rates").iterdir())) == 1
     assert np.linalg.norm(given.evaluate(charges) - potentials) < 2e-2 * np.linalg.norm(potentials)
+
+
+@pytest.fixture
+def made_up_rates(empty_cache, monkeypatch):
+    """Put rates alike for all operators in place of those of a device; collect the forms that they are asked for."""
+    asked = []
+    operators = {*calibration.OPERATORS, *(name for names in calibration.M2L_OPERATORS.values() for name in names)}
+    equal = dict.fromkeys(operators, (3e-11, 0.0)) | dict.fromkeys(("p2p", "p2m", "p2l", "l2p", "m2p"), (1e-9, 0.0))
+
+    def rates(key, build=None):
+        if build is not None:
+            asked.append("svd" if "m2l_svd" in key else "fft")
+        # Those of the compressed form have another rate of P2M, as if the device had been slower then.
+        return Rates(equal | {"p2m": (1.0, 0.0)} if "m2l_svd" in key else equal)
+
+    monkeypatch.setattr("fmmloopy.driver.calibrate", rates)
+    monkeypatch.setattr("fmmloopy.driver.stored_rates", rates)
+    monkeypatch.setattr("fmmloopy.cost_model.SVD_POINTS", 10_000)
+    return asked
+
+
+@pytest.mark.parametrize(("make", "expected"), [(sphere, "svd"), (cube, "fft")])
+def test_the_default_compares_forms_of_m2l(make, expected, made_up_rates, rng, opencl_device):
+    points = make(rng, 10_000)
+    fmm = fl.Fmm(points, order=4, device=opencl_device)
+    report = fmm.plan_report()
+    assert made_up_rates == ["fft", "svd"]
+    assert (fmm.m2l, report.choice.m2l, report.fft_alone) == (expected, expected, None)
+    assert {candidate.m2l for candidate in report.choice.candidates} == {"fft", "svd"}
+    # What is predicted for both forms differs by M2L alone.
+    predicted = {row.operator: row.predicted for row in report.rows}
+    assert predicted["p2m"] == pytest.approx(1e-9 * 56 * len(points))
+    lines = str(report).splitlines()
+    assert any(line.startswith(f"ncrit, M2L  {fmm.ncrit}, {expected}: predicted to be the fastest; ") for line in lines)
+    for form in ("fft", "svd"):
+        assert any(re.match(rf"{fmm.ncrit}[* ] +{form} ", line) for line in lines)
+
+
+def test_a_form_that_is_given_is_not_compared(made_up_rates, rng, opencl_device):
+    for m2l in ("fft", "svd"):
+        fmm = fl.Fmm(sphere(rng, 10_000), order=4, m2l=m2l, device=opencl_device)
+        report = fmm.plan_report()
+        assert (fmm.m2l, report.fft_alone) == (m2l, None)
+        assert {candidate.m2l for candidate in report.choice.candidates} == {m2l}
+    assert made_up_rates == ["fft", "svd"]
+
+
+def test_mixed_precision_has_the_fft_form_alone(made_up_rates, rng, opencl_device):
+    fmm = fl.Fmm(sphere(rng, 10_000), digits=3, device=opencl_device)
+    assert (fmm.precision, fmm.m2l, made_up_rates) == ("mixed", "fft", ["fft"])
+    assert "            fft alone: no other form works in mixed precision" in str(fmm.plan_report()).splitlines()
 
 
 def test_small_problems_measure_nothing_and_use_what_is_kept(sphere_points, opencl_device, empty_cache, monkeypatch):

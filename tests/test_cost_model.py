@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from conftest import clustered, cube, line, sphere
 
+from fmmloopy import work
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.cost_model import (
+    SVD_ORDER,
+    SVD_POINTS,
     Candidate,
     Measurement,
     Rates,
@@ -18,8 +21,9 @@ from fmmloopy.cost_model import (
     fit_rates,
     sample_boxes,
     search_ncrit,
+    why_fft_alone,
 )
-from fmmloopy.greens import laplace, yukawa
+from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import build_lists
 from fmmloopy.small_boxes import absorb_small_boxes
 from fmmloopy.surfaces import count_points
@@ -177,6 +181,72 @@ def test_the_form_of_m2l_follows_the_rates(points, other, other_is_slower):
     choice, _ = choose_for(points, lambda form: rates(**{slower: 1e-6}), ("fft", other))
     assert choice.m2l == ("fft" if other_is_slower else other)
     assert {candidate.m2l for candidate in choice.candidates} == {"fft", other}
+
+
+@pytest.mark.parametrize("slower", [0.5, 1.0, 3.0])
+def test_rates_of_a_busy_device_beside_others(slower):
+    quiet, busy = rates(block=1e-7), rates(pair=slower * 1e-9, operation=slower * 3e-11, m2l_svd=slower * 7e-11)
+    without = Rates({name: rate for name, rate in quiet.per_unit.items() if name != "m2l_svd"})
+    found = busy.beside(without).per_unit
+    assert found["m2l_svd"] == pytest.approx((7e-11, 0.0))
+    assert {name: found[name] for name in without.per_unit} == without.per_unit
+    # Nothing says how busy the device was, so nothing is scaled.
+    assert Rates({"m2l": (2.0, 1.0)}).beside(Rates({"p2p": (1.0, 0.0)})).per_unit["m2l"] == (2.0, 1.0)
+    assert Rates({"m2l": (2.0, 1.0), "p2p": (0.0, 1.0)}).beside(Rates({"p2p": (1.0, 0.0)})).per_unit["m2l"] == (
+        2.0,
+        1.0,
+    )
+
+
+@pytest.mark.parametrize(("make", "expected"), [(sphere, "svd"), (cube, "fft")])
+def test_with_equal_rates_the_form_follows_the_points(make, expected, rng):
+    points = sort_points(make(rng, 10_000))
+    for ncrit in (None, 60):
+        choice, _ = choose_for(points, lambda form: rates(), ("fft", "svd"), ncrit)
+        assert choice.m2l == expected
+        other = min((c for c in choice.candidates if c.m2l != expected), key=lambda candidate: candidate.total)
+        best = min(candidate.total for candidate in choice.candidates)
+        assert choice.reason.endswith(f"; {other.m2l} with ncrit {other.ncrit}, {other.total / best:.2f} times as long")
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_forms_are_compared(precision):
+    assert why_fft_alone(laplace(), SVD_ORDER, precision, SVD_POINTS) is None
+
+
+DIPOLE = GreensFunction("dipole", (("d0 * rinv**3",),), homogeneity=-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"precision": "mixed"}, "no other form works in mixed precision"),
+        ({"order": SVD_ORDER + 1}, "svd is compared up to order 8"),
+        ({"most": SVD_POINTS - 1}, f"svd is compared from {SVD_POINTS:,} points on"),
+        ({"greens": yukawa()}, "svd is compared where 16 matrices stand for all"),
+        ({"greens": DIPOLE}, "svd is compared where 16 matrices stand for all"),
+    ],
+)
+def test_the_fft_form_alone(change, reason):
+    arguments = {"greens": laplace(), "order": 4, "precision": "double", "most": SVD_POINTS}
+    assert why_fft_alone(**{**arguments, **change}).startswith(reason)
+
+
+def test_a_choice_reads_factors_once(points, monkeypatch):
+    read = []
+
+    def cached_factors(*arguments):
+        read.append(arguments)
+        return original(*arguments)
+
+    original = work.cached_factors
+    monkeypatch.setattr(work, "cached_factors", cached_factors)
+    greens = GreensFunction("only_here", (("rinv",),), homogeneity=-1)
+    for _ in range(2):
+        grow = partial(grow_tree, points)
+        choice, _ = choose(grow, points.most, 3, greens, np.float64, lambda form: rates(), ("fft", "svd"), None)
+        assert len({candidate.ncrit for candidate in choice.candidates}) > 1
+    assert len(read) == 1
 
 
 def test_what_is_given_is_kept(points):

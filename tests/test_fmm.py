@@ -377,7 +377,7 @@ def test_new_charges_need_nothing_new(monkeypatch, rng):
 
     for name in ("upload", "zeros", "bind", "clear", "_program", "_library", "_buffer"):
         monkeypatch.setattr(type(fmm._plan._runtime), name, refuse, raising=False)
-    for name in ("plan.compile_operator", "compile.generate", "driver.build_tree", "driver.build_lists"):
+    for name in ("plan.compile_operator", "compile.generate", "driver.grow_tree", "driver.build_lists"):
         monkeypatch.setattr(f"fmmloopy.{name}", refuse)
     charges = rng.random(FEW) - 0.3
     again = fmm.evaluate(charges), *fmm.evaluate(charges, gradient=True)

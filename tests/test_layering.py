@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "certificates": {"cache", "compile", "devices", "precision", "recipes"},
     "tuned": {"cache", "certificates", "compile", "devices", "precision", "recipes"},
     "work": {"accuracy", "greens", "lists", "m2l_tables", "plan", "surfaces", "table_cache", "tree"},
-    "cost_model": {"accuracy", "greens", "lists", "small_boxes", "surfaces", "tree", "work"},
+    "cost_model": {"accuracy", "greens", "lists", "m2l_svd", "small_boxes", "surfaces", "tree", "work"},
     "calibration": {
         "cache", "compile", "cost_model", "devices", "greens", "lists", "precision", "recipes", "tree", "work"
     },
