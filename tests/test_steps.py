@@ -73,10 +73,17 @@ def test_share_factors_asks_once_whether_points_coincide():
     assert _tests_of_distance(steps.share_factors(knl)) == ["rinv_tested"]
 
 
-@pytest.mark.parametrize("entry", ["r", "rinv + d0", "log(r)*rinv", "rinv/r", "(1 + rinv)*d1"])
+@pytest.mark.parametrize("entry", ["r", "rinv + d0", "log(r)*rinv", "rinv/r", "(1 + rinv)*d1", "rinv*exp(d0/r)"])
 def test_share_factors_leaves_the_test_where_a_term_may_not_vanish(entry):
     """At distance zero rinv is 0, but these are not, or are not numbers."""
-    assert "sum0" in _tests_of_distance(steps.share_factors(_p2p(["rinv"], [entry])))
+    knl = steps.polynomial_exp(_p2p(["rinv"], [entry]))
+    assert "sum0" in _tests_of_distance(steps.share_factors(knl))
+
+
+@pytest.mark.parametrize("entry", ["rinv", "exp(-r)*rinv", "exp(rinv)*rinv*d0", "(rinv + r*rinv)*d1", "rinv**3*d2**2"])
+def test_share_factors_moves_the_test_where_all_terms_vanish(entry):
+    knl = steps.polynomial_exp(_p2p([entry]))
+    assert "sum0" not in _tests_of_distance(steps.share_factors(knl))
 
 
 def test_share_factors_makes_products_begin_alike():
@@ -92,11 +99,17 @@ def test_lane_vectors_need_the_width_of_a_vector():
 
 @pytest.mark.filterwarnings("ignore::fmmloopy.certificates.UncertifiedWarning")
 @pytest.mark.parametrize("book", sorted(shipped_books()))
-def test_books_serve_green_s_functions_with_powers_calls_and_several_entries(rng, book):
+@pytest.mark.parametrize(
+    "entries",
+    [
+        (("rinv**3*d0**2 + r**2*exp(-r)*(1 + d1)", "log(r)"), ("sin(d0)*rinv", "d1*d2/(1 + r)")),
+        # At distance zero exp is not a number, or infinite.
+        (("rinv*exp(d0/r)", "rinv"), ("rinv*(d0*rinv)**4", "10*exp(0.1/r)*rinv")),
+    ],
+)
+def test_books_serve_green_s_functions_with_powers_calls_and_several_entries(rng, book, entries):
     """What cannot be a vector is done lane by lane, and the sums are those of the sequential kernels."""
-    greens = GreensFunction(
-        "odd", (("rinv**3*d0**2 + r**2*exp(-r)*(1 + d1)", "log(r)"), ("sin(d0)*rinv", "d1*d2/(1 + r)"))
-    )
+    greens = GreensFunction("odd", entries)
     points, charges = rng.uniform(-1, 1, (300, 3)), rng.uniform(-1, 1, (300, 2))
     found, expected = (
         Fmm(points, kernel=greens, order=3, ncrit=1000, recipes=name).evaluate(charges) for name in (book, "sequential")

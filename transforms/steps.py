@@ -143,8 +143,8 @@ def dense_blocks(knl: Kernel, boxes: int, rows: int, chunk: int = 16) -> Kernel:
 
         for btile in chunk: for j: u[0] += table[j] * x[0, j]; u[1] += table[j] * x[1, j]; ...
 
-    Where each octant has a matrix of its own, the loop over octants is outside of that over blocks, and the sums of all
-    blocks are kept.
+    Where each octant has a matrix of its own, the loop over octants is outside of that over blocks; where a sum runs
+    over octants, as in M2M, those of all blocks are kept.
     """
     knl = separate_lanes(fix_lanes(knl, blanes=boxes, ilanes=rows))
     knl = lp.split_iname(knl, "btile", chunk, outer_iname="bchunk", inner_iname="btile_inner")
@@ -384,18 +384,18 @@ def polynomial_exp(knl: Kernel) -> Kernel:
 
 
 LARGEST_POWER = 8
-"""Integer powers up to this are written as products."""
+"""Powers of a variable up to this are written as products."""
 
 
 class _Order(IdentityMapper):  # type: ignore[misc]
     """Write products with constants first and what depends on the direction of a pair last.
 
-    Powers are written out, and terms that differ in other factors only share those of direction.
+    Powers of variables are written out, and terms that differ in other factors only share those of direction.
     """
 
     def map_power(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(expr.exponent, int) and 0 < expr.exponent <= LARGEST_POWER:
-            return self.rec(Product((expr.base,) * expr.exponent), *args, **kwargs)
+        if isinstance(expr.base, Variable) and isinstance(expr.exponent, int) and 0 < expr.exponent <= LARGEST_POWER:
+            return Product((expr.base,) * expr.exponent)
         return super().map_power(expr, *args, **kwargs)
 
     def map_product(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
@@ -431,20 +431,32 @@ def _factors(expression: Any) -> list[Any]:
     return [expression]
 
 
-def _vanishes(term: Any) -> bool:
-    """Return whether a term is 0 where rinv is: rinv is a factor, and no other can be infinite."""
+def _vanishes(term: Any, unsafe: set[str]) -> bool:
+    """Return whether a term is 0 where rinv is: rinv is a factor, and no other can be infinite or no number there."""
     if isinstance(term, Sum):
-        return all(map(_vanishes, term.children))
+        return all(_vanishes(child, unsafe) for child in term.children)
     factors = _factors(term)
-    return any(factor == var("rinv") or (isinstance(factor, Sum) and _vanishes(factor)) for factor in factors) and all(
-        map(_polynomial, factors)
-    )
+    has_rinv = any(f == var("rinv") or (isinstance(f, Sum) and _vanishes(f, unsafe)) for f in factors)
+    return has_rinv and all(_is_polynomial(factor, unsafe) for factor in factors)
 
 
-def _polynomial(expression: Any) -> bool:
+def _is_polynomial(expression: Any, unsafe: set[str]) -> bool:
+    """Return whether an expression is a polynomial in variables other than the unsafe ones."""
     if isinstance(expression, (Sum, Product)):
-        return all(map(_polynomial, expression.children))
-    return isinstance(expression, Variable) or not isinstance(expression, ExpressionNode)
+        return all(_is_polynomial(child, unsafe) for child in expression.children)
+    if isinstance(expression, Variable):
+        return expression.name not in unsafe
+    return not isinstance(expression, ExpressionNode)
+
+
+def _unsafe_exponentials(knl: Kernel) -> set[str]:
+    """Return the results of `polynomial_exp` whose arguments may be no numbers at distance zero, such as d0 / r."""
+    unsafe: set[str] = set()
+    for insn in knl.default_entrypoint.instructions:
+        result = insn.id.removesuffix("_argument")
+        if result != insn.id and not _is_polynomial(insn.expression.else_, unsafe):
+            unsafe.add(result)
+    return unsafe
 
 
 def share_factors(knl: Kernel) -> Kernel:
@@ -459,8 +471,9 @@ def share_factors(knl: Kernel) -> Kernel:
         rinv = rinv if r2 > 0 else 0
         u0 += rinv * q;  u1 += -1 * rinv * rinv * rinv * q * d0;  u2 += -1 * rinv * rinv * rinv * q * d1; ...
 
-    The tests stay where they are if a term does not vanish with rinv for certain: has no factor rinv, or calls a
-    function (`polynomial_exp` comes before).
+    The tests stay where they are if a term does not vanish with rinv for certain: has no factor rinv, divides, or calls
+    a function (`polynomial_exp` comes before). Factors of nested products are put in one order, so powers of rinv must
+    be numbers of the kernel's precision by themselves.
     """
     knl = _expand(knl, lambda name, _: name.startswith("G_"))
     order = _Order()
@@ -468,7 +481,8 @@ def share_factors(knl: Kernel) -> Kernel:
     sums = {i.id: i.with_transformed_expressions(order) for i in kernel.instructions if i.id.startswith("sum")}
     instructions = [sums.get(insn.id, insn) for insn in kernel.instructions]
     tested = [child for insn in sums.values() for child in insn.expression.children if isinstance(child, If)]
-    if tested and all(_vanishes(child.then) for child in tested):
+    unsafe = _unsafe_exponentials(knl)
+    if tested and all(_vanishes(child.then, unsafe) for child in tested):
         untested = _Untested()
         rinv = next(insn for insn in instructions if insn.id == "rinv")
         masked = rinv.copy(

@@ -36,7 +36,6 @@ import loopy as lp
 import numpy as np
 from loopy.kernel.data import SubstitutionRule
 from pymbolic.mapper import IdentityMapper
-from pymbolic.mapper.dependency import DependencyMapper
 from pymbolic.primitives import Variable
 
 from fmmloopy.greens import ARGUMENT_PREFIX, GreensFunction
@@ -95,8 +94,7 @@ def pair_rules(greens: GreensFunction, dtype: np.dtype[Any]) -> list[Substitutio
 
 def _pair_geometry(greens: GreensFunction) -> str:
     """Write the statements for rinv and r, if the Green's function uses them."""
-    dependencies = DependencyMapper(composite_leaves=False)
-    used = {v.name for row in greens.matrix for entry in row for v in dependencies(entry) if isinstance(v, Variable)}
+    used = greens.variables
     lines = []
     if used & {"r", "rinv"}:
         lines.append("<> rinv = 1/sqrt(r2) {id=rinv,dep=r2}")
