@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -83,18 +84,30 @@ def run(arguments: argparse.Namespace) -> Results:
     return measure(cases, arguments.device, arguments.quick, tell)
 
 
-def report(results: Results, arguments: argparse.Namespace, before: Results | None) -> None:
+def check_folder(folder: Path) -> None:
+    """Make sure that a folder can be written, or made.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"argument --output: {folder} cannot be written")
+
+
+def report(
+    results: Results, arguments: argparse.Namespace, before: Results | None, reasons: dict[str, dict[str, str]]
+) -> None:
     """Write files, and print what they say."""
-    reasons = read_reasons()
+    folder = arguments.output
+    folder.mkdir(parents=True, exist_ok=True)
+    write_results(results, folder / "results.json")
     tables = make_tables(results, reasons)
     if before:
         rows = compare_results(results, before)
         tables["comparison"] = make_table(("runtime", "what", "ms then", "ms now", "now"), rows) or "Nothing in common."
     text = "\n\n".join(f"## {name.replace('_', ' ')}\n\n{table}" for name, table in tables.items()) + "\n"
     print(text)
-    folder = arguments.output
-    folder.mkdir(parents=True, exist_ok=True)
-    write_results(results, folder / "results.json")
     (folder / "tables.md").write_text(text)
     pictures = draw_pictures(results, folder)
     print(f"{folder}: results.json, tables.md{''.join(f', {path.name}' for path in pictures)}")
@@ -112,8 +125,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
         before = read_results(arguments.compare) if arguments.compare else None
+        # What cannot be used is found before all the measuring, not after.
+        reasons = read_reasons()
+        check_folder(arguments.output)
         results = run(arguments)
-        report(results, arguments, before)
+        report(results, arguments, before, reasons)
     except (ValueError, OSError, DeviceError) as error:
         print(f"error: {one_line(error, 2000)}", file=sys.stderr)
         return BAD_INPUT

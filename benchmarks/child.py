@@ -47,7 +47,7 @@ MOST_CHECKED, MOST_PAIRS = 1000, 10**9
 SHORT, MOST_RUNS = 0.5, 30
 """Seconds that all runs together take at least, and runs after which it is enough."""
 
-CONSTRUCTION = ("tree", "choice", "lists", "tables", "upload", "setup")
+CONSTRUCTION = ("tree", "choice", "lists", "tables", "setup")
 """Keys of ``Fmm.timings`` that belong to its construction."""
 
 Array = NDArray[Any]
@@ -145,14 +145,15 @@ def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation
         fmm.evaluate(charges[0])
     seconds, cpu, potentials = _repeat(fmm, charges, case.runs)
     error, checked = relative_error(case, points.astype(np.float64), potentials, folder)
+    if not np.isfinite(error):
+        raise ValueError(f"the potentials are no numbers, or the direct sum is 0: the error is {error}")
     work = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l, dtype=fmm.dtype)
     nbytes = count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.dtype.itemsize, fmm.m2l)
-    chosen = getattr(fmm, "precision", None)
     return [
         Evaluation(
             runtime_label(fmm.device),
             *(case.group, case.name, case.points, case.distribution, case.dtype, case.digits),
-            *(fmm.order, fmm.ncrit, str(fmm.m2l), None if chosen is None else str(chosen)),
+            *(fmm.order, fmm.ncrit, fmm.m2l, fmm.precision),
             error,
             checked,
             0.0,  # the parent has the time of the first potentials

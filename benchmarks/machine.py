@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from fmmloopy.compile import versions
-from fmmloopy.devices import Device, choose_device, find_devices
+from fmmloopy.devices import Device, choose_device, find_devices, processors
 from fmmloopy.doctor import installed_version
-from fmmloopy.measuring.peaks import processor_of, processors
+from fmmloopy.measuring.peaks import processor_of
 
 ROOT = Path(__file__).resolve().parent.parent
 """The clone."""

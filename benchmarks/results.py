@@ -42,11 +42,12 @@ class Evaluation:
     Attributes:
         runtime: label of the device's runtime, see `benchmarks.machine.runtime_label`.
         group, name, points, distribution, dtype, digits: of the case.
-        order, ncrit, m2l, precision: what `fmmloopy.Fmm` has chosen; no precision from versions without a choice.
+        order, ncrit, m2l, precision: what `fmmloopy.Fmm` has chosen.
         error: relative, in the 2-norm, against the direct sum at ``nchecked`` random targets of each draw of charges.
         first: seconds from the start of the process to its first potentials.
         memory: most bytes that the process has held until then.
-        construction: seconds by stage of building it (tree, choice, lists, tables, setup), the better of two.
+        construction: seconds by stage of building it (tree, choice, lists, tables, setup), the better of two,
+            or the only one for more than a million points.
         seconds: by operator, and for WHOLE, one for each run.
         cpu: core-seconds of each run.
         work: by operator.
@@ -62,7 +63,7 @@ class Evaluation:
     order: int
     ncrit: int
     m2l: str
-    precision: str | None
+    precision: str
     error: float
     nchecked: int
     first: float
@@ -90,9 +91,8 @@ class Evaluation:
 
     @property
     def preparation(self) -> float:
-        """Seconds of tree, lists and upload; where uploads have no time of their own, with all else of the setup."""
-        rest = "upload" if "upload" in self.construction else "setup"
-        return sum(self.construction.get(stage, 0.0) for stage in ("tree", "choice", "lists", rest))
+        """Seconds of tree, choice and lists, and of the setup with all uploads."""
+        return sum(self.construction.get(stage, 0.0) for stage in ("tree", "choice", "lists", "setup"))
 
     def least(self, peaks: Peaks) -> float:
         """Return seconds that no schedule of this work can beat: the limits of the operators, one after the other."""
@@ -303,11 +303,13 @@ def _matching(new: Results, old: Results) -> list[tuple[tuple[str, str], Timing,
 
 def _timings(results: Results) -> dict[tuple[str, str], Timing]:
     """Return times by runtime and what was timed."""
-    found = {}
+    found: dict[tuple[str, str], Timing] = {}
     for e in results.evaluations:
-        found[e.runtime, f"{e.group}: {e.name}, {e.points:,} points, {e.dtype}"] = Timing(tuple(e.seconds[WHOLE]))
+        label = e.runtime, f"{e.group}: {e.name}, {e.points:,} points, {e.dtype}"
+        others = found[label].seconds if label in found else ()  # several processes of group start
+        found[label] = Timing((*others, *e.seconds[WHOLE]))
     for o in results.operators:
         gradient = ", gradient" if o.gradient else ""
-        what = f"{o.operator}: order {o.order}, {o.points:,} points, {o.dtype}{gradient}"
+        what = f"{o.operator}: {o.distribution}, order {o.order}, {o.points:,} points, {o.dtype}{gradient}"
         found[o.runtime, what] = Timing(tuple(o.kernels))
     return found

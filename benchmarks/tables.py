@@ -139,7 +139,9 @@ def _best_of_processes(results: Results, group: str) -> list[Evaluation]:
 
 def _limit_share(results: Results, e: Evaluation) -> str:
     peaks = results.peaks.get(e.dtype)
-    return format_share(e.least(peaks) / e.evaluate) if peaks else NOTHING
+    if not peaks or e.precision == "mixed":  # some operators have one type's limits, some the other's
+        return NOTHING
+    return format_share(e.least(peaks) / e.evaluate)
 
 
 def operators_table(results: Results) -> str:

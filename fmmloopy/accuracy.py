@@ -1,4 +1,4 @@
-"""From wanted digits to order and ncrit: tables of what was measured."""
+"""From wanted digits to order, precision and tolerances: tables of what was measured."""
 
 from __future__ import annotations
 

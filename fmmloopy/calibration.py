@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.compile import operator_key
 from fmmloopy.cost_model import Measurement, Rates, fit_rates
-from fmmloopy.devices import Device
+from fmmloopy.devices import Device, processors
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import InteractionLists
 from fmmloopy.precision import DTYPES, kernel_dtype, outer_and_inner
@@ -46,10 +45,10 @@ FEWEST_POINTS = 4096
 """Problems smaller than this are not worth the seconds that the probes take."""
 
 ROUNDS = 5
-"""Evaluations of each probe, in turn, of which the fastest time of each operator counts."""
+"""Evaluations of each probe, of which the fastest time of each operator counts."""
 
 BUDGET = 1.0
-"""Seconds after which no further round is begun."""
+"""Seconds after which no further evaluation is begun, shared by the probes."""
 
 SMALL = 500
 """Points of a problem that is tried first: where even that takes longer than LONGEST seconds, nothing else is tried."""
@@ -103,7 +102,7 @@ def rates_keys(
         )
         for operator in (*OPERATORS, *chain.from_iterable(M2L_OPERATORS.values()))
     }
-    common = {"format": FORMAT, "order": order, "cores": os.cpu_count()}
+    common = {"format": FORMAT, "order": order, "cores": processors()}
     return {
         form: repr({**common, "code": [code[operator] for operator in (*OPERATORS, *own)]})
         for form, own in M2L_OPERATORS.items()
@@ -152,18 +151,23 @@ def measure(build: BuildProbe) -> list[Measurement]:
     first.run()
     if time.perf_counter() - start > LONGEST:
         return []
-    points, order = probe_points(POINTS), first.probe.order
-    timed = [_Timed(build(points, ncrit * order)) for ncrit in NCRITS]
-    for each in timed:
-        each.run()
-        each.seconds.clear()  # with what the device compiled late
+    order = first.probe.order
+    del first
+    points = probe_points(POINTS)
+    return [_measure_probe(build(points, ncrit * order)) for ncrit in NCRITS]
+
+
+def _measure_probe(probe: Probe) -> Measurement:
+    """Time one evaluation; probes come one after the other, since each has all tables in memory."""
+    timed = _Timed(probe)
+    timed.run()
+    timed.seconds.clear()  # with what the device compiled late
     start = time.perf_counter()
     for completed in range(ROUNDS):
-        if completed and time.perf_counter() - start > BUDGET:
+        if completed and time.perf_counter() - start > BUDGET / len(NCRITS):
             break
-        for each in timed:
-            each.run()
-    return [each.measurement() for each in timed]
+        timed.run()
+    return timed.measurement()
 
 
 class _Timed:

@@ -47,6 +47,10 @@ SVD_POINTS = 100_000
 gains 10 to 14 ms, and to compare takes up to 7 ms where rates are kept; with 30,000 the gain is 3 ms or a loss."""
 
 
+class UnknownRate(LookupError):
+    """There is no rate for an operator."""
+
+
 @dataclass(frozen=True)
 class Rates:
     """Seconds that operators take for their work.
@@ -62,7 +66,7 @@ class Rates:
         """Predict seconds of every operator that has work.
 
         Raises:
-            KeyError: there are no rates for one of them.
+            UnknownRate: there are no rates for one of them.
         """
         found = {}
         for name, amount in work.items():
@@ -304,7 +308,7 @@ def choose(
 
     rule = ncrit_for(order)
     if rates:
-        with suppress(KeyError):  # an operator that the probes had no work for
+        with suppress(UnknownRate):  # an operator that the probes had no work for
             candidates = predict(ncrit) if ncrit is not None else search_ncrit(rule, most, predict)
             best = min(candidates, key=lambda candidate: candidate.total)
             reason = "predicted to be the fastest" if ncrit is None else "ncrit as given, M2L predicted to be faster"

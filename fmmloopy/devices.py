@@ -187,3 +187,8 @@ def choose_device(which: str | Device | None = None) -> Device:
             return device
     found = "; ".join(repr(d.description) for d in devices)
     raise DeviceError(f"no device matches {which!r}; there are {found}: give part of one of these")
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

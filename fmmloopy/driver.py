@@ -28,10 +28,11 @@ from fmmloopy.inputs import (
     check_parameters,
     check_points,
     check_precision,
+    check_scaling,
     fits,
 )
 from fmmloopy.lists import build_lists
-from fmmloopy.plan import FIRST_LEVEL, Plan
+from fmmloopy.plan import FIRST_LEVEL, Plan, level_radii
 from fmmloopy.plan_report import PlanReport, make_rows
 from fmmloopy.precision import DTYPES, outer_and_inner
 from fmmloopy.progress import generating
@@ -171,9 +172,12 @@ class Fmm:
         with _timed(self.timings, "tree"):
             sorted_points = sort_points(points, others, working)
             single = np.dtype(np.float32)
-            if precision is None and self.precision == "mixed" and not fits(sorted_points.half_width, single):
+            half_width = sorted_points.half_width
+            if precision is None and self.precision == "mixed" and not fits(half_width, self.kernel, single):
                 self.precision = "double"
-            check_extent(sorted_points.half_width, outer_and_inner(DTYPES[self.precision])[1])
+            inner = outer_and_inner(DTYPES[self.precision])[1]
+            check_extent(half_width, inner)
+            check_scaling(self.kernel, inner)
             # Boxes around coincident points would only cost digits of gradients, whose errors are those of potentials
             # over the size of the box; and in float32 centres of boxes are exact down to level 15.
             deepest = 15 if working == single else DEEPEST_LEVEL
@@ -193,9 +197,7 @@ class Fmm:
         with _timed(self.timings, "lists"):
             self.lists = absorb_small_boxes(self.tree, build_lists(self.tree), count_points(self.order))
         with _timed(self.timings, "tables"):
-            levels = np.arange(FIRST_LEVEL, max(self.tree.nlevels, FIRST_LEVEL + 1))
-            radii = self.tree.half_width / 2.0**levels
-            self.tables = cached_tables(self.kernel, self.order, radii, DTYPES[self.precision])
+            self.tables = cached_tables(self.kernel, self.order, level_radii(self.tree), DTYPES[self.precision])
         with _timed(self.timings, "setup"):
             self._plan = Plan(
                 self._runtime,
@@ -284,7 +286,8 @@ class Fmm:
             return Fmm(points, kernel=kernel, recipes=book, dtype=self.dtype, **options)
 
         key = self._keys[form]
-        rates = calibrate(key, build) if measure else stored_rates(key)
+        # The tables of the dense form are too large to be made for probes.
+        rates = calibrate(key, build) if measure and form != "dense" else stored_rates(key)
         shared = stored_rates(self._keys["fft"]) if rates and form != "fft" else None
         return rates.beside(shared) if rates and shared else rates
 

@@ -17,6 +17,9 @@ from fmmloopy.recipes import RecipeBook
 HALF_WIDTHS = {"float32": (1e-6, 1e9), "float64": (1e-90, 1e90)}
 """The least and the most half width of a tree, by dtype."""
 
+SCALINGS = {"float32": (1e-30, 1e30), "float64": (1e-280, 1e280)}
+"""The least and the most constant factor of a Green's function, by dtype: it is part of the translation tables."""
+
 
 def check_dtype(dtype: DTypeLike | None, points: ArrayLike) -> np.dtype[Any]:
     """Return float32 or float64: what is asked for, else float32 where the points have it, else float64."""
@@ -68,10 +71,31 @@ def check_kernel(kernel: Any) -> GreensFunction:
     return kernel
 
 
-def fits(half_width: float, dtype: np.dtype[Any]) -> bool:
-    """Return whether squares and inverse cubes of distances in a tree of this half width are numbers of the dtype."""
-    least, most = HALF_WIDTHS[dtype.name]
-    return least <= half_width <= most
+def fits(half_width: float, greens: GreensFunction, dtype: np.dtype[Any]) -> bool:
+    """Return whether powers of distances in a tree of this half width, and tables, are numbers of the dtype."""
+    return _within(half_width, HALF_WIDTHS, dtype) and _within(abs(greens.scaling), SCALINGS, dtype)
+
+
+def _within(value: float, bounds: Mapping[str, tuple[float, float]], dtype: np.dtype[Any]) -> bool:
+    least, most = bounds[dtype.name]
+    return least <= value <= most
+
+
+def check_scaling(greens: GreensFunction, dtype: np.dtype[Any]) -> None:
+    """Make sure that tables with the constant factor of a function fit the dtype; a factor of 0 does.
+
+    Raises:
+        ValueError: it is too large or too small.
+    """
+    if greens.scaling and not _within(abs(greens.scaling), SCALINGS, dtype):
+        least, most = SCALINGS[dtype.name]
+        raise ValueError(
+            f"{greens.name}: scaling is {greens.scaling:g}, expected from {least:g} to {most:g} in {dtype}; put the "
+            f"factor into the charges{_WIDER if dtype == np.float32 else ''}"
+        )
+
+
+_WIDER = " or use precision='double' with dtype=numpy.float64"
 
 
 def check_extent(half_width: float, dtype: np.dtype[Any]) -> None:
@@ -80,9 +104,9 @@ def check_extent(half_width: float, dtype: np.dtype[Any]) -> None:
     Raises:
         ValueError: the root of the tree is too large or too small.
     """
-    if not fits(half_width, dtype):
+    if not _within(half_width, HALF_WIDTHS, dtype):
         least, most = HALF_WIDTHS[dtype.name]
-        remedy = "scale the points or use dtype=numpy.float64" if dtype == np.float32 else "scale the points"
+        remedy = f"scale the points{_WIDER if dtype == np.float32 else ''}"
         raise ValueError(
             f"the points extend over {2 * half_width:.3g}, expected from {2 * least:g} to {2 * most:g} in {dtype}, "
             f"where powers of distances are still numbers; {remedy}"

@@ -34,6 +34,12 @@ FIRST_LEVEL = 2
 """Boxes of levels 0 and 1 have no box that is apart from them, so there are no expansions above this level."""
 
 
+def level_radii(tree: Tree) -> NDArray[np.float64]:
+    """Return the box radius (half width) on each level that has tables, from FIRST_LEVEL on: one at least."""
+    levels = np.arange(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL + 1))
+    return np.asarray(tree.half_width / 2.0**levels, np.float64)
+
+
 class Plan:
     """Operators bound to the arrays of one problem.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fmmloopy.cost_model import Choice, Rates
+from fmmloopy.cost_model import Choice, Rates, UnknownRate
 from fmmloopy.work import Work
 
 
@@ -102,7 +102,7 @@ def make_rows(work: Mapping[str, Work], rates: Rates | None, measured: Mapping[s
     some = {name: amount for name, amount in work.items() if amount.flops}
     try:
         predicted = rates.seconds(some) if rates else {}
-    except KeyError:  # an operator that the probes had no work for
+    except UnknownRate:  # an operator that the probes had no work for
         predicted = {}
     return tuple(Row(name, some[name], predicted.get(name), measured.get(name)) for name in some)
 

@@ -31,7 +31,7 @@ from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
 from fmmloopy.m2l_tables import DIRECTIONS, OCTETS_PER_CHUNK
-from fmmloopy.plan import FIRST_LEVEL
+from fmmloopy.plan import FIRST_LEVEL, level_radii
 from fmmloopy.surfaces import INNER, count_points, table_radii
 from fmmloopy.table_cache import cached_factors
 from fmmloopy.tree import Tree
@@ -166,7 +166,7 @@ def v_ranks(
         tree, lists, order, greens, dtype: as for `count_work`.
     """
     tolerance = svd_tolerance(order, np.dtype(dtype))
-    radii = table_radii(greens, tree.half_width / 2.0 ** np.arange(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL + 1)))
+    radii = table_radii(greens, level_radii(tree))
     ranks = np.stack([_ranks(greens, order, float(radius), tolerance) for radius in radii])
     if len(radii) == 1:
         return np.asarray(ranks[0][lists.v_transfers])

@@ -15,6 +15,7 @@ from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import build_lists
 from fmmloopy.m2l_svd import Factors, compress, tiles_of_factors
+from fmmloopy.operators.m2l_svd import RANKS, TRANSFERS
 from fmmloopy.surfaces import INNER, NTRANSFERS, count_points, m2l_matrix, transfer_vectors
 from fmmloopy.table_cache import cached_factors
 from fmmloopy.tree import build_tree
@@ -165,3 +166,7 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, made: list) -> None:
     again = cached_factors(laplace(), 3, RADIUS, INNER, 1e-2, tmp_path)
     assert len(made) == 2
     np.testing.assert_array_equal(built.left, again.left)
+
+
+def test_factors_are_laid_out_as_the_kernel_reads_them():
+    assert (m2l_svd.TILE, NTRANSFERS) == (RANKS, TRANSFERS)

@@ -163,3 +163,17 @@ def test_recipes_that_are_wrong_in_mixed_kernels_only_are_found(operator):
 
     findings = check_book(RecipeBook("wrong", device="", recipes={operator: recipe}), device=OPENCL[0]).findings
     assert [(f.operator, f.dtype, f.layer) for f in findings] == [(operator, MIXED, "exact")]
+
+
+@pytest.mark.parametrize(("scaling", "expected"), [(1.87e-64, "double"), (1.0, "mixed"), (1e35, "double")])
+def test_constant_factors_beyond_float32_are_worked_with_in_double(scaling, expected, rng):
+    """They are part of the tables, which would be zeros or infinite."""
+    greens = fl.GreensFunction("gravity", (("rinv",),), scaling=scaling, homogeneity=-1)
+    points, charges = cube(rng, NPOINTS), rng.uniform(0, 1, NPOINTS)
+    fmm = fl.Fmm(points, kernel=greens, digits=4, ncrit=60)
+    assert fmm.precision == expected
+    exact = fl.direct(points, charges, points[:50], greens)
+    assert np.linalg.norm(fmm.evaluate(charges)[:50] - exact) <= 1e-4 * np.linalg.norm(exact)
+    if expected == "double":
+        with pytest.raises(ValueError, match=r"gravity: scaling is .*, expected from 1e-30 to 1e\+30 in float32; put"):
+            fl.Fmm(points, kernel=greens, precision="mixed", digits=4)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fmmloopy.cache import cache_folder, write_atomically
-from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
+from fmmloopy.devices import Device, DeviceError, choose_device, find_devices, processors
 from fmmloopy.isolation import ChildError, Stage, Worker
 from fmmloopy.measuring.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
 
@@ -119,11 +119,6 @@ def _cpu() -> str:
     name = fields.get("model name") or platform.processor() or platform.machine()
     numbers = " ".join(f"{key} {fields[key]}" for key in ("cpu family", "model", "stepping") if key in fields)
     return f"{name}{f' ({numbers})' if numbers else ''}, {processors()} processors"
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_busy() -> bool:

@@ -19,7 +19,7 @@ from fmmloopy.compile import CompiledOperator
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import InteractionLists, build_lists
 from fmmloopy.measuring.roofline import count_bytes
-from fmmloopy.plan import FIRST_LEVEL, Plan
+from fmmloopy.plan import FIRST_LEVEL, Plan, level_radii
 from fmmloopy.recipes import RecipeBook
 from fmmloopy.runtime import Launch, Runtime
 from fmmloopy.small_boxes import absorb_small_boxes
@@ -151,8 +151,7 @@ def make_problem(setting: Setting, ncrit: int | None = None) -> Problem:
     ncrit = ncrit or ncrit_for(setting.order)
     tree = build_tree(setting.make_points(), None, ncrit, dtype=dtype, split_coincident=False)
     lists = build_lists(tree)
-    radii = tree.half_width / 2.0 ** np.arange(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL + 1))
-    tables = cached_tables(greens, setting.order, radii, dtype)
+    tables = cached_tables(greens, setting.order, level_radii(tree), dtype)
     absorbed = absorb_small_boxes(tree, lists, count_points(setting.order))
     return Problem(setting, greens, tree, absorbed, lists, tables)
 
