@@ -224,9 +224,17 @@ def measure(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the C device says of itself
             # The same tree for every book and at any time: figures are of the same work.
-            order, ncrit = setting.order, ncrit_for(setting.order)
-            kernel, form = setting.greens, "fft"
-            fmms.append(Fmm(points, None, kernel, None, device, book, order=order, ncrit=ncrit, m2l=form))
+            fmms.append(
+                Fmm(
+                    points,
+                    kernel=setting.greens,
+                    device=device,
+                    recipes=book,
+                    order=setting.order,
+                    ncrit=ncrit_for(setting.order),
+                    m2l="fft",
+                )
+            )
     charges = np.random.default_rng(1).uniform(-1, 1, setting.points)
     seconds: list[dict[str, list[float]]] = [{} for _ in fmms]
     for fmm in fmms:

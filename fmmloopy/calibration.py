@@ -27,6 +27,7 @@ from fmmloopy.cost_model import Measurement, Rates, fit_rates
 from fmmloopy.devices import Device, processors
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import InteractionLists
+from fmmloopy.plan import M2L_OPERATORS
 from fmmloopy.precision import DTYPES, kernel_dtype, outer_and_inner
 from fmmloopy.recipes import RecipeBook
 from fmmloopy.tree import Tree
@@ -57,9 +58,6 @@ LONGEST = 0.25
 
 OPERATORS = ("p2p", "p2m", "p2l", "m2m", "l2l", "l2p", "m2p", "check_to_equivalent")
 """Operators of every evaluation."""
-
-M2L_OPERATORS = {"fft": ("m2l_forward", "m2l_hadamard", "m2l_inverse"), "svd": ("m2l_svd",), "dense": ("m2l",)}
-"""Operators of each form of M2L."""
 
 
 class Probe(Protocol):

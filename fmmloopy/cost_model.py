@@ -37,7 +37,6 @@ STANDS_FOR = {"p2l": "p2m", "m2p": "l2p"}
 ANY_NCRIT = ("p2m", "l2p")
 """Operators whose work does not depend on ncrit."""
 
-
 SVD_ORDER = 8
 """The highest order at which M2L's compressed form is compared: on the sphere, it is 1.9 times as fast as the FFT form
 at order 4, and 1.07 times at this one."""
@@ -71,7 +70,10 @@ class Rates:
         found = {}
         for name, amount in work.items():
             if amount.flops:
-                unit, block = self.per_unit[name if name in self.per_unit else STANDS_FOR[name]]
+                rate = self.per_unit.get(name) or self.per_unit.get(STANDS_FOR.get(name, ""))
+                if rate is None:
+                    raise UnknownRate(name)
+                unit, block = rate
                 found[name] = unit * (amount.pairs or amount.flops) + block * amount.blocks
         return found
 
@@ -316,5 +318,6 @@ def choose(
                 other = min((c for c in candidates if c.m2l == form), key=lambda candidate: candidate.total)
                 reason += f"; {form} with ncrit {other.ncrit}, {other.total / best.total:.2f} times as long"
             return Choice(best.ncrit, best.m2l, reason, tuple(candidates)), trees[best.ncrit]
-    reason = "the rule of 25 x order, as there are no rates of this device" if ncrit is None else "ncrit as given"
-    return Choice(ncrit or rule, forms[0], reason), None
+    if ncrit is not None:
+        return Choice(ncrit, forms[0], "ncrit as given"), None
+    return Choice(rule, forms[0], "the rule of 25 x order, as there are no rates with M2L in this form"), None

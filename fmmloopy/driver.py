@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.accuracy import digits_for, order_for, precision_for
-from fmmloopy.calibration import FEWEST_POINTS, M2L_OPERATORS, calibrate, rates_keys, stored_rates
+from fmmloopy.calibration import FEWEST_POINTS, calibrate, rates_keys, stored_rates
 from fmmloopy.certificates import warn_if_uncertified
 from fmmloopy.cost_model import Rates, choose, why_fft_alone
 from fmmloopy.devices import Device, DeviceError, choose_device
@@ -32,7 +32,7 @@ from fmmloopy.inputs import (
     fits,
 )
 from fmmloopy.lists import build_lists
-from fmmloopy.plan import FIRST_LEVEL, Plan, level_radii
+from fmmloopy.plan import FIRST_LEVEL, M2L_OPERATORS, Plan, level_radii
 from fmmloopy.plan_report import PlanReport, make_rows
 from fmmloopy.precision import DTYPES, outer_and_inner
 from fmmloopy.progress import generating

@@ -30,6 +30,9 @@ from fmmloopy.tree import Tree
 SPECTRAL_BYTES = 256 * 2**20
 """Workspace for transformed expansions: planes of frequencies are handled in batches that fit, one plane at least."""
 
+M2L_OPERATORS = {"fft": ("m2l_forward", "m2l_hadamard", "m2l_inverse"), "svd": ("m2l_svd",), "dense": ("m2l",)}
+"""Operators of each form of M2L."""
+
 FIRST_LEVEL = 2
 """Boxes of levels 0 and 1 have no box that is apart from them, so there are no expansions above this level."""
 

@@ -31,7 +31,7 @@ from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
 from fmmloopy.m2l_tables import DIRECTIONS, OCTETS_PER_CHUNK
-from fmmloopy.plan import FIRST_LEVEL, level_radii
+from fmmloopy.plan import FIRST_LEVEL, M2L_OPERATORS, level_radii
 from fmmloopy.surfaces import INNER, count_points, table_radii
 from fmmloopy.table_cache import cached_factors
 from fmmloopy.tree import Tree
@@ -62,9 +62,8 @@ def count_work(
     m2l: str = "fft",
     gradient: bool = False,
     dtype: DTypeLike = np.float64,
-    weights: NDArray[np.float64] | None = None,
 ) -> dict[str, Work]:
-    """Count the work of every operator in one evaluation, or estimate it from the lists of some boxes.
+    """Count the work of every operator in one evaluation.
 
     Args:
         tree: the octree.
@@ -75,8 +74,6 @@ def count_work(
             ``"dense"``, as ``m2l``.
         gradient: whether P2P, L2P and M2P compute gradients too.
         dtype: float32 or float64, on which the ranks of ``"svd"`` depend.
-        weights: shape (nboxes,), how many split boxes each split box whose children have lists stands for; 0 where
-            they have none. None if all boxes have lists.
 
     Returns:
         Work by operator, with the keys of ``Fmm.timings``. Operators that have nothing to do are there, with zeros.
@@ -84,8 +81,8 @@ def count_work(
     Raises:
         ValueError: ``m2l`` is another word.
     """
-    far = count_m2l(tree, lists, order, greens, m2l, dtype, weights)
-    return count_without_m2l(tree, lists, order, greens, gradient, weights) | far
+    far = count_m2l(tree, lists, order, greens, m2l, dtype)
+    return count_without_m2l(tree, lists, order, greens, gradient) | far
 
 
 def count_without_m2l(
@@ -96,7 +93,13 @@ def count_without_m2l(
     gradient: bool = False,
     weights: NDArray[np.float64] | None = None,
 ) -> dict[str, Work]:
-    """Count the work of all operators but M2L, which is the same with each form of it; else as `count_work`."""
+    """Count the work of all operators but M2L, which is the same with each form of it, or estimate it.
+
+    Args:
+        tree, lists, order, greens, gradient: as for `count_work`.
+        weights: shape (nboxes,), how many split boxes each split box whose children have lists stands for; 0 where
+            they have none. None if all boxes have lists.
+    """
     npoints = count_points(order)
     rows, columns = greens.ntarget_components * npoints, greens.nsource_components * npoints
     nsources = (tree.box_source_ends - tree.box_source_starts).astype(np.int64)
@@ -143,9 +146,9 @@ def count_m2l(
     dtype: DTypeLike,
     weights: NDArray[np.float64] | None = None,
 ) -> dict[str, Work]:
-    """Count the work of one form of M2L; arguments and errors as for `count_work`."""
-    if m2l not in ("fft", "svd", "dense"):
-        raise ValueError(f"m2l is {m2l!r}, expected 'fft' or 'svd' or 'dense'")
+    """Count the work of one form of M2L, or estimate it; arguments and errors as of the two functions above."""
+    if m2l not in M2L_OPERATORS:
+        raise ValueError(f"m2l is {m2l!r}, expected {' or '.join(map(repr, M2L_OPERATORS))}")
     if m2l == "fft":
         return _count_m2l_fft(tree, lists, order, greens, np.ones(tree.nboxes) if weights is None else weights)
     npoints, box_weights = count_points(order), _box_weights(tree, weights)
@@ -216,7 +219,7 @@ class _FlopCounter(FlopCounterBase):  # type: ignore[misc]
 
 
 def _box_weights(tree: Tree, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Return how many boxes each box stands for: as many as its parent, by the weights of `count_work`."""
+    """Return how many boxes each box stands for: as many as its parent, by the weights of `count_without_m2l`."""
     box_weights = np.ones(tree.nboxes) if weights is None else weights[tree.box_parents]
     box_weights[0] = 1.0
     return box_weights

@@ -16,6 +16,7 @@ from fmmloopy.cost_model import (
     Candidate,
     Measurement,
     Rates,
+    UnknownRate,
     choose,
     estimate_work,
     fit_rates,
@@ -121,7 +122,7 @@ def test_operators_that_were_not_timed_borrow_rates():
     found = Rates({"p2m": (1e-9, 0.0), "l2p": (2e-9, 0.0)})
     work = {"p2l": Work(1000, 12_000), "m2p": Work(1000, 12_000), "m2m": Work(0, 0)}
     assert found.seconds(work) == {"p2l": pytest.approx(1e-6), "m2p": pytest.approx(2e-6)}
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownRate, match="^m2m$"):
         found.seconds({"m2m": Work(0, 100)})
 
 
@@ -266,7 +267,7 @@ def test_without_rates_the_rule_is_used(points, missing):
     some = {name: rate for name, rate in rates().per_unit.items() if name != missing}
     choice, tree = choose_for(points, lambda form: None if missing == "all" else Rates(some))
     assert (choice.ncrit, choice.m2l, choice.candidates, tree) == (ncrit_for(ORDER), "fft", (), None)
-    assert choice.reason == "the rule of 25 x order, as there are no rates of this device"
+    assert choice.reason == "the rule of 25 x order, as there are no rates with M2L in this form"
 
 
 def test_forms_without_rates_are_passed_over(points):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from fmmloopy.devices import Device, DeviceError
 from fmmloopy.direct import direct
 from fmmloopy.greens import laplace
 from fmmloopy.operators.pairwise import PADDING
-from fmmloopy.recipes import RecipeBook, load_recipes
+from fmmloopy.recipes import SEQUENTIAL, RecipeBook, load_recipes
 from fmmloopy.runtime import Runtime, make_runtime
 
 BOXES, POINTS, NEIGHBOURS = 512, 96, 8
@@ -33,7 +32,7 @@ class Speed:
         book: its name.
         dtype: float64, or float32 where the device has no other.
         gpairs: 10^9 pairs of target and source a second.
-        gain: how many times as fast lanes are as one target at a time, where the recipe has that choice, else None.
+        gain: how many times as fast the book's recipe is as the sequential kernel, None if the book has none.
     """
 
     book: str
@@ -56,10 +55,10 @@ def measure(device: Device, seconds: float = 1.0) -> Speed:
     dtype = np.dtype(np.float64 if device.has_float64 else np.float32)
     runtime = make_runtime(device)
     arguments = _leaves(dtype)
-    gpairs = _rate(runtime, book, dtype, arguments, {}, seconds)
+    gpairs = _rate(runtime, book, dtype, arguments, seconds)
     gain = None
-    if "p2p" in book.recipes and "lanes" in inspect.signature(book.recipes["p2p"]).parameters:
-        gain = gpairs / _rate(runtime, book, dtype, arguments, {"lanes": 1}, seconds / 2)
+    if "p2p" in book.recipes:
+        gain = gpairs / _rate(runtime, SEQUENTIAL, dtype, arguments, seconds / 2)
     return Speed(book.name, dtype.name, gpairs, gain)
 
 
@@ -92,11 +91,10 @@ def _rate(
     book: RecipeBook,
     dtype: np.dtype[Any],
     arguments: Mapping[str, Any],
-    parameters: Mapping[str, Any],
     seconds: float,
 ) -> float:
     """Return 10^9 pairs a second, of as many boxes as take a twentieth of the time."""
-    code = compile_operator("p2p", laplace(), 2, dtype, book, runtime.device, parameters)
+    code = compile_operator("p2p", laplace(), 2, dtype, book, runtime.device)
     uploaded = {k: runtime.upload(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
     uploaded["potentials"] = runtime.zeros((1, arguments["ntargets"]), dtype)
     boxes = 4

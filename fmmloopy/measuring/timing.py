@@ -19,7 +19,7 @@ from fmmloopy.compile import CompiledOperator
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import InteractionLists, build_lists
 from fmmloopy.measuring.roofline import count_bytes
-from fmmloopy.plan import FIRST_LEVEL, Plan, level_radii
+from fmmloopy.plan import FIRST_LEVEL, M2L_OPERATORS, Plan, level_radii
 from fmmloopy.recipes import RecipeBook
 from fmmloopy.runtime import Launch, Runtime
 from fmmloopy.small_boxes import absorb_small_boxes
@@ -272,8 +272,8 @@ def _launch(plan: Plan, operator: str, gradient: bool) -> None:
 
 
 def _form(operator: str) -> str:
-    """Return the form of M2L that an operator belongs to; any, if to none."""
-    return {"m2l": "dense", "m2l_svd": "svd"}.get(operator, "fft")
+    """Return the form of M2L that an operator belongs to; the first, if to none."""
+    return next((form for form, own in M2L_OPERATORS.items() if operator in own), next(iter(M2L_OPERATORS)))
 
 
 # -- statistics
