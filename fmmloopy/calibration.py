@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.compile import operator_key
 from fmmloopy.cost_model import Measurement, Rates, fit_rates
-from fmmloopy.devices import Device, processors
+from fmmloopy.devices import Device, is_busy, processors
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import InteractionLists
 from fmmloopy.plan import M2L_OPERATORS
@@ -33,7 +33,7 @@ from fmmloopy.recipes import RecipeBook
 from fmmloopy.tree import Tree
 from fmmloopy.work import Work, count_work
 
-FORMAT = 1
+FORMAT = 2
 """Increase when the same key would have to give other measurements."""
 
 POINTS = 20_000
@@ -52,7 +52,8 @@ BUDGET = 1.0
 """Seconds after which no further evaluation is begun, shared by the probes."""
 
 SMALL = 500
-"""Points of a problem that is tried first: where even that takes longer than LONGEST seconds, nothing else is tried."""
+"""Points of a problem that is tried first: where even that takes longer than LONGEST seconds, three times in a row,
+nothing else is tried."""
 
 LONGEST = 0.25
 
@@ -114,12 +115,13 @@ def rates_file(key: str) -> Path:
 
 def stored_rates(key: str) -> Rates | None:
     """Return the rates that are kept under a key; None if there are none, or none that can be used."""
-    measurements = _read(rates_file(key), key)
-    return fit_rates(measurements) if measurements else None
+    return (_read(rates_file(key), key) or _NOTHING).rates()
 
 
 def calibrate(key: str, build: BuildProbe) -> Rates | None:
     """Return the rates that are kept under a key; measure and keep them if there are none.
+
+    Those of a time when other programs ran are measured again when none do.
 
     Args:
         key: from `rates_keys`.
@@ -128,31 +130,35 @@ def calibrate(key: str, build: BuildProbe) -> Rates | None:
     Returns:
         The rates; None if they cannot be had, for whatever reason. That a device is too slow is kept too.
     """
-    measurements = _read(rates_file(key), key)
-    if measurements is None:
+    kept, busy = _read(rates_file(key), key), is_busy()
+    if kept is None or (kept.busy and not busy):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the evaluation that this is for says the same
-                measurements = measure(build)
+                kept = _Kept(measure(build), busy)
         except Exception:  # whatever it is: the evaluation that this is for says so too, or does without
-            return None
+            return (kept or _NOTHING).rates()
         with suppress(OSError):  # without a place to keep it, it is measured each time
-            _write(rates_file(key), key, measurements)
-    return fit_rates(measurements) if measurements else None
+            _write(rates_file(key), key, kept)
+    return kept.rates()
 
 
 def measure(build: BuildProbe) -> list[Measurement]:
     """Time a few evaluations of different ncrit; none if the device is too slow for that."""
     first = _Timed(build(probe_points(SMALL), SMALL // 8))
     first.run()
-    start = time.perf_counter()
-    first.run()
-    if time.perf_counter() - start > LONGEST:
+    if not any(_takes(first.run) <= LONGEST for _ in range(3)):
         return []
     order = first.probe.order
     del first
     points = probe_points(POINTS)
     return [_measure_probe(build(points, ncrit * order)) for ncrit in NCRITS]
+
+
+def _takes(call: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def _measure_probe(probe: Probe) -> Measurement:
@@ -199,25 +205,41 @@ def probe_points(count: int) -> NDArray[np.float64]:
     return np.concatenate([random.uniform(-1, 1, (each[0], 3)), surface, cluster])
 
 
-def _write(path: Path, key: str, measurements: Sequence[Measurement]) -> None:
+@dataclass(frozen=True)
+class _Kept:
+    """What a file holds: measurements, none of a device that is too slow, and whether other programs ran meanwhile."""
+
+    measurements: Sequence[Measurement]
+    busy: bool
+
+    def rates(self) -> Rates | None:
+        return fit_rates(self.measurements) if self.measurements else None
+
+
+_NOTHING = _Kept((), False)
+
+
+def _write(path: Path, key: str, kept: _Kept) -> None:
     stored = [
         {"work": {name: astuple(work) for name, work in m.work.items()}, "seconds": dict(m.seconds)}
-        for m in measurements
+        for m in kept.measurements
     ]
-    write_atomically(path, json.dumps({"key": key, "checksum": _checksum(stored), "measurements": stored}))
+    content = {"key": key, "checksum": _checksum(stored), "measurements": stored, "busy": kept.busy}
+    write_atomically(path, json.dumps(content))
 
 
-def _read(path: Path, key: str) -> list[Measurement] | None:
+def _read(path: Path, key: str) -> _Kept | None:
     """Read measurements; a file that is damaged or stands for something else counts as none."""
     try:
         content = json.loads(path.read_text())
         stored = content["measurements"]
         if content["key"] != key or content["checksum"] != _checksum(stored):
             return None
-        return [
+        measurements = [
             Measurement({name: Work(*work) for name, work in entry["work"].items()}, dict(entry["seconds"]))
             for entry in stored
         ]
+        return _Kept(measurements, bool(content["busy"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

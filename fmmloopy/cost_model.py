@@ -9,7 +9,6 @@ they are made for the children of some boxes only, and each counts for as many b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,15 +66,19 @@ class Rates:
         Raises:
             UnknownRate: there are no rates for one of them.
         """
-        found = {}
-        for name, amount in work.items():
-            if amount.flops:
-                rate = self.per_unit.get(name) or self.per_unit.get(STANDS_FOR.get(name, ""))
-                if rate is None:
-                    raise UnknownRate(name)
-                unit, block = rate
-                found[name] = unit * (amount.pairs or amount.flops) + block * amount.blocks
-        return found
+        return {name: self.seconds_of(name, amount) for name, amount in work.items() if amount.flops}
+
+    def seconds_of(self, operator: str, work: Work) -> float:
+        """Predict seconds of one operator.
+
+        Raises:
+            UnknownRate: there are no rates for it.
+        """
+        rate = self.per_unit.get(operator) or self.per_unit.get(STANDS_FOR.get(operator, ""))
+        if rate is None:
+            raise UnknownRate(operator)
+        unit, block = rate
+        return unit * (work.pairs or work.flops) + block * work.blocks
 
     def beside(self, others: Rates) -> Rates:
         """Return these rates as if they had been measured together with others, so that predictions compare.
@@ -227,7 +230,7 @@ def sample_boxes(tree: Tree, sample: int) -> tuple[NDArray[np.int64] | None, NDA
 def search_ncrit(start: int, most: int, predict: Callable[[int], Sequence[Candidate]]) -> list[Candidate]:
     """Look for the ncrit with the least predicted seconds: by factors of two, then of the square root of two.
 
-    Goes up where P2P takes less than the rest, down otherwise, until it gets worse.
+    Goes up where P2P takes less than the rest, down otherwise, until it gets worse or the tree stays the same.
 
     Args:
         start: the first that is tried.
@@ -248,7 +251,7 @@ def search_ncrit(start: int, most: int, predict: Callable[[int], Sequence[Candid
     factor = 0.5 if best.is_near_heavy else 2.0
     while 2 <= best.ncrit < most:
         following = best_of(round(best.ncrit * factor))
-        if following.total > best.total:
+        if following.total > best.total or following.nboxes == best.nboxes:
             break
         best = following
     for factor in (0.5**0.5, 2.0**0.5):
@@ -292,7 +295,7 @@ def choose(
         greens: the plain Green's function.
         dtype: float32 or float64.
         rates_of: gives the rates with a form of M2L, None if there are none; it is not called if all is given.
-        forms: of M2L, to choose from; the first is used if there are no rates.
+        forms: of M2L, to choose from; the first is used if there are no rates for it, others only beside it.
         ncrit: None if it is to be chosen.
 
     Returns:
@@ -300,24 +303,37 @@ def choose(
     """
     if ncrit is not None and len(forms) == 1:
         return Choice(ncrit, forms[0], "as given"), None
-    rates = {form: found for form in forms if (found := rates_of(form))}
+    first = rates_of(forms[0])
+    rates = {forms[0]: first} if first else {}
+    if first:
+        rates |= {form: found for form in forms[1:] if (found := rates_of(form))}
     trees: dict[int, Tree] = {}
 
     def predict(ncrit: int) -> list[Candidate]:
         tree = trees[ncrit] = grow(ncrit)
-        works = zip(rates, estimate_work(tree, order, greens, list(rates), dtype), strict=True)
-        return [Candidate(ncrit, form, tree.nboxes, rates[form].seconds(work)) for form, work in works]
+        found = []
+        for form, work in zip(list(rates), estimate_work(tree, order, greens, list(rates), dtype), strict=True):
+            try:
+                found.append(Candidate(ncrit, form, tree.nboxes, rates[form].seconds(work)))
+            except UnknownRate:  # an operator that the probes had no work for
+                if form == forms[0]:
+                    raise
+                del rates[form]
+        return found
 
-    rule = ncrit_for(order)
+    rule, missing = ncrit_for(order), "rates"
     if rates:
-        with suppress(UnknownRate):  # an operator that the probes had no work for
+        try:
             candidates = predict(ncrit) if ncrit is not None else search_ncrit(rule, most, predict)
-            best = min(candidates, key=lambda candidate: candidate.total)
+            best = min(candidates, key=lambda candidate: (candidate.total, -candidate.ncrit))
             reason = "predicted to be the fastest" if ncrit is None else "ncrit as given, M2L predicted to be faster"
             for form in (form for form in rates if form != best.m2l):
                 other = min((c for c in candidates if c.m2l == form), key=lambda candidate: candidate.total)
                 reason += f"; {form} with ncrit {other.ncrit}, {other.total / best.total:.2f} times as long"
             return Choice(best.ncrit, best.m2l, reason, tuple(candidates)), trees[best.ncrit]
+        except UnknownRate as error:
+            missing = f"rate of {error}"
     if ncrit is not None:
         return Choice(ncrit, forms[0], "ncrit as given"), None
-    return Choice(rule, forms[0], "the rule of 25 x order, as there are no rates with M2L in this form"), None
+    reason = f"the rule of 25 x order, as no {missing} of this device with M2L in this form is known"
+    return Choice(rule, forms[0], reason), None

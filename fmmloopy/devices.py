@@ -52,6 +52,11 @@ class Device:
     has_float64: bool = True
     handle: Any = field(default=None, compare=False, repr=False)
 
+    @property
+    def is_simulator(self) -> bool:
+        """Whether it checks every access, and is hundreds of times slower than what it simulates."""
+        return "oclgrind" in self.description.lower()
+
 
 C_DEVICE = Device("c", "C compiler", "c CPU through the system's C compiler, sequential")
 """The processor, through loopy's C target: always there, and slow."""
@@ -192,3 +197,15 @@ def choose_device(which: str | Device | None = None) -> Device:
 def processors() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+BUSY = 0.75
+"""Runnable processes per processor from which on times are not trusted."""
+
+
+def is_busy() -> bool:
+    """Return whether programs ran on this machine in the last minute that leave too little for a measurement."""
+    try:
+        return os.getloadavg()[0] > BUSY * processors()
+    except OSError:
+        return False

@@ -84,13 +84,16 @@ class Fmm:
         targets: shape (ntargets, 3), points where potentials are wanted; None for the sources themselves.
         kernel: the Green's function.
         digits: wanted accuracy: relative error of the potentials in the 2-norm below 10^-digits, as measured for
-            charges of both signs; decides ``order`` and ``precision``. Gradients of such charges err up to ten
-            times as much. None for 6, or 5 in single precision, whose rounding leaves 1e-6.
+            charges of both signs; decides ``order`` and ``precision``, and is passed over if ``order`` is given.
+            Gradients of such charges err up to ten times as much. None for 6, or 5 in single precision, whose rounding
+            leaves 1e-6.
         device: what to run on: part of a device's description, ``"c"``, or None for the best that is found.
         recipes: a recipe book, its name or the path of its file; None for the one that suits the device.
         dtype: of charges and potentials, numpy.float32 or numpy.float64; None for that of the sources.
         order: points per edge of the surfaces, 2 to 16, in place of what ``digits`` picks.
-        ncrit: most sources, and most targets, in a leaf, in place of the one that is predicted to be the fastest.
+        ncrit: most sources, and most targets, in a leaf. None for the one that is predicted to be the fastest, by rates
+            that are kept in the cache folder. Where there are none yet, probes are run for a few seconds, or, for less
+            than 4096 points, 25 times the order is taken. Results with another ncrit differ by less than the error.
         precision: what to work in. ``"double"``: float64. ``"mixed"``: transforms and products of M2L's FFT form in
             float32, the rest in float64; its rounding leaves a relative error of 3e-7 in the 2-norm. ``"single"``:
             float32, points rounded to it, to 6e-8 of their extent, whatever distance that leaves between near ones.
@@ -140,6 +143,7 @@ class Fmm:
     ) -> None:
         self.timings: dict[str, float] = {}
         self._evaluated_gradient = False
+        self._known_rates: dict[str, Rates] = {}
         self.kernel = check_kernel(kernel)
         self.dtype = check_dtype(dtype, sources)
         points = check_points(sources, "sources")
@@ -277,7 +281,10 @@ class Fmm:
         """Return the rates that are kept for a form of M2L, or else those of evaluations of small problems.
 
         Those of other forms are put beside those of the FFT form, if there are some: predictions differ by M2L alone.
+        What has been found once is used for good, whatever becomes of the cache folder.
         """
+        if form in self._known_rates:
+            return self._known_rates[form]
         kernel, order, precision, book = self.kernel, self.order, self.precision, self.recipes
 
         def build(points: NDArray[np.float64], ncrit: int) -> Fmm:
@@ -288,8 +295,11 @@ class Fmm:
         key = self._keys[form]
         # The tables of the dense form are too large to be made for probes.
         rates = calibrate(key, build) if measure and form != "dense" else stored_rates(key)
-        shared = stored_rates(self._keys["fft"]) if rates and form != "fft" else None
-        return rates.beside(shared) if rates and shared else rates
+        shared = self._rates("fft", measure=False) if rates and form != "fft" else None
+        rates = rates.beside(shared) if rates and shared else rates
+        if rates:
+            self._known_rates[form] = rates
+        return rates
 
     @cached_property
     def _keys(self) -> dict[str, str]:

@@ -257,7 +257,7 @@ def _find_far(tree: Tree, boxes: _Boxes, split: NDArray[np.int64]) -> tuple[CSR,
         flags = ~_BOX_NEAR_CHILD[directions].transpose(0, 2, 1) & boxes.are_source_leaves[numbers][:, None] & wanted
         x_lengths[own[own >= 0]] = flags.sum(axis=2)[own >= 0]
         x_lists.append(np.broadcast_to(numbers[:, None], flags.shape)[flags])
-    return _join("V", v_lengths, v_lists), _join("X", x_lengths, x_lists), _concatenate(transfers)
+    return make_csr("V", v_lengths, v_lists), make_csr("X", x_lengths, x_lists), _concatenate(transfers)
 
 
 def _find_near(tree: Tree, boxes: _Boxes, leaves: NDArray[np.int64]) -> tuple[CSR, CSR]:
@@ -286,7 +286,7 @@ def _find_near(tree: Tree, boxes: _Boxes, leaves: NDArray[np.int64]) -> tuple[CS
         flags = have_sources & ~near
         w_lengths[chunk] = flags.sum(axis=(1, 2))
         w_lists.append(finer[flags])
-    return _join("U", u_lengths, u_lists), _join("W", w_lengths, w_lists)
+    return make_csr("U", u_lengths, u_lists), make_csr("W", w_lengths, w_lists)
 
 
 def _concatenate(pieces: Sequence[NDArray[Any]]) -> NDArray[np.int32]:
@@ -294,8 +294,17 @@ def _concatenate(pieces: Sequence[NDArray[Any]]) -> NDArray[np.int32]:
     return np.concatenate([np.empty(0, np.int32), *pieces], dtype=np.int32, casting="same_kind")
 
 
-def _join(name: str, lengths: NDArray[np.int64], pieces: Sequence[NDArray[Any]]) -> CSR:
-    """Make a table of rows of the given lengths from its entries, in pieces."""
+def make_csr(name: str, lengths: NDArray[np.int64], pieces: Sequence[NDArray[Any]]) -> CSR:
+    """Make a table of rows from its entries, which come in pieces.
+
+    Args:
+        name: of the list, for the error.
+        lengths: shape (nrows,), entries of each row.
+        pieces: entries of all rows, one after the other.
+
+    Raises:
+        ValueError: there are more than 32-bit numbers can count.
+    """
     starts = np.concatenate([[0], np.cumsum(lengths)])
     if starts[-1] >= 2**31:
         raise ValueError(f"list {name} has {starts[-1]} entries, expected less than 2^31; raise ncrit for fewer boxes")

@@ -15,7 +15,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from fmmloopy.greens import COORDINATES, GreensFunction
-from fmmloopy.surfaces import NTRANSFERS, FloatArray, m2l_matrix, surface_grid, transfer_vectors
+from fmmloopy.surfaces import NTRANSFERS, FloatArray, m2l_matrix, not_finite, surface_grid, transfer_vectors
 
 TILE = 8
 """Ranks are multiples of this, or the whole rank: kernels work on tiles of singular values, which full ones fill."""
@@ -72,20 +72,44 @@ def compress(greens: GreensFunction, order: int, radius: float, inner: float, to
         radius: radius of the boxes.
         inner: radius of both surfaces in box radii.
         tolerance: singular values above this times the largest of all matrices are kept, and as many of the next as
-            fill a tile.
+            fill a tile. Components are brought to one size beforehand, so that none is small enough to be left out.
+
+    Raises:
+        ValueError: the Green's function is not finite between the surfaces.
     """
+    vectors = _vectors_of_entries(greens)
+    rows, columns = _component_sizes(greens, m2l_matrix(greens, order, radius, vectors[0], inner))
     kept = []
-    for k in _vectors_of_entries(greens):
-        u, s, vt = scipy.linalg.svd(
-            m2l_matrix(greens, order, radius, k, inner), full_matrices=False, check_finite=False
-        )
+    for k in vectors:
+        matrix = m2l_matrix(greens, order, radius, k, inner)
+        if not np.isfinite(matrix).all():
+            raise ValueError(not_finite(greens, radius))
+        u, s, vt = scipy.linalg.svd(matrix / rows[:, None] / columns, full_matrices=False, check_finite=False)
         rank = _rank(s, tolerance * s[0])  # as many as the largest of all can leave
-        kept.append((s, u[:, :rank].T * s[:rank, None], vt[:rank].copy()))
+        kept.append((s, u[:, :rank].T * s[:rank, None] * rows, vt[:rank] * columns))
     largest = max(s[0] for s, _, _ in kept)
     ranks = [_rank(s, tolerance * largest) for s, _, _ in kept]
     left = np.concatenate([left[:rank] for (_, left, _), rank in zip(kept, ranks, strict=True)])
     right = np.concatenate([right[:rank] for (_, _, right), rank in zip(kept, ranks, strict=True)])
     return arrange(greens, order, np.array(ranks), left, right)
+
+
+def _component_sizes(greens: GreensFunction, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the size of each row, and of each column in rows of size one, by components: largest entries.
+
+    Sizes are powers of two, so that to divide by them rounds nothing.
+    """
+    blocks = np.abs(matrix).reshape(
+        greens.ntarget_components, -1, greens.nsource_components, matrix.shape[1] // greens.nsource_components
+    )
+    sizes = blocks.max(axis=(1, 3))
+
+    def powers(largest: FloatArray) -> FloatArray:
+        return np.exp2(np.ceil(np.log2(np.where((largest > 0) & np.isfinite(largest), largest, 1.0))))
+
+    rows = powers(sizes.max(axis=1))
+    columns = powers((sizes / rows[:, None]).max(axis=0))
+    return np.repeat(rows, blocks.shape[1]), np.repeat(columns, blocks.shape[3])
 
 
 def _rank(s: FloatArray, least: float) -> int:

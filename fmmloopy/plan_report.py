@@ -99,12 +99,16 @@ class PlanReport:
 
 def make_rows(work: Mapping[str, Work], rates: Rates | None, measured: Mapping[str, float]) -> tuple[Row, ...]:
     """Set what was predicted beside what was measured, for every operator that has work."""
-    some = {name: amount for name, amount in work.items() if amount.flops}
-    try:
-        predicted = rates.seconds(some) if rates else {}
-    except UnknownRate:  # an operator that the probes had no work for
-        predicted = {}
-    return tuple(Row(name, some[name], predicted.get(name), measured.get(name)) for name in some)
+
+    def predict(operator: str, amount: Work) -> float | None:
+        try:
+            return rates.seconds_of(operator, amount) if rates else None
+        except UnknownRate:  # the probes had no work for it
+            return None
+
+    return tuple(
+        Row(name, amount, predict(name, amount), measured.get(name)) for name, amount in work.items() if amount.flops
+    )
 
 
 def _cells(name: str, work: Work | None, predicted: float | None, measured: float | None) -> tuple[str, ...]:

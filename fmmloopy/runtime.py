@@ -252,7 +252,8 @@ def _span_seconds(events: Sequence[Any]) -> float:
 class CRuntime:
     """Run operators that loopy wrote in C, on one core."""
 
-    FLAGS = ("-std=c99", "-O3", "-march=native", "-fPIC", "-shared", "-lm")
+    FLAGS = ("-std=c99", "-O3", "-march=native", "-fPIC", "-shared", "-lm", "-include", "stdint.h")
+    """The header is for the functions that loopy writes for powers."""
 
     def __init__(self, device: Device) -> None:
         self.device = device

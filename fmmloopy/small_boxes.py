@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.lists import CSR, InteractionLists
+from fmmloopy.lists import CSR, InteractionLists, make_csr
 from fmmloopy.tree import Tree
 
 
@@ -41,9 +41,9 @@ def absorb_small_boxes(tree: Tree, lists: InteractionLists, npoints: int) -> Int
     entries = np.concatenate([lists.u.lists, lists.w.lists[small_w], lists.x.lists[small_x]])
     return replace(
         lists,
-        u=_from_pairs(rows, entries, tree.nboxes),
-        w=_from_pairs(w_rows[~small_w], lists.w.lists[~small_w], tree.nboxes),
-        x=_from_pairs(x_rows[~small_x], lists.x.lists[~small_x], tree.nboxes),
+        u=_from_pairs("U", rows, entries, tree.nboxes),
+        w=_from_pairs("W", w_rows[~small_w], lists.w.lists[~small_w], tree.nboxes),
+        x=_from_pairs("X", x_rows[~small_x], lists.x.lists[~small_x], tree.nboxes),
     )
 
 
@@ -52,9 +52,7 @@ def _rows(csr: CSR) -> NDArray[np.int32]:
     return np.repeat(np.arange(len(csr.starts) - 1, dtype=np.int32), np.diff(csr.starts))
 
 
-def _from_pairs(rows: NDArray[np.int32], entries: NDArray[np.int32], nrows: int) -> CSR:
+def _from_pairs(name: str, rows: NDArray[np.int32], entries: NDArray[np.int32], nrows: int) -> CSR:
     """Sort pairs into rows, ascending within each."""
     order = np.argsort(rows.astype(np.int64) * (nrows + 1) + entries)
-    starts = np.zeros(nrows + 1, np.int32)
-    np.cumsum(np.bincount(rows, minlength=nrows), out=starts[1:])
-    return CSR(starts, entries[order])
+    return make_csr(name, np.bincount(rows, minlength=nrows), [entries[order]])

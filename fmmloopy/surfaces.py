@@ -246,8 +246,8 @@ def build_tables(
         The tables; one for a homogeneous function, else one per level.
 
     Raises:
-        ValueError: order is not an integer from 2 to 16, not 1 < inner < outer < 3, dtype is neither float32 nor
-            float64, radii are not positive and halving, or the Green's function is not finite between the surfaces.
+        ValueError: order is not an integer from 2 to 16, not 1 < inner < outer < 3, dtype is not float32, float64 or
+            mixed, radii are not positive and halving, or the Green's function is not finite between the surfaces.
     """
     order, (inner, outer) = check_order(order), check_ratios(inner, outer)
     precision = dtype_name(dtype)
@@ -299,15 +299,20 @@ def _box_factors(
     upward = greens_matrix(greens, outside, inside)
     downward = greens_matrix(greens, inside, outside)
     if not (np.isfinite(upward).all() and np.isfinite(downward).all()):
-        raise ValueError(
-            f"{greens.name} is not finite at distances of about {radius}, the radius of a box, expected finite values; "
-            "scale the points or change the parameters"
-        )
+        raise ValueError(not_finite(greens, radius))
     u, inverse, vt = _truncated_svd(upward, dtype)
     # An even Green's function has the transposed matrix downward, to the last bit: one decomposition serves both.
     if np.array_equal(downward, upward.T):
         return (u.T, vt.T * inverse), (vt, u * inverse)
     return (u.T, vt.T * inverse), pseudo_inverse(downward, dtype)
+
+
+def not_finite(greens: GreensFunction, radius: float) -> str:
+    """Say that a Green's function is not finite between surfaces of boxes of a radius."""
+    return (
+        f"{greens.name} is not finite at distances of about {radius}, the radius of a box, expected finite values; "
+        "scale the points or change the parameters"
+    )
 
 
 def transfer_vectors() -> Iterator[tuple[int, tuple[int, int, int]]]:

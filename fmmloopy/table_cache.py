@@ -41,7 +41,7 @@ from fmmloopy.surfaces import (
 )
 
 # Increase whenever a table of the same key would have another layout or other numbers.
-TABLE_FORMAT = 2
+TABLE_FORMAT = 3
 
 # Bytes before HDF5's own: the smallest block that it can leave.
 USER_BLOCK = 512

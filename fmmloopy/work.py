@@ -170,11 +170,14 @@ def v_ranks(
     """
     tolerance = svd_tolerance(order, np.dtype(dtype))
     radii = table_radii(greens, level_radii(tree))
-    ranks = np.stack([_ranks(greens, order, float(radius), tolerance) for radius in radii])
-    if len(radii) == 1:
-        return np.asarray(ranks[0][lists.v_transfers])
-    levels = np.repeat(tree.box_levels, lists.v.lengths)
-    return np.asarray(ranks[levels - FIRST_LEVEL, lists.v_transfers])
+    tables = (
+        np.repeat(tree.box_levels - FIRST_LEVEL, lists.v.lengths) if len(radii) > 1 else np.zeros_like(lists.v.lists)
+    )
+    found = np.zeros(len(lists.v_transfers), np.int64)
+    for table in np.unique(tables):
+        here = tables == table
+        found[here] = _ranks(greens, order, float(radii[table]), tolerance)[lists.v_transfers[here]]
+    return found
 
 
 @lru_cache(maxsize=256)  # a choice of ncrit asks for the same ranks again and again

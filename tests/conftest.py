@@ -6,22 +6,23 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from fmmloopy import cli
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.devices import Device, find_devices
+from fmmloopy.devices import Device, choose_device, find_devices
+from fmmloopy.greens import GreensFunction
+from fmmloopy.measuring import peaks
+from fmmloopy.measuring.probes import FMA, NEWTON, TRIAD
 from fmmloopy.tuned import ENVIRONMENT_VARIABLE as CONFIG_VARIABLE
 
 Points = NDArray[np.float64]
 MakePoints = Callable[[np.random.Generator, int], Points]
-
-SIMULATORS = ("oclgrind",)
-"""Devices that check every access and are hundreds of times slower; tests that want one ask for it by name."""
-
 
 # The tests stay out of the user's cache, and away from what it holds, unless the caller has chosen a folder. Set here
 # and not in a fixture: devices are looked for while tests are collected, and that may already write to the cache.
@@ -82,6 +83,28 @@ def make_points(request: pytest.FixtureRequest) -> MakePoints:
     return make
 
 
+def error(values: ArrayLike, reference: ArrayLike) -> float:
+    """Relative error in the 2-norm."""
+    return float(np.linalg.norm(np.subtract(values, reference)) / np.linalg.norm(reference))
+
+
+# -- Green's functions of several components
+
+STOKES = GreensFunction(
+    "stokes",
+    tuple(tuple(f"d{i}*d{j}*rinv*rinv*rinv" + (" + rinv" if i == j else "") for j in range(3)) for i in range(3)),
+    scaling=1 / (8 * np.pi),
+    homogeneity=-1,
+)
+"""3 x 3, homogeneous: I / r + d d^T / r^3."""
+
+
+def helmholtz(wavenumber: float) -> GreensFunction:
+    """2 x 2, the complex function as real and imaginary parts."""
+    matrix = (("cos(k*r)*rinv", "-sin(k*r)*rinv"), ("sin(k*r)*rinv", "cos(k*r)*rinv"))
+    return GreensFunction("helmholtz", matrix, {"k": wavenumber}, scaling=1 / (4 * np.pi))
+
+
 # -- devices
 
 
@@ -103,11 +126,11 @@ def _device_id(device: Device) -> str:
 def devices(*, simulators: bool = False) -> list[Any]:
     """Return every device found here as a parameter for ``pytest.mark.parametrize("device", devices())``.
 
-    The C compiler is among them, marked to be skipped where there is none.
+    Simulators are left out, unless asked for. The C compiler is among them, marked to be skipped where there is none.
     """
     parameters, names = [], set()
     for device in find_devices():
-        if not simulators and any(name in device.description.lower() for name in SIMULATORS):
+        if not simulators and device.is_simulator:
             continue
         name = _device_id(device)
         name = name if name not in names else f"{name}-{len(names)}"
@@ -133,3 +156,29 @@ def opencl_device() -> Device:
     if found is None:
         pytest.skip("no OpenCL device was found")
     return found
+
+
+# -- commands
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let a test find nothing that others have measured; returns the folder that its cache is in."""
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def known_peaks(own_cache: Path) -> Path:
+    """Keep rates for all devices, so that none is measured."""
+    for device in peaks._members(choose_device(), "float64"):
+        peaks.store_rates(device, "float64", {FMA: 100e9, NEWTON: 4e9, TRIAD: 10e9}, busy=False)
+    return own_cache
+
+
+def run_command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Run ``fmmloopy`` with words, and return its exit status and what it wrote, errors last."""
+    with pytest.raises(SystemExit) as exit:
+        cli.main(words)
+    captured = capsys.readouterr()
+    return int(exit.value.code or 0), captured.out + captured.err

@@ -12,16 +12,19 @@ from conftest import cube, sphere
 
 import fmmloopy as fl
 from fmmloopy import calibration
-from fmmloopy.cache import ENVIRONMENT_VARIABLE
+from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder
 from fmmloopy.calibration import FEWEST_POINTS, calibrate, probe_points, rates_file, rates_keys, stored_rates
 from fmmloopy.cost_model import Measurement, Rates
 from fmmloopy.devices import C_DEVICE
 from fmmloopy.lists import build_lists
+from fmmloopy.plan import M2L_OPERATORS
+from fmmloopy.plan_report import make_rows
 from fmmloopy.recipes import load_recipes
 from fmmloopy.runtime import make_runtime
 from fmmloopy.tree import build_tree
 from fmmloopy.work import Work
 
+OPERATORS = (*calibration.OPERATORS, *(name for names in M2L_OPERATORS.values() for name in names))
 MEASURED = [Measurement({"p2p": Work(10**6, 12 * 10**6, 100)}, {"p2p": 1e-3})]
 
 
@@ -81,6 +84,25 @@ def test_damaged_files_count_as_none(damage, count_measurements):
     assert calibrate("key", never) == expected
     assert len(count_measurements) == 2
     assert stored_rates("key") == expected
+
+
+def test_rates_of_a_busy_machine_are_measured_again_when_it_is_quiet(count_measurements, monkeypatch):
+    for busy, times in ((True, 1), (True, 1), (False, 2), (True, 2), (False, 2)):
+        monkeypatch.setattr(calibration, "is_busy", lambda busy=busy: busy)
+        assert calibrate("key", never) == stored_rates("key")
+        assert len(count_measurements) == times
+
+
+def test_rates_of_a_busy_machine_are_better_than_none(count_measurements, monkeypatch):
+    monkeypatch.setattr(calibration, "is_busy", lambda: True)
+    kept = calibrate("key", never)
+    monkeypatch.setattr(calibration, "is_busy", lambda: False)
+
+    def fails(build):
+        raise fl.DeviceError("gone")
+
+    monkeypatch.setattr(calibration, "measure", fails)
+    assert calibrate("key", never) == kept
 
 
 def test_a_deleted_file_is_made_again(count_measurements):
@@ -227,8 +249,7 @@ def test_an_evaluation_measures_chooses_and_reports(sphere_points, opencl_device
 def made_up_rates(empty_cache, monkeypatch):
     """Put rates alike for all operators in place of those of a device; collect the forms that they are asked for."""
     asked = []
-    operators = {*calibration.OPERATORS, *(name for names in calibration.M2L_OPERATORS.values() for name in names)}
-    equal = dict.fromkeys(operators, (3e-11, 0.0)) | dict.fromkeys(("p2p", "p2m", "p2l", "l2p", "m2p"), (1e-9, 0.0))
+    equal = dict.fromkeys(OPERATORS, (3e-11, 0.0)) | dict.fromkeys(("p2p", "p2m", "p2l", "l2p", "m2p"), (1e-9, 0.0))
 
     def rates(key, build=None):
         if build is not None:
@@ -257,6 +278,23 @@ def test_the_default_compares_forms_of_m2l(make, expected, made_up_rates, rng, o
     assert any(line.startswith(f"ncrit, M2L  {fmm.ncrit}, {expected}: predicted to be the fastest; ") for line in lines)
     for form in ("fft", "svd"):
         assert any(re.match(rf"{fmm.ncrit}[* ] +{form} ", line) for line in lines)
+
+
+def test_the_report_needs_no_cache(sphere_points, opencl_device, count_measurements, monkeypatch):
+    """What was chosen by is what is reported, whether or not it could be kept."""
+    monkeypatch.setattr("fmmloopy.driver.calibrate", lambda key, build: Rates(dict.fromkeys(OPERATORS, (1e-9, 0.0))))
+    report = fl.Fmm(sphere_points, order=3, device=opencl_device).plan_report()
+    assert not list((cache_folder() / "rates").glob("*"))
+    assert report.choice.reason == "predicted to be the fastest"
+    assert all(row.predicted for row in report.rows)
+    assert "rates       measured on this device with probes" in str(report)
+
+
+def test_an_operator_without_a_rate_leaves_the_others():
+    work = {"p2p": Work(1000, 12_000), "m2m": Work(0, 100), "m2p": Work(0, 0)}
+    p2p, m2m = make_rows(work, Rates({"p2p": (1e-9, 0.0)}), {"p2p": 2e-6, "m2m": 1e-6})
+    assert (p2p.predicted, p2p.ratio) == (pytest.approx(1e-6), pytest.approx(2.0))
+    assert (m2m.predicted, m2m.measured, m2m.ratio) == (None, 1e-6, None)
 
 
 def test_a_form_that_is_given_is_not_compared(made_up_rates, rng, opencl_device):

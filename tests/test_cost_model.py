@@ -131,7 +131,7 @@ def test_operators_that_were_not_timed_borrow_rates():
 
 def valley(bottom):
     """Predict seconds with one minimum, at ``bottom``; P2P is the greater part above it."""
-    return lambda ncrit: [Candidate(ncrit, "fft", 1, {"p2p": ncrit / bottom, "m2m": bottom / ncrit})]
+    return lambda ncrit: [Candidate(ncrit, "fft", 10**9 // ncrit, {"p2p": ncrit / bottom, "m2m": bottom / ncrit})]
 
 
 @pytest.mark.parametrize("bottom", [20, 90, 150, 400, 3000])
@@ -267,9 +267,27 @@ def test_without_rates_the_rule_is_used(points, missing):
     some = {name: rate for name, rate in rates().per_unit.items() if name != missing}
     choice, tree = choose_for(points, lambda form: None if missing == "all" else Rates(some))
     assert (choice.ncrit, choice.m2l, choice.candidates, tree) == (ncrit_for(ORDER), "fft", (), None)
-    assert choice.reason == "the rule of 25 x order, as there are no rates with M2L in this form"
+    unknown = "rates" if missing == "all" else "rate of m2m"
+    assert choice.reason == f"the rule of 25 x order, as no {unknown} of this device with M2L in this form is known"
 
 
 def test_forms_without_rates_are_passed_over(points):
-    choice, _ = choose_for(points, lambda form: rates() if form == "dense" else None, ("fft", "dense"))
-    assert choice.m2l == "dense"
+    choice, _ = choose_for(points, lambda form: rates() if form == "fft" else None, ("fft", "svd"))
+    assert choice.m2l == "fft"
+    assert {candidate.m2l for candidate in choice.candidates} == {"fft"}
+    no_svd = {name: rate for name, rate in rates().per_unit.items() if name != "m2l_svd"}
+    assert choose_for(points, lambda form: Rates(no_svd), ("fft", "svd"))[0] == choice
+
+
+def test_no_form_is_taken_without_a_comparison_with_the_first(points):
+    choice, _ = choose_for(points, lambda form: rates(m2l_svd=1e-30) if form == "svd" else None, ("fft", "svd"))
+    assert (choice.ncrit, choice.m2l, choice.candidates) == (ncrit_for(ORDER), "fft", ())
+
+
+def test_trees_that_stay_the_same_end_the_search():
+    """Coincident points are one leaf whatever ncrit: no smaller one is looked for, and none is taken."""
+    points = sort_points(np.zeros((5000, 3)))
+    grow = partial(grow_tree, points, split_coincident=False)
+    choice, _ = choose(grow, points.most, ORDER, laplace(), np.float64, lambda form: rates(), ("fft",), None)
+    assert choice.ncrit >= ncrit_for(ORDER)
+    assert len(choice.candidates) <= 4

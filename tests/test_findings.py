@@ -24,7 +24,7 @@ from fmmloopy.recipes import RecipeBook
 from fmmloopy.testing import assert_recipe
 from fmmloopy.transforms import steps
 
-OPENCL = [d for d in find_devices() if d.kind == "opencl" and "oclgrind" not in d.description.lower()]
+OPENCL = [d for d in find_devices() if d.kind == "opencl" and not d.is_simulator]
 
 pytestmark = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 

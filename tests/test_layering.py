@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "work": {"accuracy", "greens", "lists", "m2l_tables", "plan", "surfaces", "table_cache", "tree"},
     "cost_model": {"accuracy", "greens", "lists", "m2l_svd", "small_boxes", "surfaces", "tree", "work"},
     "calibration": {
-        "cache", "compile", "cost_model", "devices", "greens", "lists", "precision", "recipes", "tree", "work"
+        "cache", "compile", "cost_model", "devices", "greens", "lists", "plan", "precision", "recipes", "tree", "work"
     },
     "plan_report": {"cost_model", "work"},
     "driver": {

@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fmmloopy.lists import MAX_U, MAX_V, MAX_W, MAX_X, build_lists
+from fmmloopy.lists import MAX_U, MAX_V, MAX_W, MAX_X, build_lists, make_csr
 from fmmloopy.tree import DEEPEST_LEVEL, build_tree
 
 
@@ -248,3 +248,8 @@ def test_nbytes_counts_all_arrays():
     csrs = (lists.u, lists.v, lists.w, lists.x)
     arrays = [array for csr in csrs for array in (csr.starts, csr.lists)] + [lists.v_transfers, lists.colleagues]
     assert lists.nbytes == sum(array.nbytes for array in arrays)
+
+
+def test_lists_beyond_32_bits_are_refused():
+    with pytest.raises(ValueError, match="list U has 2147483649 entries, expected less than 2\\^31; raise ncrit"):
+        make_csr("U", np.array([2**31, 1]), [])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import error
 from test_surfaces import GREENS, by_name
 
 import fmmloopy as fl
@@ -31,14 +32,20 @@ def _order(greens: GreensFunction) -> int:
 
 @pytest.mark.parametrize("greens", GREENS, **by_name)
 def test_factors_reproduce_the_matrices(greens: GreensFunction) -> None:
-    """What is left out of a matrix is its next singular value, and that is below the tolerance; 1e-14 is rounding."""
+    """What is left out of a matrix is its next singular value, and that is below the tolerance; 1e-14 is rounding.
+
+    All in units of the components' sizes, which are powers of two.
+    """
     tolerance, order = 1e-3, _order(greens)
     factors = compress(greens, order, RADIUS, INNER, tolerance)
     assert len(factors.starts) - 1 == (16 if greens.name in RADIAL else 316)
     matrices = {v: m2l_matrix(greens, order, RADIUS, k) for v, k in transfer_vectors()}
+    rows, columns = m2l_svd._component_sizes(greens, next(iter(matrices.values())))
+    matrices = {v: matrix / rows[:, None] / columns for v, matrix in matrices.items()}
     largest = max(np.linalg.norm(matrix, 2) for matrix in matrices.values())
     for v, matrix in matrices.items():
         left, right = factors.of(v)
+        left, right = left / rows, right / columns
         values = np.append(np.linalg.svd(matrix, compute_uv=False), 0)
         rank = len(left)
         assert rank == factors.ranks[v] == len(right)
@@ -46,6 +53,24 @@ def test_factors_reproduce_the_matrices(greens: GreensFunction) -> None:
         assert values[rank] <= tolerance * largest
         assert rank <= m2l_svd.TILE or values[rank - m2l_svd.TILE] > tolerance * largest
         assert np.linalg.norm(matrix - left.T @ right, 2) <= values[rank] * (1 + 1e-10) + 1e-14 * largest
+
+
+def test_a_weak_component_is_as_accurate_as_a_strong_one(rng) -> None:
+    """One component is 1e-5 of the other, and the tolerance at order 4 is 1.6e-4."""
+    weak = GreensFunction("weak", (("rinv", "0*rinv"), ("0*rinv", "1e-5*rinv")), homogeneity=-1)
+    points, charges = rng.random((400, 3)), rng.uniform(-1, 1, (400, 2))
+    found, expected = (
+        fl.Fmm(points, kernel=weak, order=4, ncrit=8, m2l=m2l).evaluate(charges) for m2l in ("svd", "dense")
+    )
+    for component in range(2):
+        # As much as compression may add to the error of the order.
+        assert error(found[:, component], expected[:, component]) <= 3e-4
+
+
+def test_functions_that_are_not_finite_are_refused() -> None:
+    growing = GreensFunction("growing", (("exp(800*r)*rinv",),))
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="growing is not finite at distances of about 1"):
+        compress(growing, 3, 1.0, INNER, 1e-3)
 
 
 def test_a_lower_tolerance_keeps_more() -> None:

@@ -8,13 +8,13 @@ import os
 import numpy as np
 import pytest
 
+from fmmloopy import devices as devices_module
 from fmmloopy.accuracy import svd_tolerance
-from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.devices import C_DEVICE, Device, DeviceError
+from fmmloopy.devices import C_DEVICE, Device, DeviceError, is_busy
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.measuring import peaks as peaks_module
 from fmmloopy.measuring import probes
-from fmmloopy.measuring.peaks import Peaks, is_busy, machine_peaks, processor_of, read_rates, store_rates
+from fmmloopy.measuring.peaks import Peaks, machine_peaks, processor_of, read_rates, store_rates
 from fmmloopy.measuring.probes import FMA, NEWTON, READ, RSQRT, SQRT_DIV, TRIAD, Probe, measure, probes_for
 from fmmloopy.measuring.roofline import Roofline, count_bytes, roofline
 from fmmloopy.measuring.timing import Setting, make_problem
@@ -22,12 +22,6 @@ from fmmloopy.table_cache import cached_factors
 from fmmloopy.work import Work, count_work, flops_per_pair
 
 PEAKS = Peaks("a processor", "float64", 100e9, {SQRT_DIV: 2e9, NEWTON: 4e9}, 10e9, cache=10_000_000)
-
-
-@pytest.fixture
-def own_cache(tmp_path, monkeypatch) -> None:
-    """Let a test find nothing that others have measured."""
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
 
 
 # -- probes
@@ -120,7 +114,7 @@ def test_all_cpu_devices_share_a_processor(device):
 def test_rates_of_a_busy_machine_are_measured_again_when_it_is_quiet(own_cache, monkeypatch):
     measured = []
 
-    def renew(member, dtype, known, notify):
+    def renew(member, dtype, known, busy, notify):
         measured.append(member)
         return store_rates(member, dtype, rates(200e9), busy=False)
 
@@ -138,7 +132,7 @@ def test_rates_of_a_busy_machine_are_measured_again_when_it_is_quiet(own_cache, 
 def test_rates_only_rise(own_cache, monkeypatch):
     """Measuring again gives 1 for everything; what was higher stays."""
     monkeypatch.setattr(peaks_module, "_measure", lambda stage, device, probe, cache: 1.0)
-    renewed = peaks_module._renew(C_DEVICE, "float64", {"rates": {FMA: 5e9}, "busy": True}, lambda text: None)
+    renewed = peaks_module._renew(C_DEVICE, "float64", {"rates": {FMA: 5e9}, "busy": True}, False, lambda text: None)
     assert renewed["rates"] == {FMA: 5e9, SQRT_DIV: 1.0, NEWTON: 1.0, TRIAD: 1.0, READ: 1.0}
 
 
@@ -149,7 +143,7 @@ def test_a_probe_that_crashes_leaves_the_others(own_cache, monkeypatch):
         return 1.0
 
     monkeypatch.setattr(peaks_module, "_measure", crash_in_roots)
-    renewed = peaks_module._renew(C_DEVICE, "float64", None, lambda text: None)
+    renewed = peaks_module._renew(C_DEVICE, "float64", None, False, lambda text: None)
     assert set(renewed["rates"]) == {FMA, SQRT_DIV, TRIAD, READ}
 
 
@@ -160,7 +154,7 @@ def test_a_processor_that_runs_no_probe_has_no_peaks(own_cache, monkeypatch):
 
 
 def test_load_decides_what_is_busy(monkeypatch):
-    monkeypatch.setattr(peaks_module, "processors", lambda: 4)
+    monkeypatch.setattr(devices_module, "processors", lambda: 4)
     monkeypatch.setattr(os, "getloadavg", lambda: (2.9, 0, 0))
     assert not is_busy()
     monkeypatch.setattr(os, "getloadavg", lambda: (3.1, 0, 0))

@@ -12,7 +12,7 @@ from fmmloopy.operators.p2p import p2p
 from fmmloopy.recipes import shipped_books
 from fmmloopy.transforms import steps
 
-OPENCL = [d for d in find_devices() if d.kind == "opencl" and "oclgrind" not in d.description.lower()]
+OPENCL = [d for d in find_devices() if d.kind == "opencl" and not d.is_simulator]
 
 
 def _apply(step, expression, x):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from dataclasses import replace
 
 import loopy as lp
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.lists import build_lists
+from fmmloopy.lists import CSR, build_lists
 from fmmloopy.m2l_svd import compress
 from fmmloopy.operators import math_kernel
 from fmmloopy.surfaces import INNER
@@ -220,6 +221,18 @@ def test_mean_list_sizes(tree):
     for name, kind in zip("uvwx", ("near", "far", "near", "far"), strict=True):
         entries = sum(row in boxes[kind] for row, _ in _entries(getattr(lists, name)))
         assert sizes[name] == pytest.approx(entries / max(len(boxes[kind]), 1))
+
+
+def test_levels_without_entries_of_v_need_no_factors(monkeypatch):
+    """Twenty levels, with tables of their own each, of which none is wanted."""
+    monkeypatch.setattr("fmmloopy.work.cached_factors", None)
+    tree = build_tree(np.array([[0.0, 0, 0], [1, 1, 1], [2.0**-20] * 3]), None, 1)
+    lists = build_lists(tree)
+    assert tree.nlevels > 15
+    v = CSR(np.zeros_like(lists.v.starts), lists.v.lists[:0])
+    empty = replace(lists, v=v, v_transfers=lists.v_transfers[:0])
+    work = count_work(tree, empty, ORDER, yukawa(), m2l="svd")
+    assert work["m2l_svd"] == Work(0, 0)
 
 
 def test_m2l_is_checked():

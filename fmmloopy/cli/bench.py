@@ -74,9 +74,7 @@ def bench(
         raise ValueError("--all-devices goes with neither --device nor --save")
     results, failed = [], {}
     with telling() as tell:
-        for which in (
-            [d for d in find_devices() if "oclgrind" not in d.description.lower()] if all_devices else [device]
-        ):
+        for which in [d for d in find_devices() if not d.is_simulator] if all_devices else [device]:
             try:
                 results.append(_measure(book, which, setting, runs, save, against, measure_peaks, tell))
             except (DeviceError, RecipeError) as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fmmloopy.cache import cache_folder, write_atomically
-from fmmloopy.devices import Device, DeviceError, choose_device, find_devices, processors
+from fmmloopy.devices import Device, DeviceError, choose_device, find_devices, is_busy, processors
 from fmmloopy.isolation import ChildError, Stage, Worker
 from fmmloopy.measuring.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
 
@@ -29,9 +29,6 @@ FORMAT = 1
 
 PROBE_LIMIT = 60.0
 """Seconds for one probe, most of which takes a compiler."""
-
-BUSY = 0.75
-"""Runnable processes per processor from which on rates are not trusted."""
 
 Notify = Callable[[str], None]
 """Told what is being measured."""
@@ -87,11 +84,11 @@ def machine_peaks(device: Device, dtype: str, again: bool = False, notify: Notif
     """
     processor = processor_of(device)
     rates: dict[str, float] = {}
-    busy = False
+    busy, busy_now = False, is_busy()  # once: the probes themselves count as load
     for member in _members(device, dtype):
         known = read_rates(member, dtype)
-        if again or known is None or (known["busy"] and not is_busy()):
-            known = _renew(member, dtype, known, notify or (lambda text: None))
+        if again or known is None or (known["busy"] and not busy_now):
+            known = _renew(member, dtype, known, busy_now, notify or (lambda text: None))
         busy |= bool(known["busy"])
         for quantity, rate in known["rates"].items():
             rates[quantity] = max(rate, rates.get(quantity, 0.0))
@@ -121,14 +118,6 @@ def _cpu() -> str:
     return f"{name}{f' ({numbers})' if numbers else ''}, {processors()} processors"
 
 
-def is_busy() -> bool:
-    """Return whether programs ran on this machine in the last minute that leave too little for a measurement."""
-    try:
-        return os.getloadavg()[0] > BUSY * processors()
-    except OSError:
-        return False
-
-
 def cache_bytes(device: Device) -> int:
     """Return the bytes of a device's largest cache, 0 if unknown."""
     if processor_of(device) == _cpu():
@@ -140,7 +129,7 @@ def cache_bytes(device: Device) -> int:
 def _members(device: Device, dtype: str) -> list[Device]:
     """Return the devices of the same processor, except simulators."""
     processor = processor_of(device)
-    members = [d for d in find_devices() if processor_of(d) == processor and "oclgrind" not in d.description.lower()]
+    members = [d for d in find_devices() if processor_of(d) == processor and not d.is_simulator]
     if device not in members:
         members.append(device)
     return [d for d in members if d.has_float64 or dtype != "float64"]
@@ -183,9 +172,8 @@ def _path(device: Device, dtype: str) -> Path:
 # -- how they are measured
 
 
-def _renew(device: Device, dtype: str, known: Mapping[str, Any] | None, notify: Notify) -> dict[str, Any]:
+def _renew(device: Device, dtype: str, known: Mapping[str, Any] | None, busy: bool, notify: Notify) -> dict[str, Any]:
     """Measure a device and keep the higher of each old and new rate."""
-    busy = is_busy()
     rates = dict(known["rates"]) if known else {}
     with Worker() as worker:
         for probe in probes_for(device, dtype):
