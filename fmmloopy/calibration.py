@@ -33,11 +33,16 @@ from fmmloopy.recipes import RecipeBook
 from fmmloopy.tree import Tree
 from fmmloopy.work import Work, count_work
 
-FORMAT = 2
+FORMAT = 3
 """Increase when the same key would have to give other measurements."""
 
-POINTS = 20_000
-"""Points of the probes. Smaller ones are over before all cores have begun."""
+POINTS, MANY_POINTS = 20_000, 150_000
+"""Points of the probes, for small problems and for those of FROM points or more. Still smaller ones are over before all
+cores have begun. Larger ones do not fit into caches, and keep all cores busy to the end of each launch: with the small
+probes, predictions for a million points on the sphere (3 digits, PoCL 3.1) were 20% above the truth for P2P and 10% to
+50% below it for the stages of M2L, and the ncrit chosen was 8 to 13% slower than the best."""
+
+FROM = 100_000
 
 NCRITS = (8, 24, 72)
 """The ncrit of each probe, over the order: much M2L, a balance, much P2P."""
@@ -87,10 +92,12 @@ def rates_keys(
     book: RecipeBook,
     device: Device,
     parameters: Mapping[str, Mapping[str, Any]],
+    npoints: int,
 ) -> dict[str, str]:
-    """Write down everything that the speed of operators depends on: their code, the order, the processor's cores.
+    """Write down everything that the speed of operators depends on: their code, the order, cores, many points or few.
 
-    The dtype is that of the evaluation: float32, float64 or mixed.
+    The dtype is that of the evaluation: float32, float64 or mixed. There are ``npoints`` sources or targets, whichever
+    are more.
 
     Returns:
         The key of the rates with each form of M2L.
@@ -101,11 +108,16 @@ def rates_keys(
         )
         for operator in (*OPERATORS, *chain.from_iterable(M2L_OPERATORS.values()))
     }
-    common = {"format": FORMAT, "order": order, "cores": processors()}
+    common = {"format": FORMAT, "order": order, "cores": processors(), "probes": _count(npoints)}
     return {
         form: repr({**common, "code": [code[operator] for operator in (*OPERATORS, *own)]})
         for form, own in M2L_OPERATORS.items()
     }
+
+
+def _count(npoints: int) -> int:
+    """Return the points of the probes for a problem."""
+    return MANY_POINTS if npoints >= FROM else POINTS
 
 
 def rates_file(key: str) -> Path:
@@ -118,7 +130,7 @@ def stored_rates(key: str) -> Rates | None:
     return (_read(rates_file(key), key) or _NOTHING).rates()
 
 
-def calibrate(key: str, build: BuildProbe) -> Rates | None:
+def calibrate(key: str, build: BuildProbe, npoints: int) -> Rates | None:
     """Return the rates that are kept under a key; measure and keep them if there are none.
 
     Those of a time when other programs ran are measured again when none do.
@@ -126,6 +138,7 @@ def calibrate(key: str, build: BuildProbe) -> Rates | None:
     Args:
         key: from `rates_keys`.
         build: builds what is measured.
+        npoints: sources or targets of the problem that rates are for, whichever are more.
 
     Returns:
         The rates; None if they cannot be had, for whatever reason. That a device is too slow is kept too.
@@ -135,7 +148,7 @@ def calibrate(key: str, build: BuildProbe) -> Rates | None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the evaluation that this is for says the same
-                kept = _Kept(measure(build), busy)
+                kept = _Kept(measure(build, _count(npoints)), busy)
         except Exception:  # whatever it is: the evaluation that this is for says so too, or does without
             return (kept or _NOTHING).rates()
         with suppress(OSError):  # without a place to keep it, it is measured each time
@@ -143,15 +156,15 @@ def calibrate(key: str, build: BuildProbe) -> Rates | None:
     return kept.rates()
 
 
-def measure(build: BuildProbe) -> list[Measurement]:
-    """Time a few evaluations of different ncrit; none if the device is too slow for that."""
+def measure(build: BuildProbe, count: int) -> list[Measurement]:
+    """Time a few evaluations of so many points with different ncrit; none if the device is too slow for that."""
     first = _Timed(build(probe_points(SMALL), SMALL // 8))
     first.run()
     if not any(_takes(first.run) <= LONGEST for _ in range(3)):
         return []
     order = first.probe.order
     del first
-    points = probe_points(POINTS)
+    points = probe_points(count)
     return [_measure_probe(build(points, ncrit * order)) for ncrit in NCRITS]
 
 

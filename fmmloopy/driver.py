@@ -190,7 +190,7 @@ class Fmm:
         self.parameters = {**tuned, **(parameters or {})}
         warn_if_uncertified(self.recipes, self.device, DTYPES[self.precision], self.parameters)
         with _timed(self.timings, "choice"):
-            most = sorted_points.most
+            most = self._most = sorted_points.most
             self._fft_alone = None if m2l else why_fft_alone(self.kernel, self.order, self.precision, most)
             forms = (m2l,) if m2l else ("fft",) if self._fft_alone else ("fft", "svd")
             rates_of = partial(self._rates, measure=most >= FEWEST_POINTS)
@@ -217,6 +217,8 @@ class Fmm:
                 upward_pass, lambda plan: downward_pass(plan, self.m2l), lambda plan: potential_pass(plan, False)
             )
             self._passes, self._last = (*upward, *downward), {False: last}
+            self._target_places = np.empty_like(self.tree.target_order)
+            self._target_places[self.tree.target_order] = np.arange(self.tree.ntargets)
 
     @overload
     def evaluate(self, charges: ArrayLike, gradient: Literal[False] = False) -> NDArray[Any]: ...
@@ -243,18 +245,19 @@ class Fmm:
         if gradient not in self._last:
             (self._last[gradient],) = self._record(lambda plan: potential_pass(plan, gradient))
         start = time.perf_counter()
-        self._plan.write_charges(values[:, self.tree.source_order])
+        # Permuted by reading in a random order: writing in one takes longer. No index is out of range to be clipped.
+        self._plan.write_charges(values.take(self.tree.source_order, axis=1, mode="clip"))
         seconds = self._plan.run((*self._passes, *self._last[gradient]))
-        result = np.empty((rows * (4 if gradient else 1), self.tree.ntargets), self.dtype)
-        result[:, self.tree.target_order] = self._plan.read_potentials(gradient)
+        found = self._plan.read_potentials(gradient).take(self._target_places, axis=1, mode="clip")
+        result = found.astype(self.dtype, copy=False)
         self.timings.update(seconds)
         self._evaluated_gradient = gradient
         self.timings["evaluate"] = time.perf_counter() - start
-        potentials = result[:rows].T.copy()
+        potentials = result[0] if rows == 1 else result[:rows].T.copy()
         if not gradient:
-            return potentials[:, 0] if rows == 1 else potentials
+            return potentials
         gradients = np.moveaxis(result[rows:].reshape(rows, 3, -1), -1, 0).copy()
-        return (potentials[:, 0], gradients[:, 0]) if rows == 1 else (potentials, gradients)
+        return (potentials.copy(), gradients[:, 0]) if rows == 1 else (potentials, gradients)
 
     def plan_report(self) -> PlanReport:
         """Say what was chosen and why, and what was predicted against what the last evaluation took."""
@@ -294,7 +297,7 @@ class Fmm:
 
         key = self._keys[form]
         # The tables of the dense form are too large to be made for probes.
-        rates = calibrate(key, build) if measure and form != "dense" else stored_rates(key)
+        rates = calibrate(key, build, self._most) if measure and form != "dense" else stored_rates(key)
         shared = self._rates("fft", measure=False) if rates and form != "fft" else None
         rates = rates.beside(shared) if rates and shared else rates
         if rates:
@@ -305,7 +308,7 @@ class Fmm:
     def _keys(self) -> dict[str, str]:
         """Keys of the rates with each form of M2L."""
         dtype = DTYPES[self.precision]
-        return rates_keys(self.kernel, self.order, dtype, self.recipes, self.device, self.parameters)
+        return rates_keys(self.kernel, self.order, dtype, self.recipes, self.device, self.parameters, self._most)
 
     def _record(self, *passes: Callable[[Plan], None]) -> list[tuple[Launch, ...]]:
         """Record the launches of passes; the first time, this generates and compiles code."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.arrays import Boxes, DeviceArrays
+from fmmloopy.balance import cut_heavy_boxes
 from fmmloopy.compile import CompiledOperator, compile_operator
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
@@ -242,7 +243,25 @@ class Plan:
             "target_boxes": self._arrays.indices(boxes),
             "ntarget_boxes": len(boxes),
         }
+        if operator in ("p2p", "l2p", "m2p"):
+            arguments |= self._pieces(boxes, csr, operator == "p2p")
         self._bind(operator, arguments, gradient)
+
+    def _pieces(self, boxes: Boxes, csr: CSR, by_sources: bool) -> dict[str, Any]:
+        """Return the arguments that put pieces in the place of target boxes, if one has too much work."""
+        tree = self._tree
+        pieces = cut_heavy_boxes(
+            tree, boxes, csr, tree.box_source_ends - tree.box_source_starts if by_sources else None
+        )
+        if pieces is None:
+            return {}
+        return {
+            **self._arrays.csr(pieces.csr),
+            "box_target_starts": self._runtime.upload(pieces.starts),
+            "box_target_ends": self._runtime.upload(pieces.ends),
+            "target_boxes": self._arrays.indices(np.arange(len(pieces.starts))),
+            "ntarget_boxes": len(pieces.starts),
+        }
 
     def _counts(self, operator: str, boxes: Boxes, rows: int, columns: int) -> dict[str, int]:
         """Count the tiles of a dense product, given the lanes that the recipe has chosen."""

@@ -39,7 +39,7 @@ def count_measurements(empty_cache, monkeypatch):
     """Put made-up measurements in place of those of a device, and count how often they are asked for."""
     asked = []
 
-    def measure(build):
+    def measure(build, count):
         asked.append(build)
         return MEASURED
 
@@ -56,11 +56,11 @@ def never(points, ncrit):
 
 def test_rates_are_measured_once(count_measurements):
     assert stored_rates("key") is None
-    first = calibrate("key", never)
+    first = calibrate("key", never, 5000)
     assert first.per_unit["p2p"][0] == pytest.approx(1e-9, rel=0.1)
-    assert calibrate("key", never) == stored_rates("key") == first
+    assert calibrate("key", never, 5000) == stored_rates("key") == first
     assert len(count_measurements) == 1
-    calibrate("another key", never)
+    calibrate("another key", never, 5000)
     assert len(count_measurements) == 2
 
 
@@ -76,12 +76,12 @@ def test_rates_are_measured_once(count_measurements):
     ],
 )
 def test_damaged_files_count_as_none(damage, count_measurements):
-    expected = calibrate("key", never)
+    expected = calibrate("key", never, 5000)
     file = rates_file("key")
     assert damage(file.read_text()) != file.read_text()
     file.write_text(damage(file.read_text()))
     assert stored_rates("key") is None
-    assert calibrate("key", never) == expected
+    assert calibrate("key", never, 5000) == expected
     assert len(count_measurements) == 2
     assert stored_rates("key") == expected
 
@@ -89,33 +89,33 @@ def test_damaged_files_count_as_none(damage, count_measurements):
 def test_rates_of_a_busy_machine_are_measured_again_when_it_is_quiet(count_measurements, monkeypatch):
     for busy, times in ((True, 1), (True, 1), (False, 2), (True, 2), (False, 2)):
         monkeypatch.setattr(calibration, "is_busy", lambda busy=busy: busy)
-        assert calibrate("key", never) == stored_rates("key")
+        assert calibrate("key", never, 5000) == stored_rates("key")
         assert len(count_measurements) == times
 
 
 def test_rates_of_a_busy_machine_are_better_than_none(count_measurements, monkeypatch):
     monkeypatch.setattr(calibration, "is_busy", lambda: True)
-    kept = calibrate("key", never)
+    kept = calibrate("key", never, 5000)
     monkeypatch.setattr(calibration, "is_busy", lambda: False)
 
-    def fails(build):
+    def fails(build, count):
         raise fl.DeviceError("gone")
 
     monkeypatch.setattr(calibration, "measure", fails)
-    assert calibrate("key", never) == kept
+    assert calibrate("key", never, 5000) == kept
 
 
 def test_a_deleted_file_is_made_again(count_measurements):
-    calibrate("key", never)
+    calibrate("key", never, 5000)
     rates_file("key").unlink()
-    calibrate("key", never)
+    calibrate("key", never, 5000)
     assert len(count_measurements) == 2
 
 
 def test_a_cache_that_cannot_be_written(count_measurements, empty_cache, monkeypatch):
     (empty_cache / "a file").write_text("")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(empty_cache / "a file"))
-    assert calibrate("key", never).per_unit["p2p"][0] > 0
+    assert calibrate("key", never, 5000).per_unit["p2p"][0] > 0
     assert stored_rates("key") is None
 
 
@@ -123,7 +123,7 @@ def test_a_device_that_fails_has_no_rates(empty_cache):
     def fails(points, ncrit):
         raise fl.DeviceError("busy")
 
-    assert calibrate("key", fails) is None
+    assert calibrate("key", fails, 5000) is None
     assert not rates_file("key").exists()
 
 
@@ -154,10 +154,18 @@ def test_a_device_that_takes_long_is_tried_once(empty_cache, monkeypatch):
             clock=clock,
         )
 
-    assert calibrate("key", build) is None
+    assert calibrate("key", build, 5000) is None
     assert built == [calibration.SMALL]
-    assert calibrate("key", never) is None
+    assert calibrate("key", never, 5000) is None
     assert stored_rates("key") is None
+
+
+@pytest.mark.parametrize(("npoints", "probes"), [(99_999, calibration.POINTS), (100_000, calibration.MANY_POINTS)])
+def test_large_problems_have_large_probes(npoints, probes, empty_cache, monkeypatch):
+    asked = []
+    monkeypatch.setattr(calibration, "measure", lambda build, count: asked.append(count) or MEASURED)
+    calibrate("key", never, npoints)
+    assert asked == [probes]
 
 
 def test_probes_are_the_same_every_time():
@@ -178,6 +186,7 @@ def key(m2l="fft", **changes):
         "book": book,
         "device": C_DEVICE,
         "parameters": {},
+        "npoints": 5000,
     }
     return rates_keys(**{**arguments, **changes})[m2l]
 
@@ -194,10 +203,12 @@ def test_the_key_holds_what_rates_depend_on():
         key(book=replace(book, recipes=other, tuning={})),
         key(device=replace(C_DEVICE, driver="newer")),
         key(m2l="dense"),
+        key(npoints=calibration.FROM),
         key(parameters={"p2p": {"lanes": 4}}),
     }
-    assert len(keys) == 9
+    assert len(keys) == 10
     assert key() == key()
+    assert key() == key(npoints=calibration.FROM - 1)
     # The values of parameters are arguments of the code.
     assert key(greens=fl.yukawa(1.0)) == key(greens=fl.yukawa(2.0))
 
@@ -251,7 +262,7 @@ def made_up_rates(empty_cache, monkeypatch):
     asked = []
     equal = dict.fromkeys(OPERATORS, (3e-11, 0.0)) | dict.fromkeys(("p2p", "p2m", "p2l", "l2p", "m2p"), (1e-9, 0.0))
 
-    def rates(key, build=None):
+    def rates(key, build=None, npoints=0):
         if build is not None:
             asked.append("svd" if "m2l_svd" in key else "fft")
         # Those of the compressed form have another rate of P2M, as if the device had been slower then.
@@ -282,7 +293,9 @@ def test_the_default_compares_forms_of_m2l(make, expected, made_up_rates, rng, o
 
 def test_the_report_needs_no_cache(sphere_points, opencl_device, count_measurements, monkeypatch):
     """What was chosen by is what is reported, whether or not it could be kept."""
-    monkeypatch.setattr("fmmloopy.driver.calibrate", lambda key, build: Rates(dict.fromkeys(OPERATORS, (1e-9, 0.0))))
+    monkeypatch.setattr(
+        "fmmloopy.driver.calibrate", lambda key, build, npoints: Rates(dict.fromkeys(OPERATORS, (1e-9, 0.0)))
+    )
     report = fl.Fmm(sphere_points, order=3, device=opencl_device).plan_report()
     assert not list((cache_folder() / "rates").glob("*"))
     assert report.choice.reason == "predicted to be the fastest"

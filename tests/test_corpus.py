@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 from corpus import RIGHT, WRONG, tables
-from corpus.entries import DENSE, LAYERS, PARTICLES, Right, Wrong
+from corpus.entries import LAYERS, Right, Wrong
 
 from fmmloopy.check import Finding, check_book
 from fmmloopy.checking import sanitizer
@@ -80,7 +80,7 @@ def _findings(group: tuple[Wrong | Right, ...]) -> tuple[Finding, ...]:
 
 
 def _kind_of_mistake(entry: Wrong) -> Hashable:
-    return entry.family, entry.layer, entry.operator in PARTICLES, entry.operator in DENSE
+    return entry.family, entry.layer
 
 
 def _parameters(entries: Sequence[Wrong | Right]) -> list[object]:

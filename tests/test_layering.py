@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tree": set(),
     "direct": {"greens"},
     "lists": {"tree"},
+    "balance": {"lists", "tree"},
     "small_boxes": {"tree", "lists"},
     "surfaces": {"greens", "precision"},
     "m2l_svd": {"greens", "surfaces"},
@@ -45,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": {"cache", "compile", "devices", "messages"},
     "arrays": {"greens", "lists", "m2l_tables", "runtime", "surfaces", "tree"},
     "plan": {
-        "accuracy", "arrays", "compile", "greens", "lists", "m2l_svd", "m2l_tables", "operators",
+        "accuracy", "arrays", "balance", "compile", "greens", "lists", "m2l_svd", "m2l_tables", "operators",
         "precision", "recipes", "runtime", "surfaces", "table_cache", "tree"
     },
     "certificates": {"cache", "compile", "devices", "precision", "recipes"},

@@ -1,0 +1,76 @@
+"""Cut boxes with much work into pieces, so that all cores are busy to the end of a launch.
+
+A box is the work of one core. Most trees have thousands of them, none with more than its share; but where points lie
+denser than the deepest level resolves, a leaf may hold thousands of points, and its P2P a fifth of all that there is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.lists import CSR, make_csr
+from fmmloopy.tree import Tree
+
+SHARE = 1 / 1024
+"""Boxes with more than this share of a launch's work are cut into pieces with no more, if they have targets enough."""
+
+TARGETS = 64
+"""A piece has a multiple of these: full vectors, and enough of them to pay for reading the sources."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Ranges of targets with a list each, in the order in which they are worked through.
+
+    Attributes:
+        starts, ends: shape (npieces,), int32: targets of each piece, in tree order.
+        csr: the list of each piece.
+    """
+
+    starts: NDArray[np.int32]
+    ends: NDArray[np.int32]
+    csr: CSR
+
+
+def cut_heavy_boxes(
+    tree: Tree, boxes: NDArray[np.intp], csr: CSR, sources: NDArray[np.integer[Any]] | None = None
+) -> Pieces | None:
+    """Cut boxes with much work into pieces, which come last.
+
+    Runtimes deal out work-groups in chunks that shrink towards the end of a launch, so pieces of one box do not all go
+    to one core there. The other boxes keep their order, in which neighbours share what is in cache.
+
+    Args:
+        tree: the tree.
+        boxes: shape (n,), boxes to work through.
+        csr: their lists.
+        sources: shape (nboxes,): sources that an entry of a list stands for; None for the same number for all.
+
+    Returns:
+        The pieces; None if no box has too much work.
+    """
+    lengths = csr.lengths[boxes].astype(np.int64)
+    first = np.cumsum(lengths) - lengths
+    entries = np.repeat(csr.starts[boxes].astype(np.int64) - first, lengths) + np.arange(lengths.sum())
+    weights = np.ones(len(entries)) if sources is None else sources[csr.lists[entries]].astype(np.float64)
+    per_target = np.bincount(np.repeat(np.arange(len(boxes)), lengths), weights, len(boxes))
+    starts, ends = tree.box_target_starts[boxes], tree.box_target_ends[boxes]
+    most = SHARE * float(per_target @ (ends - starts))
+    size = np.maximum(most / np.maximum(per_target, 1) // TARGETS, 1) * TARGETS
+    counts = np.ceil((ends - starts) / size).astype(np.int64)
+    if counts.max(initial=0) <= 1:
+        return None
+    order = np.argsort(counts > 1, kind="stable")
+    rows = np.repeat(order, counts[order])
+    number = np.arange(len(rows)) - np.repeat(np.cumsum(counts[order]) - counts[order], counts[order])
+    begin = starts[rows] + (number * size[rows]).astype(np.int64)
+    end = np.minimum(begin + size[rows].astype(np.int64), ends[rows])
+    of_pieces = lengths[rows]
+    offset = np.cumsum(of_pieces) - of_pieces
+    places = np.repeat(first[rows] - offset, of_pieces) + np.arange(of_pieces.sum())
+    lists = make_csr("of pieces", of_pieces, [csr.lists[entries[places]]])
+    return Pieces(begin.astype(np.int32), end.astype(np.int32), lists)
