@@ -41,7 +41,7 @@ from fmmloopy.runtime import Launch, Runtime, make_runtime
 from fmmloopy.small_boxes import absorb_small_boxes
 from fmmloopy.surfaces import count_points
 from fmmloopy.table_cache import cached_tables
-from fmmloopy.tree import DEEPEST_LEVEL, grow_tree, sort_points
+from fmmloopy.tree import DEEPEST_LEVEL, Tree, grow_tree, sort_points
 from fmmloopy.tuned import tuned_parameters
 from fmmloopy.work import count_work
 
@@ -149,14 +149,8 @@ class Fmm:
         points = check_points(sources, "sources")
         others = None if targets is None else check_points(targets, "targets")
         m2l = None if m2l is None else check_choice(m2l, "m2l", tuple(M2L_OPERATORS))
-        given = check_precision(precision, self.dtype, m2l or "fft")
-        if order is None:
-            self.order = order_for(self.kernel, digits, given or "double")
-            self.precision = given or precision_for(self.kernel, digits)
-        else:
-            self.order, self.precision = check_count(order, "order", 2, 16), given or "double"
-        self._digits = None if order is not None else digits_for(digits, self.precision)
         ncrit = None if ncrit is None else check_count(ncrit, "ncrit", 1)
+        self._settle_accuracy(digits, order, check_precision(precision, self.dtype, m2l or "fft"))
         if runtime is not None and device is not None:
             raise ValueError(f"device {device!r} and a runtime are given, expected one of them; leave out device")
         self.device = choose_device(device) if runtime is None else runtime.device
@@ -166,36 +160,24 @@ class Fmm:
                 "`pip install pyopencl[pocl]` gives a device that runs on any processor",
                 stacklevel=2,
             )
-        working = outer_and_inner(DTYPES[self.precision])[0]
-        if working == np.float64 and not self.device.has_float64:
+        if self._working == np.float64 and not self.device.has_float64:
             raise DeviceError(f"{self.device.name} has no double precision; use precision='single' or numpy.float32")
         self.recipes = load_recipes(recipes, self.device.description)
         check_parameters(parameters or {}, self.recipes)
         self._runtime = runtime or make_runtime(self.device)
 
         with _timed(self.timings, "tree"):
-            sorted_points = sort_points(points, others, working)
-            single = np.dtype(np.float32)
-            half_width = sorted_points.half_width
-            if precision is None and self.precision == "mixed" and not fits(half_width, self.kernel, single):
-                self.precision = "double"
-            inner = outer_and_inner(DTYPES[self.precision])[1]
-            check_extent(half_width, inner)
-            check_scaling(self.kernel, inner)
+            sorted_points = sort_points(points, others, self._working)
+            self._settle_precision(sorted_points.half_width, precision is not None)
             # Boxes around coincident points would only cost digits of gradients, whose errors are those of potentials
             # over the size of the box; and in float32 centres of boxes are exact down to level 15.
-            deepest = 15 if working == single else DEEPEST_LEVEL
+            deepest = 15 if self._working == np.float32 else DEEPEST_LEVEL
             grow = partial(grow_tree, sorted_points, max_level=deepest, split_coincident=False)
         tuned = tuned_parameters(self.recipes, self.device, DTYPES[self.precision], self.order)
         self.parameters = {**tuned, **(parameters or {})}
         warn_if_uncertified(self.recipes, self.device, DTYPES[self.precision], self.parameters)
         with _timed(self.timings, "choice"):
-            most = self._most = sorted_points.most
-            self._fft_alone = None if m2l else why_fft_alone(self.kernel, self.order, self.precision, most)
-            forms = (m2l,) if m2l else ("fft",) if self._fft_alone else ("fft", "svd")
-            rates_of = partial(self._rates, measure=most >= FEWEST_POINTS)
-            self._choice, tree = choose(grow, most, self.order, self.kernel, working, rates_of, forms, ncrit)
-            self.ncrit, self.m2l = self._choice.ncrit, self._choice.m2l
+            tree = self._choose(grow, sorted_points.most, ncrit, m2l)
         with _timed(self.timings, "tree"):
             self.tree = tree or grow(self.ncrit)
         with _timed(self.timings, "lists"):
@@ -203,22 +185,54 @@ class Fmm:
         with _timed(self.timings, "tables"):
             self.tables = cached_tables(self.kernel, self.order, level_radii(self.tree), DTYPES[self.precision])
         with _timed(self.timings, "setup"):
-            self._plan = Plan(
-                self._runtime,
-                self.tree,
-                self.lists,
-                self.tables,
-                self.kernel,
-                DTYPES[self.precision],
-                self.recipes,
-                self.parameters,
-            )
-            upward, downward, last = self._record(
-                upward_pass, lambda plan: downward_pass(plan, self.m2l), lambda plan: potential_pass(plan, False)
-            )
-            self._passes, self._last = (*upward, *downward), {False: last}
-            self._target_places = np.empty_like(self.tree.target_order)
-            self._target_places[self.tree.target_order] = np.arange(self.tree.ntargets)
+            self._set_up()
+
+    # -- the stages of the construction
+
+    def _settle_accuracy(self, digits: float | None, order: int | None, precision: str | None) -> None:
+        """Set order and precision, from the digits or as given."""
+        if order is None:
+            self.order = order_for(self.kernel, digits, precision or "double")
+            self.precision = precision or precision_for(self.kernel, digits)
+        else:
+            self.order, self.precision = check_count(order, "order", 2, 16), precision or "double"
+        self._digits = None if order is not None else digits_for(digits, self.precision)
+
+    def _settle_precision(self, half_width: float, is_given: bool) -> None:
+        """Make sure that powers of distances in the tree fit the precision, or take one that they do."""
+        if not is_given and self.precision == "mixed" and not fits(half_width, self.kernel, np.dtype(np.float32)):
+            self.precision = "double"
+        inner = outer_and_inner(DTYPES[self.precision])[1]
+        check_extent(half_width, inner)
+        check_scaling(self.kernel, inner)
+
+    @property
+    def _working(self) -> np.dtype[Any]:
+        """What points, charges and expansions are in."""
+        return outer_and_inner(DTYPES[self.precision])[0]
+
+    def _choose(self, grow: Callable[[int], Tree], most: int, ncrit: int | None, m2l: str | None) -> Tree | None:
+        """Set ncrit and the form of M2L; return the tree for them, if it was made to choose."""
+        self._most = most
+        self._fft_alone = None if m2l else why_fft_alone(self.kernel, self.order, self.precision, most)
+        forms = (m2l,) if m2l else ("fft",) if self._fft_alone else ("fft", "svd")
+        rates_of = partial(self._rates, measure=most >= FEWEST_POINTS)
+        self._choice, tree = choose(grow, most, self.order, self.kernel, self._working, rates_of, forms, ncrit)
+        self.ncrit, self.m2l = self._choice.ncrit, self._choice.m2l
+        return tree
+
+    def _set_up(self) -> None:
+        """Bind all launches of an evaluation without gradients to what is uploaded for it."""
+        data, dtype = (self.tree, self.lists, self.tables), DTYPES[self.precision]
+        self._plan = Plan(self._runtime, *data, self.kernel, dtype, self.recipes, self.parameters)
+        upward, downward, last = self._record(
+            upward_pass, lambda plan: downward_pass(plan, self.m2l), lambda plan: potential_pass(plan, False)
+        )
+        self._passes, self._last = (*upward, *downward), {False: last}
+        self._target_places = np.empty_like(self.tree.target_order)
+        self._target_places[self.tree.target_order] = np.arange(self.tree.ntargets)
+
+    # -- evaluating
 
     @overload
     def evaluate(self, charges: ArrayLike, gradient: Literal[False] = False) -> NDArray[Any]: ...
@@ -262,8 +276,7 @@ class Fmm:
     def plan_report(self) -> PlanReport:
         """Say what was chosen and why, and what was predicted against what the last evaluation took."""
         rates = self._rates(self.m2l, measure=False)
-        working = outer_and_inner(DTYPES[self.precision])[0]
-        work = count_work(self.tree, self.lists, self.order, self.kernel, self.m2l, dtype=working)
+        work = count_work(self.tree, self.lists, self.order, self.kernel, self.m2l, dtype=self._working)
         return PlanReport(
             nsources=self.tree.nsources,
             ntargets=self.tree.ntargets,
