@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ from benchmarks.results import Results, compare_results, read_results, write_res
 from benchmarks.run import measure
 from benchmarks.suite import GROUPS, choose, full_suite, quick_suite
 from benchmarks.tables import describe_groups, make_table, make_tables
-from benchmarks.targets import judge, read_reasons
+from benchmarks.targets import Reasons, judge, read_reasons
 from fmmloopy.devices import DeviceError
 from fmmloopy.messages import one_line
 
@@ -59,29 +60,46 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.source and (arguments.quick or arguments.only or arguments.device or arguments.most_points):
         parser.error("argument --from: results that are there do not go with cases or devices to measure")
-    if arguments.quick and arguments.write_docs:
-        parser.error("argument --write-docs: the cases of --quick are too small to say anything")
+    if arguments.write_docs and _part(arguments) != "full":
+        parser.error("argument --write-docs: the page needs all cases of a full run")
     return arguments
+
+
+def _part(arguments: argparse.Namespace) -> str:
+    """Name the part of the suite that is asked for, see `benchmarks.results.Results`."""
+    return "quick" if arguments.quick else "part" if arguments.only or arguments.most_points else "full"
 
 
 def number_of_points(text: str) -> int:
     """Read a whole number, such as 1e6."""
-    if not 1 <= float(text) < 2**31 or not float(text).is_integer():
-        raise ValueError
-    return int(float(text))
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 1 <= number < 2**31 or not number.is_integer():
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1 to 2^31, such as 1e6")
+    return int(number)
 
 
 def run(arguments: argparse.Namespace) -> Results:
     """Measure, or read what was measured."""
     if arguments.source:
-        return read_results(arguments.source)
+        found = read_results(arguments.source)
+        if arguments.write_docs and found.suite != "full":
+            raise ValueError(f"{arguments.source} holds a {found.suite} run, expected a full one for --write-docs")
+        return found
     cases = choose(quick_suite() if arguments.quick else full_suite(), arguments.only, arguments.most_points)
     start = time.perf_counter()
 
     def tell(text: str) -> None:
         print(f"[{time.perf_counter() - start:5.0f} s] {text}", file=sys.stderr, flush=True)
 
-    return measure(cases, arguments.device, arguments.quick, tell)
+    def keep(results: Results) -> None:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        write_results(results, arguments.output / "results.json")
+
+    found = measure(cases, arguments.device, arguments.quick, tell, keep)
+    return replace(found, suite=_part(arguments))
 
 
 def check_folder(folder: Path) -> None:
@@ -95,29 +113,29 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"argument --output: {folder} cannot be written")
 
 
-def report(
-    results: Results, arguments: argparse.Namespace, before: Results | None, reasons: dict[str, dict[str, str]]
-) -> None:
+def report(results: Results, arguments: argparse.Namespace, before: Results | None, reasons: Reasons) -> None:
     """Write files, and print what they say."""
     folder = arguments.output
     folder.mkdir(parents=True, exist_ok=True)
     write_results(results, folder / "results.json")
-    tables = make_tables(results, reasons)
+    judged = judge(results, reasons)
+    tables = make_tables(results, judged)
+    shown = dict(tables)
     if before:
         rows = compare_results(results, before)
-        tables["comparison"] = make_table(("runtime", "what", "ms then", "ms now", "now"), rows) or "Nothing in common."
-    text = "\n\n".join(f"## {name.replace('_', ' ')}\n\n{table}" for name, table in tables.items()) + "\n"
+        shown["comparison"] = make_table(("runtime", "what", "ms then", "ms now", "now"), rows) or "Nothing in common."
+    text = "\n\n".join(f"## {name.replace('_', ' ')}\n\n{table}" for name, table in shown.items()) + "\n"
     print(text)
     (folder / "tables.md").write_text(text)
     pictures = draw_pictures(results, folder)
     print(f"{folder}: results.json, tables.md{''.join(f', {path.name}' for path in pictures)}")
     for failure in results.failed:
         print(f"failed: {failure}")
-    verdicts = [verdict for row in judge(results, reasons) for verdict in row if verdict.reached]
+    verdicts = [verdict for row in judged for verdict in row if verdict.reached]
     print(f"{sum(verdict.is_met for verdict in verdicts)} of {len(verdicts)} targets that were measured are met")
     if arguments.write_docs:
         write_results(results, KEPT)
-        print(f"{write_page(results, reasons, DOCS)} is written")
+        print(f"{write_page(tables, pictures, DOCS)} is written")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

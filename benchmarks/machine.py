@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fmmloopy.compile import versions
-from fmmloopy.devices import Device, choose_device, find_devices, processors
+from fmmloopy.devices import Device, DeviceError, choose_device, find_devices, processors
 from fmmloopy.doctor import installed_version
 from fmmloopy.measuring.peaks import processor_of
 
@@ -19,15 +19,21 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def choose_devices(names: Sequence[str] | None = None) -> list[Device]:
-    """Return the devices with these names, or all OpenCL devices but simulators, or else the C compiler.
+    """Return the devices with these names, or all OpenCL devices of one processor, or else the C compiler.
+
+    What is measured is held against the peaks of one processor, that of the preferred device.
 
     Raises:
-        DeviceError: a name matches none.
+        DeviceError: a name matches none, or they name devices of several processors.
     """
     if names:
-        return list(dict.fromkeys(choose_device(name) for name in names))
-    found = [device for device in find_devices() if device.kind != "c" and "oclgrind" not in device.description.lower()]
-    return found or [choose_device("c")]
+        chosen = list(dict.fromkeys(choose_device(name) for name in names))
+        if len({processor_of(device) for device in chosen}) > 1:
+            which = ", ".join(device.name for device in chosen)
+            raise DeviceError(f"{which} are different processors, each with peaks of its own; measure one at a time")
+        return chosen
+    found = [device for device in find_devices() if device.kind != "c" and not device.is_simulator]
+    return [device for device in found if processor_of(device) == processor_of(found[0])] or [choose_device("c")]
 
 
 def runtime_label(device: Device) -> str:
@@ -35,7 +41,7 @@ def runtime_label(device: Device) -> str:
     pocl = re.search(r"PoCL \d+\.\d+", device.description)
     if pocl:
         return pocl[0]
-    return "Intel" if "Intel(R) OpenCL" in device.description else device.name
+    return "Intel" if "CPU Intel(R) OpenCL" in device.description else device.name
 
 
 def describe_machine(device: Device) -> dict[str, str]:

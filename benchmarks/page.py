@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.machine import ROOT
-from benchmarks.pictures import draw_pictures
-from benchmarks.results import Results
-from benchmarks.tables import make_tables
 from fmmloopy.cache import write_atomically
 
 TEMPLATE = Path(__file__).parent / "performance.md"
@@ -45,12 +42,15 @@ def make_page(template: str, tables: Mapping[str, str], pictures: set[str]) -> s
     return HEAD + PLACE.sub(lambda found: tables[found[1]], there)
 
 
-def write_page(results: Results, reasons: Mapping[str, Mapping[str, str]], docs: Path = DOCS) -> Path:
-    """Write the page and its pictures into a folder of documentation, and return the page's path."""
+def write_page(tables: Mapping[str, str], pictures: Sequence[Path], docs: Path = DOCS) -> Path:
+    """Write the page and copy its pictures into a folder of documentation, and return the page's path."""
+    names = {f"{PREFIX}{path.name}": path for path in pictures}
+    page = make_page(TEMPLATE.read_text(), tables, set(names))
     (docs / "images").mkdir(parents=True, exist_ok=True)
+    for name, path in names.items():
+        write_atomically(docs / "images" / name, path.read_bytes())
     for old in (docs / "images").glob(f"{PREFIX}*.png"):
-        old.unlink()
-    pictures = draw_pictures(results, docs / "images", PREFIX)
-    page = make_page(TEMPLATE.read_text(), make_tables(results, reasons), {path.name for path in pictures})
+        if old.name not in names:
+            old.unlink()
     write_atomically(docs / "performance.md", page)
     return docs / "performance.md"

@@ -27,13 +27,12 @@ WIDTH = 7.2
 """Inches."""
 
 
-def draw_pictures(results: Results, folder: Path, prefix: str = "") -> list[Path]:
+def draw_pictures(results: Results, folder: Path) -> list[Path]:
     """Draw all pictures that the results have data for, as .png files in a folder.
 
     Args:
         results: what was measured.
         folder: it exists.
-        prefix: begins the names of the files.
 
     Returns:
         The files.
@@ -47,7 +46,7 @@ def draw_pictures(results: Results, folder: Path, prefix: str = "") -> list[Path
         with mpl.rc_context(options):
             figure = Figure(figsize=(WIDTH, height), layout="constrained")
             if draw(results, figure.add_subplot()):
-                written.append(folder / f"{prefix}{name}.png")
+                written.append(folder / f"{name}.png")
                 figure.savefig(written[-1], dpi=150)
     return written
 
@@ -82,7 +81,9 @@ def draw_work_precision(results: Results, axes: Any) -> bool:
     axes.grid(alpha=0.25)
     asked = ", numbers: digits asked for" + (", eps" if peers else "")
     _title(
-        axes, f"Time against error, {points:,} points on the sphere", f"{found[0].runtime}, {_cores(results)}{asked}"
+        axes,
+        f"Time against error, {points:,} points on the sphere",
+        f"{found[0].runtime}, {_processor(results)}{asked}",
     )
     axes.figure.legend(fontsize=7.5, loc="outside lower center", ncols=3)
     return True
@@ -105,7 +106,7 @@ def draw_sizes(results: Results, axes: Any) -> bool:
         axes.plot(numbers, whole, "o:", color=colour, markerfacecolor="white", label="with tree, lists and setup")
     axes.set(xscale="log", yscale="log", xlabel="points", ylabel="μs a point")
     axes.grid(alpha=0.25, which="both")
-    _title(axes, f"Time for each point: {found[0].name}, {found[0].dtype}", _cores(results))
+    _title(axes, f"Time for each point: {found[0].name}, {found[0].dtype}", _processor(results))
     axes.figure.legend(fontsize=7.5, loc="outside lower center", ncols=len(results.runtimes))
     return True
 
@@ -119,7 +120,7 @@ def draw_shares(results: Results, axes: Any) -> bool:
     if not _draw_bars(results, axes, share):
         return False
     axes.axvline(1, color=LIMIT_COLOUR, linewidth=1, linestyle=(0, (4, 2)))
-    _title(axes, "Share of the machine's limit that each operator reaches", f"{_cores(results)}, f64, by itself")
+    _title(axes, "Share of the machine's limit that each operator reaches", f"{_processor(results)}, f64, by itself")
     return True
 
 
@@ -128,7 +129,7 @@ def draw_inside(results: Results, axes: Any) -> bool:
     if not _draw_bars(results, axes, lambda o: o.inside):
         return False
     axes.set_xlim(0, 1.12)
-    _title(axes, "Share of the time on the wall that is spent inside kernels", f"{_cores(results)}, f64, by itself")
+    _title(axes, "Share of the time on the wall that is spent inside kernels", f"{_processor(results)}, f64, by itself")
     return True
 
 
@@ -184,10 +185,9 @@ def draw_steps(results: Results, axes: Any) -> bool:
     axes.set_ylabel("milliseconds")
     first = found[0]
     operator = NAMES.get(first.operator, first.operator)
+    points = first.pairs / count_points(first.order)
     title = f"{operator} after every step of its recipe, and how many times as fast"
-    _title(
-        axes, title, f"{first.runtime}, {_cores(results)}, f64, {first.pairs / count_points(first.order):,.0f} points"
-    )
+    _title(axes, title, f"{first.runtime}, {_processor(results)}, f64, {points:,.0f} points")
     axes.figure.legend(fontsize=7.5, loc="outside lower center", ncols=2)
     return True
 
@@ -196,7 +196,7 @@ def _coloured(results: Results) -> Sequence[tuple[str, str]]:
     return [(runtime, COLOURS[i % len(COLOURS)]) for i, runtime in enumerate(results.runtimes)]
 
 
-def _cores(results: Results) -> str:
+def _processor(results: Results) -> str:
     return results.machine["processor"]
 
 

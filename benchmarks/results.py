@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from fmmloopy.bench import WHOLE
 from fmmloopy.cache import write_atomically
 from fmmloopy.greens import laplace
 from fmmloopy.measuring.peaks import Peaks
@@ -15,11 +17,8 @@ from fmmloopy.measuring.roofline import Roofline, roofline
 from fmmloopy.measuring.timing import Timing, compare
 from fmmloopy.work import Work
 
-FORMAT = 1
+FORMAT = 2
 """Increase whenever files of results would no longer be comparable."""
-
-WHOLE = "evaluate"
-"""Stands among the operators for the whole evaluation, by the clock on the wall."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class Evaluation:
         memory: most bytes that the process has held until then.
         construction: seconds by stage of building it (tree, choice, lists, tables, setup), the better of two,
             or the only one for more than a million points.
-        seconds: by operator, and for WHOLE, one for each run.
+        construction_cpu: core-seconds of that.
+        seconds: by operator, and for the call of ``evaluate`` by the clock on the wall, one for each run.
         cpu: core-seconds of each run.
         work: by operator.
     """
@@ -69,15 +69,10 @@ class Evaluation:
     first: float
     memory: int
     construction: dict[str, float]
+    construction_cpu: float
     seconds: dict[str, list[float]]
     cpu: list[float]
     work: dict[str, Amount]
-
-    @property
-    def best_run(self) -> int:
-        """Index of the fastest run."""
-        whole = self.seconds[WHOLE]
-        return whole.index(min(whole))
 
     @property
     def evaluate(self) -> float:
@@ -86,13 +81,20 @@ class Evaluation:
 
     @property
     def outside(self) -> float:
-        """Seconds outside kernels, in the fastest run."""
-        return self.evaluate - sum(seconds[self.best_run] for name, seconds in self.seconds.items() if name != WHOLE)
+        """Seconds outside kernels: the median of the runs, since a single one may be lucky."""
+        kernels = [seconds for name, seconds in self.seconds.items() if name != WHOLE]
+        rest = [whole - sum(run) for whole, *run in zip(self.seconds[WHOLE], *kernels, strict=True)]
+        return float(median(rest))
+
+    @property
+    def outside_share(self) -> float:
+        """Share of an evaluation outside kernels, of medians."""
+        return self.outside / median(self.seconds[WHOLE])
 
     @property
     def preparation(self) -> float:
-        """Seconds of tree, choice and lists, and of the setup with all uploads."""
-        return sum(self.construction.get(stage, 0.0) for stage in ("tree", "choice", "lists", "setup"))
+        """Seconds of the construction: tree, choice, lists, tables, and the setup with all uploads."""
+        return sum(self.construction.values())
 
     def least(self, peaks: Peaks) -> float:
         """Return seconds that no schedule of this work can beat: the limits of the operators, one after the other."""
@@ -166,8 +168,8 @@ class Peer:
     Attributes:
         library, version: which.
         points, distribution, eps: what it was asked for.
-        error: relative, in the 2-norm.
-        seconds, cpu: on the wall, and of all cores together.
+        error: relative, in the 2-norm, as for `Evaluation`.
+        seconds, cpu: on the wall, and of all cores together, of the fastest run.
         memory: most bytes that the process has held.
     """
 
@@ -205,6 +207,8 @@ class Results:
         peaks: of the processor by precision.
         evaluations, operators, steps, peers: what was measured.
         left_out, failed: what was not, and why.
+        disturbed: cases during which the machine was slower than at other times.
+        suite: which cases were asked for: ``"full"``, ``"quick"``, or ``"part"`` of them.
     """
 
     machine: dict[str, str]
@@ -218,6 +222,8 @@ class Results:
     peers: list[Peer] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    disturbed: list[str] = field(default_factory=list)
+    suite: str = "full"
 
     def add(self, records: Sequence[Record]) -> None:
         """Take up what one case has given."""
@@ -275,6 +281,8 @@ def _from_dict(kind: type[Record], entry: Mapping[str, Any]) -> Record:
     values = dict(entry)
     if kind is Evaluation:
         values["work"] = {name: Amount(**amount) for name, amount in values["work"].items()}
+        if not values["seconds"][WHOLE]:
+            raise ValueError("an evaluation without a run")
     elif kind is OperatorTime:
         values["work"] = Amount(**values["work"])
     return kind(**values)

@@ -28,12 +28,21 @@ from benchmarks.suite import Case, EvaluationCase, PeerCase
 from fmmloopy.devices import Device
 from fmmloopy.doctor import installed_version
 from fmmloopy.measuring.peaks import Peaks, machine_peaks
+from fmmloopy.measuring.probes import measure as run_probe
+from fmmloopy.measuring.probes import probes_for
 
 LIMIT = 600.0
 """Seconds for one process."""
 
-BYTES_PER_POINT = {"float64": 800, "float32": 500, "fmm3dpy": 5000}
-"""More than any case has needed, so that a machine with little memory leaves out what would not fit."""
+BYTES, BYTES_PER_POINT = 400e6, {"float64": 1000, "float32": 700, "fmm3dpy": 8000}
+"""More than any case has needed, as a whole and for each point, so that a machine with little memory leaves out what
+would not fit: 10^7 points in float64 took 7.5 GB, 10^6 took 1.1; a million with fmm3dpy 7.3."""
+
+ATTEMPTS = 3
+"""How often a case is measured at most, if the machine was slow at the time."""
+
+SLOW = 0.9
+"""A machine that reaches less than this share of what it has reached before is shared with something else."""
 
 Notify = Callable[[str], None]
 """Told what is being done, and what has come out."""
@@ -43,17 +52,44 @@ class CaseFailed(Exception):
     """A process did not measure what it should; the text says why."""
 
 
-def measure(cases: Sequence[Case], names: Sequence[str] | None, quick: bool, notify: Notify) -> Results:
+class Quietness:
+    """Tell by a probe of multiply-adds whether a machine is as fast as it was at its best.
+
+    It sees what no load average shows: other machines on the same processor.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._probe = probes_for(device, "float64" if device.has_float64 else "float32")[0]
+        self._best = 0.0
+
+    def is_quiet(self) -> bool:
+        """Run the probe, a tenth of a second, and compare with the best so far."""
+        rate = run_probe(self._probe, self._device)
+        self._best = max(self._best, rate)
+        return rate >= SLOW * self._best
+
+
+def measure(
+    cases: Sequence[Case],
+    names: Sequence[str] | None,
+    quick: bool,
+    notify: Notify,
+    keep: Callable[[Results], None] = lambda results: None,
+) -> Results:
     """Measure cases on devices, and the peaks of their processor.
 
     Args:
         cases: what to measure.
         names: parts of devices' descriptions; None for all OpenCL devices.
-        quick: take only the first of those, and only peaks of float64, which need not be measured if they are known.
+        quick: take only the first of those, whether or not the machine is quiet, and only peaks of float64, which need
+            not be measured if they are known.
         notify: told what is being done.
+        keep: given the results after every case, so that nothing is lost if the run is interrupted.
 
     Returns:
-        The results; a case that does not fit is in ``left_out``, one that fails in ``failed``.
+        The results; a case that does not fit is in ``left_out``, one that fails in ``failed``, and one for which the
+        machine never was as fast as at other times in ``disturbed``.
 
     Raises:
         DeviceError: no such device, or it cannot run the probes.
@@ -65,6 +101,7 @@ def measure(cases: Sequence[Case], names: Sequence[str] | None, quick: bool, not
     labels = {runtime_label(device): device.driver or "system's" for device in devices}
     machine = describe_machine(devices[0])
     results = Results(machine, installed_versions(), commit(), labels, peaks)
+    quietness = None if quick else Quietness(devices[0])
     if any(isinstance(case, PeerCase) for case in cases) and not installed_version("fmm3dpy"):
         results.left_out.append("fmm3dpy is not installed, so nothing is compared with it: pip install -e '.[bench]'")
         notify(results.left_out[-1])
@@ -73,7 +110,8 @@ def measure(cases: Sequence[Case], names: Sequence[str] | None, quick: bool, not
         for case in cases:
             for device in devices:  # one after the other: the machine may be another one some minutes later
                 if case.everywhere or device is devices[0]:
-                    _measure_case(case, device, Path(folder), results, notify)
+                    _measure_case(case, device, Path(folder), results, quietness, notify)
+                    keep(results)
     return results
 
 
@@ -87,7 +125,9 @@ def _measure_peaks(device: Device, quick: bool, notify: Notify) -> dict[str, Pea
     return found
 
 
-def _measure_case(case: Case, device: Device, folder: Path, results: Results, notify: Notify) -> None:
+def _measure_case(
+    case: Case, device: Device, folder: Path, results: Results, quietness: Quietness | None, notify: Notify
+) -> None:
     where = case.library if isinstance(case, PeerCase) else runtime_label(device)
     what = f"{where}, {case.group}: {case.name}"
     if isinstance(case, EvaluationCase):
@@ -97,9 +137,16 @@ def _measure_case(case: Case, device: Device, folder: Path, results: Results, no
         notify(results.left_out[-1])
         return
     records: list[Record] = []
+    processes = case.processes if isinstance(case, EvaluationCase) else 1
     try:
-        for _ in range(case.processes if isinstance(case, EvaluationCase) else 1):
-            records += run_child(child.task(case, device.description, folder))
+        for _ in range(ATTEMPTS):
+            quiet = quietness is None or quietness.is_quiet()
+            records = [r for _ in range(processes) for r in run_child(child.task(case, device.description, folder))]
+            if quietness is None or (quiet and quietness.is_quiet()):
+                break
+            notify(f"{what}: the machine was slow")
+        else:
+            results.disturbed.append(what)
     except CaseFailed as error:
         results.failed.append(f"{what}: {error}")
         notify(f"failed: {results.failed[-1]}")
@@ -112,7 +159,7 @@ def _measure_case(case: Case, device: Device, folder: Path, results: Results, no
 def _lacking_memory(case: Case) -> str:
     """Say that a case needs more memory than there is; nothing if it does not."""
     kind = case.library if isinstance(case, PeerCase) else getattr(case, "dtype", "float64")
-    needed, free = BYTES_PER_POINT[kind] * case.points, free_memory()
+    needed, free = BYTES + BYTES_PER_POINT[kind] * case.points, free_memory()
     if free is None or needed <= 0.9 * free:
         return ""
     return f"it may take {needed / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free"

@@ -51,7 +51,7 @@ class EvaluationCase:
         name: tells it from others of its group.
         points, distribution, dtype: see `fmmloopy.measuring.timing.Setting`.
         digits, order: as for `fmmloopy.Fmm`; all else is left to it.
-        runs: evaluations at least, after one that does not count; short ones run more often.
+        runs: evaluations at least, after one that does not count; short ones run more often. The fastest counts.
         draws: sets of charges that the error is taken over, no more than runs: it differs much between them.
         processes: how often all of it is done, each time in a new process.
         everywhere: on every device, or on the first alone.
@@ -154,7 +154,7 @@ def full_suite() -> list[Case]:
             name = f"{distribution}, {digits} digits"
             cases.append(EvaluationCase("evaluate", name, MILLION, distribution, dtype, digits, runs=3, draws=3))
     for points in (10_000, 30_000, 100_000, 300_000, MILLION, 3 * MILLION, 10 * MILLION):
-        cases.append(EvaluationCase("sizes", "sphere, 3 digits", points, digits=3, runs=2 if points <= MILLION else 1))
+        cases.append(EvaluationCase("sizes", "sphere, 3 digits", points, digits=3, runs=3))
     cases.append(EvaluationCase("start", "cube, 6 digits", 10_000, "cube", digits=6, runs=20, processes=4))
     for dtype, most in (("float64", 10), ("float32", 5)):
         for digits in range(2, most + 1):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from benchmarks.results import WHOLE, Evaluation, OperatorTime, Results
+from benchmarks.results import Evaluation, OperatorTime, Results
 from benchmarks.suite import GROUPS, NAMES
-from benchmarks.targets import THEIR_PEAKS, Verdict, format_value, judge
+from benchmarks.targets import THEIR_PEAKS, Verdict, format_value
+from fmmloopy.accuracy import ERRORS, FIRST_ORDER
+from fmmloopy.bench import WHOLE
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.plots import format_share
 from fmmloopy.measuring.probes import SQRT_DIV
@@ -14,9 +16,13 @@ from fmmloopy.measuring.probes import SQRT_DIV
 NOTHING = "–"
 
 
-def make_tables(results: Results, reasons: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Return all tables and lists by name, each a block of Markdown; what was not measured says so."""
-    verdicts = judge(results, reasons)
+def make_tables(results: Results, verdicts: Sequence[Sequence[Verdict]]) -> dict[str, str]:
+    """Return all tables and lists by name, each a block of Markdown; what was not measured says so.
+
+    Args:
+        results: what was measured.
+        verdicts: see `benchmarks.targets.judge`.
+    """
     tables = {
         "machine": machine_list(results),
         "peaks": peaks_table(results),
@@ -32,7 +38,9 @@ def make_tables(results: Results, reasons: Mapping[str, Mapping[str, str]]) -> d
         "accuracy": evaluations_table(results, "accuracy"),
         "steps": steps_table(results),
         "peers": peers_table(results),
+        "errors": errors_table(),
         "left_out": "\n".join(f"- {line}" for line in (*results.left_out, *results.failed)) or "Nothing.",
+        "disturbed": "\n".join(f"- {line}" for line in results.disturbed) or "None.",
     }
     return {name: text or "Not measured." for name, text in tables.items()}
 
@@ -52,7 +60,7 @@ def machine_list(results: Results) -> str:
     """List the machine, the runtimes and the versions."""
     machine = dict(results.machine)
     processor = f"{machine.pop('processor')}, {machine.pop('vectors', 'vectors unknown')}"
-    lines = [f"processor: {processor}", *(f"{name}: {value}" for name, value in machine.items() if name != "cores")]
+    lines = [f"processor: {processor}", *(f"{name}: {value}" for name, value in machine.items())]
     lines += [f"runtimes: {', '.join(f'{label} ({driver})' for label, driver in results.runtimes.items())}"]
     versions = ", ".join(f"{package} {version}" for package, version in results.versions.items())
     at = f" at commit {results.commit}" if results.commit else ""
@@ -63,7 +71,7 @@ def peaks_table(results: Results) -> str:
     """List what the processor can do, beside what the machine of the targets could."""
     rows = []
     for peaks in (*results.peaks.values(), THEIR_PEAKS):
-        name = "the machine of the targets" if peaks is THEIR_PEAKS else "this machine"
+        name = f"the machine of the targets ({peaks.processor})" if peaks is THEIR_PEAKS else "this machine"
         others = ", ".join(f"{way} {rate * 1e-9:.3g}" for way, rate in peaks.rsqrt_by.items() if way != SQRT_DIV)
         sqrt_div = f"{peaks.rsqrt_by[SQRT_DIV] * 1e-9:.3g}" if SQRT_DIV in peaks.rsqrt_by else NOTHING
         busy = "; other programs ran" if peaks.busy else ""
@@ -89,7 +97,8 @@ def _verdict(verdict: Verdict) -> str:
     if verdict.reached is None:
         return "not measured"
     value = format_value(verdict.reached.value, verdict.target.unit)
-    return f"{value}, met" if verdict.is_met else f"**{value}, missed**"
+    lacks = f" ({verdict.reached.lacks})" if verdict.reached.lacks else ""
+    return f"{value}, met" if verdict.is_met else f"**{value}, missed{lacks}**"
 
 
 def details_table(results: Results, verdicts: Sequence[Sequence[Verdict]]) -> str:
@@ -118,7 +127,7 @@ def evaluations_table(results: Results, group: str) -> str:
     rows = []
     for e in _best_of_processes(results, group):
         chosen = f"{e.order}, {e.ncrit}, {e.m2l}" + (f", {e.precision}" if e.precision else "")
-        times = _seconds(e.evaluate), _limit_share(results, e), format_share(e.outside / e.evaluate)
+        times = _seconds(e.evaluate), _limit_share(results, e), format_share(e.outside_share)
         others = _seconds(e.preparation), f"{e.memory * 1e-9:.2f} GB"
         rows.append((e.name, f"{e.points:,}", e.dtype, e.runtime, chosen, f"{e.error:.1e}", *times, *others))
     headings = (
@@ -138,10 +147,13 @@ def _best_of_processes(results: Results, group: str) -> list[Evaluation]:
 
 
 def _limit_share(results: Results, e: Evaluation) -> str:
-    peaks = results.peaks.get(e.dtype)
-    if not peaks or e.precision == "mixed":  # some operators have one type's limits, some the other's
-        return NOTHING
-    return format_share(e.least(peaks) / e.evaluate)
+    peaks = _peaks(results, e)
+    return format_share(e.least(peaks) / e.evaluate) if peaks else NOTHING
+
+
+def _peaks(results: Results, e: Evaluation) -> Peaks | None:
+    """Return the peaks that hold for an evaluation; None in mixed precision, where operators differ in theirs."""
+    return results.peaks.get(e.dtype) if e.precision != "mixed" else None
 
 
 def operators_table(results: Results) -> str:
@@ -154,7 +166,7 @@ def operators_table(results: Results) -> str:
         {name for e in found for name in e.seconds if name != WHOLE}, key=lambda name: -first_seconds(found, name)
     )
     rows = [(NAMES.get(name, name), *(_operator_cell(results, e, name) for e in found)) for name in names]
-    rows.append(("outside kernels", *(f"{_seconds(e.outside)}, {format_share(e.outside / e.evaluate)}" for e in found)))
+    rows.append(("outside kernels", *(f"{_seconds(e.outside)}, {format_share(e.outside_share)}" for e in found)))
     rows.append(("evaluate", *(f"{_seconds(e.evaluate)}, {_limit_share(results, e)} of the limit" for e in found)))
     text = make_table(("operator", *(e.runtime for e in found)), rows)
     case = f"{first.name}, {first.points:,} points, {first.dtype}, order {first.order}"
@@ -169,7 +181,7 @@ def first_seconds(found: Sequence[Evaluation], name: str) -> float:
 def _operator_cell(results: Results, e: Evaluation, name: str) -> str:
     if name not in e.seconds:
         return NOTHING
-    seconds, amount, peaks = e.seconds[name][e.best_run], e.work.get(name), results.peaks.get(e.dtype)
+    seconds, amount, peaks = min(e.seconds[name]), e.work.get(name), _peaks(results, e)
     cell = f"{_seconds(seconds)}, {format_share(seconds / e.evaluate)}"
     if not amount or not seconds:
         return cell
@@ -227,7 +239,7 @@ def _operator_figures(o: OperatorTime, peaks: Peaks | None) -> str:
 
 
 def sizes_table(results: Results) -> str:
-    """List microseconds per point by number of points and runtime."""
+    """List microseconds per point and errors by number of points and runtime."""
     found = results.find_evaluations(group="sizes")
     if not found:
         return ""
@@ -235,9 +247,11 @@ def sizes_table(results: Results) -> str:
     rows = []
     for points in sorted({e.points for e in found}):
         here = [by.get((points, runtime)) for runtime in results.runtimes]
-        cells = [f"{_seconds(e.evaluate)}, {e.evaluate / points * 1e6:.2f} μs" if e else NOTHING for e in here]
+        cells = [
+            f"{_seconds(e.evaluate)}, {e.evaluate / points * 1e6:.2f} μs, {e.error:.1e}" if e else NOTHING for e in here
+        ]
         rows.append((f"{points:,}", *cells))
-    return f"{found[0].name}:\n\n" + make_table(("points", *results.runtimes), rows)
+    return f"{found[0].name}: seconds, seconds per point, error.\n\n" + make_table(("points", *results.runtimes), rows)
 
 
 def steps_table(results: Results) -> str:
@@ -278,7 +292,7 @@ def peers_table(results: Results) -> str:
         rows.append((*what, *figures, *_against(best, peer.seconds, peer.cpu)))
     headings = (
         *("library", "points", "eps", "error", "time", "time of all cores", "memory"),
-        *("fmmloopy: construction and evaluate", "times as fast", "evaluate alone, time of all cores: times as fast"),
+        *("fmmloopy: construction and evaluate", "times as fast", "time of all cores: times as fast"),
     )
     return make_table(headings, rows)
 
@@ -289,7 +303,14 @@ def _against(ours: Evaluation | None, seconds: float, cpu: float) -> tuple[str, 
     whole = ours.evaluate + ours.preparation
     times = f"{_seconds(whole)} ({_seconds(ours.evaluate)} evaluate)"
     what = f"{times}, error {ours.error:.1e}, {ours.dtype}, {ours.runtime}"
-    return what, f"{seconds / whole:.3g}", f"{cpu / min(ours.cpu):.3g}"
+    return what, f"{seconds / whole:.3g}", f"{cpu / (ours.construction_cpu + min(ours.cpu)):.3g}"
+
+
+def errors_table() -> str:
+    """List the errors that ``digits`` goes by, for every second order."""
+    orders = range(4, FIRST_ORDER + len(ERRORS["laplace"]), 2)
+    rows = [(name.capitalize(), *(f"{found[p - FIRST_ORDER]:.1e}" for p in orders)) for name, found in ERRORS.items()]
+    return make_table(("order", *map(str, orders)), rows)
 
 
 def _seconds(seconds: float) -> str:

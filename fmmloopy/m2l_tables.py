@@ -54,11 +54,10 @@ def find_box_pairs(lists: InteractionLists, boxes: NDArray[np.intp]) -> BoxPairs
     entries = first + np.arange(len(first))
     row = np.repeat(np.arange(len(boxes)), lengths)
     size = min(max(len(boxes) // CHUNKS, FEWEST_TARGETS), MOST_TARGETS)
-    group = row // size * NTRANSFERS + lists.v_transfers[entries]
-    order = np.argsort(group, kind="stable")
     nchunks = -(-len(boxes) // size)
+    order, starts = _group(row // size * NTRANSFERS + lists.v_transfers[entries], nchunks * NTRANSFERS)
     return BoxPairs(
-        starts=np.searchsorted(group[order], np.arange(nchunks * NTRANSFERS + 1)).astype(np.int32),
+        starts=starts,
         targets=boxes[row[order]].astype(np.int32),
         sources=lists.v.lists[entries[order]],
         nchunks=nchunks,
@@ -120,17 +119,25 @@ def find_octet_pairs(tree: Tree, lists: InteractionLists, levels: range) -> Octe
     row, direction = np.nonzero(interacting)
     source = np.searchsorted(sources, neighbours[row, direction])
     nchunks = -(-len(targets) // OCTETS_PER_CHUNK)
-    group = row // OCTETS_PER_CHUNK * DIRECTIONS + direction
-    order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(nchunks * DIRECTIONS + 1))
+    order, starts = _group(row // OCTETS_PER_CHUNK * DIRECTIONS + direction, nchunks * DIRECTIONS)
     return OctetPairs(
         source_children=source_children[sources],
         target_children=target_children[targets],
-        starts=starts.astype(np.int32),
+        starts=starts,
         targets=row[order].astype(np.int32),
         sources=source[order].astype(np.int32),
         nchunks=nchunks,
     )
+
+
+def _group(groups: NDArray[np.intp], ngroups: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+    """Sort pairs by their group, those of one group as they came; numpy is three times as fast with 16-bit numbers.
+
+    Returns:
+        The order; and where each group starts in it, shape (ngroups + 1,).
+    """
+    order = np.argsort(groups.astype(np.uint16) if ngroups <= 2**16 else groups, kind="stable")
+    return order, np.append(0, np.cumsum(np.bincount(groups, minlength=ngroups))).astype(np.int32)
 
 
 def _children(tree: Tree, wanted: NDArray[np.bool_]) -> NDArray[np.int32]:
