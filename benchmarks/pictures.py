@@ -77,6 +77,7 @@ def draw_work_precision(results: Results, axes: Any) -> bool:
         for p in peers:
             axes.annotate(f"{p.eps:g}", (p.error, p.seconds), (0, 6), textcoords="offset points", ha="center", size=7)
     axes.set(xscale="log", yscale="log", xlabel="relative error in the 2-norm", ylabel="seconds")
+    axes.margins(y=0.1)  # room for the numbers below the first points
     axes.invert_xaxis()
     axes.grid(alpha=0.25)
     asked = ", numbers: digits asked for" + (", eps" if peers else "")

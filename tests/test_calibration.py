@@ -160,7 +160,7 @@ def test_a_device_that_takes_long_is_tried_once(empty_cache, monkeypatch):
     assert stored_rates("key") is None
 
 
-@pytest.mark.parametrize(("npoints", "probes"), [(99_999, calibration.POINTS), (100_000, calibration.MANY_POINTS)])
+@pytest.mark.parametrize(("npoints", "probes"), [(100_000, calibration.POINTS), (10**6, calibration.MANY_POINTS)])
 def test_large_problems_have_large_probes(npoints, probes, empty_cache, monkeypatch):
     asked = []
     monkeypatch.setattr(calibration, "measure", lambda build, count: asked.append(count) or MEASURED)
