@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -35,6 +35,7 @@ from fmmloopy.driver import Fmm
 from fmmloopy.ladder import climb
 from fmmloopy.measuring.roofline import count_bytes
 from fmmloopy.measuring.timing import OperatorTimer, Setting, make_problem
+from fmmloopy.precision import DTYPES, TYPES, kernel_dtype, outer_and_inner
 from fmmloopy.recipes import load_recipes
 from fmmloopy.runtime import make_runtime
 from fmmloopy.work import count_work
@@ -142,7 +143,7 @@ def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation
     """Build an `Fmm`, evaluate several times, and compare with the direct sum."""
     points = make_points(case).astype(case.dtype)
     charges = [make_charges(case.points, draw).astype(case.dtype) for draw in range(case.draws)]
-    options = {name: value for name in ("digits", "order") if (value := getattr(case, name)) is not None}
+    options = {name: value for name in ("digits", "order", "precision") if (value := getattr(case, name)) is not None}
 
     def build() -> tuple[Fmm, dict[str, float], float]:
         start = time.process_time()
@@ -164,8 +165,6 @@ def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation
     error, checked = relative_error(case, points.astype(np.float64), potentials, folder)
     if not np.isfinite(error):
         raise ValueError(f"the potentials are no numbers, or the direct sum is 0: the error is {error}")
-    work = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l, dtype=fmm.dtype)
-    nbytes = count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.dtype.itemsize, fmm.m2l)
     return [
         Evaluation(
             runtime_label(fmm.device),
@@ -179,9 +178,22 @@ def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation
             construction_cpu,
             seconds,
             cpu,
-            {name: Amount(w.pairs, w.flops, nbytes[name]) for name, w in work.items() if w.flops and name in seconds},
+            _amounts(fmm, seconds),
         )
     ]
+
+
+def _amounts(fmm: Fmm, timed: Iterable[str]) -> dict[str, Amount]:
+    """Return the work of the operators that were timed; numbers take as many bytes as what it is computed in."""
+    dtype = DTYPES[fmm.precision]
+    work = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l, dtype=TYPES[dtype].expansions)
+    nbytes = {size: count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, size, fmm.m2l) for size in (4, 8)}
+    amounts = {}
+    for name, one in work.items():
+        if one.flops and name in timed:
+            size = outer_and_inner(kernel_dtype(name, dtype))[1].itemsize
+            amounts[name] = Amount(one.pairs, one.flops, nbytes[size][name])
+    return amounts
 
 
 def _repeat(fmm: Fmm, charges: Sequence[Array], runs: int) -> tuple[dict[str, list[float]], list[float], list[Array]]:

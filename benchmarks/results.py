@@ -15,6 +15,7 @@ from fmmloopy.greens import laplace
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.roofline import Roofline, roofline
 from fmmloopy.measuring.timing import Timing, compare
+from fmmloopy.precision import DTYPES, kernel_dtype, outer_and_inner
 from fmmloopy.work import Work
 
 FORMAT = 2
@@ -96,9 +97,17 @@ class Evaluation:
         """Seconds of the construction: tree, choice, lists, tables, and the setup with all uploads."""
         return sum(self.construction.values())
 
-    def least(self, peaks: Peaks) -> float:
-        """Return seconds that no schedule of this work can beat: the limits of the operators, one after the other."""
-        return sum(amount.roofline(peaks).seconds for amount in self.work.values())
+    def computed_in(self, operator: str) -> str:
+        """Return what an operator computes in: float32 or float64."""
+        return str(outer_and_inner(kernel_dtype(operator, DTYPES[self.precision]))[1])
+
+    def least(self, peaks: Mapping[str, Peaks]) -> float:
+        """Return seconds that no schedule of this work can beat: the limits of the operators, one after the other.
+
+        Args:
+            peaks: by what operators compute in.
+        """
+        return sum(amount.roofline(peaks[self.computed_in(name)]).seconds for name, amount in self.work.items())
 
 
 @dataclass(frozen=True)

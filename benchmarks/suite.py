@@ -50,7 +50,7 @@ class EvaluationCase:
         group: a key of GROUPS.
         name: tells it from others of its group.
         points, distribution, dtype: see `fmmloopy.measuring.timing.Setting`.
-        digits, order: as for `fmmloopy.Fmm`; all else is left to it.
+        digits, order, precision: as for `fmmloopy.Fmm`; all else is left to it.
         runs: evaluations at least, after one that does not count; short ones run more often. The fastest counts.
         draws: sets of charges that the error is taken over, no more than runs: it differs much between them.
         processes: how often all of it is done, each time in a new process.
@@ -64,6 +64,7 @@ class EvaluationCase:
     dtype: str = "float64"
     digits: float | None = None
     order: int | None = None
+    precision: str | None = None
     runs: int = 4
     draws: int = 1
     processes: int = 1
@@ -149,8 +150,11 @@ def full_suite() -> list[Case]:
         EvaluationCase("evaluate", FIRST_SPHERE, MILLION, digits=5.88, order=6, runs=5, draws=3),
         EvaluationCase("evaluate", FIRST_CUBE, MILLION, "cube", digits=3.56, order=4, runs=5, draws=3),
     ]
+    for case, precision in zip(cases[-2:], ("mixed", "reduced"), strict=True):
+        assert isinstance(case, EvaluationCase)
+        cases.append(replace(case, name=f"{case.name}, {precision}", precision=precision))
     for distribution in ("sphere", "cube", "clustered"):
-        for digits, dtype in ((6, "float64"), (3, "float32")):
+        for digits, dtype in ((6, "float64"), (3, "float64"), (3, "float32")):
             name = f"{distribution}, {digits} digits"
             cases.append(EvaluationCase("evaluate", name, MILLION, distribution, dtype, digits, runs=3, draws=3))
     for points in (10_000, 30_000, 100_000, 300_000, MILLION, 3 * MILLION, 10 * MILLION):

@@ -147,13 +147,8 @@ def _best_of_processes(results: Results, group: str) -> list[Evaluation]:
 
 
 def _limit_share(results: Results, e: Evaluation) -> str:
-    peaks = _peaks(results, e)
-    return format_share(e.least(peaks) / e.evaluate) if peaks else NOTHING
-
-
-def _peaks(results: Results, e: Evaluation) -> Peaks | None:
-    """Return the peaks that hold for an evaluation; None in mixed precision, where operators differ in theirs."""
-    return results.peaks.get(e.dtype) if e.precision != "mixed" else None
+    known = {e.computed_in(name) for name in e.work} <= results.peaks.keys()
+    return format_share(e.least(results.peaks) / e.evaluate) if known else NOTHING
 
 
 def operators_table(results: Results) -> str:
@@ -181,7 +176,7 @@ def first_seconds(found: Sequence[Evaluation], name: str) -> float:
 def _operator_cell(results: Results, e: Evaluation, name: str) -> str:
     if name not in e.seconds:
         return NOTHING
-    seconds, amount, peaks = min(e.seconds[name]), e.work.get(name), _peaks(results, e)
+    seconds, amount, peaks = min(e.seconds[name]), e.work.get(name), results.peaks.get(e.computed_in(name))
     cell = f"{_seconds(seconds)}, {format_share(seconds / e.evaluate)}"
     if not amount or not seconds:
         return cell

@@ -257,7 +257,7 @@ def _evaluate(name: str, error: float) -> Callable[[Results, str], Reached | Non
         if not found or not peaks:
             return None
         there = at_their_peaks(found, peaks)
-        share = found.least(peaks) / found.evaluate
+        share = found.least(results.peaks) / found.evaluate
         note = f"{found.evaluate:.3g} s on this machine, {share:.0%} of the limit; error {found.error:.1e}"
         return Reached(there, note, "" if found.error <= error else f"error {found.error:.1e}")
 
@@ -265,13 +265,14 @@ def _evaluate(name: str, error: float) -> Callable[[Results, str], Reached | Non
 
 
 def at_their_peaks(found: Evaluation, peaks: Peaks) -> float:
-    """Return seconds of an evaluation, scaled to the machine that the targets' seconds belong to.
+    """Return seconds of an evaluation in double precision, scaled to the machine that the targets' seconds belong to.
 
     The scale is that of what the roofline allows on each, by ways to a reciprocal root that were measured on both.
     """
     both = {way: rate for way, rate in peaks.rsqrt_by.items() if way in THEIR_PEAKS.rsqrt_by}
     theirs = replace(THEIR_PEAKS, rsqrt_by={way: THEIR_PEAKS.rsqrt_by[way] for way in both})
-    return found.evaluate * found.least(theirs) / found.least(replace(peaks, rsqrt_by=both))
+    here = replace(peaks, rsqrt_by=both)
+    return found.evaluate * found.least({peaks.dtype: theirs}) / found.least({peaks.dtype: here})
 
 
 def _preparation(results: Results, runtime: str) -> Reached | None:

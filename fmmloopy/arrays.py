@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR
 from fmmloopy.m2l_tables import fourier_matrices
+from fmmloopy.near_field import local_sources
 from fmmloopy.runtime import Array, Runtime
 from fmmloopy.surfaces import Tables, surface_grid
 from fmmloopy.tree import Tree
@@ -114,6 +115,11 @@ class DeviceArrays:
 
     # -- points
 
+    @property
+    def has_charges(self) -> bool:
+        """Whether any operator reads these charges."""
+        return "charges" in self.__dict__
+
     @cached_property
     def charges(self) -> Array:
         """Charges in tree order, (columns, nsources padded)."""
@@ -129,21 +135,14 @@ class DeviceArrays:
 
     @cached_property
     def points(self) -> dict[str, Any]:
-        """Points, boxes and surface, as all particle operators name them."""
+        """Points, centres and ranges of boxes, as all particle operators name them."""
         tree = self._tree
-        sources = self._coordinates(tree.sources)
-        targets = sources if tree.same_points else self._coordinates(tree.targets)
-        surface = np.zeros((3, self.nsurface))
-        surface[:, : self.npoints] = self._tables.surface
+        targets = self.sources if tree.same_points else self._coordinates(tree.targets)
         ranges = ("box_source_starts", "box_source_ends", "box_target_starts", "box_target_ends")
         return {
-            "sources": sources,
             "targets": targets,
-            "charges": self.charges,
-            "surface": self.upload(surface),
             "centres": self.upload(tree.box_centres),
-            "radii": self.upload(tree.box_radii),
-            "nsources": sources.shape[1],
+            "nsources": padded(tree.nsources),
             "ntargets": targets.shape[1],
             "npoints": self.npoints,
             "nsurface": self.nsurface,
@@ -151,9 +150,28 @@ class DeviceArrays:
             **{name: self._runtime.upload(getattr(tree, name)) for name in ranges},
         }
 
+    @cached_property
+    def surfaces(self) -> dict[str, Array]:
+        """The points of a surface, and the radii of boxes."""
+        surface = np.zeros((3, self.nsurface))
+        surface[:, : self.npoints] = self._tables.surface
+        return {"surface": self.upload(surface), "radii": self.upload(self._tree.box_radii)}
+
+    @cached_property
+    def sources(self) -> Array:
+        """Sources in tree order, (3, nsources padded)."""
+        return self._coordinates(self._tree.sources)
+
+    def local_sources(self, unit: float) -> Array:
+        """Sources relative to the centre of their leaf, in a unit, and what rounding leaves: (2, 3, padded)."""
+        if ("local_sources", unit) not in self._by_name:
+            self._by_name["local_sources", unit] = self._coordinates(local_sources(self._tree, unit))
+        array: Array = self._by_name["local_sources", unit]
+        return array
+
     def _coordinates(self, points: NDArray[Any]) -> Array:
-        coordinates = np.zeros((3, padded(points.shape[1])), points.dtype)
-        coordinates[:, : points.shape[1]] = points
+        coordinates = np.zeros((*points.shape[:-1], padded(points.shape[-1])), points.dtype)
+        coordinates[..., : points.shape[-1]] = points
         return self.upload(coordinates)
 
     # -- boxes

@@ -28,7 +28,7 @@ from fmmloopy.devices import Device, is_busy, processors
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import InteractionLists
 from fmmloopy.plan import M2L_OPERATORS
-from fmmloopy.precision import DTYPES, kernel_dtype, outer_and_inner
+from fmmloopy.precision import DTYPES, TYPES, kernel_dtype
 from fmmloopy.recipes import RecipeBook
 from fmmloopy.tree import Tree
 from fmmloopy.work import Work, count_work
@@ -97,8 +97,8 @@ def rates_keys(
 ) -> dict[str, str]:
     """Write down everything that the speed of operators depends on: their code, the order, cores, many points or few.
 
-    The dtype is that of the evaluation: float32, float64 or mixed. There are ``npoints`` sources or targets, whichever
-    are more.
+    The dtype is that of the evaluation: float32, float64, mixed or reduced. There are ``npoints`` sources or targets,
+    whichever are more.
 
     Returns:
         The key of the rates with each form of M2L.
@@ -204,8 +204,8 @@ class _Timed:
 
     def measurement(self) -> Measurement:
         probe = self.probe
-        working = outer_and_inner(DTYPES[probe.precision])[0]
-        work = count_work(probe.tree, probe.lists, probe.order, probe.kernel, probe.m2l, dtype=working)
+        expansions = TYPES[DTYPES[probe.precision]].expansions
+        work = count_work(probe.tree, probe.lists, probe.order, probe.kernel, probe.m2l, dtype=expansions)
         return Measurement(work, {name: self.seconds[name] for name in work if name in self.seconds})
 
 

@@ -55,7 +55,7 @@ from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
 from fmmloopy.inputs import check_parameters
 from fmmloopy.isolation import ChildError, ChildTimedOut, Worker, WorkerError
 from fmmloopy.messages import one_line
-from fmmloopy.precision import MIXED, MIXED_KERNELS, dtype_name
+from fmmloopy.precision import DTYPES, MIXED, dtype_name, kernel_dtype
 from fmmloopy.recipes import OPERATORS, RecipeBook, load_recipes
 
 LEVELS = ("quick", "full")
@@ -151,7 +151,7 @@ def check_book(
         operators: which operators; None for all that the book has a recipe for.
         device: what to run on; None for the first that the book is for, or else the preferred one.
         dtypes: float32, float64 or both; float64 is left out on devices that do not have it. With both, kernels that
-            stand between them are checked too, as ``"mixed"``.
+            stand between them are checked too, as ``"mixed"``, and evaluations in ``"mixed"`` and ``"reduced"``.
         level: ``"quick"``, or ``"full"`` for more seeds, orders and layouts, every choice of tuning parameters, and
             larger whole problems.
         parameters: keyword arguments of the recipes by operator, in place of their defaults.
@@ -183,8 +183,8 @@ def check_book(
     if not device.has_float64 and set(names) - {"float32"}:
         names = [name for name in names if name == "float32"]
         skipped.append(f"{device.name} has no float64")
-    if {"float32", "float64"} <= set(names) and MIXED not in names and set(chosen) & set(MIXED_KERNELS):
-        names.append(MIXED)
+    if {"float32", "float64"} <= set(names):
+        names += [name for name in DTYPES.values() if name not in names]
     if not names:
         raise DeviceError(f"no precision is left to check on {device.name}; take float32")
     library = sanitizer.find_library()
@@ -202,8 +202,7 @@ def check_book(
         replace(common, operator=operator, dtype=dtype, parameters=choice)
         for operator in chosen
         for choice in _choices(book, operator, (parameters or {}).get(operator), full)
-        for dtype in names
-        if dtype != MIXED or operator in MIXED_KERNELS
+        for dtype in dict.fromkeys(kernel_dtype(operator, name) for name in names)
     ]
     with _Workers(library) as workers:
         findings = workers.check(requests, notify or (lambda *_: None))
@@ -329,9 +328,15 @@ class _Workers:
 
 
 def _merged(findings: Sequence[Finding]) -> list[Finding]:
-    """Join findings that are the same in both precisions; one program shows them."""
+    """Join findings that are the same in both precisions; one program shows them.
+
+    What fails in a mixed kernel at the step at which it fails in another says nothing new.
+    """
+    plain = {(f.operator, f.layer, f.step) for f in findings if f.dtype != MIXED}
     merged: dict[Finding, Finding] = {}
     for finding in findings:
+        if finding.dtype == MIXED and (finding.operator, finding.layer, finding.step) in plain:
+            continue
         both = replace(finding, dtype="", reproducer="")
         merged[both] = replace(merged[both], dtype="") if both in merged else finding
     return list(merged.values())

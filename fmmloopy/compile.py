@@ -136,7 +136,7 @@ def operator_key(
 def _what_matters(operator: str, greens: GreensFunction) -> Any:
     """Return what the code of an operator depends on: the expressions, or only how many components there are."""
     if operator in PARTICLE_OPERATORS:
-        return [[str(entry) for entry in row] for row in greens.matrix], list(greens.parameters)
+        return [[str(entry) for entry in row] for row in greens.matrix], list(greens.parameters), greens.nderivatives
     return greens.ntarget_components, greens.nsource_components
 
 

@@ -94,17 +94,14 @@ class Rates:
         return Rates({**scaled, **others.per_unit})
 
 
-def why_fft_alone(greens: GreensFunction, order: int, precision: str, most: int) -> str | None:
+def why_fft_alone(greens: GreensFunction, order: int, most: int) -> str | None:
     """Say why M2L's compressed form need not be compared with the FFT form; None if it should be.
 
     Args:
         greens: the plain Green's function.
         order: points per edge of the surfaces.
-        precision: double, mixed or single.
         most: sources or targets, whichever are more.
     """
-    if precision == "mixed":
-        return "no other form works in mixed precision"
     if order > SVD_ORDER:
         return f"svd is compared up to order {SVD_ORDER}"
     if most < SVD_POINTS:

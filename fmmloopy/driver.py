@@ -34,7 +34,7 @@ from fmmloopy.inputs import (
 from fmmloopy.lists import build_lists
 from fmmloopy.plan import FIRST_LEVEL, M2L_OPERATORS, Plan, level_radii
 from fmmloopy.plan_report import PlanReport, make_rows
-from fmmloopy.precision import DTYPES, outer_and_inner
+from fmmloopy.precision import DTYPES, TYPES, Types, tables_dtype
 from fmmloopy.progress import generating
 from fmmloopy.recipes import RecipeBook, load_recipes
 from fmmloopy.runtime import Launch, Runtime, make_runtime
@@ -94,15 +94,17 @@ class Fmm:
         ncrit: most sources, and most targets, in a leaf. None for the one that is predicted to be the fastest, by rates
             that are kept in the cache folder. Where there are none yet, probes are run for a few seconds, or, for less
             than 4096 points, 25 times the order is taken. Results with another ncrit differ by less than the error.
-        precision: what to work in. ``"double"``: float64. ``"mixed"``: transforms and products of M2L's FFT form in
-            float32, the rest in float64; its rounding leaves a relative error of 3e-7 in the 2-norm. ``"single"``:
-            float32, points rounded to it, to 6e-8 of their extent, whatever distance that leaves between near ones.
-            None for mixed where ``digits`` allow three times that error, that is for up to 6, and ``m2l`` asks for no
-            other form than ``"fft"``; else, or with ``order``, for double; and for single where dtype is float32.
+        precision: what to work in. ``"double"``: float64. ``"mixed"``: pairs of near points, and transforms and
+            products of M2L's FFT form, in float32, the rest in float64; its rounding leaves a relative error of 3e-7 in
+            the 2-norm. ``"reduced"``: expansions in float32 too, which leaves 2e-6; points stay in float64, so that
+            distances are right however small they are. ``"single"``: all in float32, points rounded to it, to 6e-8 of
+            their extent, whatever distance that leaves between near ones. None for reduced or mixed where ``digits``
+            allow three times that error, that is for up to 5 and 6; else, or with ``order``, for double; and for single
+            where dtype is float32.
         m2l: ``"fft"``; ``"svd"``, compressed by singular values below the error of the order, faster where boxes have
             few neighbours, as on surfaces; or ``"dense"``, the reference for both. None for ``"fft"`` or ``"svd"``,
-            whichever is predicted to be faster; for ``"fft"`` without a comparison in mixed precision, at orders above
-            8, for less than 100,000 points, and for functions that are not homogeneous functions of the distance alone.
+            whichever is predicted to be faster; for ``"fft"`` without a comparison at orders above 8, for less than
+            100,000 points, and for functions that are not homogeneous functions of the distance alone.
         parameters: tuning parameters by operator and keyword; for operators that are not given, what `fmmloopy tune`
             has stored for the device, else the recipes' defaults.
         runtime: an open device, from `fmmloopy.runtime.make_runtime`, in place of ``device``: evaluations that share it
@@ -150,7 +152,7 @@ class Fmm:
         others = None if targets is None else check_points(targets, "targets")
         m2l = None if m2l is None else check_choice(m2l, "m2l", tuple(M2L_OPERATORS))
         ncrit = None if ncrit is None else check_count(ncrit, "ncrit", 1)
-        self._settle_accuracy(digits, order, check_precision(precision, self.dtype, m2l or "fft"))
+        self._settle_accuracy(digits, order, check_precision(precision, self.dtype))
         if runtime is not None and device is not None:
             raise ValueError(f"device {device!r} and a runtime are given, expected one of them; leave out device")
         self.device = choose_device(device) if runtime is None else runtime.device
@@ -160,18 +162,18 @@ class Fmm:
                 "`pip install pyopencl[pocl]` gives a device that runs on any processor",
                 stacklevel=2,
             )
-        if self._working == np.float64 and not self.device.has_float64:
+        if self._types.points == np.float64 and not self.device.has_float64:
             raise DeviceError(f"{self.device.name} has no double precision; use precision='single' or numpy.float32")
         self.recipes = load_recipes(recipes, self.device.description)
         check_parameters(parameters or {}, self.recipes)
         self._runtime = runtime or make_runtime(self.device)
 
         with _timed(self.timings, "tree"):
-            sorted_points = sort_points(points, others, self._working)
+            sorted_points = sort_points(points, others, self._types.points)
             self._settle_precision(sorted_points.half_width, precision is not None)
             # Boxes around coincident points would only cost digits of gradients, whose errors are those of potentials
             # over the size of the box; and in float32 centres of boxes are exact down to level 15.
-            deepest = 15 if self._working == np.float32 else DEEPEST_LEVEL
+            deepest = 15 if self._types.points == np.float32 else DEEPEST_LEVEL
             grow = partial(grow_tree, sorted_points, max_level=deepest, split_coincident=False)
         tuned = tuned_parameters(self.recipes, self.device, DTYPES[self.precision], self.order)
         self.parameters = {**tuned, **(parameters or {})}
@@ -183,7 +185,9 @@ class Fmm:
         with _timed(self.timings, "lists"):
             self.lists = absorb_small_boxes(self.tree, build_lists(self.tree), count_points(self.order))
         with _timed(self.timings, "tables"):
-            self.tables = cached_tables(self.kernel, self.order, level_radii(self.tree), DTYPES[self.precision])
+            self.tables = cached_tables(
+                self.kernel, self.order, level_radii(self.tree), tables_dtype(DTYPES[self.precision])
+            )
         with _timed(self.timings, "setup"):
             self._set_up()
 
@@ -200,24 +204,24 @@ class Fmm:
 
     def _settle_precision(self, half_width: float, is_given: bool) -> None:
         """Make sure that powers of distances in the tree fit the precision, or take one that they do."""
-        if not is_given and self.precision == "mixed" and not fits(half_width, self.kernel, np.dtype(np.float32)):
+        if not is_given and self.precision != "single" and not fits(half_width, self.kernel, self._types.spectra):
             self.precision = "double"
-        inner = outer_and_inner(DTYPES[self.precision])[1]
-        check_extent(half_width, inner)
-        check_scaling(self.kernel, inner)
+        check_extent(half_width, self._types.spectra)
+        check_scaling(self.kernel, self._types.spectra)
 
     @property
-    def _working(self) -> np.dtype[Any]:
-        """What points, charges and expansions are in."""
-        return outer_and_inner(DTYPES[self.precision])[0]
+    def _types(self) -> Types:
+        """What the numbers of an evaluation are in."""
+        return TYPES[DTYPES[self.precision]]
 
     def _choose(self, grow: Callable[[int], Tree], most: int, ncrit: int | None, m2l: str | None) -> Tree | None:
         """Set ncrit and the form of M2L; return the tree for them, if it was made to choose."""
         self._most = most
-        self._fft_alone = None if m2l else why_fft_alone(self.kernel, self.order, self.precision, most)
+        self._fft_alone = None if m2l else why_fft_alone(self.kernel, self.order, most)
         forms = (m2l,) if m2l else ("fft",) if self._fft_alone else ("fft", "svd")
         rates_of = partial(self._rates, measure=most >= FEWEST_POINTS)
-        self._choice, tree = choose(grow, most, self.order, self.kernel, self._working, rates_of, forms, ncrit)
+        expansions = self._types.expansions
+        self._choice, tree = choose(grow, most, self.order, self.kernel, expansions, rates_of, forms, ncrit)
         self.ncrit, self.m2l = self._choice.ncrit, self._choice.m2l
         return tree
 
@@ -276,7 +280,9 @@ class Fmm:
     def plan_report(self) -> PlanReport:
         """Say what was chosen and why, and what was predicted against what the last evaluation took."""
         rates = self._rates(self.m2l, measure=False)
-        work = count_work(self.tree, self.lists, self.order, self.kernel, self.m2l, dtype=self._working)
+        work = count_work(
+            self.tree, self.lists, self.order, self.kernel, self.m2l, dtype=TYPES[DTYPES[self.precision]].expansions
+        )
         return PlanReport(
             nsources=self.tree.nsources,
             ntargets=self.tree.ntargets,

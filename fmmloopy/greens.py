@@ -18,7 +18,7 @@ Pairs at distance zero contribute nothing, whatever the expression: that is how 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -94,6 +94,7 @@ class GreensFunction:
         scaling: constant factor of the whole matrix, applied once per target and not once per pair.
         homogeneity: degree k if G(a d) = a^k G(d) for all a > 0, else None. Homogeneous functions need one
             translation table for all levels of the tree. Verified on construction.
+        nderivatives: how many of the rows, the last ones, are first derivatives: of degree k - 1.
 
     Raises:
         ValueError: ragged or empty matrix, an unknown variable or function, a parameter that is not a finite number,
@@ -105,6 +106,7 @@ class GreensFunction:
     parameters: Mapping[str, float] = field(default_factory=dict, hash=False)
     scaling: float = 1.0
     homogeneity: int | None = None
+    nderivatives: int = 0
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -153,7 +155,8 @@ class GreensFunction:
     def key(self) -> tuple[Any, ...]:
         """What tables depend on: expressions, parameters, scaling; hashable, the same in every process."""
         expressions = tuple(tuple(str(e) for e in row) for row in self.matrix)
-        return (self.name, expressions, tuple(sorted(self.parameters.items())), self.scaling, self.homogeneity)
+        values = tuple(sorted(self.parameters.items())), self.scaling, self.homogeneity
+        return (self.name, expressions, *values, *([self.nderivatives] if self.nderivatives else []))
 
     def with_gradient(self) -> GreensFunction:
         """Return this function with target rows for its gradient with respect to x.
@@ -163,7 +166,8 @@ class GreensFunction:
         rows = list(self.matrix)
         for row in self.matrix:
             rows += [tuple(differentiate(entry, axis) for entry in row) for axis in range(3)]
-        return GreensFunction(f"{self.name}_gradient", tuple(rows), self.parameters, self.scaling)
+        nderivatives = 3 * len(self.matrix)
+        return replace(self, name=f"{self.name}_gradient", matrix=tuple(rows), nderivatives=nderivatives)
 
     def evaluate(self, d: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Evaluate the matrix for an array of differences.
@@ -200,6 +204,7 @@ class GreensFunction:
             return
         d = np.array([[0.5, -1.25, 2.0], [0.75, 0.5, -1.0], [-0.25, 1.5, 3.0]])
         once, twice = self.evaluate(d), self.evaluate(2 * d)
+        once[self.ntarget_components - self.nderivatives :] /= 2
         # Both sides round a handful of times; 1e-12 is far above that and far below a wrong degree.
         if not np.allclose(twice, 2.0**self.homogeneity * once, rtol=1e-12, atol=0):
             raise ValueError(

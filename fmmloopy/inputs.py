@@ -163,21 +163,17 @@ def check_charges(charges: ArrayLike, nsources: int, components: int, dtype: np.
     return np.ascontiguousarray(_finite(array, "charges", dtype).reshape(nsources, components).T)
 
 
-def check_precision(precision: Any, dtype: np.dtype[Any], m2l: str) -> str | None:
-    """Return a working precision that suits the dtype and the form of M2L; None leaves it to the digits.
+def check_precision(precision: Any, dtype: np.dtype[Any]) -> str | None:
+    """Return a working precision that suits the dtype; None leaves it to the digits.
 
     Raises:
-        ValueError: an unknown word, more than float32 for float32, or mixed where M2L has no mixed form.
+        ValueError: an unknown word, or more than float32 for float32.
     """
     if precision is None:
-        if dtype == np.float32:
-            return "single"
-        return None if m2l == "fft" else "double"
+        return "single" if dtype == np.float32 else None
     chosen = check_choice(precision, "precision", tuple(DTYPES))
     if dtype == np.float32 and chosen != "single":
         raise ValueError(f"precision is {chosen!r}, expected 'single' for float32; give dtype=numpy.float64")
-    if chosen == "mixed" and m2l != "fft":
-        raise ValueError(f"precision is 'mixed', expected 'double' or 'single' for m2l={m2l!r}; only 'fft' has it")
     return chosen
 
 

@@ -7,6 +7,7 @@ the order of the operators is the driver's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +22,8 @@ from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
 from fmmloopy.m2l_svd import tiles_of_factors
 from fmmloopy.m2l_tables import find_box_pairs, find_octet_pairs, hadamard_tables
-from fmmloopy.precision import MIXED, dtype_name, kernel_dtype, outer_and_inner
+from fmmloopy.near_field import find_unit, replace_by_leaves
+from fmmloopy.precision import MIXED, TYPES, dtype_name, kernel_dtype
 from fmmloopy.recipes import RecipeBook
 from fmmloopy.runtime import Array, Launch, Runtime
 from fmmloopy.surfaces import Tables, m2l_matrices
@@ -47,7 +49,7 @@ def level_radii(tree: Tree) -> NDArray[np.float64]:
 class Plan:
     """Operators bound to the arrays of one problem.
 
-    The dtype is float32, float64 or mixed, see `fmmloopy.precision`; each operator has arrays in its own.
+    The dtype is that of an evaluation, see `fmmloopy.precision`; each operator has arrays in its own.
 
     Attributes:
         nlevels: levels of the tree.
@@ -70,10 +72,12 @@ class Plan:
         self._notify: Callable[[str], None] = lambda operator: None
         self._runtime, self._tree, self._lists, self._tables = runtime, tree, lists, tables
         self._greens, self._dtype, self._book, self._parameters = greens, dtype, book, parameters
-        self._arrays = DeviceArrays(runtime, tree, tables, greens, outer_and_inner(dtype)[0])
-        self._inner = self._arrays
-        if dtype_name(dtype) == MIXED:
-            self._inner = DeviceArrays(runtime, tree, tables, greens, np.dtype(np.float32))
+        types = TYPES[dtype_name(dtype)]
+        by_type = {each: DeviceArrays(runtime, tree, tables, greens, each) for each in set(astuple(types))}
+        self._points, self._expansions, self._spectra = (
+            by_type[each] for each in (types.points, types.expansions, types.spectra)
+        )
+        self._all_arrays = tuple(by_type.values())
         self._exponent = 0
         self._code: dict[tuple[str, bool], CompiledOperator] = {}
 
@@ -91,11 +95,14 @@ class Plan:
         Where they come in float64 and are used in float32, they are divided by a power of two that makes the largest
         about 1, and potentials multiplied with it: float32 has no numbers beyond 10^38.
         """
-        narrowed = charges.dtype == np.float64 and self._inner.dtype == np.float32
+        narrowed = charges.dtype == np.float64 and self._spectra.dtype == np.float32
         self._exponent = int(np.frexp(np.abs(charges).max(initial=0.0))[1]) if narrowed else 0
-        values = np.zeros(self._arrays.charges.shape, self._arrays.dtype)
-        values[:, : charges.shape[1]] = np.ldexp(charges, -self._exponent) if narrowed else charges
-        self._runtime.write(self._arrays.charges, values)
+        scaled = np.ldexp(charges, -self._exponent) if narrowed else charges
+        for arrays in self._all_arrays:
+            if arrays.has_charges:
+                values = np.zeros(arrays.charges.shape, arrays.dtype)
+                values[:, : charges.shape[1]] = scaled
+                self._runtime.write(arrays.charges, values)
 
     def run(self, launches: Sequence[Launch]) -> dict[str, float]:
         """Replay launches, wait, and return seconds by operator."""
@@ -103,31 +110,31 @@ class Plan:
 
     def read_potentials(self, gradient: bool) -> NDArray[Any]:
         """Return potentials in tree order, shape (components, ntargets); with gradient, 4 times as many components."""
-        values = self._runtime.read(self._arrays.potentials(gradient))[:, : self._tree.ntargets]
+        values = self._runtime.read(self._points.potentials(gradient))[:, : self._tree.ntargets]
         return np.ldexp(values.astype(np.float64), self._exponent) if self._exponent else values
 
     # -- the upward pass
 
     def clear_checks(self) -> None:
         """Set all check potentials to zero."""
-        self.launches.append(self._runtime.clear(self._arrays.checks))
+        self.launches.append(self._runtime.clear(self._expansions.checks))
 
     def p2m(self) -> None:
         """Charges of leaves -> upward check potentials."""
-        arrays = {"checks": self._arrays.checks}
-        self._particles("p2m", self._leaves(self._arrays.has_sources), self._own, self._tables.outer, arrays)
+        arrays = {"checks": self._expansions.checks}
+        self._particles("p2m", self._leaves(self._points.has_sources), self._own, self._tables.outer, arrays)
 
     def upward_equivalent(self) -> None:
         """Upward check potentials of leaves -> their multipoles."""
         factors = (self._tables.upward_first, self._tables.upward_second)
-        boxes = self._leaves(self._arrays.has_sources)
-        self._check_to_equivalent("upward", factors, boxes, self._arrays.multipoles)
+        boxes = self._leaves(self._points.has_sources)
+        self._check_to_equivalent("upward", factors, boxes, self._expansions.multipoles)
 
     def m2m(self, level: int) -> None:
         """Multipoles of the children -> multipoles of their parents on a level."""
-        vectors = self._arrays.multipoles
-        arrays = {"multipoles": vectors, "result": vectors, "children": self._arrays.children}
-        self._translate("m2m", self._tables.m2m, level, self._parents(level, self._arrays.has_sources), arrays)
+        vectors = self._expansions.multipoles
+        arrays = {"multipoles": vectors, "result": vectors, "children": self._points.children}
+        self._translate("m2m", self._tables.m2m, level, self._parents(level, self._points.has_sources), arrays)
 
     # -- the downward pass
 
@@ -138,43 +145,48 @@ class Plan:
 
     def p2l(self) -> None:
         """Charges of leaves -> downward check potentials of the boxes whose X lists they are in."""
-        arrays = {"checks": self._arrays.checks}
+        arrays = {"checks": self._expansions.checks}
         self._particles("p2l", _rows_with_entries(self._lists.x), self._lists.x, self._tables.inner, arrays)
 
     def downward_equivalent(self) -> None:
         """Downward check potentials -> locals."""
         factors = (self._tables.downward_first, self._tables.downward_second)
-        boxes = np.flatnonzero(self._arrays.has_targets & (self._tree.box_levels >= FIRST_LEVEL))
-        self._check_to_equivalent("downward", factors, boxes, self._arrays.locals)
+        boxes = np.flatnonzero(self._points.has_targets & (self._tree.box_levels >= FIRST_LEVEL))
+        self._check_to_equivalent("downward", factors, boxes, self._expansions.locals)
 
     def l2l(self, level: int) -> None:
         """Locals of the parents on a level -> locals of their children."""
-        vectors = self._arrays.locals
-        arrays = {"locals": vectors, "result": vectors, "children": self._arrays.target_children}
-        self._translate("l2l", self._tables.l2l, level, self._parents(level, self._arrays.has_targets), arrays)
+        vectors = self._expansions.locals
+        arrays = {"locals": vectors, "result": vectors, "children": self._points.target_children}
+        self._translate("l2l", self._tables.l2l, level, self._parents(level, self._points.has_targets), arrays)
 
     # -- potentials at the targets
 
     def clear_potentials(self, gradient: bool) -> None:
         """Set all potentials to zero."""
-        self.launches.append(self._runtime.clear(self._arrays.potentials(gradient)))
+        self.launches.append(self._runtime.clear(self._points.potentials(gradient)))
 
     def l2p(self, gradient: bool) -> None:
         """Locals of leaves -> potentials."""
-        arrays = {"densities": self._arrays.locals, "potentials": self._arrays.potentials(gradient)}
-        boxes = self._leaves(self._arrays.has_targets)
+        arrays = {"densities": self._expansions.locals, "potentials": self._points.potentials(gradient)}
+        boxes = self._leaves(self._points.has_targets)
         self._particles("l2p", boxes, self._own, self._tables.outer, arrays, gradient)
 
     def m2p(self, gradient: bool) -> None:
         """Multipoles of the W lists -> potentials."""
-        arrays = {"densities": self._arrays.multipoles, "potentials": self._arrays.potentials(gradient)}
+        arrays = {"densities": self._expansions.multipoles, "potentials": self._points.potentials(gradient)}
         boxes = _rows_with_entries(self._lists.w)
         self._particles("m2p", boxes, self._lists.w, self._tables.inner, arrays, gradient)
 
     def p2p(self, gradient: bool) -> None:
         """Charges of the U lists -> potentials."""
-        arrays = {"potentials": self._arrays.potentials(gradient)}
-        self._particles("p2p", _rows_with_entries(self._lists.u), self._lists.u, 0.0, arrays, gradient)
+        arrays: dict[str, Any] = {"potentials": self._points.potentials(gradient)}
+        u = self._lists.u
+        if self._dtype_of("p2p", gradient) == MIXED:
+            unit, u = self._unit(gradient) or 1.0, self._leaves_of_u
+            arrays["sources"] = self._spectra.local_sources(unit)
+            arrays |= {"unit": unit, "scaling": self._greens.scaling * unit ** -(self._greens.homogeneity or 0)}
+        self._particles("p2p", _rows_with_entries(u), u, 0.0, arrays, gradient)
 
     # -- which boxes
 
@@ -185,6 +197,11 @@ class Plan:
     def _parents(self, level: int, wanted: NDArray[np.bool_]) -> Boxes:
         """Return the boxes of a level that are wanted and have children."""
         return np.flatnonzero(~self._tree.is_leaf & wanted & (self._tree.box_levels == level))
+
+    @cached_property
+    def _leaves_of_u(self) -> CSR:
+        """U lists in which boxes that are no leaves are replaced by their leaves."""
+        return replace_by_leaves(self._tree, self._lists.u)
 
     @cached_property
     def _own(self) -> CSR:
@@ -212,12 +229,22 @@ class Plan:
                 operator,
                 self._greens.with_gradient() if gradient else self._greens,
                 self._tables.order,
-                kernel_dtype(operator, self._dtype),
+                self._dtype_of(operator, gradient),
                 self._book,
                 self._runtime.device,
                 self._parameters.get(operator),
             )
         return self._code[operator, gradient]
+
+    def _dtype_of(self, operator: str, gradient: bool = False) -> str:
+        """Return the dtype of an operator's kernel: P2P is mixed only where float32 holds what near pairs give."""
+        dtype = kernel_dtype(operator, self._dtype)
+        return str(self._points.dtype) if operator == "p2p" and dtype == MIXED and not self._unit(gradient) else dtype
+
+    def _unit(self, gradient: bool) -> float | None:
+        """Return the unit of length in which float32 holds what near pairs give, None if there is none."""
+        greens = self._greens.with_gradient() if gradient else self._greens
+        return find_unit(greens, self._tree.half_width, self.nlevels)
 
     def _bind(self, operator: str, arguments: Mapping[str, Any], gradient: bool = False) -> None:
         self.launches.append(self._runtime.bind(self.compiled(operator, gradient), arguments))
@@ -233,14 +260,19 @@ class Plan:
     ) -> None:
         if not len(boxes):
             return
+        # Charges and surfaces are in what the kernel computes in.
+        inner = self._spectra if self._dtype_of(operator, gradient) == MIXED else self._points
         arguments = {
-            **self._arrays.points,
-            **arrays,
-            **self._arrays.csr(csr),
-            **self._greens.arguments,
+            **self._points.points,
+            **inner.surfaces,
+            "charges": inner.charges,
+            "sources": self._points.sources,
             "scaling": self._greens.scaling,
+            **arrays,
+            **self._points.csr(csr),
+            **self._greens.arguments,
             "radius_factor": radius_factor,
-            "target_boxes": self._arrays.indices(boxes),
+            "target_boxes": self._points.indices(boxes),
             "ntarget_boxes": len(boxes),
         }
         if operator in ("p2p", "l2p", "m2p"):
@@ -256,10 +288,10 @@ class Plan:
         if pieces is None:
             return {}
         return {
-            **self._arrays.csr(pieces.csr),
+            **self._points.csr(pieces.csr),
             "box_target_starts": self._runtime.upload(pieces.starts),
             "box_target_ends": self._runtime.upload(pieces.ends),
-            "target_boxes": self._arrays.indices(np.arange(len(pieces.starts))),
+            "target_boxes": self._points.indices(np.arange(len(pieces.starts))),
             "ntarget_boxes": len(pieces.starts),
         }
 
@@ -268,8 +300,8 @@ class Plan:
         lanes = dict(self.compiled(operator).lanes)
         return {
             "btiles": -(-len(boxes) // lanes.get("blanes", 1)),
-            "itiles": rows * self._arrays.nsurface // lanes["ilanes"],
-            "ncolumns": columns * self._arrays.nsurface,
+            "itiles": rows * self._expansions.nsurface // lanes["ilanes"],
+            "ncolumns": columns * self._expansions.nsurface,
             "nboxes": self._tree.nboxes,
         }
 
@@ -278,14 +310,14 @@ class Plan:
     ) -> None:
         if not len(parents):
             return
-        columns = self._arrays.columns
+        columns = self._expansions.columns
         arguments = {
             **arrays,
             **self._counts(operator, parents, columns, columns),
-            "table": self._arrays.matrix(operator, matrices, columns, columns),
+            "table": self._expansions.matrix(operator, matrices, columns, columns),
             "itable": min(level - FIRST_LEVEL, len(matrices) - 1),
             "ntables": len(matrices),
-            "parents": self._arrays.indices(parents, self._tree.nboxes),
+            "parents": self._points.indices(parents, self._tree.nboxes),
             "nparents": len(parents),
         }
         self._bind(operator, arguments)
@@ -294,7 +326,7 @@ class Plan:
         self, which: str, factors: tuple[NDArray[Any], NDArray[Any]], boxes: Boxes, result: Array
     ) -> None:
         """Apply the two factors of a pseudo-inverse, the second with the scaling of every box."""
-        arrays = self._arrays
+        arrays = self._expansions
         rows, columns, between = arrays.rows, arrays.columns, min(arrays.rows, arrays.columns)
         stages = (
             ("first", factors[0], between, rows, arrays.checks, arrays.between, arrays.scales(0)),
@@ -323,7 +355,7 @@ class Plan:
         boxes = self._on(levels, _rows_with_entries(self._lists.v))
         if not len(boxes):
             return
-        arrays = self._arrays
+        arrays = self._expansions
         matrices = m2l_matrices(self._greens, self._tables.order, self._tables.radii[table], self._tables.inner)
         arguments = {
             **self._counts("m2l", boxes, arrays.rows, arrays.columns),
@@ -344,7 +376,7 @@ class Plan:
         boxes = self._on(levels, _rows_with_entries(self._lists.v))
         if not len(boxes):
             return
-        arrays, tables = self._arrays, self._tables
+        arrays, tables = self._expansions, self._tables
         tolerance = svd_tolerance(tables.order, arrays.dtype)
         factors = cached_factors(self._greens, tables.order, tables.radii[table], tables.inner, tolerance)
         pairs = find_box_pairs(self._lists, boxes)
@@ -373,16 +405,18 @@ class Plan:
         pairs = find_octet_pairs(self._tree, self._lists, levels)
         if not pairs.npairs:
             return
-        arrays, order = self._arrays, self._tables.order
+        arrays, order = self._expansions, self._tables.order
         plane = (2 * order - 1) ** 2  # frequencies
         nsources, ntargets = len(pairs.source_children), len(pairs.target_children)
         octets = arrays.columns * (nsources + 1) + arrays.rows * (ntargets + 1)
-        nplanes = int(min(order, max(1, SPECTRAL_BYTES // (2 * plane * 8 * octets * self._inner.dtype.itemsize))))
-        kernel = hadamard_tables(self._greens, order, self._tables.radii[table], self._tables.inner, self._inner.dtype)
-        spectra = self._inner.spectra(nplanes * plane * 8, nsources + 1, ntargets + 1)
+        nplanes = int(min(order, max(1, SPECTRAL_BYTES // (2 * plane * 8 * octets * self._spectra.dtype.itemsize))))
+        kernel = hadamard_tables(
+            self._greens, order, self._tables.radii[table], self._tables.inner, self._spectra.dtype
+        )
+        spectra = self._spectra.spectra(nplanes * plane * 8, nsources + 1, ntargets + 1)
         common = {
             **spectra,
-            **self._inner.fourier,
+            **self._spectra.fourier,
             "surface_grid": arrays.surface_grid,
             "npoints": arrays.npoints,
             "nsurface": arrays.nsurface,

@@ -1,64 +1,108 @@
-"""Working precisions: which operators run in which floating-point types.
+"""Working precisions: what is float64 and what float32, and so in which types operators run.
 
-============  ======================================================================================
-precision     runs
-============  ======================================================================================
-``double``    everything in float64
-``single``    everything in float32
-``mixed``     the transforms and products of M2L's FFT form in float32, all else in float64
-============  ======================================================================================
+============  =======  ============  ============  ============
+precision     points   near pairs    expansions    spectra
+============  =======  ============  ============  ============
+``double``    float64  float64       float64       float64
+``mixed``     float64  float32       float64       float32
+``reduced``   float64  float32       float32       float32
+``single``    float32  float32       float32       float32
+============  =======  ============  ============  ============
 
-A kernel's dtype is float32, float64, or ``"mixed"`` for kernels that read and write expansions in float64 and compute
-in float32. ``"mixed"`` is a whole evaluation's dtype too, and stands for that of each operator then.
+Points come with the centres of boxes, charges as they are given, and potentials. Near pairs are P2P's, expansions
+multipoles, locals and check potentials with all that translates them, spectra the transforms in M2L's FFT form.
+
+An operator stands between two of these. Where they differ its kernel is mixed: it reads and writes the first in float64
+and computes, and keeps the second, in float32. Distances lose nothing by it, however near the points are: coordinates
+are relative to a box before they are rounded, and P2P has what rounding leaves of them as well.
+
+The dtype of a kernel is float32, float64 or ``"mixed"``. That of an evaluation may be ``"reduced"`` too, and stands for
+those of all its kernels.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 MIXED = "mixed"
-"""Dtype of kernels that read and write expansions in float64 and compute in float32."""
+"""Dtype of kernels that stand between float64 and float32."""
 
-DTYPES = {"double": "float64", "mixed": MIXED, "single": "float32"}
+REDUCED = "reduced"
+
+DTYPES = {"double": "float64", "mixed": MIXED, "reduced": REDUCED, "single": "float32"}
 """Working precision -> dtype of an evaluation."""
 
-MIXED_KERNELS = ("m2l_forward", "m2l_inverse")
-"""Operators that stand between float64 and float32 in a mixed evaluation."""
 
-SINGLE_KERNELS = ("m2l_hadamard",)
-"""Operators that a mixed evaluation runs in float32."""
+@dataclass(frozen=True)
+class Types:
+    """The types of an evaluation's numbers: float64 or float32 each.
+
+    Attributes:
+        points: of points, centres of boxes, and potentials.
+        near: of what P2P computes.
+        expansions: of multipoles, locals, check potentials and their tables.
+        spectra: of transformed expansions.
+    """
+
+    points: np.dtype[Any]
+    near: np.dtype[Any]
+    expansions: np.dtype[Any]
+    spectra: np.dtype[Any]
+
+
+_DOUBLE, _SINGLE = np.dtype(np.float64), np.dtype(np.float32)
+
+TYPES = {
+    "float64": Types(_DOUBLE, _DOUBLE, _DOUBLE, _DOUBLE),
+    MIXED: Types(_DOUBLE, _SINGLE, _DOUBLE, _SINGLE),
+    REDUCED: Types(_DOUBLE, _SINGLE, _SINGLE, _SINGLE),
+    "float32": Types(_SINGLE, _SINGLE, _SINGLE, _SINGLE),
+}
+"""Dtype of an evaluation -> the types of its numbers."""
+
+SIDES = {
+    "p2p": ("points", "near"),
+    **dict.fromkeys(("p2m", "p2l", "l2p", "m2p"), ("points", "expansions")),
+    **dict.fromkeys(("m2l_forward", "m2l_inverse"), ("expansions", "spectra")),
+    "m2l_hadamard": ("spectra", "spectra"),
+}
+"""What operators stand between; all others have expansions on both sides."""
 
 
 def kernel_dtype(operator: str, dtype: Any) -> str:
     """Return the dtype of an operator's kernel in an evaluation of a dtype: float32, float64 or mixed."""
-    name = dtype_name(dtype)
-    if name != MIXED or operator in MIXED_KERNELS:
-        return name
-    return "float32" if operator in SINGLE_KERNELS else "float64"
+    types = TYPES[dtype_name(dtype)]
+    outer, inner = (getattr(types, side) for side in SIDES.get(operator, ("expansions", "expansions")))
+    return str(outer.name) if outer == inner else MIXED
 
 
 def dtype_name(dtype: Any) -> str:
-    """Return float32, float64 or mixed.
+    """Return float32, float64, mixed or reduced.
 
     Raises:
         ValueError: it is another one.
     """
-    if isinstance(dtype, str) and dtype == MIXED:
-        return MIXED
+    if isinstance(dtype, str) and dtype in TYPES:
+        return dtype
     try:
         name = str(np.dtype(dtype).name)
     except TypeError:
         raise ValueError(f"dtype is {dtype!r}, expected float32 or float64") from None
-    if name not in ("float32", "float64"):
+    if name not in TYPES:
         raise ValueError(f"dtype is {name}, expected float32 or float64")
     return name
 
 
 def outer_and_inner(dtype: Any) -> tuple[np.dtype[Any], np.dtype[Any]]:
-    """Return the types of what a kernel reads and writes of expansions, and of what it computes with."""
+    """Return the widest and the narrowest type of a kernel, which are what it stands between, or of an evaluation."""
+    types = TYPES[dtype_name(dtype)]
+    return types.points, types.spectra
+
+
+def tables_dtype(dtype: Any) -> str:
+    """Return the dtype that translation tables are made for in an evaluation of a dtype: float32, float64 or mixed."""
     name = dtype_name(dtype)
-    if name == MIXED:
-        return np.dtype(np.float64), np.dtype(np.float32)
-    return np.dtype(name), np.dtype(name)
+    return "float32" if name == REDUCED else name

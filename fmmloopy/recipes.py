@@ -73,7 +73,7 @@ ENTRY_POINTS = "fmmloopy.recipes"
 FILE_MODULE_PREFIX = "fmmloopy_recipes_"
 """Begins the names of the modules that recipe files become: nobody can import them by name."""
 
-_PHASES = {"load": "x[0-9]", "src": "src", "init": "init*", "store": "store*"}
+_PHASES = {"load": "x[0-9]*", "src": "src", "begin": "begin*", "init": "init*", "fold": "fold*", "store": "store*"}
 """Statements of a lane iname outside the innermost loops, by the suffix of the iname that they get."""
 
 
@@ -272,7 +272,7 @@ def shipped_books() -> dict[str, RecipeBook]:
     """Return the books that come with fmmloopy, by name."""
     books = {}
     for path in shipped_files():
-        if path.stem not in ("__init__", "steps"):
+        if path.stem not in ("__init__", "inline", "steps"):
             book = _book_of(importlib.import_module(f"fmmloopy.transforms.{path.stem}"), str(path))
             books[book.name] = book
     return books

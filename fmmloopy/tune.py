@@ -25,7 +25,7 @@ from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
 from fmmloopy.isolation import Stage, Worker, WorkerError
 from fmmloopy.measuring.timing import NothingToDo, OperatorTimer, Problem, Setting, Timing, compare, make_problem
 from fmmloopy.messages import one_line
-from fmmloopy.precision import dtype_name
+from fmmloopy.precision import DTYPES, MIXED, dtype_name, kernel_dtype
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 from fmmloopy.runtime import Runtime, make_runtime
 from fmmloopy.tuned import Tuned, holds, merge, read_entries, read_store, write_store
@@ -357,7 +357,10 @@ def _certify(
         is_faster = _is_faster(trial, default)
         if not is_faster and trial is not default and default.timing:
             continue  # no better than the defaults, which come later
-        report = check_book(book, [operator], device, [dtype], parameters={operator: trial.parameters})
+        # Mixed kernels use what was found for the type that they compute in.
+        mixed = [name for name in DTYPES.values() if dtype == "float32" and kernel_dtype(operator, name) == MIXED]
+        dtypes = [dtype, *(mixed if device.has_float64 else [])]
+        report = check_book(book, [operator], device, dtypes, parameters={operator: trial.parameters})
         if report.ok:
             return Search(operator, dtype, tuple(trials), whole, trial, tuple(rejected), is_faster)
         rejected.append((trial.parameters, str(report.findings[0])))

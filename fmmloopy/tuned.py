@@ -20,7 +20,7 @@ from fmmloopy.cache import write_atomically
 from fmmloopy.certificates import CERTIFIED, operator_status
 from fmmloopy.compile import recipe_hash, versions
 from fmmloopy.devices import Device
-from fmmloopy.precision import kernel_dtype
+from fmmloopy.precision import kernel_dtype, outer_and_inner
 from fmmloopy.recipes import RecipeBook
 
 ENVIRONMENT_VARIABLE = "FMMLOOPY_CONFIG_DIR"
@@ -141,21 +141,25 @@ def merge(entries: Sequence[Tuned], more: Sequence[Tuned]) -> list[Tuned]:
     return list({entry.key: entry for entry in (*entries, *more)}.values())
 
 
-def holds(entry: Tuned, book: RecipeBook, device: Device) -> bool:
-    """Return whether an entry is for this very recipe, driver and loopy, and certified."""
+def holds(entry: Tuned, book: RecipeBook, device: Device, dtype: str | None = None) -> bool:
+    """Return whether an entry is for this very recipe, driver and loopy, and certified.
+
+    In evaluations of a dtype, None for that of the entry.
+    """
     same = (entry.book, entry.recipe, entry.driver, entry.loopy) == (
         book.name,
         recipe_hash(book, entry.operator),
         device.driver,
         dict(versions())["loopy"],
     )
-    return same and operator_status(book, device, entry.operator, entry.dtype, entry.parameters) == CERTIFIED
+    return same and operator_status(book, device, entry.operator, dtype or entry.dtype, entry.parameters) == CERTIFIED
 
 
 def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -> dict[str, dict[str, Any]]:
     """Return the parameters to use by operator: of the entries that hold, those of the nearest order.
 
-    A store that cannot be read counts as none: what is tuned is never needed.
+    Mixed kernels have those of what they compute in. A store that cannot be read counts as none: what is tuned is never
+    needed.
     """
     try:
         entries = read_store(device)
@@ -164,7 +168,9 @@ def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -
     fitting = [
         e
         for e in entries
-        if e.dtype == kernel_dtype(e.operator, dtype) and e.operator in book.recipes and holds(e, book, device)
+        if e.dtype == str(outer_and_inner(kernel_dtype(e.operator, dtype))[1])
+        and e.operator in book.recipes
+        and holds(e, book, device, dtype)
     ]
     fitting.sort(key=lambda e: abs(e.order - order), reverse=True)
     return {entry.operator: dict(entry.parameters) for entry in fitting}

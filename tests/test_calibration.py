@@ -248,7 +248,7 @@ def test_an_evaluation_measures_chooses_and_reports(sphere_points, opencl_device
     # Another evaluation reads what was measured; what is given is kept; and the choice changes no potentials.
     again = fl.Fmm(sphere_points, digits=2, device=opencl_device)
     assert again.ncrit == fmm.ncrit
-    given = fl.Fmm(sphere_points, order=3, ncrit=60, precision="mixed", m2l="fft", device=opencl_device)
+    given = fl.Fmm(sphere_points, order=3, ncrit=60, precision="reduced", m2l="fft", device=opencl_device)
     assert (given.ncrit, given.plan_report().choice.candidates) == (60, ())
     assert all(row.predicted for row in given.plan_report().rows)
     assert "order       3: as given" in str(given.plan_report()).splitlines()
@@ -319,10 +319,11 @@ def test_a_form_that_is_given_is_not_compared(made_up_rates, rng, opencl_device)
     assert made_up_rates == ["fft", "svd"]
 
 
-def test_mixed_precision_has_the_fft_form_alone(made_up_rates, rng, opencl_device):
-    fmm = fl.Fmm(sphere(rng, 10_000), digits=3, device=opencl_device)
-    assert (fmm.precision, fmm.m2l, made_up_rates) == ("mixed", "fft", ["fft"])
-    assert "            fft alone: no other form works in mixed precision" in str(fmm.plan_report()).splitlines()
+@pytest.mark.parametrize("precision", ["mixed", "reduced"])
+def test_forms_are_compared_in_less_than_double_precision_too(precision, made_up_rates, rng, opencl_device):
+    fmm = fl.Fmm(sphere(rng, 10_000), order=4, precision=precision, device=opencl_device)
+    assert made_up_rates == ["fft", "svd"]
+    assert {candidate.m2l for candidate in fmm.plan_report().choice.candidates} == {"fft", "svd"}
 
 
 def test_small_problems_measure_nothing_and_use_what_is_kept(sphere_points, opencl_device, empty_cache, monkeypatch):

@@ -210,9 +210,8 @@ def test_with_equal_rates_the_form_follows_the_points(make, expected, rng):
         assert choice.reason.endswith(f"; {other.m2l} with ncrit {other.ncrit}, {other.total / best:.2f} times as long")
 
 
-@pytest.mark.parametrize("precision", ["double", "single"])
-def test_forms_are_compared(precision):
-    assert why_fft_alone(laplace(), SVD_ORDER, precision, SVD_POINTS) is None
+def test_forms_are_compared():
+    assert why_fft_alone(laplace(), SVD_ORDER, SVD_POINTS) is None
 
 
 DIPOLE = GreensFunction("dipole", (("d0 * rinv**3",),), homogeneity=-2)
@@ -221,7 +220,6 @@ DIPOLE = GreensFunction("dipole", (("d0 * rinv**3",),), homogeneity=-2)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"precision": "mixed"}, "no other form works in mixed precision"),
         ({"order": SVD_ORDER + 1}, "svd is compared up to order 8"),
         ({"most": SVD_POINTS - 1}, f"svd is compared from {SVD_POINTS:,} points on"),
         ({"greens": yukawa()}, "svd is compared where 16 matrices stand for all"),
@@ -229,7 +227,7 @@ DIPOLE = GreensFunction("dipole", (("d0 * rinv**3",),), homogeneity=-2)
     ],
 )
 def test_the_fft_form_alone(change, reason):
-    arguments = {"greens": laplace(), "order": 4, "precision": "double", "most": SVD_POINTS}
+    arguments = {"greens": laplace(), "order": 4, "most": SVD_POINTS}
     assert why_fft_alone(**{**arguments, **change}).startswith(reason)
 
 

@@ -80,6 +80,14 @@ def test_homogeneity_is_verified() -> None:
     assert GreensFunction("right", (("d0*rinv**3",),), homogeneity=-2).homogeneity == -2
 
 
+def test_rows_of_derivatives_are_of_a_degree_less() -> None:
+    gradient = laplace().with_gradient()
+    assert (gradient.homogeneity, gradient.nderivatives) == (-1, 3)
+    with pytest.raises(ValueError, match="homogeneity is -1, but"):
+        GreensFunction("wrong", gradient.matrix, homogeneity=-1, nderivatives=2)
+    assert yukawa().with_gradient().homogeneity is None
+
+
 def test_unknown_variables_are_named() -> None:
     expected = (
         r"bad: the expressions use kappa, wavelength, expected only d0, d1, d2, r, rinv, the parameters \(decay\)"

@@ -44,10 +44,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": {"cache"},
     "compile": {"cache", "devices", "fingerprint", "greens", "hints", "messages", "operators", "precision", "recipes"},
     "runtime": {"cache", "compile", "devices", "messages"},
-    "arrays": {"greens", "lists", "m2l_tables", "runtime", "surfaces", "tree"},
+    "near_field": {"greens", "lists", "tree"},
+    "arrays": {"greens", "lists", "m2l_tables", "near_field", "runtime", "surfaces", "tree"},
     "plan": {
-        "accuracy", "arrays", "balance", "compile", "greens", "lists", "m2l_svd", "m2l_tables", "operators",
-        "precision", "recipes", "runtime", "surfaces", "table_cache", "tree"
+        "accuracy", "arrays", "balance", "compile", "greens", "lists", "m2l_svd", "m2l_tables", "near_field",
+        "operators", "precision", "recipes", "runtime", "surfaces", "table_cache", "tree"
     },
     "certificates": {"cache", "compile", "devices", "precision", "recipes"},
     "tuned": {"cache", "certificates", "compile", "devices", "precision", "recipes"},

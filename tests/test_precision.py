@@ -16,7 +16,7 @@ from fmmloopy.precision import MIXED, kernel_dtype
 from fmmloopy.recipes import RecipeBook, sequential_recipe
 
 NPOINTS = 4000
-CHOSEN = {2: "mixed", 3: "mixed", 4: "mixed", 5: "mixed", 6: "mixed", 7: "double", 8: "double"}
+CHOSEN = {2: "reduced", 3: "reduced", 4: "reduced", 5: "reduced", 6: "mixed", 7: "double", 8: "double"}
 """Digits -> working precision."""
 
 OPENCL = [d for d in find_devices() if d.kind == "opencl" and not d.is_simulator]
@@ -66,19 +66,14 @@ def test_requested_digits_are_reached(kernel, digits, make, both_signs, rng):
 
 
 @pytest.mark.parametrize("order", [4, 7, 10])
-@pytest.mark.parametrize("make", [cube, sphere, on_scales, far_away], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [cube, sphere, on_scales, far_away, near_pairs], ids=lambda make: make.__name__)
 def test_what_rounding_leaves(make, order, rng):
     """Against the same method in double precision: what is left is the rounding, no error of expansions."""
     points, charges = make(rng, NPOINTS), rng.uniform(-1, 1, NPOINTS)
-    double, mixed = (fl.Fmm(points, order=order, ncrit=40, precision=p) for p in ("double", "mixed"))
-    assert 1e-9 < error(mixed.evaluate(charges), double.evaluate(charges)) <= FLOORS["mixed"]
-
-
-def test_near_pairs_see_no_rounding_of_expansions(rng):
-    """What they have of each other comes from P2P, which mixed precision leaves in float64."""
-    points, charges = near_pairs(rng, NPOINTS), rng.uniform(-1, 1, NPOINTS)
-    double, mixed = (fl.Fmm(points, order=8, ncrit=40, precision=p) for p in ("double", "mixed"))
-    assert error(mixed.evaluate(charges), double.evaluate(charges)) <= 1e-12
+    precisions = ("double", "mixed", "reduced")
+    double, *others = (fl.Fmm(points, order=order, ncrit=40, precision=p).evaluate(charges) for p in precisions)
+    for precision, found in zip(precisions[1:], others, strict=True):
+        assert 1e-9 < error(found, double) <= FLOORS[precision]
 
 
 def test_the_safety_factor_decides_between_whole_digits():
@@ -90,7 +85,8 @@ def test_an_order_is_worked_on_in_double_unless_precision_says_otherwise(rng):
     points = cube(rng, 100)
     assert fl.Fmm(points, order=3).precision == "double"
     assert fl.Fmm(points, order=3, precision="mixed").precision == "mixed"
-    assert fl.Fmm(points, digits=3).precision == "mixed"
+    assert fl.Fmm(points, digits=3).precision == "reduced"
+    assert fl.Fmm(points, digits=6, m2l="dense").precision == "mixed"
 
 
 # -- what callers see
@@ -116,19 +112,19 @@ def test_factors_beyond_float32_are_worked_on_in_double(scaling, rng):
         fl.Fmm(points, kernel=kernel, precision="single")
 
 
-@pytest.mark.parametrize("precision", ["single", "mixed"])
+@pytest.mark.parametrize("precision", ["single", "mixed", "reduced"])
 @pytest.mark.parametrize(("width", "scaling"), [(4e-6, 1e15), (4e-6, 1e-15), (1e9, 1e15), (1e9, 1e-15)])
 def test_extreme_factors_and_extents_fit_float32(width, scaling, precision, rng):
     """A deep tree too: 12 levels and more."""
     points, charges = width * on_scales(rng, 1000) / 4, rng.uniform(-1, 1, 1000)
     kernel = GreensFunction("laplace", fl.laplace().matrix, scaling=scaling, homogeneity=-1)
     fmm = fl.Fmm(points, kernel=kernel, order=5, ncrit=5, precision=precision)
-    stored = points - 0.0 if precision == "mixed" else np.float64(np.float32(points))
+    stored = points if precision != "single" else np.float64(np.float32(points))
     expected = fl.direct(stored, charges, None, kernel)
     assert error(fmm.evaluate(charges), expected) <= 1e-3
 
 
-@pytest.mark.parametrize("precision", ["single", "mixed"])
+@pytest.mark.parametrize("precision", ["single", "mixed", "reduced"])
 @pytest.mark.parametrize("scale", [1e300, 1e-300])
 def test_charges_beyond_float32(precision, scale, rng):
     points, charges = cube(rng, 500), rng.uniform(-1, 1, 500)
@@ -139,13 +135,10 @@ def test_charges_beyond_float32(precision, scale, rng):
 
 def test_tolerated_words(rng):
     points = cube(rng, 100)
-    with pytest.raises(ValueError, match="precision is 'half', expected 'double' or 'mixed' or 'single'"):
+    with pytest.raises(ValueError, match="precision is 'half', expected 'double' or 'mixed' or 'reduced' or 'single'"):
         fl.Fmm(points, precision="half")
     with pytest.raises(ValueError, match="precision is 'mixed', expected 'single' for float32"):
         fl.Fmm(points, precision="mixed", dtype=np.float32)
-    with pytest.raises(ValueError, match="precision is 'mixed', expected 'double' or 'single' for m2l='dense'"):
-        fl.Fmm(points, precision="mixed", m2l="dense")
-    assert fl.Fmm(points, m2l="dense").precision == "double"
     with pytest.raises(ValueError, match="digits is 6, expected a number from 1 to 5 in single precision"):
         fl.Fmm(points, precision="single", digits=6)
     assert fl.Fmm(points.astype(np.float32)).precision == "single"
@@ -157,36 +150,55 @@ def test_tolerated_words(rng):
 
 def test_certificates_of_a_precision_are_those_of_its_kernels(tmp_path, monkeypatch):
     monkeypatch.setenv("FMMLOOPY_CACHE_DIR", str(tmp_path))
-    operators = ("p2p", "m2l_forward", "m2l_hadamard")
+    operators = ("p2p", "m2m", "m2l_forward", "m2l_hadamard")
     book = RecipeBook("three", device="", recipes=dict.fromkeys(operators, sequential_recipe))
     device = find_devices()[0]
     record(book, device, operators, ["float64"], "quick")
     assert status(book, device, "float64") == "certified"
-    assert status(book, device, MIXED) == "none for m2l_forward, m2l_hadamard"
+    assert status(book, device, MIXED) == "none for p2p, m2l_forward, m2l_hadamard"
     record(book, device, ["m2l_hadamard"], ["float32"], "quick")
-    record(book, device, ["m2l_forward"], [MIXED], "quick")
+    record(book, device, ["p2p", "m2l_forward"], [MIXED], "quick")
     assert status(book, device, MIXED) == "certified"
     assert operator_status(book, device, "m2l_forward", "float32") == "none"
-    assert [kernel_dtype(o, MIXED) for o in operators] == ["float64", MIXED, "float32"]
+    assert status(book, device, "reduced") == "none for m2m, m2l_forward"
+
+
+def test_types_of_kernels():
+    operators = ("p2p", "p2m", "m2m", "m2l_forward", "m2l_hadamard")
+    assert [kernel_dtype(o, MIXED) for o in operators] == [MIXED, "float64", "float64", MIXED, "float32"]
+    assert [kernel_dtype(o, "reduced") for o in operators] == [MIXED, MIXED, "float32", "float32", "float32"]
+    assert [kernel_dtype(o, np.float32) for o in operators] == ["float32"] * 5
 
 
 @pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
-@pytest.mark.parametrize("operator", ["m2l_forward", "m2l_inverse"])
-def test_recipes_that_are_wrong_in_mixed_kernels_only_are_found(operator):
+@pytest.mark.parametrize(
+    ("operator", "statement", "change", "dtypes"),
+    [
+        ("m2l_forward", "load", lambda expression: 2 * expression, ["mixed"]),
+        ("m2l_inverse", "store", lambda expression: 2 * expression, ["mixed"]),
+        ("p2p", "e1", lambda expression: 0 * expression, ["float32", "float64"]),  # what rounding leaves is left out
+        ("p2p", "fold0", lambda expression: expression.children[1], ["mixed"]),  # all list entries but the last
+        ("l2p", "fold0", lambda expression: expression.children[1], ["reduced"]),
+        ("p2m", "y2", lambda expression: 2 * expression, ["reduced"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_recipes_that_are_wrong_in_mixed_kernels_only_are_found(operator, statement, change, dtypes):
     def recipe(knl):
         types = {arg.dtype.numpy_dtype.name for arg in knl.default_entrypoint.args if arg.dtype is not None}
         if {"float32", "float64"} <= types:
-            which = "load" if operator == "m2l_forward" else "store"
             kernel = knl.default_entrypoint
-            changed = [i.copy(expression=2 * i.expression) if i.id == which else i for i in kernel.instructions]
+            assert statement in kernel.id_to_insn
+            changed = [i.copy(expression=change(i.expression)) if i.id == statement else i for i in kernel.instructions]
             knl = knl.with_kernel(kernel.copy(instructions=changed))
         yield from sequential_recipe(knl)
 
-    findings = check_book(RecipeBook("wrong", device="", recipes={operator: recipe}), device=OPENCL[0]).findings
+    book = RecipeBook("wrong", device="", recipes={operator: recipe})
+    findings = check_book(book, device=OPENCL[0], dtypes=dtypes).findings
     assert [(f.operator, f.dtype, f.layer) for f in findings] == [(operator, MIXED, "exact")]
 
 
-@pytest.mark.parametrize(("scaling", "expected"), [(1.87e-64, "double"), (1.0, "mixed"), (1e35, "double")])
+@pytest.mark.parametrize(("scaling", "expected"), [(1.87e-64, "double"), (1.0, "reduced"), (1e35, "double")])
 def test_constant_factors_beyond_float32_are_worked_with_in_double(scaling, expected, rng):
     """They are part of the tables, which would be zeros or infinite."""
     greens = fl.GreensFunction("gravity", (("rinv",),), scaling=scaling, homogeneity=-1)

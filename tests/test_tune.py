@@ -88,7 +88,7 @@ def test_the_winner_is_certified_and_used():
     told = []
     device = OPENCL[0]
     (search,) = tune(
-        BOOK, ["p2p"], device, 300.0, SMALL, [np.float64], limit=20.0, notify=lambda o, d, trial: told.append(trial)
+        BOOK, ["p2p"], device, 300.0, SMALL, [np.float32], limit=20.0, notify=lambda o, d, trial: told.append(trial)
     )
     outcomes = {trial.parameters["how"]: trial.outcome for trial in search.trials}
     assert search.trials[0].parameters["how"] == "sequential"
@@ -110,6 +110,7 @@ def test_the_winner_is_certified_and_used():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fmm = fl.Fmm(points, device=device, recipes=book, digits=3)
+    assert fmm.precision == "reduced"  # its near pairs are computed in float32
     assert fmm.parameters == {"p2p": {"how": "lanes"}}
     assert fl.Fmm(points, device=device, recipes=book, parameters={"p2p": {}}).parameters == {"p2p": {}}
     assert fl.Fmm(points, device=device, recipes="sequential").parameters == {}

@@ -76,7 +76,7 @@ def make_case(
     Args:
         operator: any of :data:`fmmloopy.recipes.OPERATORS`.
         greens: one of POLYNOMIALS, for particle operators; others take its number of components.
-        dtype: float32, float64, or for the transforms of M2L mixed.
+        dtype: float32, float64, or for operators between two kinds of data mixed.
         order: of the surfaces, 2 to 5.
         seed: of the random numbers.
         layout: how many boxes, points and list entries there are.

@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fmmloopy.checking import sanitizer
 from fmmloopy.checking.case import DEFAULT, POLYNOMIALS, Case, Layout, identical, run_case
 from fmmloopy.checking.cases import hostile_layouts, make_case
-from fmmloopy.checking.real_cases import SINGLE, real_case, term_magnitudes
+from fmmloopy.checking.real_cases import SINGLE, real_case, term_magnitudes, widened
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.shrink import shrink
 from fmmloopy.compile import PARTICLE_OPERATORS, CompiledOperator, compile_operator, generate_code
@@ -255,7 +255,7 @@ class OperatorCheck:
 
     def _numerical(self) -> Failure | None:
         for case in self.cases("numerical"):
-            wide = replace(case, dtype=np.dtype(np.float64), arguments=_widened(case.arguments))
+            wide = widened(case)
             expected = self._reference(wide)
             magnitudes = term_magnitudes(wide, expected)
 
@@ -401,14 +401,6 @@ def _is_a_warning_of_loopy(warning: warnings.WarningMessage) -> bool:
 
     harmless = ("Cannot enforce the constraint", "Falling back to a slow scheduler")
     return issubclass(warning.category, LoopyWarning) and not any(text in str(warning.message) for text in harmless)
-
-
-def _widened(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same numbers in float64."""
-    return {
-        name: value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
-        for name, value in arguments.items()
-    }
 
 
 def _difference(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,24 @@ from numpy.typing import NDArray
 
 from fmmloopy.checking.case import DEFAULT, POLYNOMIALS, Case, Layout, padded, surface_grid
 from fmmloopy.checking.cases import make_case
+from fmmloopy.checking.particle_cases import global_arguments, local_arguments
 from fmmloopy.compile import PARTICLE_OPERATORS
 from fmmloopy.greens import GreensFunction
+from fmmloopy.precision import outer_and_inner
 
 SINGLE = Layout("one source each", sizes=(1,) * 150, lists=(1,))
 """Sums of one term or over one surface, in which errors of terms cannot average out, each on a scale of its own."""
 
 SCALES = (1e-10, 1e5)
 """From the least to the greatest of those scales: squares, and inverse cubes, are normal numbers in float32."""
+
+NEAR = 1e-6
+"""Distance of some points where P2P has coordinates in float64 and computes in float32: rounded coordinates would leave
+one digit of it."""
+
+GRID = 2.0**40
+"""There these points are multiples of 1 / GRID, and centres of 1/8: differences between them are exact, and coinciding
+points coincide in all precisions."""
 
 
 def real_case(
@@ -46,21 +57,33 @@ def real_case(
         count = int(arguments["box_source_ends"][-1])
         positions = rng.uniform(-1, 1, (3, count))
         positions[:, count // 2 :: 5] = positions[:, count // 2][:, None]
+        outer, inner = outer_and_inner(case.dtype)
+        local = operator == "p2p" and outer != inner
+        if local:
+            near = positions[:, 1::7]
+            near[...] = positions[:, ::7][:, : near.shape[1]] + NEAR * rng.standard_normal(near.shape)
+            positions = np.round(positions * GRID) / GRID
         for name in ("targets", "sources"):
-            arguments[name] = padded(positions.astype(case.dtype))
-        arguments["surface"] = padded(grid.astype(case.dtype), arguments["nsurface"] - arguments["npoints"])
-        arguments["radii"] = np.ones(arguments["nboxes"], case.dtype)
-        arguments["centres"] = rng.uniform(-0.25, 0.25, (3, arguments["nboxes"])).astype(case.dtype)
+            arguments[name] = padded(positions.astype(outer))
+        arguments["surface"] = padded(grid.astype(inner), arguments["nsurface"] - arguments["npoints"])
+        arguments["radii"] = np.ones(arguments["nboxes"], inner)
+        centres = rng.uniform(-0.25, 0.25, (3, arguments["nboxes"]))
+        arguments["centres"] = (np.round(8 * centres) / 8 if local else centres).astype(outer)
         arguments |= {"radius_factor": 2.95, "scaling": greens.scaling, **greens.arguments}
         if layout is SINGLE:
             arguments |= _single_arguments(operator, arguments, case.dtype, rng)
+        if local:
+            unit = 1.0 if greens.homogeneity is None else 8.0
+            arguments |= local_arguments(arguments, unit)
+            arguments["scaling"] *= unit ** -(greens.homogeneity or 0)
     return Case(operator, case.greens, order, case.dtype, arguments, case.output, case.blocks)
 
 
 def _single_arguments(
-    operator: str, arguments: Mapping[str, Any], dtype: np.dtype[Any], rng: np.random.Generator
+    operator: str, arguments: Mapping[str, Any], dtype: Any, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Give every box a scale and the next box for its list; results start at zero."""
+    outer, inner = outer_and_inner(dtype)
     nboxes = arguments["nboxes"]
     scales = rng.permutation(np.geomspace(*SCALES, nboxes))
     following = np.roll(np.arange(nboxes), -1)
@@ -76,14 +99,25 @@ def _single_arguments(
     moved[:, following] = scales * sources
     output = "checks" if operator in ("p2m", "p2l") else "potentials"
     return {
-        "targets": padded((scales * targets).astype(dtype)),
-        "sources": padded(moved.astype(dtype)),
-        "radii": radii.astype(dtype),
-        "centres": np.zeros((3, nboxes), dtype),
+        "targets": padded((scales * targets).astype(outer)),
+        "sources": padded(moved.astype(outer)),
+        "radii": radii.astype(inner),
+        "centres": np.zeros((3, nboxes), outer),
         "list_starts": np.arange(nboxes + 1, dtype=np.int32),
         "lists": following.astype(np.int32),
         output: 0 * arguments[output],
     }
+
+
+def widened(case: Case) -> Case:
+    """Return the same numbers as a case in float64."""
+    arguments = {
+        name: value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+        for name, value in case.arguments.items()
+    }
+    if "unit" in arguments:
+        arguments |= global_arguments(arguments, case.greens.homogeneity)
+    return replace(case, dtype=np.dtype(np.float64), arguments=arguments)
 
 
 def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

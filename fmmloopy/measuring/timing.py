@@ -248,8 +248,10 @@ class _Plan(Plan):
 
     def fill(self, rng: np.random.Generator) -> None:
         """Put random numbers where a whole evaluation would have put charges and expansions."""
-        self.write_charges(rng.uniform(-1, 1, (self._arrays.columns, self._tree.nsources)))
-        for array in (self._arrays.multipoles, self._arrays.locals, self._arrays.checks, self._arrays.between):
+        arrays = self._expansions
+        assert arrays.charges  # made here, so that there is something to write
+        self.write_charges(rng.uniform(-1, 1, (arrays.columns, self._tree.nsources)))
+        for array in (arrays.multipoles, arrays.locals, arrays.checks, arrays.between):
             values = rng.uniform(-1, 1, array.shape).astype(array.dtype)
             values[-1] = 0  # stands for boxes that are not there
             self._runtime.write(array, values)

@@ -45,7 +45,7 @@ def math_kernel(operator: str, greens: GreensFunction, order: int, dtype: Any) -
         operator: name of one of this package's operators.
         greens: decides the formula of particle operators, and how many components the others have.
         order: of the surfaces; only the FFT form of M2L has it in its loops.
-        dtype: float32, float64, or for the transforms of M2L mixed (see `fmmloopy.precision`).
+        dtype: float32, float64, or for operators between two kinds of data mixed (see `fmmloopy.precision`).
 
     Returns:
         A loopy translation unit.
@@ -53,11 +53,11 @@ def math_kernel(operator: str, greens: GreensFunction, order: int, dtype: Any) -
     rows, columns = greens.ntarget_components, greens.nsource_components
     dtype, inner = outer_and_inner(dtype)
     makers: dict[str, Callable[[], Kernel]] = {
-        "p2p": lambda: p2p(greens, dtype),
-        "p2m": lambda: p2m(greens, dtype),
-        "p2l": lambda: p2l(greens, dtype),
-        "l2p": lambda: l2p(greens, dtype),
-        "m2p": lambda: m2p(greens, dtype),
+        "p2p": lambda: p2p(greens, dtype, inner),
+        "p2m": lambda: p2m(greens, dtype, inner),
+        "p2l": lambda: p2l(greens, dtype, inner),
+        "l2p": lambda: l2p(greens, dtype, inner),
+        "m2p": lambda: m2p(greens, dtype, inner),
         "m2m": lambda: m2m(dtype),
         "l2l": lambda: l2l(dtype),
         "m2l": lambda: m2l(dtype),

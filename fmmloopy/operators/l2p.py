@@ -18,6 +18,6 @@ from fmmloopy.operators.pairwise import Kernel
 from fmmloopy.operators.surface import from_surface_kernel
 
 
-def l2p(greens: GreensFunction, dtype: Any = np.float64) -> Kernel:
-    """Make the L2P kernel for a Green's function in float32 or float64."""
-    return from_surface_kernel("l2p", greens, dtype)
+def l2p(greens: GreensFunction, dtype: Any = np.float64, inner: Any = None) -> Kernel:
+    """Make the L2P kernel for a Green's function in float32 or float64, or mixed."""
+    return from_surface_kernel("l2p", greens, dtype, inner)

@@ -19,6 +19,6 @@ from fmmloopy.operators.pairwise import Kernel
 from fmmloopy.operators.surface import from_surface_kernel
 
 
-def m2p(greens: GreensFunction, dtype: Any = np.float64) -> Kernel:
-    """Make the M2P kernel for a Green's function in float32 or float64."""
-    return from_surface_kernel("m2p", greens, dtype)
+def m2p(greens: GreensFunction, dtype: Any = np.float64, inner: Any = None) -> Kernel:
+    """Make the M2P kernel for a Green's function in float32 or float64, or mixed."""
+    return from_surface_kernel("m2p", greens, dtype, inner)

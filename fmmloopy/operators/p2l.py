@@ -18,6 +18,6 @@ from fmmloopy.operators.pairwise import Kernel
 from fmmloopy.operators.surface import onto_surface_kernel
 
 
-def p2l(greens: GreensFunction, dtype: Any = np.float64) -> Kernel:
-    """Make the P2L kernel for a Green's function in float32 or float64."""
-    return onto_surface_kernel("p2l", greens, dtype)
+def p2l(greens: GreensFunction, dtype: Any = np.float64, inner: Any = None) -> Kernel:
+    """Make the P2L kernel for a Green's function in float32 or float64, or mixed."""
+    return onto_surface_kernel("p2l", greens, dtype, inner)

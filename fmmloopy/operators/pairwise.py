@@ -21,6 +21,9 @@ Statements
     y0, y1, y2, q0 ...           one source
     d0, d1, d2, r2, rinv, r, sum0 ...     one pair; rinv and r only if G asks for them
     store0 ...                   accumulates into the output, guarded by the tile's end
+Statements of kernels that compute in float32 from points in float64
+    x0_rest ..., y0_rest ..., e0 ...      P2P only: what rounding has left of coordinates, and its difference
+    begin0, fold0 ...       sums over all list entries in the type of the output, where it is another one
 
 Idle lanes read past their box: arrays of points are padded by at least a tile (PADDING), their sums are never stored.
 Pairs at distance zero contribute nothing. Where one side is a surface, coordinates are relative to the centre of its
@@ -54,6 +57,7 @@ class Side:
     Attributes:
         start, end: expressions, evaluated once a box (targets) or once a list entry (sources).
         position: coordinate ``k_`` of the point with index ``i_``.
+        rest: sources only: what rounding has left of that coordinate; "" where it makes no difference.
         charge: sources only: charge component ``c_`` of the point with index ``i_``.
         output: targets only: the entry that component ``c_`` of target ``i_`` accumulates into.
     """
@@ -61,6 +65,7 @@ class Side:
     start: str
     end: str
     position: str
+    rest: str = ""
     charge: str = ""
     output: str = ""
 
@@ -111,39 +116,71 @@ def pairwise_kernel(
     sources: Side,
     arrays: list[Any],
     per_source_box: bool = False,
+    output: np.dtype[Any] | None = None,
+    unit: str = "",
 ) -> Kernel:
     """Make the math-level kernel of a particle operator.
 
     Args:
         name: the operator's name, and the kernel's.
         greens: rows are the components of a target's output, columns those of a source's charge.
-        dtype: float32 or float64, of points, charges and outputs.
-        targets, sources: the two sides.
+        dtype: float32 or float64, what pairs of points are computed in.
+        targets, sources: the two sides. With a ``rest`` of the sources, that of the targets is found too, and
+            differences of coordinates are as accurate as if these were in twice the dtype's precision.
         arrays: loopy arguments that the sides read and write, beside the lists.
         per_source_box: the target position depends on the source box (it is relative to that box's centre), so it is
             read once a list entry and not once a tile.
+        output: of the outputs; None for ``dtype``. If it is another one, sums in ``dtype`` end with a list entry.
+        unit: name of an argument by which lengths are multiplied, "" for none; derivatives are multiplied by it.
 
     Returns:
         A loopy translation unit with every argument's dtype given and tlanes, slanes left open.
     """
     nrows, ncolumns = greens.ntarget_components, greens.nsource_components
-    positions = "\n".join(f"<> x{k}[t] = target({k}, t) {{id=x{k}}}" for k in range(3))
-    sums = " ".join(f"<> u{i}[t] = 0 {{id=init{i}}}\n" for i in range(nrows))
+    output = output or dtype
+    folds = output != dtype
+    types = {array.dtype.numpy_dtype for array in arrays if array.dtype is not None}
+    real = dtype.name if {np.dtype(np.float32), np.dtype(np.float64)} <= types else ""
+    positions = [f"<{real}> x{k}[t] = target({k}, t) {{id=x{k}}}" for k in range(3)]
+    points = [f"<{real}> y{k} = source({k}, s) {{id=y{k},dep=src_start}}" for k in range(3)]
+    differences = [f"<> d{k} = x{k}[t] - y{k} {{id=d{k},dep=x{k}:y{k}}}" for k in range(3)]
+    if sources.rest:
+        positions += [f"<{real}> x{k}_rest[t] = target({k}, t) - x{k}[t] {{id=x{k}_rest,dep=x{k}}}" for k in range(3)]
+        points += [f"<{real}> y{k}_rest = source_rest({k}, s) {{id=y{k}_rest,dep=src_start}}" for k in range(3)]
+        differences = [
+            f"<> e{k} = x{k}_rest[t] - y{k}_rest {{id=e{k},dep=x{k}_rest:y{k}_rest}}\n"
+            f"<> d{k} = x{k}[t] - y{k} + e{k} {{id=d{k},dep=x{k}:y{k}:e{k}}}"
+            for k in range(3)
+        ]
+    clear = "\n".join(f"<{real}> u{i}[t] = 0 {{id=init{i}}}" for i in range(nrows))
+    total, begin, fold = "u", "", ""
+    if folds:
+        total = "total"
+        begin = "\n".join(f"<{output.name}> total{i}[t] = 0 {{id=begin{i}}}" for i in range(nrows))
+        fold = "\n".join(
+            f"total{i}[t] = total{i}[t] + u{i}[t] {{id=fold{i},dep=sum{i}:init{i}:begin{i}}}" for i in range(nrows)
+        )
     charges = "\n".join(f"<> q{j} = charge({j}, s) {{id=q{j},dep=src_start:src_end}}" for j in range(ncolumns))
     accumulate = "\n".join(
         f"u{i}[t] = u{i}[t] + ({' + '.join(f'G_{i}_{j}*q{j}' for j in range(ncolumns))} if r2 > 0 else 0) "
         f"{{id=sum{i},dep=init{i}:r*:d*:q*}}"
         for i in range(nrows)
     )
+    last, begun = ("fold", "begin") if folds else ("sum", "init")
+    factors = ["scaling"] * nrows
+    if unit:
+        factors[nrows - greens.nderivatives :] = [f"scaling*{unit}"] * greens.nderivatives
     store = "\n".join(
-        f"output({i}, t) = output({i}, t) + scaling*u{i}[t] {{id=store{i},dep=sum{i}:init{i}:tgt_end}}"
-        for i in range(nrows)
-    ).replace("output(", "out(")
+        f"out({i}, t) = out({i}, t) + {factor}*{total}{i}[t] {{id=store{i},dep={last}{i}:{begun}{i}:tgt_end}}"
+        for i, factor in enumerate(factors)
+    )
+    lines = {key: "\n".join(value) for key, value in (("x", positions), ("y", points), ("d", differences))}
     text = f"""
 itgt(t_) := tgt_start + tlanes*ttile + t_
 isrc(s_) := src_start + slanes*stile + s_
 target(k_, t_) := {targets.position.replace("i_", "itgt(t_)")}
 source(k_, s_) := {sources.position.replace("i_", "isrc(s_)")}
+{f"source_rest(k_, s_) := {sources.rest.replace('i_', 'isrc(s_)')}" if sources.rest else ""}
 charge(c_, s_) := {sources.charge.replace("i_", "isrc(s_)")} if isrc(s_) < src_end else 0
 for ibox
     <> box = target_boxes[ibox] {{id=box}}
@@ -153,28 +190,26 @@ for ibox
     <> list_start = list_starts[box] {{id=list_start,dep=box}}
     <> list_end = list_starts[box + 1] {{id=list_end,dep=box}}
     for ttile
-        {sums}
-        {"" if per_source_box else positions}
+        {begin if folds else clear}
+        {"" if per_source_box else lines["x"]}
         for ilist
             <> srcbox = lists[ilist] {{id=srcbox}}
             <> src_start = {sources.start} {{id=src_start,dep=srcbox}}
             <> src_end = {sources.end} {{id=src_end,dep=srcbox}}
             <> stiles = (src_end - src_start + slanes - 1) // slanes {{id=stiles,dep=src_start:src_end}}
-            {positions if per_source_box else ""}
+            {lines["x"] if per_source_box else ""}
+            {clear if folds else ""}
             for stile, s
-                <> y0 = source(0, s) {{id=y0,dep=src_start}}
-                <> y1 = source(1, s) {{id=y1,dep=src_start}}
-                <> y2 = source(2, s) {{id=y2,dep=src_start}}
+                {lines["y"]}
                 {charges}
                 for t
-                    <> d0 = x0[t] - y0 {{id=d0,dep=x0:y0}}
-                    <> d1 = x1[t] - y1 {{id=d1,dep=x1:y1}}
-                    <> d2 = x2[t] - y2 {{id=d2,dep=x2:y2}}
+                    {lines["d"]}
                     <> r2 = d0*d0 + d1*d1 + d2*d2 {{id=r2,dep=d0:d1:d2}}
                     {_pair_geometry(greens)}
                     {accumulate}
                 end
             end
+            {fold}
         end
         if itgt(t) < tgt_end
             {store}
@@ -184,7 +219,8 @@ end
 """
     for i in range(nrows):
         text = text.replace(f"out({i}, t)", targets.output.replace("c_", str(i)).replace("i_", "itgt(t)"))
-    parameters = [lp.ValueArg(p, dtype) for p in (*greens.arguments, "scaling")]
+    parameters = [lp.ValueArg(name, dtype) for name in greens.arguments]
+    parameters += [lp.ValueArg(name, output) for name in ("scaling", unit) if name]
     knl = lp.make_kernel(
         [
             "{[ibox]: 0 <= ibox < ntarget_boxes}",
@@ -204,4 +240,4 @@ end
         silenced_warnings=[f"write_race(store{i})" for i in range(nrows)],
         lang_version=lp.MOST_RECENT_LANGUAGE_VERSION,
     )
-    return lp.add_dtypes(knl, {a.name: dtype for a in arrays if a.dtype is None})
+    return knl

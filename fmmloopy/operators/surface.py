@@ -21,6 +21,8 @@ from a surface (L2P, M2P):
     targets (3, ntargets + PADDING)                in tree order
     potentials (components, ntargets + PADDING)    accumulated into
     box_target_starts, box_target_ends    by box
+
+Mixed kernels have points, centres and potentials in float64, all else in float32, and compute in float32.
 """
 
 from __future__ import annotations
@@ -59,39 +61,47 @@ SURFACE_SOURCES = Side(
 )
 
 
-def _surface_arguments(dtype: Any) -> list[Any]:
+def _surface_arguments(dtype: Any, inner: Any) -> list[Any]:
     return [
-        lp.GlobalArg("surface", None, shape="3, nsurface"),
-        lp.GlobalArg("centres", None, shape="3, nboxes"),
-        lp.GlobalArg("radii", None, shape="nboxes"),
-        lp.ValueArg("radius_factor", dtype),
+        lp.GlobalArg("surface", inner, shape="3, nsurface"),
+        lp.GlobalArg("centres", dtype, shape="3, nboxes"),
+        lp.GlobalArg("radii", inner, shape="nboxes"),
+        lp.ValueArg("radius_factor", inner),
         lp.ValueArg("npoints,nsurface,nboxes", np.int32),
     ]
 
 
-def onto_surface_kernel(name: str, greens: GreensFunction, dtype: Any) -> Kernel:
-    """Make the kernel that sums charges of points onto the check surface of a box."""
+def onto_surface_kernel(name: str, greens: GreensFunction, dtype: Any, inner: Any = None) -> Kernel:
+    """Make the kernel that sums charges of points onto the check surface of a box.
+
+    Points and centres are of ``dtype``, all else of ``inner``, None for the same.
+    """
     rows, columns = greens.ntarget_components, greens.nsource_components
+    dtype, inner = np.dtype(dtype), np.dtype(inner or dtype)
     arrays = [
-        *_surface_arguments(dtype),
-        lp.GlobalArg("sources", None, shape="3, nsources"),
-        lp.GlobalArg("charges", None, shape=f"{columns}, nsources"),
-        lp.GlobalArg("checks", None, shape=f"nboxes + 1, {rows}, nsurface", is_input=True, is_output=True),
+        *_surface_arguments(dtype, inner),
+        lp.GlobalArg("sources", dtype, shape="3, nsources"),
+        lp.GlobalArg("charges", inner, shape=f"{columns}, nsources"),
+        lp.GlobalArg("checks", inner, shape=f"nboxes + 1, {rows}, nsurface", is_input=True, is_output=True),
         lp.GlobalArg("box_source_starts,box_source_ends", np.int32, shape=None),
         lp.ValueArg("nsources", np.int32),
     ]
-    return pairwise_kernel(name, greens, np.dtype(dtype), SURFACE_TARGETS, POINT_SOURCES, arrays)
+    return pairwise_kernel(name, greens, inner, SURFACE_TARGETS, POINT_SOURCES, arrays)
 
 
-def from_surface_kernel(name: str, greens: GreensFunction, dtype: Any) -> Kernel:
-    """Make the kernel that sums densities on the equivalent surfaces of boxes onto points."""
+def from_surface_kernel(name: str, greens: GreensFunction, dtype: Any, inner: Any = None) -> Kernel:
+    """Make the kernel that sums densities on the equivalent surfaces of boxes onto points.
+
+    Points, centres and potentials are of ``dtype``, all else of ``inner``, None for the same.
+    """
     rows, columns = greens.ntarget_components, greens.nsource_components
+    dtype, inner = np.dtype(dtype), np.dtype(inner or dtype)
     arrays = [
-        *_surface_arguments(dtype),
-        lp.GlobalArg("targets", None, shape="3, ntargets"),
-        lp.GlobalArg("densities", None, shape=f"nboxes + 1, {columns}, nsurface"),
-        lp.GlobalArg("potentials", None, shape=f"{rows}, ntargets", is_input=True, is_output=True),
+        *_surface_arguments(dtype, inner),
+        lp.GlobalArg("targets", dtype, shape="3, ntargets"),
+        lp.GlobalArg("densities", inner, shape=f"nboxes + 1, {columns}, nsurface"),
+        lp.GlobalArg("potentials", dtype, shape=f"{rows}, ntargets", is_input=True, is_output=True),
         lp.GlobalArg("box_target_starts,box_target_ends", np.int32, shape=None),
         lp.ValueArg("ntargets", np.int32),
     ]
-    return pairwise_kernel(name, greens, np.dtype(dtype), POINT_TARGETS, SURFACE_SOURCES, arrays, per_source_box=True)
+    return pairwise_kernel(name, greens, inner, POINT_TARGETS, SURFACE_SOURCES, arrays, True, dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import loopy as lp
 
 from corpus.mistakes import Edit, Kernel, has, only_if
-from fmmloopy.transforms import steps
+from fmmloopy.transforms.inline import InlineFunction
 
 
 def _rsqrt(f64_steps: int, f32_steps: int, f64_seed: str = "0x5fe6eb50c7b537a9L", f32_seed: str = "0x5f375a86") -> str:
@@ -79,7 +79,7 @@ SOURCES = {
 """Name -> source, with NAME where the name goes."""
 
 
-class Inline(steps.InlineFunction):  # type: ignore[misc]
+class Inline(InlineFunction):  # type: ignore[misc]
     """A function out of SOURCES."""
 
     def generate_preambles(self, target: Any) -> Any:
