@@ -32,6 +32,7 @@ from fmmloopy.inputs import (
     fits,
 )
 from fmmloopy.lists import build_lists
+from fmmloopy.near_field import least_distance
 from fmmloopy.plan import FIRST_LEVEL, M2L_OPERATORS, Plan, level_radii
 from fmmloopy.plan_report import PlanReport, make_rows
 from fmmloopy.precision import DTYPES, TYPES, Types, tables_dtype
@@ -41,7 +42,7 @@ from fmmloopy.runtime import Launch, Runtime, make_runtime
 from fmmloopy.small_boxes import absorb_small_boxes
 from fmmloopy.surfaces import count_points
 from fmmloopy.table_cache import cached_tables
-from fmmloopy.tree import DEEPEST_LEVEL, Tree, grow_tree, sort_points
+from fmmloopy.tree import DEEPEST_LEVEL, SortedPoints, Tree, grow_tree, sort_points
 from fmmloopy.tuned import tuned_parameters
 from fmmloopy.work import count_work
 
@@ -189,7 +190,7 @@ class Fmm:
                 self.kernel, self.order, level_radii(self.tree), tables_dtype(DTYPES[self.precision])
             )
         with _timed(self.timings, "setup"):
-            self._set_up()
+            self._set_up(sorted_points)
 
     # -- the stages of the construction
 
@@ -225,10 +226,11 @@ class Fmm:
         self.ncrit, self.m2l = self._choice.ncrit, self._choice.m2l
         return tree
 
-    def _set_up(self) -> None:
+    def _set_up(self, points: SortedPoints) -> None:
         """Bind all launches of an evaluation without gradients to what is uploaded for it."""
         data, dtype = (self.tree, self.lists, self.tables), DTYPES[self.precision]
-        self._plan = Plan(self._runtime, *data, self.kernel, dtype, self.recipes, self.parameters)
+        distance = least_distance(points, self.tree) if self._types.near != self._types.points else None
+        self._plan = Plan(self._runtime, *data, self.kernel, dtype, self.recipes, self.parameters, distance)
         upward, downward, last = self._record(
             upward_pass, lambda plan: downward_pass(plan, self.m2l), lambda plan: potential_pass(plan, False)
         )
@@ -280,9 +282,7 @@ class Fmm:
     def plan_report(self) -> PlanReport:
         """Say what was chosen and why, and what was predicted against what the last evaluation took."""
         rates = self._rates(self.m2l, measure=False)
-        work = count_work(
-            self.tree, self.lists, self.order, self.kernel, self.m2l, dtype=TYPES[DTYPES[self.precision]].expansions
-        )
+        work = count_work(self.tree, self.lists, self.order, self.kernel, self.m2l, dtype=self._types.expansions)
         return PlanReport(
             nsources=self.tree.nsources,
             ntargets=self.tree.ntargets,

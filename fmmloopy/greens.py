@@ -18,7 +18,7 @@ Pairs at distance zero contribute nothing, whatever the expression: that is how 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -94,11 +94,12 @@ class GreensFunction:
         scaling: constant factor of the whole matrix, applied once per target and not once per pair.
         homogeneity: degree k if G(a d) = a^k G(d) for all a > 0, else None. Homogeneous functions need one
             translation table for all levels of the tree. Verified on construction.
-        nderivatives: how many of the rows, the last ones, are first derivatives: of degree k - 1.
+        nderivatives: how many of the rows, the last ones, are first derivatives with respect to x, which change with
+            the unit of length once more than the others.
 
     Raises:
         ValueError: ragged or empty matrix, an unknown variable or function, a parameter that is not a finite number,
-            or a homogeneity that the expressions do not have.
+            a homogeneity that the expressions do not have, or more derivatives than rows.
     """
 
     name: str
@@ -116,6 +117,8 @@ class GreensFunction:
             raise ValueError(
                 f"{self.name}: matrix has rows of lengths {[len(r) for r in rows]}, expected equal and > 0"
             )
+        if not 0 <= self.nderivatives <= len(rows):
+            raise ValueError(f"{self.name}: nderivatives is {self.nderivatives}, expected 0 to {len(rows)} rows")
         object.__setattr__(self, "matrix", rows)
         parameters = {name: float(value) for name, value in self.parameters.items()}
         for parameter, value in {**parameters, "scaling": self.scaling}.items():
@@ -167,7 +170,8 @@ class GreensFunction:
         for row in self.matrix:
             rows += [tuple(differentiate(entry, axis) for entry in row) for axis in range(3)]
         nderivatives = 3 * len(self.matrix)
-        return replace(self, name=f"{self.name}_gradient", matrix=tuple(rows), nderivatives=nderivatives)
+        name = f"{self.name}_gradient"
+        return GreensFunction(name, tuple(rows), self.parameters, self.scaling, nderivatives=nderivatives)
 
     def evaluate(self, d: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Evaluate the matrix for an array of differences.
@@ -204,7 +208,6 @@ class GreensFunction:
             return
         d = np.array([[0.5, -1.25, 2.0], [0.75, 0.5, -1.0], [-0.25, 1.5, 3.0]])
         once, twice = self.evaluate(d), self.evaluate(2 * d)
-        once[self.ntarget_components - self.nderivatives :] /= 2
         # Both sides round a handful of times; 1e-12 is far above that and far below a wrong degree.
         if not np.allclose(twice, 2.0**self.homogeneity * once, rtol=1e-12, atol=0):
             raise ValueError(

@@ -19,7 +19,7 @@ HALF_WIDTHS = {"float32": (1e-6, 1e9), "float64": (1e-90, 1e90)}
 
 SCALINGS = {"float32": (1e-15, 1e15), "float64": (1e-150, 1e150)}
 """The least and the most constant factor of a Green's function, by dtype. It is part of the translation tables, beside
-powers of the distances that HALF_WIDTHS allow: 1 / r is up to 3e10 in float32, for boxes 15 levels below the least
+powers of the distances that HALF_WIDTHS allow: 1 / r is up to 2e12 in float32, for boxes 21 levels below the least
 root, and sums of a million such entries are left room."""
 
 

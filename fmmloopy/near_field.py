@@ -1,67 +1,120 @@
 """Pairs of near points in float32, from points in float64: when that can be done, and with what.
 
-Coordinates relative to a leaf, rounded, and what rounding leaves of them hold 48 bits together, about as much as
-float64 has of points in a small box. So a distance is as accurate as float32 is, whatever it is, as long as its powers
-are numbers of that type. The unit of length is chosen to make them so.
+Coordinates relative to a leaf are kept in two numbers of float32, rounded and what rounding leaves, which lose 2^-49
+of the leaf's radius. So distances above NEAREST of it are as accurate as float32 is; a search makes sure that no points
+are nearer. The unit of length is chosen so that powers of all distances are numbers of float32.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pymbolic.mapper import CombineMapper
 from pymbolic.mapper.dependency import DependencyMapper
+from scipy.spatial import cKDTree
 
 from fmmloopy.greens import GEOMETRY, GreensFunction
 from fmmloopy.lists import CSR, make_csr
-from fmmloopy.tree import Tree
+from fmmloopy.tree import DEEPEST_LEVEL, SortedPoints, Tree
+
+NEAREST = 2.0**-24
+"""The least distance of two points, in radii of the leaf: both lose 2^-49 in each coordinate, which is then as much as
+float32 rounds such a distance by."""
+
+MOST_CANDIDATES = 200_000
+"""Points that may be near another one; where there are more, looking for such pairs would take a second."""
 
 EXPONENTS = 120
 """Powers of distances stay between 2^-EXPONENTS and 2^EXPONENTS: float32 has 126, the rest is for sums of many."""
 
-RESOLUTION = 54
-"""Points of a leaf that are apart differ by at least 2^-RESOLUTION of its radius relative to its centre: no coordinate
-of a centre is nearer to zero than the radius, so differences from it are rounded to that in float64."""
+_BLOCK = 16384  # points at a time, so that temporaries stay in cache
 
 
-def find_unit(greens: GreensFunction, half_width: float, nlevels: int) -> float | None:
-    """Find by what lengths are to be multiplied, so that float32 holds what any near pair gives.
+def least_distance(points: SortedPoints, tree: Tree) -> float | None:
+    """Return a distance that no two points are nearer than, unless they coincide; None if some are too near.
+
+    Points nearer than NEAREST radii of the leaf of one of them are in one of the finest boxes, or on both sides of one
+    of their faces: few are near a face, and few boxes hold two. A hundredth to a tenth of all points are left to be
+    compared with each other.
+    """
+    sides = [(points.sources, tree.box_source_starts, tree.box_source_ends)]
+    if points.targets is not points.sources:
+        sides.append((points.targets, tree.box_target_starts, tree.box_target_ends))
+    width = 2 * points.half_width / 2**DEEPEST_LEVEL
+    candidates, limits = [], []
+    for (each, starts, ends), (others, *_) in zip(sides, reversed(sides), strict=True):
+        limit = NEAREST * _by_point(tree, tree.box_radii, starts, ends)
+        chosen = _near_faces(each.points, points.half_width, width, limit)
+        same = each.keys[1:] == each.keys[:-1]
+        chosen[1:] |= same
+        chosen[:-1] |= same
+        if others is not each:
+            places = np.searchsorted(others.keys, each.keys).clip(max=len(others.keys) - 1)
+            chosen |= others.keys[places] == each.keys
+        candidates.append(each.points[:, chosen])
+        limits.append(limit[chosen])
+    found = np.concatenate(candidates, axis=1)
+    if found.shape[1] > MOST_CANDIDATES:
+        return None
+    apart, first = np.unique(found.T + 0.0, axis=0, return_index=True)  # no -0, which is 0 in other bits
+    if len(apart) > 1:
+        nearest = cKDTree(apart).query(apart, k=2)[0][:, 1]
+        if (nearest < np.concatenate(limits)[first]).any():
+            return None
+    return NEAREST * float(tree.box_radii[tree.is_leaf].min())
+
+
+def _by_point(tree: Tree, values: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> NDArray[Any]:
+    """Return the value of the leaf that each point is in, for points in tree order: shape (..., n)."""
+    leaves = np.flatnonzero(tree.is_leaf)
+    leaves = leaves[np.argsort(starts[leaves], kind="stable")]
+    return np.repeat(values[..., leaves], (ends - starts)[leaves], axis=-1)
+
+
+def _near_faces(points: NDArray[Any], half_width: float, width: float, limit: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which points are as near to a face of their finest box as those that they may be too near to: shape (n,).
+
+    A neighbouring leaf, whose limit counts too, is at most twice as large; once more as much is for roundings.
+    """
+    near = np.empty(points.shape[1], np.bool_)
+    for start in range(0, points.shape[1], _BLOCK):
+        block = slice(start, start + _BLOCK)
+        places = (points[:, block] + half_width) / width
+        places -= np.rint(places)
+        near[block] = (np.abs(places, out=places) <= limit[block] * (4 / width)).any(axis=0)
+    return near
+
+
+def find_unit(greens: GreensFunction, is_homogeneous: bool, half_width: float, distance: float) -> float | None:
+    """Find by what lengths are to be multiplied, so that float32 holds what any pair of points gives.
 
     Args:
         greens: the Green's function, with rows of the gradient if it is wanted.
+        is_homogeneous: whether its rows are, each of some degree; in others lengths cannot be changed.
         half_width: of the root of the tree.
-        nlevels: of the tree.
+        distance: what no two points are nearer than.
 
     Returns:
-        A power of two: 1 for functions that are not homogeneous, in which lengths cannot be changed; None if there
-        is none, since powers are too high or the tree too deep.
+        A power of two, 1 for functions that are not homogeneous; None if there is none.
     """
-    if nlevels == 1:  # the centre of the only box is zero, from which float64 has differences of any size
-        return None
-    power = max(2.0, max(_inverse_power(entry) for row in greens.matrix for entry in row))
+    power = max(2.0, *(power(entry) for row in greens.matrix for entry in row for power in (_INVERSE, _DIRECT)))
     most = math.floor(EXPONENTS / power)  # exponents of distances stay between -most and most
     largest = math.frexp(half_width)[1] + 2  # any distance in the root is less than 2^largest
-    smallest = math.frexp(half_width)[1] - 1 - (nlevels - 1) - RESOLUTION
-    if greens.homogeneity is None:
-        return 1.0 if -most <= smallest and largest <= most else None
-    shift = most - largest
-    return 2.0**shift if -most <= smallest + shift else None
+    smallest = math.frexp(distance)[1] - 1
+    shift = -(largest + smallest) // 2 if is_homogeneous else 0
+    return 2.0**shift if -most <= smallest + shift and largest + shift <= most else None
 
 
 def local_sources(tree: Tree, unit: float) -> NDArray[np.float32]:
     """Return sources relative to the centre of their leaf, and what rounding leaves of that: shape (2, 3, nsources)."""
-    leaves = np.flatnonzero(tree.is_leaf)
-    leaves = leaves[np.argsort(tree.box_source_starts[leaves], kind="stable")]
-    lengths = (tree.box_source_ends - tree.box_source_starts)[leaves]
-    result = np.empty((2, 3, tree.nsources), np.float32)
-    for axis in range(3):
-        offsets = unit * (tree.sources[axis] - np.repeat(tree.box_centres[axis, leaves], lengths))
-        result[0, axis] = offsets
-        result[1, axis] = offsets - result[0, axis]
-    return result
+    centres = _by_point(tree, tree.box_centres, tree.box_source_starts, tree.box_source_ends)
+    offsets = unit * (tree.sources - centres)
+    rounded = offsets.astype(np.float32)
+    return np.stack([rounded, (offsets - rounded).astype(np.float32)])
 
 
 def replace_by_leaves(tree: Tree, lists: CSR) -> CSR:
@@ -84,17 +137,21 @@ def replace_by_leaves(tree: Tree, lists: CSR) -> CSR:
     return make_csr("U", np.bincount(rows, counts, nrows).astype(np.int64), [entries])
 
 
-class _InversePower(CombineMapper):  # type: ignore[misc]
-    """Find the highest power of 1 / r among the terms of an expression; infinity where it cannot be told."""
+class _HighestPower(CombineMapper):  # type: ignore[misc]
+    """Find the most factors of some names in the terms of an expression; infinity where that cannot be told."""
 
-    def combine(self, values: Any) -> float:
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+
+    def combine(self, values: Iterable[float]) -> float:
         return max(values, default=0.0)
 
     def map_constant(self, expr: Any) -> float:
         return 0.0
 
     def map_variable(self, expr: Any) -> float:
-        return 1.0 if expr.name == "rinv" else 0.0
+        return 1.0 if expr.name in self.names else 0.0
 
     def map_product(self, expr: Any) -> float:
         return float(sum(self.rec(child) for child in expr.children))
@@ -105,14 +162,12 @@ class _InversePower(CombineMapper):  # type: ignore[misc]
         return math.inf
 
     def map_quotient(self, expr: Any) -> float:
-        return float(self.rec(expr.numerator)) if not _variables(expr.denominator) & set(GEOMETRY) else math.inf
+        used = {variable.name for variable in DependencyMapper(composite_leaves=False)(expr.denominator)}
+        return math.inf if used & set(GEOMETRY) else float(self.rec(expr.numerator))
 
     def map_call(self, expr: Any) -> float:
-        return math.inf if any(self.rec(parameter) for parameter in expr.parameters) else 0.0
+        return math.inf if "rinv" in self.names and any(map(self.rec, expr.parameters)) else 0.0
 
 
-_inverse_power = _InversePower()
-
-
-def _variables(expression: Any) -> set[str]:
-    return {variable.name for variable in DependencyMapper(composite_leaves=False)(expression)}
+_INVERSE, _DIRECT = _HighestPower("rinv"), _HighestPower("d0", "d1", "d2", "r")
+"""How high 1 / r and r may become while a product is made, in whatever order."""

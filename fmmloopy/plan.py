@@ -49,7 +49,8 @@ def level_radii(tree: Tree) -> NDArray[np.float64]:
 class Plan:
     """Operators bound to the arrays of one problem.
 
-    The dtype is that of an evaluation, see `fmmloopy.precision`; each operator has arrays in its own.
+    The dtype is that of an evaluation, see `fmmloopy.precision`; each operator has arrays in its own. No two points are
+    nearer than ``distance``, unless they coincide; without it, P2P is never mixed.
 
     Attributes:
         nlevels: levels of the tree.
@@ -66,6 +67,7 @@ class Plan:
         dtype: Any,
         book: RecipeBook,
         parameters: Mapping[str, Mapping[str, Any]],
+        distance: float | None = None,
     ) -> None:
         self.nlevels = tree.nlevels
         self.launches: list[Launch] = []
@@ -79,6 +81,7 @@ class Plan:
         )
         self._all_arrays = tuple(by_type.values())
         self._exponent = 0
+        self._distance, self._units = distance, dict[bool, float | None]()
         self._code: dict[tuple[str, bool], CompiledOperator] = {}
 
     # -- what evaluate needs
@@ -99,7 +102,7 @@ class Plan:
         self._exponent = int(np.frexp(np.abs(charges).max(initial=0.0))[1]) if narrowed else 0
         scaled = np.ldexp(charges, -self._exponent) if narrowed else charges
         for arrays in self._all_arrays:
-            if arrays.has_charges:
+            if arrays.has_charges or len(self._all_arrays) == 1:
                 values = np.zeros(arrays.charges.shape, arrays.dtype)
                 values[:, : charges.shape[1]] = scaled
                 self._runtime.write(arrays.charges, values)
@@ -183,7 +186,8 @@ class Plan:
         arrays: dict[str, Any] = {"potentials": self._points.potentials(gradient)}
         u = self._lists.u
         if self._dtype_of("p2p", gradient) == MIXED:
-            unit, u = self._unit(gradient) or 1.0, self._leaves_of_u
+            unit, u = self._unit(gradient), self._leaves_of_u
+            assert unit is not None
             arrays["sources"] = self._spectra.local_sources(unit)
             arrays |= {"unit": unit, "scaling": self._greens.scaling * unit ** -(self._greens.homogeneity or 0)}
         self._particles("p2p", _rows_with_entries(u), u, 0.0, arrays, gradient)
@@ -243,8 +247,12 @@ class Plan:
 
     def _unit(self, gradient: bool) -> float | None:
         """Return the unit of length in which float32 holds what near pairs give, None if there is none."""
-        greens = self._greens.with_gradient() if gradient else self._greens
-        return find_unit(greens, self._tree.half_width, self.nlevels)
+        if gradient not in self._units:
+            greens = self._greens.with_gradient() if gradient else self._greens
+            is_homogeneous, width = self._greens.homogeneity is not None, self._tree.half_width
+            found = None if self._distance is None else find_unit(greens, is_homogeneous, width, self._distance)
+            self._units[gradient] = found
+        return self._units[gradient]
 
     def _bind(self, operator: str, arguments: Mapping[str, Any], gradient: bool = False) -> None:
         self.launches.append(self._runtime.bind(self.compiled(operator, gradient), arguments))

@@ -359,7 +359,9 @@ def _certify(
             continue  # no better than the defaults, which come later
         # Mixed kernels use what was found for the type that they compute in.
         mixed = [name for name in DTYPES.values() if dtype == "float32" and kernel_dtype(operator, name) == MIXED]
-        dtypes = [dtype, *(mixed if device.has_float64 else [])]
+        # And where near points rule float32 out, P2P's kernel is that of float64.
+        more = [*mixed, *(["float64"] if operator == "p2p" and mixed else [])]
+        dtypes = [dtype, *(more if device.has_float64 else [])]
         report = check_book(book, [operator], device, dtypes, parameters={operator: trial.parameters})
         if report.ok:
             return Search(operator, dtype, tuple(trials), whole, trial, tuple(rejected), is_faster)

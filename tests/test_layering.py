@@ -59,9 +59,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "plan_report": {"cost_model", "work"},
     "driver": {
-        "accuracy", "calibration", "certificates", "cost_model", "devices", "greens", "inputs", "lists", "plan",
-        "plan_report", "precision", "progress", "recipes", "runtime", "small_boxes", "surfaces", "table_cache", "tree",
-        "tuned", "work"
+        "accuracy", "calibration", "certificates", "cost_model", "devices", "greens", "inputs", "lists", "near_field",
+        "plan", "plan_report", "precision", "progress", "recipes", "runtime", "small_boxes", "surfaces", "table_cache",
+        "tree", "tuned", "work"
     },
 }  # fmt: skip
 

@@ -8,12 +8,13 @@ from conftest import STOKES, cube, error, helmholtz
 from test_small_boxes import CASES, tree_and_lists
 
 import fmmloopy as fl
+from fmmloopy import near_field
 from fmmloopy.accuracy import FLOORS
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import build_lists
-from fmmloopy.near_field import EXPONENTS, find_unit, local_sources, replace_by_leaves
+from fmmloopy.near_field import EXPONENTS, NEAREST, find_unit, least_distance, local_sources, replace_by_leaves
 from fmmloopy.small_boxes import absorb_small_boxes
-from fmmloopy.tree import build_tree
+from fmmloopy.tree import build_tree, grow_tree, sort_points
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES)
 
@@ -72,56 +73,111 @@ def test_lists_of_leaves_alone_stay_as_they_are(rng):
     assert replace_by_leaves(tree, lists) is lists
 
 
+# -- pairs that are too near
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("share", [0.9, 1.1])
+def test_a_pair_that_is_too_near_is_found_wherever_it_is(share, separate, rng):
+    """One pair among many points: in the middle of finest boxes and across their faces, edges and corners."""
+    for place in ([0.3, 0.4, 0.2], [0.25, 0.4, 0.2], [0.25, -0.5, 0.2], [0.0, 0.0, 0.0], [0.125, 0.5, -0.75]):
+        points = cube(rng, 3000)
+        points[:2] = [[-1, -1, -1], [1, 1, 1]]  # so that boxes have round numbers
+        empty = grow_tree(sort_points(points), 50)
+        leaf = (min if share < 1 else max)(empty.box_radii[empty.is_leaf])
+        away = rng.standard_normal(3)
+        away *= share * NEAREST * leaf / np.linalg.norm(away)
+        ends = np.array([place, place]) + np.array([away / 2, -away / 2])
+        if separate:
+            points = sort_points(np.concatenate([points, ends[:1]]), np.concatenate([cube(rng, 1000), ends[1:]]))
+        else:
+            points = sort_points(np.concatenate([points, ends]))
+        tree = grow_tree(points, 50)
+        found = least_distance(points, tree)
+        assert found == (None if share < 1 else NEAREST * tree.box_radii[tree.is_leaf].min())
+
+
+def test_limits_are_those_of_the_leaves_that_points_are_in(rng):
+    """Dense parts have small leaves, whose points may be nearer to each other."""
+    dense = 1e-5 * cube(rng, 3000)
+    dense[1] = dense[0] + [0, 0, 3e-11]
+    points = sort_points(np.concatenate([cube(rng, 3000), dense]))
+    tree = grow_tree(points, 30)
+    assert NEAREST * tree.box_radii[tree.is_leaf].max() > 1e-9
+    assert least_distance(points, tree) == NEAREST * tree.box_radii[tree.is_leaf].min()
+    dense[1] = dense[0] + [0, 0, 1e-14]
+    points = sort_points(np.concatenate([cube(rng, 3000), dense]))
+    assert least_distance(points, grow_tree(points, 30)) is None
+
+
+def test_coinciding_points_are_not_too_near(rng):
+    points = np.repeat(cube(rng, 500), 4, axis=0)
+    points[::5] = 0.0
+    points[1::5] *= -1.0
+    points = sort_points(points)
+    tree = grow_tree(points, 100)
+    assert least_distance(points, tree) == NEAREST * tree.box_radii[tree.is_leaf].min()
+
+
+def test_too_many_candidates_count_as_too_near(monkeypatch, rng):
+    points = sort_points(cube(rng, 2000))
+    tree = grow_tree(points, 30)
+    assert least_distance(points, tree) is not None
+    monkeypatch.setattr(near_field, "MOST_CANDIDATES", 10)
+    assert least_distance(points, tree) is None
+
+
 # -- units
 
 
 CUBED = GreensFunction("cubed", (("rinv**3",),), homogeneity=-3)
+LONG = GreensFunction("long", (("r*d0*d1*d2*d2*rinv",),), homogeneity=4)
 RATIO = GreensFunction("ratio", (("1/r",),), homogeneity=-1)
 OF_A_FUNCTION = GreensFunction("of_a_function", (("exp(-rinv)",),))
 
 
 @pytest.mark.parametrize("half_width", [1e-30, 1e-6, 0.999, 1.0, 1e9, 1e30])
 @pytest.mark.parametrize(
-    ("greens", "power", "deepest"),
+    ("greens", "power", "bits"),
     [
-        (fl.laplace(), 2, 64),
-        (fl.laplace().with_gradient(), 3, 24),
-        (STOKES, 3, 24),
-        (CUBED, 3, 24),
+        (fl.laplace(), 2, 117),
+        (fl.laplace().with_gradient(), 3, 77),
+        (STOKES, 3, 77),
+        (STOKES.with_gradient(), 5, 45),
+        (CUBED, 3, 77),
+        (LONG, 5, 45),
     ],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_powers_of_all_distances_fit_in_the_unit(greens, power, deepest, half_width):
-    """From the diagonal of the root to the least difference of two points of a leaf, as find_unit states it."""
-    unit = find_unit(greens, half_width, deepest)
+def test_powers_of_all_distances_fit_in_the_unit(greens, power, bits, half_width):
+    """From the diagonal of the root to the least distance, so many powers of two below its half width."""
+    distance = half_width * 2.0**-bits
+    unit = find_unit(greens, True, half_width, distance)
     assert np.frexp(unit)[0] == 0.5  # a power of two: products with it are exact
-    distances = unit * half_width * np.array([2 * np.sqrt(3), 2.0 ** -(deepest - 1 + 54)])
+    distances = unit * np.array([2 * np.sqrt(3) * half_width, distance])
     assert np.all(distances**power <= 2.0**EXPONENTS)
     assert np.all(distances**power >= 2.0**-EXPONENTS)
-    assert find_unit(greens, half_width, deepest + 1) is None
+    assert find_unit(greens, True, half_width, distance / 8) is None
 
 
 @pytest.mark.parametrize(
-    ("greens", "half_width", "nlevels"),
+    ("greens", "half_width", "distance"),
     [
-        (STOKES.with_gradient(), 1.0, 5),  # 1 / r^5
-        (RATIO, 1.0, 5),
-        (OF_A_FUNCTION, 1.0, 5),
-        (fl.laplace(), 1.0, 1),  # no box whose centre is not zero
-        (fl.yukawa(), 1.0, 12),
-        (fl.yukawa(), 1e-6, 4),
-        (fl.yukawa(), 1e20, 4),
-        (fl.yukawa().with_gradient(), 1.0, 4),
+        (RATIO, 1.0, 1e-8),
+        (OF_A_FUNCTION, 1.0, 1e-8),
+        (fl.yukawa(), 1.0, 1e-20),
+        (fl.yukawa(), 1e20, 1e12),
+        (fl.yukawa().with_gradient(), 1.0, 1e-13),
     ],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_no_unit(greens, half_width, nlevels):
-    assert find_unit(greens, half_width, nlevels) is None
+def test_no_unit(greens, half_width, distance):
+    assert find_unit(greens, greens is RATIO, half_width, distance) is None
 
 
 @pytest.mark.parametrize("greens", [fl.yukawa(), helmholtz(2.0)], ids=lambda greens: greens.name)
 def test_lengths_stay_where_a_function_has_one_of_its_own(greens):
-    assert find_unit(greens, 1.0, 5) == 1.0
+    assert find_unit(greens, False, 1.0, 1e-9) == 1.0
 
 
 # -- evaluations
@@ -171,19 +227,69 @@ def test_units_do_not_show(precision, width, rng):
     assert error(width**2 * other[1], one[1]) <= 1e-5
 
 
-@pytest.mark.parametrize("kernel", [RATIO, STOKES], ids=lambda kernel: kernel.name)
-@pytest.mark.parametrize("gradient", [False, True])
-def test_functions_without_a_unit_have_near_pairs_in_double(kernel, gradient, rng):
-    """The gradient of Stokes' function has 1 / r^5; of r in a denominator nothing is known."""
-    points, charges = pairs_at(1e-9)(rng, 1000), rng.uniform(-1, 1, (1000, kernel.nsource_components))
-    charges = charges[:, 0] if kernel.nsource_components == 1 else charges
-    fmm, double = (fl.Fmm(points, kernel=kernel, order=5, ncrit=40, precision=p) for p in ("reduced", "double"))
-    found, expected = (f.evaluate(charges, gradient=gradient) for f in (fmm, double))
-    if gradient:
-        assert error(found[1], expected[1]) <= 1e-12
-    else:
-        near = 1e-12 if kernel is RATIO else 1e-6
-        assert error(found, expected) <= near
+def test_functions_without_a_unit_have_near_pairs_in_double(rng):
+    """Of r in a denominator nothing is known."""
+    points, charges = pairs_at(1e-6)(rng, 1000), rng.uniform(-1, 1, 1000)
+    fmm, double = (fl.Fmm(points, kernel=RATIO, order=5, ncrit=40, precision=p) for p in ("reduced", "double"))
+    found, expected = (f.evaluate(charges, gradient=True) for f in (fmm, double))
+    assert error(found[0], expected[0]) <= 1e-10  # in float32 they would err by 1e-7
+    assert error(found[1], expected[1]) <= 1e-10
+
+
+def graded(rng, n):
+    """On all scales down to 1e-30 around the centre of all points, beside which float64 has the finest differences."""
+    points = rng.standard_normal((n, 3)) * 10.0 ** rng.uniform(-30, 0, (n, 1))
+    return np.concatenate([np.clip(points, -1, 1), [[1, 1, 1], [-1, -1, -1]]])
+
+
+@pytest.mark.parametrize(
+    "make", [graded, *(pairs_at(d) for d in (1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-13, 1e-15))], ids=lambda make: ""
+)
+@pytest.mark.parametrize("digits", [4, 6])
+def test_pairs_beyond_what_float32_tells_apart_are_in_double(make, digits, rng):
+    """Their potentials are the largest by far; what float64 rounds of points relative to the root is another matter."""
+    points = make(rng, 1000)
+    charges = rng.uniform(-1, 1, len(points))
+    fmm = fl.Fmm(points, digits=digits)
+    assert fmm.precision in ("reduced", "mixed")
+    double = fl.Fmm(points, order=fmm.order, ncrit=fmm.ncrit, precision="double")
+    found, expected = (f.evaluate(charges, gradient=True) for f in (fmm, double))
+    assert error(found[0], expected[0]) <= 0.3 * 10.0**-digits
+    assert error(found[1], expected[1]) <= 10.0**-digits
+
+
+CONSTANT = GreensFunction("constant", (("6.674e-11*rinv",),), homogeneity=-1)
+
+
+@pytest.mark.parametrize("precision", ["mixed", "reduced"])
+def test_constants_of_a_function_leave_room(precision, rng):
+    points, charges = cube(rng, 1000), rng.uniform(0, 1, 1000)
+    fmm, double = (fl.Fmm(points, kernel=CONSTANT, order=5, precision=p) for p in (precision, "double"))
+    found, expected = (f.evaluate(charges, gradient=True) for f in (fmm, double))
+    assert error(found[0], expected[0]) <= 1e-6
+    assert error(found[1], expected[1]) <= 1e-5
+
+
+def test_a_gradient_is_a_kernel_like_others(rng):
+    """Its rows have two degrees, so no table of it stands for all levels; and it has a gradient of its own."""
+    points, charges = cube(rng, 800), rng.uniform(0, 1, 800)
+    kernel = fl.laplace().with_gradient()
+    expected, slopes = fl.direct(points, charges, None, kernel, gradient=True)
+    for precision in ("double", "mixed"):
+        fmm = fl.Fmm(points, kernel=kernel, order=5, ncrit=40, precision=precision)
+        found, their_slopes = fmm.evaluate(charges, gradient=True)
+        assert error(found, expected) <= 1e-3
+        assert error(their_slopes, slopes) <= 1e-3
+
+
+def test_charges_in_both_types_belong_to_the_last_call(rng):
+    """Of P2P's two kernels, with and without gradient, one is in float32 and one in float64 here."""
+    points, kernel = cube(rng, 600) * 4e-6, fl.yukawa(2e5)
+    fmm = fl.Fmm(points, kernel=kernel, order=4, ncrit=30, precision="reduced")
+    for charges in rng.uniform(0, 1, (2, 600)):
+        plain, (with_gradient, _) = fmm.evaluate(charges), fmm.evaluate(charges, gradient=True)
+        assert error(plain, with_gradient) <= 1e-5
+        assert error(plain, fl.direct(points, charges, None, kernel)) <= 1e-2
 
 
 def test_separate_targets_and_coinciding_points(rng):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import cube, error, sphere
+from loopy.symbolic import IdentityMapper, TypeCast
 
 import fmmloopy as fl
 from fmmloopy.accuracy import FLOORS, SAFETY, precision_for
@@ -73,7 +74,8 @@ def test_what_rounding_leaves(make, order, rng):
     precisions = ("double", "mixed", "reduced")
     double, *others = (fl.Fmm(points, order=order, ncrit=40, precision=p).evaluate(charges) for p in precisions)
     for precision, found in zip(precisions[1:], others, strict=True):
-        assert 1e-9 < error(found, double) <= FLOORS[precision]
+        assert error(found, double) <= FLOORS[precision]
+        assert make is near_pairs or error(found, double) > 1e-9  # near pairs in float64 are all that counts
 
 
 def test_the_safety_factor_decides_between_whole_digits():
@@ -195,6 +197,27 @@ def test_recipes_that_are_wrong_in_mixed_kernels_only_are_found(operator, statem
 
     book = RecipeBook("wrong", device="", recipes={operator: recipe})
     findings = check_book(book, device=OPENCL[0], dtypes=dtypes).findings
+    assert [(f.operator, f.dtype, f.layer) for f in findings] == [(operator, MIXED, "exact")]
+
+
+class _Round(IdentityMapper):
+    """Round points and centres to float32 where they are read."""
+
+    def map_subscript(self, expr, *args, **kwargs):
+        wide = expr.aggregate.name in ("sources", "targets", "centres")
+        return TypeCast(np.float32, expr) if wide else super().map_subscript(expr, *args, **kwargs)
+
+
+@pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
+@pytest.mark.parametrize("operator", ["p2m", "l2p"])
+def test_recipes_that_round_points_before_they_subtract_the_centre_are_found(operator):
+    def recipe(knl):
+        kernel, rounded = knl.default_entrypoint, _Round()
+        rules = {n: r.copy(expression=rounded(r.expression)) for n, r in kernel.substitutions.items()}
+        yield from sequential_recipe(knl.with_kernel(kernel.copy(substitutions=rules)))
+
+    book = RecipeBook("wrong", device="", recipes={operator: recipe})
+    findings = check_book(book, device=OPENCL[0], dtypes=["reduced"]).findings
     assert [(f.operator, f.dtype, f.layer) for f in findings] == [(operator, MIXED, "exact")]
 
 

@@ -40,8 +40,10 @@ EXACT_LIMIT = 2**24
 POLYNOMIAL = GreensFunction("polynomial", (("d0*(d1 + 2)*(d2 + 3) + 2*d1*d1",),))
 """A Green's function without symmetry, whole-numbered for whole-numbered differences."""
 
-POLYNOMIAL_2X2 = GreensFunction("polynomial_2x2", (("d0 + 2*d1", "d2*d2 + 1"), ("d0*d1 + 3", "d1 + d2 + 5*d0")))
-"""Two components on both sides."""
+POLYNOMIAL_2X2 = GreensFunction(
+    "polynomial_2x2", (("d0 + 2*d1", "d2*d2 + 1"), ("d0*d1 + 3", "d1 + d2 + 5*d0")), nderivatives=1
+)
+"""Two components on both sides; the second row counts as a derivative, and is none."""
 
 POLYNOMIALS = (POLYNOMIAL, POLYNOMIAL_2X2)
 

@@ -12,12 +12,15 @@ from fmmloopy.greens import GreensFunction
 from fmmloopy.precision import outer_and_inner
 from fmmloopy.surfaces import count_points
 
-FAR = 2.0**26
-"""Whole numbers from here on are multiples of 8 in float32."""
+FAR, LARGE = 2.0**26, 2.0**40
+"""Whole numbers from here on are multiples of 8, and of 131,072, in float32."""
 
 
 def local_arguments(arguments: Mapping[str, Any], unit: float) -> dict[str, Any]:
-    """Return what P2P in float32 has in place of sources in float64: relative to the centres of their boxes, split."""
+    """Return what P2P in float32 has in place of sources in float64: relative to the centres of their boxes, split.
+
+    As `fmmloopy.near_field` does it for a tree, but not by it: a check stands on its own.
+    """
     centres = np.zeros_like(arguments["sources"])
     starts, ends = arguments["box_source_starts"], arguments["box_source_ends"]
     for box, (start, end) in enumerate(zip(starts, ends, strict=True)):
@@ -41,8 +44,9 @@ def particle_case(
 ) -> Case:
     """Points in 0 .. 4, charges in -1 .. 1: |G| <= 230; a box sees at most 260 sources or 80 surfaces of 26 points.
 
-    P2P from points in float64 to sums in float32 has them FAR from centres, where float32 rounds them, and lengths
-    doubled: |G| <= 1010.
+    Where points are in float64 and sums in float32, points and centres are FAR, where float32 rounds them, and
+    potentials begin where it rounds all that is added to them. P2P has the points alone FAR, and lengths doubled:
+    |G| <= 1010.
     """
     outer, inner = outer_and_inner(dtype)
     nboxes, npoints, nsurface = len(layout.sizes), count_points(order), nsurface_of(order)
@@ -88,9 +92,11 @@ def particle_case(
     }
     for name in ("targets", "sources", "charges", "potentials"):
         arguments[name][..., : layout.ahead] = poison
-    if operator == "p2p" and outer != inner:
-        for name in ("targets", "sources"):
+    if outer != inner:
+        for name in ("targets", "sources", *([] if operator == "p2p" else ["centres"])):
             arguments[name] += FAR
+        arguments["potentials"] += LARGE
+    if operator == "p2p" and outer != inner:
         arguments |= local_arguments(arguments, 2.0)
     output = "potentials" if point_output else "checks"
     return Case(operator, greens, order, dtype, arguments, (output,))

@@ -249,7 +249,6 @@ class _Plan(Plan):
     def fill(self, rng: np.random.Generator) -> None:
         """Put random numbers where a whole evaluation would have put charges and expansions."""
         arrays = self._expansions
-        assert arrays.charges  # made here, so that there is something to write
         self.write_charges(rng.uniform(-1, 1, (arrays.columns, self._tree.nsources)))
         for array in (arrays.multipoles, arrays.locals, arrays.checks, arrays.between):
             values = rng.uniform(-1, 1, array.shape).astype(array.dtype)

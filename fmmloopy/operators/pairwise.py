@@ -140,7 +140,7 @@ def pairwise_kernel(
     output = output or dtype
     folds = output != dtype
     types = {array.dtype.numpy_dtype for array in arrays if array.dtype is not None}
-    real = dtype.name if {np.dtype(np.float32), np.dtype(np.float64)} <= types else ""
+    real = dtype.name if {np.dtype(np.float32), np.dtype(np.float64)} <= types else ""  # nothing to infer it from
     positions = [f"<{real}> x{k}[t] = target({k}, t) {{id=x{k}}}" for k in range(3)]
     points = [f"<{real}> y{k} = source({k}, s) {{id=y{k},dep=src_start}}" for k in range(3)]
     differences = [f"<> d{k} = x{k}[t] - y{k} {{id=d{k},dep=x{k}:y{k}}}" for k in range(3)]
