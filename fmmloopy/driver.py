@@ -97,11 +97,11 @@ class Fmm:
             than 4096 points, 25 times the order is taken. Results with another ncrit differ by less than the error.
         precision: what to work in. ``"double"``: float64. ``"mixed"``: pairs of near points, and transforms and
             products of M2L's FFT form, in float32, the rest in float64; its rounding leaves a relative error of 3e-7 in
-            the 2-norm. ``"reduced"``: expansions in float32 too, which leaves 2e-6; points stay in float64, so that
-            distances are right however small they are. ``"single"``: all in float32, points rounded to it, to 6e-8 of
-            their extent, whatever distance that leaves between near ones. None for reduced or mixed where ``digits``
-            allow three times that error, that is for up to 5 and 6; else, or with ``order``, for double; and for single
-            where dtype is float32.
+            the 2-norm. ``"reduced"``: expansions in float32 too, which leaves 1.6e-6. In both, points stay in float64,
+            and so do near pairs where some are too near for float32. ``"single"``: all in float32, points rounded to
+            it, to 6e-8 of their extent, whatever distance that leaves between near ones. None for reduced or mixed
+            where ``digits`` allow three times that error, that is for up to 5 and 6; else, or with ``order``, for
+            double; and for single where dtype is float32.
         m2l: ``"fft"``; ``"svd"``, compressed by singular values below the error of the order, faster where boxes have
             few neighbours, as on surfaces; or ``"dense"``, the reference for both. None for ``"fft"`` or ``"svd"``,
             whichever is predicted to be faster; for ``"fft"`` without a comparison at orders above 8, for less than

@@ -13,8 +13,9 @@ Points come with the centres of boxes, charges as they are given, and potentials
 multipoles, locals and check potentials with all that translates them, spectra the transforms in M2L's FFT form.
 
 An operator stands between two of these. Where they differ its kernel is mixed: it reads and writes the first in float64
-and computes, and keeps the second, in float32. Distances lose nothing by it, however near the points are: coordinates
-are relative to a box before they are rounded, and P2P has what rounding leaves of them as well.
+and computes, and keeps the second, in float32. Distances lose no digit of float32 by it: coordinates are relative to a
+box before they are rounded, and P2P has what rounding leaves of them as well. Where some points are so near to each
+other that this does not do (`fmmloopy.near_field`), P2P stays in float64.
 
 The dtype of a kernel is float32, float64 or ``"mixed"``. That of an evaluation may be ``"reduced"`` too, and stands for
 those of all its kernels.
