@@ -35,7 +35,7 @@ from fmmloopy.driver import Fmm
 from fmmloopy.ladder import climb
 from fmmloopy.measuring.roofline import count_bytes
 from fmmloopy.measuring.timing import OperatorTimer, Setting, make_problem
-from fmmloopy.precision import DTYPES, TYPES, kernel_dtype, outer_and_inner
+from fmmloopy.precision import DTYPES, TYPES, computed_in
 from fmmloopy.recipes import load_recipes
 from fmmloopy.runtime import make_runtime
 from fmmloopy.work import count_work
@@ -191,8 +191,7 @@ def _amounts(fmm: Fmm, timed: Iterable[str]) -> dict[str, Amount]:
     amounts = {}
     for name, one in work.items():
         if one.flops and name in timed:
-            size = outer_and_inner(kernel_dtype(name, dtype))[1].itemsize
-            amounts[name] = Amount(one.pairs, one.flops, nbytes[size][name])
+            amounts[name] = Amount(one.pairs, one.flops, nbytes[computed_in(name, dtype).itemsize][name])
     return amounts
 
 

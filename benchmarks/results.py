@@ -15,7 +15,7 @@ from fmmloopy.greens import laplace
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.roofline import Roofline, roofline
 from fmmloopy.measuring.timing import Timing, compare
-from fmmloopy.precision import DTYPES, kernel_dtype, outer_and_inner
+from fmmloopy.precision import DTYPES, computed_in
 from fmmloopy.work import Work
 
 FORMAT = 2
@@ -99,7 +99,7 @@ class Evaluation:
 
     def computed_in(self, operator: str) -> str:
         """Return what an operator computes in: float32 or float64."""
-        return str(outer_and_inner(kernel_dtype(operator, DTYPES[self.precision]))[1])
+        return str(computed_in(operator, DTYPES[self.precision]).name)
 
     def least(self, peaks: Mapping[str, Peaks]) -> float:
         """Return seconds that no schedule of this work can beat: the limits of the operators, one after the other.

@@ -23,11 +23,12 @@ from fmmloopy.accuracy import ncrit_for
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.check import device_for
 from fmmloopy.compile import versions
-from fmmloopy.devices import Device, DeviceError
+from fmmloopy.devices import Device
 from fmmloopy.driver import Fmm
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.roofline import Roofline, count_bytes, roofline
 from fmmloopy.measuring.timing import FEWEST_RUNS, Difference, Setting, Timing, compare
+from fmmloopy.precision import TYPES, precision_of
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 from fmmloopy.work import Work, count_work
 
@@ -216,8 +217,7 @@ def measure(
     setting, notify = setting or Setting(), notify or (lambda text: None)
     loaded = [load_recipes(book) for book in books]
     device = device_for(loaded[0], device)
-    if setting.dtype == "float64" and not device.has_float64:
-        raise DeviceError(f"{device.name} has no double precision; take float32")
+    setting.check_device(device)
     points, fmms = setting.make_points(), []
     for book in loaded:
         notify(f"{book.name}: code for {device.description[:60]}")
@@ -232,6 +232,7 @@ def measure(
                     recipes=book,
                     order=setting.order,
                     ncrit=ncrit_for(setting.order),
+                    precision=precision_of(setting.dtype),
                     m2l="fft",
                 )
             )
@@ -252,21 +253,26 @@ def measure(
 
 
 def _figures(book: RecipeBook, fmm: Fmm, setting: Setting, seconds: Mapping[str, Sequence[float]]) -> Figures:
-    counted = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l, dtype=fmm.dtype)
+    problem = fmm.tree, fmm.lists, fmm.order, fmm.kernel
+    counted = count_work(*problem, fmm.m2l, dtype=TYPES[setting.dtype].expansions)
     work = {operator: counted[operator] for operator in counted if counted[operator].flops and operator in seconds}
     times = {operator: Timing(tuple(seconds[operator])) for operator in (*work, "clear", WHOLE) if operator in seconds}
     fingerprints = {operator: book.fingerprint(operator) for operator in work}
     device = fmm.device
-    nbytes = count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.dtype.itemsize, fmm.m2l)
-    nbytes = {operator: nbytes[operator] for operator in work}
+    sizes = {operator: np.dtype(setting.computed_in(operator)).itemsize for operator in work}
+    counts = {size: count_bytes(*problem, size, fmm.m2l) for size in set(sizes.values())}
+    nbytes = {operator: counts[size][operator] for operator, size in sizes.items()}
     what = (book.name, device.description, device.driver)
     return Figures(*what, setting, times, work, nbytes, fingerprints, dict(versions()))
 
 
-def rooflines(figures: Figures, peaks: Peaks) -> dict[str, Roofline]:
-    """Return the limits of every operator that has been timed."""
-    greens = figures.setting.greens
-    return {name: roofline(work, figures.nbytes[name], peaks, greens) for name, work in figures.work.items()}
+def rooflines(figures: Figures, peaks: Mapping[str, Peaks]) -> dict[str, Roofline]:
+    """Return the limits of every operator that has been timed, from peaks by what operators compute in."""
+    setting = figures.setting
+    return {
+        name: roofline(work, figures.nbytes[name], peaks[setting.computed_in(name)], setting.greens)
+        for name, work in figures.work.items()
+    }
 
 
 def edited_recipes(new: Figures, old: Figures) -> list[str]:

@@ -5,19 +5,17 @@ A step whose kernel does not give the sequential kernel's results is marked as w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fmmloopy.check import Finding, check_book, device_for
 from fmmloopy.checking.layers import Request, check_operator
 from fmmloopy.compile import CompiledOperator, compile_operator
 from fmmloopy.devices import Device, DeviceError
 from fmmloopy.isolation import ChildError, Worker
-from fmmloopy.measuring.peaks import Peaks, machine_peaks
+from fmmloopy.measuring.peaks import Peaks, peaks_by_dtype
 from fmmloopy.measuring.roofline import Roofline, roofline
 from fmmloopy.measuring.timing import Difference, OperatorTimer, Problem, Setting, Timing, compare, finite, make_problem
 from fmmloopy.messages import one_line
@@ -118,7 +116,7 @@ class LadderReport:
     Attributes:
         book, device: what was timed, and on what.
         setting: the problem.
-        peaks: of the processor.
+        peaks: of the processor, by what operators compute in.
         ladders: one for each operator that has something to do.
         idle: operators of the book that have nothing to do in this problem, where none was asked for by name.
         findings: what the check has found wrong; None if there was no check.
@@ -127,7 +125,7 @@ class LadderReport:
     book: str
     device: str
     setting: Setting
-    peaks: Peaks
+    peaks: Mapping[str, Peaks]
     ladders: tuple[Ladder, ...]
     idle: tuple[str, ...]
     findings: tuple[Finding, ...] | None
@@ -144,7 +142,7 @@ class LadderReport:
             "book": self.book,
             "device": self.device,
             "setting": asdict(self.setting),
-            "peaks": {**asdict(self.peaks), "rsqrt": self.peaks.rsqrt},
+            "peaks": {dtype: peaks.as_dict() for dtype, peaks in self.peaks.items()},
             "certified": None if self.findings is None else not self.findings,
             "findings": [asdict(finding) for finding in self.findings or ()],
             "nothing_to_do": list(self.idle),
@@ -157,7 +155,7 @@ def climb(
     operators: Sequence[str] | None = None,
     device: str | Device | None = None,
     setting: Setting | None = None,
-    peaks: Peaks | None = None,
+    peaks: Mapping[str, Peaks] | None = None,
     certify: bool = True,
     runs: int = 7,
     notify: Notify | None = None,
@@ -169,7 +167,7 @@ def climb(
         operators: which operators; None for all that the book has a recipe for.
         device: what to run on; None for the first that the book is for, or else the preferred one.
         setting: the problem; None for 100,000 points on the sphere at order 6 in float64.
-        peaks: of the processor; None to look them up, or measure them.
+        peaks: of the processor, by what operators compute in; None to look them up, or measure them.
         certify: whether to check the book first, at level quick; without, steps are held against the exact cases alone.
         runs: how often each kernel runs.
         notify: told what is being done.
@@ -181,14 +179,13 @@ def climb(
     """
     book, setting, notify = load_recipes(book), setting or Setting(), notify or (lambda text: None)
     device = device_for(book, device)
-    if setting.dtype == "float64" and not device.has_float64:
-        raise DeviceError(f"{device.name} has no double precision; take float32")
+    setting.check_device(device)
     chosen = _choose(book, operators)
-    peaks = peaks or machine_peaks(device, setting.dtype, notify=notify)
+    peaks = peaks or peaks_by_dtype(device, map(setting.computed_in, chosen), notify=notify)
     findings = None
     if certify:
         notify(f"{book.name}: certifying {', '.join(chosen)}")
-        findings = check_book(book, chosen, device, [np.dtype(setting.dtype)], level="quick").findings
+        findings = check_book(book, chosen, device, [setting.dtype], level="quick").findings
     notify("tree, lists and tables")
     problem, runtime = make_problem(setting), make_runtime(device)
     idle = tuple(operator for operator in chosen if not problem.work(operator).flops)
@@ -222,7 +219,7 @@ class _Climber:
         problem: Problem,
         runtime: Runtime,
         worker: Worker,
-        peaks: Peaks,
+        peaks: Mapping[str, Peaks],
         findings: Sequence[Finding] | None,
         runs: int,
         notify: Notify,
@@ -234,6 +231,7 @@ class _Climber:
         """Time the sequential kernel of an operator and the kernel after every step."""
         problem = self._problem
         timer = OperatorTimer(problem, operator, self._book, self._runtime)
+        self._dtype = timer.dtype
         self._notify(f"{operator}: the sequential kernel")
         rungs = [Rung(0, "sequential", timer.time(self._code(operator, SEQUENTIAL), self._runs))]
         names = self._code(operator, self._book).steps
@@ -241,7 +239,8 @@ class _Climber:
             self._notify(f"{operator}: step {number}, {name}")
             rungs.append(self._rung(timer, operator, number, name, number == len(names), rungs))
         work = problem.work(operator)
-        limits = roofline(work, problem.nbytes(operator), self._peaks, problem.greens)
+        peaks = self._peaks[problem.setting.computed_in(operator)]
+        limits = roofline(work, problem.nbytes(operator), peaks, problem.greens)
         return Ladder(operator, work, limits, tuple(rungs))
 
     def _rung(
@@ -273,8 +272,7 @@ class _Climber:
 
         It runs in a process of its own, where it may crash or hang.
         """
-        dtype, device = self._problem.setting.dtype, self._runtime.device.description
-        request = Request(self._book, device, operator, dtype, layers=("exact",))
+        request = Request(self._book, self._runtime.device.description, operator, self._dtype, layers=("exact",))
         try:
             failure = self._worker.call(check_operator, request, number)
         except (ChildError, MemoryError) as error:
@@ -282,6 +280,5 @@ class _Climber:
         return f"{failure.layer}: {failure.message}" if failure else ""
 
     def _code(self, operator: str, book: RecipeBook, steps: int | None = None) -> CompiledOperator:
-        setting = self._problem.setting
-        what = operator, self._problem.greens, setting.order, np.dtype(setting.dtype)
+        what = operator, self._problem.greens, self._problem.setting.order, self._dtype
         return compile_operator(*what, book, self._runtime.device, most_steps=steps)

@@ -185,7 +185,7 @@ class Plan:
         """Charges of the U lists -> potentials."""
         arrays: dict[str, Any] = {"potentials": self._points.potentials(gradient)}
         u = self._lists.u
-        if self._dtype_of("p2p", gradient) == MIXED:
+        if self.dtype_of("p2p", gradient) == MIXED:
             unit, u = self._unit(gradient), self._leaves_of_u
             assert unit is not None
             arrays["sources"] = self._spectra.local_sources(unit)
@@ -233,14 +233,14 @@ class Plan:
                 operator,
                 self._greens.with_gradient() if gradient else self._greens,
                 self._tables.order,
-                self._dtype_of(operator, gradient),
+                self.dtype_of(operator, gradient),
                 self._book,
                 self._runtime.device,
                 self._parameters.get(operator),
             )
         return self._code[operator, gradient]
 
-    def _dtype_of(self, operator: str, gradient: bool = False) -> str:
+    def dtype_of(self, operator: str, gradient: bool = False) -> str:
         """Return the dtype of an operator's kernel: P2P is mixed only where float32 holds what near pairs give."""
         dtype = kernel_dtype(operator, self._dtype)
         return str(self._points.dtype) if operator == "p2p" and dtype == MIXED and not self._unit(gradient) else dtype
@@ -269,7 +269,7 @@ class Plan:
         if not len(boxes):
             return
         # Charges and surfaces are in what the kernel computes in.
-        inner = self._spectra if self._dtype_of(operator, gradient) == MIXED else self._points
+        inner = self._spectra if self.dtype_of(operator, gradient) == MIXED else self._points
         arguments = {
             **self._points.points,
             **inner.surfaces,

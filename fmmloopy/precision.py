@@ -80,6 +80,11 @@ def kernel_dtype(operator: str, dtype: Any) -> str:
     return str(outer.name) if outer == inner else MIXED
 
 
+def computed_in(operator: str, dtype: Any) -> np.dtype[Any]:
+    """Return what an operator computes in, in an evaluation of a dtype."""
+    return outer_and_inner(kernel_dtype(operator, dtype))[1]
+
+
 def dtype_name(dtype: Any) -> str:
     """Return float32, float64, mixed or reduced.
 
@@ -101,6 +106,12 @@ def outer_and_inner(dtype: Any) -> tuple[np.dtype[Any], np.dtype[Any]]:
     """Return the widest and the narrowest type of a kernel, which are what it stands between, or of an evaluation."""
     types = TYPES[dtype_name(dtype)]
     return types.points, types.spectra
+
+
+def precision_of(dtype: Any) -> str:
+    """Return the working precision whose evaluations are of a dtype."""
+    name = dtype_name(dtype)
+    return next(precision for precision, its_dtype in DTYPES.items() if its_dtype == name)
 
 
 def tables_dtype(dtype: Any) -> str:

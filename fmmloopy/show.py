@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
 from fmmloopy.checking.case import run_case
 from fmmloopy.checking.real_cases import real_case
@@ -25,6 +23,7 @@ from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.isolation import ChildError, Stage, Worker
 from fmmloopy.messages import one_line
 from fmmloopy.operators import math_kernel
+from fmmloopy.precision import kernel_dtype
 from fmmloopy.recipes import OPERATORS, RecipeBook, Step, apply_recipe, sequential_recipe
 from fmmloopy.runtime import make_runtime
 from fmmloopy.showing.disassembly import NoMachineCode
@@ -67,7 +66,7 @@ class AppliedRecipe:
     Attributes:
         book: the book.
         operator: the operator's name.
-        greens, dtype: what the kernel is made for.
+        greens, dtype: what the kernel is made for; the dtype is float64, float32 or mixed.
         why: the recipe's docstring.
         parameters: what can be tuned.
         steps: the kernel as it is written, and after each step of the recipe.
@@ -76,7 +75,7 @@ class AppliedRecipe:
     book: RecipeBook
     operator: str
     greens: GreensFunction
-    dtype: np.dtype[Any]
+    dtype: str
     why: str
     parameters: tuple[Parameter, ...]
     steps: tuple[Step, ...]
@@ -153,7 +152,7 @@ def suited_device(book: RecipeBook, which: str | Device | None = None) -> Device
 
 
 def list_steps(
-    book: RecipeBook, operator: str, greens: GreensFunction | None = None, dtype: Any = np.float64
+    book: RecipeBook, operator: str, greens: GreensFunction | None = None, dtype: Any = "float64"
 ) -> AppliedRecipe:
     """Apply a book's recipe for an operator, or the sequential one where it has none.
 
@@ -161,14 +160,14 @@ def list_steps(
         book: where the recipe is.
         operator: one of :data:`fmmloopy.recipes.OPERATORS`.
         greens: the Green's function; Laplace's by default.
-        dtype: float32 or float64.
+        dtype: of an evaluation: float64, float32, mixed or reduced; the operator's kernel is in what it has there.
 
     Raises:
-        ValueError: an unknown operator.
+        ValueError: an unknown operator or dtype.
         RecipeError: the recipe fails.
     """
     shown_operators(book, [operator])
-    greens, dtype = greens or laplace(), np.dtype(dtype)
+    greens, dtype = greens or laplace(), kernel_dtype(operator, dtype)
     recipe = book.recipes.get(operator, sequential_recipe)
     choices = book.tuning.get(operator, {})
     parameters = tuple(

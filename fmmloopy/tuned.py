@@ -20,7 +20,7 @@ from fmmloopy.cache import write_atomically
 from fmmloopy.certificates import CERTIFIED, operator_status
 from fmmloopy.compile import recipe_hash, versions
 from fmmloopy.devices import Device
-from fmmloopy.precision import kernel_dtype, outer_and_inner
+from fmmloopy.precision import computed_in
 from fmmloopy.recipes import RecipeBook
 
 ENVIRONMENT_VARIABLE = "FMMLOOPY_CONFIG_DIR"
@@ -168,7 +168,7 @@ def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -
     fitting = [
         e
         for e in entries
-        if e.dtype == str(outer_and_inner(kernel_dtype(e.operator, dtype))[1])
+        if e.dtype == computed_in(e.operator, dtype).name
         and e.operator in book.recipes
         and holds(e, book, device, dtype)
     ]

@@ -171,8 +171,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def known_peaks(own_cache: Path) -> Path:
     """Keep rates for all devices, so that none is measured."""
-    for device in peaks._members(choose_device(), "float64"):
-        peaks.store_rates(device, "float64", {FMA: 100e9, NEWTON: 4e9, TRIAD: 10e9}, busy=False)
+    for dtype, factor in (("float64", 1), ("float32", 2)):
+        for device in peaks._members(choose_device(), dtype):
+            rates = {FMA: factor * 100e9, NEWTON: factor * 4e9, TRIAD: 10e9}
+            peaks.store_rates(device, dtype, rates, busy=False)
     return own_cache
 
 

@@ -74,7 +74,7 @@ def test_equal_programs_rarely_differ(rng):
         ({"points": 0}, "points is 0, expected at least 1"),
         ({"order": 17}, "order is 17, expected 2 to 16"),
         ({"distribution": "line"}, "distribution is 'line', expected 'sphere' or 'cube'"),
-        ({"dtype": "int32"}, "dtype is 'int32', expected 'float64' or 'float32'"),
+        ({"dtype": "int32"}, "dtype is 'int32', expected 'float64' or 'mixed' or 'reduced' or 'float32'"),
         ({"kernel": "stokes"}, "kernel is 'stokes', expected 'laplace' or 'yukawa'"),
     ],
 )
@@ -88,17 +88,30 @@ def test_problems_are_the_same_every_time():
     assert np.array_equal(points, Setting(points=10).make_points())
     assert np.allclose(np.linalg.norm(points, axis=1), 1)
     assert Setting(points=10, dtype="float32", distribution="cube").make_points().dtype == np.float32
+    assert np.array_equal(Setting(points=10, dtype="mixed").make_points(), points)
 
 
-@pytest.mark.parametrize("operator", ladder.OPERATORS)
-def test_every_operator_can_be_timed_alone(operator):
+MIXED = {"p2p", "m2l_forward", "m2l_inverse"}
+REDUCED = {"p2p", "p2m", "p2l", "m2p", "l2p"}
+
+
+@pytest.mark.parametrize(
+    ("operator", "dtype", "of_kernel"),
+    [
+        *((operator, "float64", "float64") for operator in ladder.OPERATORS),
+        *((operator, "mixed", "mixed" if operator in MIXED else "float64") for operator in ("m2m", *MIXED)),
+        ("m2l_hadamard", "mixed", "float32"),
+        *((operator, "reduced", "mixed" if operator in REDUCED else "float32") for operator in ("m2m", *REDUCED)),
+    ],
+)
+def test_every_operator_can_be_timed_alone(operator, dtype, of_kernel):
     """On the C device, whose code needs no other device: what is launched is the operator's own code."""
-    problem = timing.make_problem(dataclasses.replace(SMALL, points=4000))
+    problem = timing.make_problem(dataclasses.replace(SMALL, points=4000, dtype=dtype))
     book = load_recipes("sequential")
     runtime = ladder.make_runtime(C_DEVICE)
     timer = timing.OperatorTimer(problem, operator, book, runtime)
-    dtype = np.dtype(np.float64)
-    code = ladder.compile_operator(operator, problem.greens, SMALL.order, dtype, book, C_DEVICE)
+    assert timer.dtype == of_kernel
+    code = ladder.compile_operator(operator, problem.greens, SMALL.order, timer.dtype, book, C_DEVICE)
     found = timer.time(code, runs=3)
     assert len(found.seconds) == 3
     assert min(found.seconds) > 0
@@ -223,8 +236,12 @@ def test_edited_recipes_are_named():
 
 
 def test_rooflines_of_figures():
-    limits = bench.rooflines(made_up_figures(), PEAKS)["p2p"].limits
+    limits = bench.rooflines(made_up_figures(), {"float64": PEAKS})["p2p"].limits
     assert limits == pytest.approx({"FMA": 0.1, "rsqrt": 0.25, "memory": 1e-7})
+    figures = made_up_figures(setting=dataclasses.replace(SMALL, dtype="mixed"))
+    faster = dataclasses.replace(PEAKS, fma=2 * PEAKS.fma)
+    limits = bench.rooflines(figures, {"float64": PEAKS, "float32": faster})["p2p"].limits
+    assert limits["FMA"] == pytest.approx(0.05)  # P2P computes in float32
 
 
 def test_two_books_take_turns(opencl_device, monkeypatch):
@@ -272,11 +289,24 @@ def test_command_bench(known_peaks, capsys, opencl_device):
     assert bench.load(result["file"]).book == "pocl_cpu"
 
 
+def test_command_bench_in_mixed_precision(known_peaks, capsys, opencl_device):
+    options = ("--device", opencl_device.description, *SIZE, "--dtype", "mixed", "--json")
+    status, text = run_command(capsys, "bench", "sequential", *options)
+    (result,) = json.loads(text)["results"]
+    assert status == 0
+    assert list(result["peaks"]) == ["float64", "float32"]
+    assert (result["peaks"]["float64"]["fma"], result["peaks"]["float32"]["fma"]) == (100e9, 200e9)
+    for operator, rate in (("p2m", 100e9), ("m2l_hadamard", 200e9)):
+        entry = result["operators"][operator]
+        roots = entry["pairs"]  # two operations each, which count apart
+        assert entry["limits"]["FMA"] == pytest.approx((entry["flops"] - 2 * roots) / rate)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("ladder", "pocl_cpu", "--plot", "x.doc"), "plot is x.doc, expected a .png, .pdf or .svg"),
-        (("ladder", "pocl_cpu", "--dtype", "int8"), "dtype is 'int8', expected 'float64' or 'float32'"),
+        (("ladder", "pocl_cpu", "--dtype", "int8"), "dtype is 'int8', expected 'float64' or 'mixed' or"),
         (("ladder", "pocl_cpu", "-o", "p2q"), "operator is 'p2q'"),
         (("bench", "--points", "0"), "points is 0, expected at least 1"),
         (("bench", "--all-devices", "--save", "x"), "--all-devices goes with neither --device nor --save"),

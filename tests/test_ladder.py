@@ -25,7 +25,7 @@ from fmmloopy.recipes import RecipeBook, RecipeError
 from fmmloopy.transforms import pocl_cpu, steps
 from fmmloopy.work import Work
 
-PEAKS = Peaks("a processor", "float64", 100e9, {NEWTON: 4e9}, 10e9)
+PEAKS = {"float64": Peaks("a processor", "float64", 100e9, {NEWTON: 4e9}, 10e9)}
 SMALL = Setting(points=1500, order=3)
 
 
@@ -249,6 +249,17 @@ def test_command_ladder(known_peaks, capsys, opencl_device):
     assert (found["operator"], found["binding"]) == ("p2p", "rsqrt")
     assert [step["name"] for step in found["steps"]] == ["sequential", "targets in lanes"]
     assert all(step["rate"] > 0 and 0 < step["share"] < 1 for step in found["steps"])
+
+
+def test_command_ladder_in_mixed_precision(known_peaks, capsys, opencl_device):
+    """The kernels that are timed and held against exact cases are mixed, and limits those of float32."""
+    options = ("-o", "p2p", "--device", opencl_device.description, *SIZE, "--no-check", "--dtype", "mixed")
+    status, text = run_command(capsys, "ladder", "pocl_cpu", *options)
+    assert status == 0
+    assert "1,500 points on the sphere, order 3, mixed, laplace" in text
+    assert "200 GFLOP/s by FMA" in text
+    assert "rsqrt 8 (binds)" in text
+    assert "WRONG" not in text
 
 
 def test_command_ladder_fails_with_a_wrong_step(known_peaks, capsys, opencl_device):

@@ -424,7 +424,7 @@ def test_command_fails_where_there_is_no_machine_code(capsys, monkeypatch):
         (["pocl_cpu", "-o", "p2q"], "operator is 'p2q', expected one of p2p"),
         (["pocl_cpu", "-o", "p2p", "--step", "9"], "step is 9; p2p of pocl_cpu has steps 0 to 5"),
         (["pocl_cpu", "-o", "p2p", "--step", "0", "--diff"], "step is 0, which has none before it"),
-        (["pocl_cpu", "--dtype", "half"], "--dtype is 'half', expected float64 or float32"),
+        (["pocl_cpu", "--dtype", "half"], "--dtype is 'half', expected float64 or mixed or"),
         (["pocl_cpu", "--kernel", "stokes"], "--kernel is 'stokes', expected laplace or yukawa"),
         (["pocl_cpu", "--diff", "--asm"], "--diff with --asm: give one of them"),
         (["no_such_book"], "no recipe book 'no_such_book'"),

@@ -14,7 +14,7 @@ from fmmloopy.direct import direct
 from fmmloopy.driver import Fmm
 from fmmloopy.isolation import Stage
 from fmmloopy.plan import M2L_OPERATORS
-from fmmloopy.precision import DTYPES, outer_and_inner
+from fmmloopy.precision import outer_and_inner, precision_of
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook
 
 FMM_BOUND = 3.0
@@ -41,7 +41,7 @@ def check_whole(
         What is wrong, in one line; "" if nothing is.
     """
     rng = np.random.default_rng(1)
-    precision = next(name for name, its_dtype in DTYPES.items() if its_dtype == dtype)
+    precision = precision_of(dtype)
     for name, points in _point_sets(rng, 20000 if full else 3000):
         points = points.astype(outer_and_inner(dtype)[0])
         charges = rng.uniform(-1, 1, len(points))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -101,18 +101,18 @@ def _measure(
     against: Sequence[str] | None,
     measure_peaks: bool,
     tell: Callable[[str], None],
-) -> tuple[Figures, Peaks, list[Figures], list[Figures], str]:
+) -> tuple[Figures, Mapping[str, Peaks], list[Figures], list[Figures], str]:
     """Measure one device; return its figures, peaks, those of books that ran in turn, kept ones, and where they are."""
     from fmmloopy import bench
     from fmmloopy.check import device_for
     from fmmloopy.devices import choose_device
-    from fmmloopy.measuring.peaks import machine_peaks
-    from fmmloopy.recipes import load_recipes
+    from fmmloopy.measuring.peaks import peaks_by_dtype
+    from fmmloopy.recipes import OPERATORS, load_recipes
 
     chosen = load_recipes(book) if book else None
     device = device_for(chosen, which) if chosen else choose_device(which)
     books, kept = _opponents(against or ())
-    peaks = machine_peaks(device, setting.dtype, measure_peaks, tell)
+    peaks = peaks_by_dtype(device, map(setting.computed_in, OPERATORS), measure_peaks, tell)
     kept = kept if against else bench.kept_figures(setting)
     for figures in kept:
         if figures.setting != setting:
@@ -144,9 +144,9 @@ def _opponents(names: Sequence[str]) -> tuple[list[RecipeBook], list[Figures]]:
     return books, kept
 
 
-def _as_json(mine: Figures, peaks: Peaks, others: list[Figures], kept: list[Figures], path: str) -> dict[str, Any]:
-    from dataclasses import asdict
-
+def _as_json(
+    mine: Figures, peaks: Mapping[str, Peaks], others: list[Figures], kept: list[Figures], path: str
+) -> dict[str, Any]:
     from fmmloopy.bench import compare_all, edited_recipes, rooflines
     from fmmloopy.measuring.timing import finite
 
@@ -170,10 +170,10 @@ def _as_json(mine: Figures, peaks: Peaks, others: list[Figures], kept: list[Figu
         }
         for old in (*others, *kept)
     ]
-    return {**document, "peaks": {**asdict(peaks), "rsqrt": peaks.rsqrt}, "file": path}
+    return {**document, "peaks": {dtype: each.as_dict() for dtype, each in peaks.items()}, "file": path}
 
 
-def _print(mine: Figures, peaks: Peaks, others: list[Figures], kept: list[Figures], path: str) -> None:
+def _print(mine: Figures, peaks: Mapping[str, Peaks], others: list[Figures], kept: list[Figures], path: str) -> None:
     from rich.table import Table
     from rich.text import Text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,8 +22,9 @@ from fmmloopy.cli.common import (
 
 if TYPE_CHECKING:
     from fmmloopy.ladder import Ladder, LadderReport, Rung
+    from fmmloopy.measuring.peaks import Peaks
 
-DtypeOption = Annotated[str, typer.Option("--dtype", help="float64 or float32.")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="float64, float32, mixed or reduced.")]
 PointsOption = Annotated[int, typer.Option("--points", "-n", help="How many points, with a charge each.")]
 DistributionOption = Annotated[
     str, typer.Option("--distribution", help="Where they are: sphere, its surface; cube, its inside; clustered.")
@@ -61,15 +62,17 @@ def ladder(
     where every ladder starts, are slow. Take fewer points if that is too long.
     """
     from fmmloopy.ladder import climb
-    from fmmloopy.measuring.peaks import machine_peaks
+    from fmmloopy.measuring.peaks import peaks_by_dtype
     from fmmloopy.measuring.plots import check_suffix, draw_ladders
     from fmmloopy.measuring.timing import Setting
+    from fmmloopy.recipes import OPERATORS
 
     if plot:
         check_suffix(plot)
     setting = Setting(points, distribution, order, dtype, kernel)
     with telling() as tell:
-        peaks = machine_peaks(chosen_device(book, device), dtype, True, tell) if measure_peaks else None
+        dtypes = map(setting.computed_in, operator or OPERATORS)
+        peaks = peaks_by_dtype(chosen_device(book, device), dtypes, True, tell) if measure_peaks else None
         report = climb(book, operator or None, device, setting, peaks, check, runs, tell)
     if plot and report.ladders:
         draw_ladders(report, plot)
@@ -110,10 +113,11 @@ def wide_console() -> Any:
     return out
 
 
-def describe_peaks(peaks: Any) -> list[str]:
+def describe_peaks(peaks: Mapping[str, Peaks]) -> list[str]:
     """Say in lines of text what the machine can do, and what to doubt."""
-    lines = [f"peaks: {peaks}", f"       of {peaks.processor}"]
-    if peaks.busy:
+    lines = [f"peaks: {each} in {dtype}" for dtype, each in peaks.items()]
+    lines.append(f"       of {next(iter(peaks.values())).processor}")
+    if any(each.busy for each in peaks.values()):
         lines.append("       measured while the machine was busy: they may be too low, and shares too high")
     return lines
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from fmmloopy.recipes import RecipeBook
     from fmmloopy.show import AppliedRecipe, Difference, MachineCode
 
-DTYPES = ("float64", "float32")
 COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -46,18 +45,19 @@ def show(
         bool, typer.Option("--asm", help="Machine code of the innermost loop, and a verdict. Default step: the last.")
     ] = False,
     device: DeviceOption = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="float64 or float32.")] = "float64",
+    dtype: Annotated[str, typer.Option("--dtype", help="float64, float32, mixed or reduced.")] = "float64",
     kernel: Annotated[str, typer.Option("--kernel", help="Green's function: laplace or yukawa.")] = "laplace",
     as_json: JsonOption = False,
 ) -> None:
     """Show the steps of recipes: as mathematics, as source for a device, as machine code."""
     from fmmloopy.greens import laplace, yukawa
+    from fmmloopy.precision import TYPES
     from fmmloopy.recipes import load_recipes
     from fmmloopy.show import list_steps, shown_operators, suited_device
 
     kernels = {"laplace": laplace, "yukawa": yukawa}
-    if dtype not in DTYPES:
-        raise ValueError(f"--dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
+    if dtype not in TYPES:
+        raise ValueError(f"--dtype is {dtype!r}, expected {' or '.join(TYPES)}")
     if kernel not in kernels:
         raise ValueError(f"--kernel is {kernel!r}, expected {' or '.join(kernels)}")
     if diff and asm:

@@ -12,9 +12,9 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,10 @@ class Peaks:
     def rsqrt(self) -> float:
         """Reciprocal square roots per second, by the fastest way."""
         return max(self.rsqrt_by.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as what JSON can hold."""
+        return {**asdict(self), "rsqrt": self.rsqrt}
 
     def __str__(self) -> str:
         ways = ", ".join(f"{name} {rate * 1e-9:.3g}" for name, rate in self.rsqrt_by.items())
@@ -124,6 +128,13 @@ def cache_bytes(device: Device) -> int:
         with suppress(OSError, ValueError, AttributeError):
             return max(os.sysconf("SC_LEVEL3_CACHE_SIZE"), os.sysconf("SC_LEVEL2_CACHE_SIZE"), 0)
     return int(getattr(device.handle, "global_mem_cache_size", 0))
+
+
+def peaks_by_dtype(
+    device: Device, dtypes: Iterable[str], again: bool = False, notify: Notify | None = None
+) -> dict[str, Peaks]:
+    """Return the peaks of the processor behind a device in several dtypes, see `machine_peaks`."""
+    return {dtype: machine_peaks(device, dtype, again, notify) for dtype in sorted(set(dtypes), reverse=True)}
 
 
 def _members(device: Device, dtype: str) -> list[Device]:

@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.compile import CompiledOperator
+from fmmloopy.devices import Device, DeviceError
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import InteractionLists, build_lists
 from fmmloopy.measuring.roofline import count_bytes
+from fmmloopy.near_field import least_distance
 from fmmloopy.plan import FIRST_LEVEL, M2L_OPERATORS, Plan, level_radii
+from fmmloopy.precision import TYPES, computed_in, tables_dtype
 from fmmloopy.recipes import RecipeBook
 from fmmloopy.runtime import Launch, Runtime
 from fmmloopy.small_boxes import absorb_small_boxes
 from fmmloopy.surfaces import Tables, count_points
 from fmmloopy.table_cache import cached_tables
-from fmmloopy.tree import Tree, build_tree
+from fmmloopy.tree import Tree, grow_tree, sort_points
 from fmmloopy.work import Work, count_work
 
 DISTRIBUTIONS: Mapping[str, str] = {"sphere": "on the sphere", "cube": "in the cube", "clustered": "clustered"}
@@ -55,7 +58,8 @@ class Setting:
         points: how many points, sources and targets at once.
         distribution: ``"sphere"``, its surface, ``"cube"``, its inside, or ``"clustered"``, see DISTRIBUTIONS.
         order: points per edge of the surfaces.
-        dtype: ``"float64"`` or ``"float32"``.
+        dtype: of an evaluation: ``"float64"``, ``"float32"``, or for points in float64 that are worked on in less
+            ``"mixed"`` or ``"reduced"``, see `fmmloopy.precision`.
         kernel: name of the Green's function, a key of KERNELS.
 
     Raises:
@@ -75,7 +79,7 @@ class Setting:
             raise ValueError(f"order is {self.order}, expected 2 to 16")
         for name, choices in (
             ("distribution", tuple(DISTRIBUTIONS)),
-            ("dtype", ("float64", "float32")),
+            ("dtype", tuple(TYPES)),
             ("kernel", tuple(KERNELS)),
         ):
             if getattr(self, name) not in choices:
@@ -87,19 +91,32 @@ class Setting:
         """The Green's function."""
         return KERNELS[self.kernel]()
 
+    def computed_in(self, operator: str) -> str:
+        """Return what an operator computes in: float64 or float32."""
+        return str(computed_in(operator, self.dtype).name)
+
+    def check_device(self, device: Device) -> None:
+        """Make sure that a device has what the problem is in.
+
+        Raises:
+            DeviceError: it has no double precision.
+        """
+        if self.dtype != "float32" and not device.has_float64:
+            raise DeviceError(f"{device.name} has no double precision; take float32")
+
     def __str__(self) -> str:
         where = DISTRIBUTIONS[self.distribution]
         return f"{self.points:,} points {where}, order {self.order}, {self.dtype}, {self.kernel}"
 
     def make_points(self) -> NDArray[Any]:
         """Return the points, shape (points, 3), always the same."""
-        rng = np.random.default_rng(0)
+        rng, dtype = np.random.default_rng(0), TYPES[self.dtype].points
         if self.distribution == "cube":
-            return rng.random((self.points, 3)).astype(self.dtype)
+            return rng.random((self.points, 3)).astype(dtype)
         points: NDArray[np.float64] = rng.standard_normal((self.points, 3))
         if self.distribution == "clustered":
-            return np.asarray(points * 10.0 ** rng.uniform(-3, 0, (self.points, 1)), self.dtype)
-        return np.asarray(points / np.linalg.norm(points, axis=1, keepdims=True), self.dtype)
+            return np.asarray(points * 10.0 ** rng.uniform(-3, 0, (self.points, 1)), dtype)
+        return np.asarray(points / np.linalg.norm(points, axis=1, keepdims=True), dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +130,7 @@ class Problem:
         lists: as `Fmm` works through them.
         whole_lists: the same before small boxes are taken out, for WHOLE_LISTS.
         tables: translation tables.
+        distance: what no two points are nearer than, where that matters to P2P, see `fmmloopy.near_field`.
     """
 
     setting: Setting
@@ -121,6 +139,7 @@ class Problem:
     lists: InteractionLists
     whole_lists: InteractionLists
     tables: Tables
+    distance: float | None = None
 
     def lists_for(self, operator: str) -> InteractionLists:
         """Return the lists that an operator is timed on."""
@@ -129,14 +148,13 @@ class Problem:
     def work(self, operator: str, gradient: bool = False) -> Work:
         """Count the work of an operator."""
         lists, setting = self.lists_for(operator), self.setting
-        form = _form(operator)
-        work = count_work(self.tree, lists, setting.order, self.greens, form, gradient, dtype=setting.dtype)
-        return work[operator]
+        form, dtype = _form(operator), TYPES[setting.dtype].expansions
+        return count_work(self.tree, lists, setting.order, self.greens, form, gradient, dtype=dtype)[operator]
 
     def nbytes(self, operator: str) -> int:
-        """Count the bytes that an operator has to read and write."""
+        """Count the bytes that an operator has to read and write, all in what it computes in."""
         lists, setting = self.lists_for(operator), self.setting
-        itemsize = np.dtype(setting.dtype).itemsize
+        itemsize = np.dtype(setting.computed_in(operator)).itemsize
         return count_bytes(self.tree, lists, setting.order, self.greens, itemsize, _form(operator))[operator]
 
 
@@ -147,13 +165,14 @@ def make_problem(setting: Setting, ncrit: int | None = None) -> Problem:
         setting: what it is made from.
         ncrit: most points of a leaf; None for what suits the order.
     """
-    greens, dtype = setting.greens, np.dtype(setting.dtype)
-    ncrit = ncrit or ncrit_for(setting.order)
-    tree = build_tree(setting.make_points(), None, ncrit, dtype=dtype, split_coincident=False)
+    greens, types = setting.greens, TYPES[setting.dtype]
+    points = sort_points(setting.make_points())
+    tree = grow_tree(points, ncrit or ncrit_for(setting.order), split_coincident=False)
     lists = build_lists(tree)
-    tables = cached_tables(greens, setting.order, level_radii(tree), dtype)
+    tables = cached_tables(greens, setting.order, level_radii(tree), tables_dtype(setting.dtype))
     absorbed = absorb_small_boxes(tree, lists, count_points(setting.order))
-    return Problem(setting, greens, tree, absorbed, lists, tables)
+    distance = least_distance(points, tree) if types.near != types.points else None
+    return Problem(setting, greens, tree, absorbed, lists, tables, distance)
 
 
 # -- one operator
@@ -172,14 +191,18 @@ class OperatorTimer:
         book: recipes of the other operators that run along with it: the three stages of M2L need each other.
         runtime: an open device.
         gradient: whether P2P, L2P or M2P computes gradients too; the code must be for them.
+
+    Attributes:
+        dtype: what code has to be made for.
     """
 
     def __init__(
         self, problem: Problem, operator: str, book: RecipeBook, runtime: Runtime, gradient: bool = False
     ) -> None:
-        dtype, lists = np.dtype(problem.setting.dtype), problem.lists_for(operator)
         self._operator, self._runtime, self._gradient = operator, runtime, gradient
-        self._plan = _Plan(runtime, problem.tree, lists, problem.tables, problem.greens, dtype, book, {})
+        data = problem.tree, problem.lists_for(operator), problem.tables, problem.greens, problem.setting.dtype
+        self._plan = _Plan(runtime, *data, book, {}, problem.distance)
+        self.dtype = self._plan.dtype_of(operator, gradient)
         self._plan.fill(np.random.default_rng(1))
 
     def time(self, code: CompiledOperator, runs: int = 7) -> Timing:
