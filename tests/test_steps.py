@@ -11,6 +11,7 @@ from fmmloopy.devices import find_devices
 from fmmloopy.operators.p2p import p2p
 from fmmloopy.recipes import shipped_books
 from fmmloopy.transforms import steps
+from fmmloopy.transforms.inline import InlineFunction
 
 OPENCL = [d for d in find_devices() if d.kind == "opencl" and not d.is_simulator]
 
@@ -35,6 +36,37 @@ def test_newton_rsqrt_is_right_to_two_units_in_the_last_place(rng, dtype):
     found = _apply(steps.newton_rsqrt, "1/sqrt(x[i])", x)
     expected = 1 / np.sqrt(x.astype(np.longdouble))
     assert np.max(np.abs(found / expected - 1)) <= 2 * np.finfo(dtype).eps
+
+
+@pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_newton_rsqrt_is_right_wherever_its_seed_is(dtype):
+    """The seed's error repeats with every factor of 4; in between, near every other number is one of these."""
+    x = np.linspace(1, 4, 100_001, dtype=dtype)
+    found = _apply(steps.newton_rsqrt, "1/sqrt(x[i])", x)
+    assert np.max(np.abs(found * np.sqrt(x.astype(np.longdouble)) - 1)) <= 1.5 * np.finfo(dtype).eps
+
+
+def test_half_of_the_lanes_have_roots_by_newton():
+    knl = steps.lane_vectors(steps.halve_rsqrt(_p2p(["rinv"])))
+    code = lp.generate_code_v2(knl.with_kernel(knl.default_entrypoint)).device_code()
+    for lane in range(4):
+        (statement,) = [line for line in code.splitlines() if line.strip().startswith(f"rinv.s{lane} =")]
+        assert f"{lane} < 2" in statement or ("fmmloopy_rsqrt_f64(" in statement) == (lane < 2), statement
+
+
+def test_halves_need_an_even_number_of_lanes():
+    with pytest.raises(ValueError, match="lanes is 3, expected an even number"):
+        steps.halve_rsqrt(steps.lane_arrays(p2p(laplace()), 3))
+
+
+def test_inline_functions_count_as_parts_of_a_kernel():
+    """So loopy's cache does not give out code with the text that a function had once."""
+    made = [
+        lp.register_callable(_p2p(["rinv"]), "f", InlineFunction("f", source)) for source in ("text", "text", "other")
+    ]
+    keys = [lp.tools.LoopyKeyBuilder()(knl.callables_table) for knl in made]
+    assert keys[0] == keys[1] != keys[2]
 
 
 @pytest.mark.skipif(not OPENCL, reason="no OpenCL device")

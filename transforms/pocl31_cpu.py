@@ -1,10 +1,15 @@
 """CPUs through PoCL 3.1 and newer, such as Debian's ``pocl-opencl-icd``.
 
-As ``pocl_cpu``, but its compiler uses all registers of the processor: vectors fill one each, whatever is summed.
+As ``pocl_cpu``, but its compiler uses all registers of the processor: vectors fill one each, whatever is summed. And it
+makes vectors of ``sqrt``, which leaves the multipliers of a processor to other work.
 
 Measured on two cores of an AMD Zen 4 (P2P on the sphere, 50-150 points a leaf, Gpairs/s in f64 / f32): lane arrays with
 1/sqrt 1.9 / 5.7; with Newton's iteration 1.7 / 4.0; as vectors 2.7 / 6.1. With the gradient, vectors 1.3, with shared
 factors 1.9 / 4.2. Yukawa: arrays 0.53, vectors 1.0. Work-items 0.5 / 0.8.
+
+On two cores of an AMD Zen 3, beside other load, vectors of 64 bytes with roots ``newton``, ``sqrt``, ``both``: 1.5,
+1.7, 2.0 in f64 and 3.4, 4.4, 3.7 in f32; with the gradient 1.1, 1.2, 1.0 and 1.9, 2.4, 2.1, and of 32 bytes 1.0, 1.3
+and 2.1, 3.0 with the first two.
 """
 
 from __future__ import annotations
@@ -13,14 +18,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from fmmloopy.recipes import RecipeBook
-from fmmloopy.transforms import pocl_cpu
+from fmmloopy.transforms import pocl_cpu, steps
 
 Kernel = Any
 
 
-def particles(knl: Kernel, *, width: int = 64) -> Iterator[tuple[str, Kernel]]:
-    """A vector of targets fills a register of 64 bytes."""
-    yield from pocl_cpu.particle_vectors(knl, width)
+def particles(knl: Kernel, *, width: int = 64, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
+    """A vector of targets fills a register of 64 bytes; divisions and roots run beside multiplications.
+
+    Of one sum in f64, half of the roots are Newton's, which takes as long as the other half does. In f32 iterations
+    take as much of the multipliers, and roots half as long; and several sums leave no registers for both.
+    """
+    if roots == "auto":
+        roots = "both" if steps.itemsize(knl) == 8 and steps.sums(knl) == 1 else "sqrt"
+    yield from pocl_cpu.particle_vectors(knl, width, roots)
 
 
 def dense(knl: Kernel, *, boxes: int = 8, chunk: int = 16) -> Iterator[tuple[str, Kernel]]:
@@ -39,5 +50,5 @@ BOOK = RecipeBook(
         **dict.fromkeys(pocl_cpu.PARTICLE_OPERATORS, particles),
         **dict.fromkeys(pocl_cpu.DENSE_OPERATORS, dense),
     },
-    tuning=pocl_cpu.BOOK.tuning,
+    tuning={**pocl_cpu.BOOK.tuning, "p2p": {"width": (32, 64), "roots": ("auto", "newton")}},
 )

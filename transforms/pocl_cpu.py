@@ -22,14 +22,23 @@ Kernel = Any
 Steps = Iterator[tuple[str, Kernel]]
 
 
-def particle_vectors(knl: Kernel, width: int) -> Steps:
-    """Targets in vectors of ``width`` bytes, and arithmetic that suits them: no roots, no ``exp``, factors shared."""
+def particle_vectors(knl: Kernel, width: int, roots: str = "newton") -> Steps:
+    """Targets in vectors of ``width`` bytes, and arithmetic that suits them: no ``exp``, factors shared.
+
+    Reciprocal square roots are as they are written (``"sqrt"``), by Newton's iteration, or half of them each way.
+    """
     knl = steps.lane_arrays(knl, width // steps.itemsize(knl))
     yield "targets in lanes", knl
     knl = steps.one_group_per(knl, "ibox")
     yield "one work-group per box", knl
-    knl = steps.newton_rsqrt(knl)
-    yield "reciprocal square root by Newton's iteration", knl
+    if roots == "newton":
+        knl = steps.newton_rsqrt(knl)
+        yield "reciprocal square root by Newton's iteration", knl
+    elif roots == "both":
+        knl = steps.halve_rsqrt(knl)
+        yield "half of the reciprocal square roots by Newton's iteration", knl
+    elif roots != "sqrt":
+        raise ValueError(f"roots is {roots!r}, expected 'newton', 'sqrt' or 'both'")
     if (rewritten := steps.polynomial_exp(knl)) is not knl:
         knl = rewritten
         yield "exponential by a polynomial", knl

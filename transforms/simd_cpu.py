@@ -1,14 +1,15 @@
 """CPUs through a runtime that vectorizes across work-items, as Intel's does (on any vendor's processor).
 
-A work-group is one tile of targets; its work-items become the lanes of vector instructions, and so do ``rsqrt`` and
-``exp``, which its library has for vectors. All else names its vectors itself, as in ``pocl31_cpu``; dense products with
-eight boxes a block reach 77, 69, 81 GFLOP/s (M2M, L2L, check -> equivalent) at order 6 and 84, 80, 98 at order 10, with
-four 78, 64, 82 and 52, 63, 86.
+A work-group is one tile of targets; its work-items become the lanes of vector instructions, and so do ``sqrt``,
+``rsqrt`` and ``exp``, which its library has for vectors. All else names its vectors itself, as in ``pocl31_cpu``; dense
+products with eight boxes a block reach 77, 69, 81 GFLOP/s (M2M, L2L, check -> equivalent) at order 6 and 84, 80, 98 at
+order 10, with four 78, 64, 82 and 52, 63, 86.
 
 Measured on two cores of an AMD Zen 4 with Intel's runtime 2026.2 (P2P on the sphere, 50-150 points a leaf, Gpairs/s in
 f64 / f32): work-items with 1/sqrt 2.0 / 6.3, with rsqrt 3.2 / 7.3; lane arrays with Newton's iteration 2.6 / 6.2;
 vectors named in the source 0.7. With the gradient, 1/sqrt reaches 5.4 in f32, rsqrt 2.2 / 4.8. Groups of 8 are not
-vectorized.
+vectorized. On an AMD Zen 3, which has no AVX-512, beside other load: 1/sqrt 1.5 / 4.3, rsqrt 0.9 / 2.9, Newton's
+iteration 1.5 / 3.5; with the gradient 1.2 / 3.0, 0.7 / 1.9, 1.0 / 2.1.
 """
 
 from __future__ import annotations
@@ -22,18 +23,26 @@ from fmmloopy.transforms import pocl31_cpu, pocl_cpu, steps
 Kernel = Any
 
 
-def particles(knl: Kernel, *, lanes: int = 16) -> Iterator[tuple[str, Kernel]]:
-    """One work-item per target, a group of 16 filling vector registers; reciprocal square roots by the library.
+def particles(knl: Kernel, *, lanes: int = 16, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
+    """One work-item per target, a group of 16 filling vector registers; divisions and roots run beside multiplications.
 
-    Several sums in f32, such as potential and gradient, leave no registers for that: there 1/sqrt is faster.
+    Where there is one sum in f64, whose roots take long, Newton's iteration is as fast or faster. The library's
+    ``rsqrt`` (``"builtin"``) is the fastest where the processor has AVX-512, and far from it where it has not.
     """
+    if roots == "auto":
+        roots = "newton" if steps.itemsize(knl) == 8 and steps.sums(knl) == 1 else "sqrt"
     knl = steps.work_items(knl, lanes)
     yield "one work-item per target of a tile", knl
     knl = steps.one_group_per(knl, "ibox")
     yield "one work-group per box", knl
-    if steps.itemsize(knl) == 8 or steps.sums(knl) == 1:
+    if roots == "newton":
+        knl = steps.newton_rsqrt(knl)
+        yield "reciprocal square root by Newton's iteration", knl
+    elif roots == "builtin":
         knl = steps.builtin_rsqrt(knl)
         yield "OpenCL's reciprocal square root", knl
+    elif roots != "sqrt":
+        raise ValueError(f"roots is {roots!r}, expected 'newton', 'sqrt' or 'builtin'")
     knl = steps.share_factors(knl)
     yield "shared factors, one test for coinciding points", knl
 
@@ -55,5 +64,9 @@ BOOK = RecipeBook(
         **dict.fromkeys(pocl_cpu.PARTICLE_OPERATORS, particles),
         "m2l_hadamard": m2l_hadamard,
     },
-    tuning={**pocl_cpu.BOOK.tuning, **{key: {"lanes": (16, 32)} for key in pocl_cpu.PARTICLE_OPERATORS}},
+    tuning={
+        **pocl_cpu.BOOK.tuning,
+        **{key: {"lanes": (16, 32)} for key in pocl_cpu.PARTICLE_OPERATORS},
+        "p2p": {"lanes": (16, 32), "roots": ("auto", "builtin")},
+    },
 )

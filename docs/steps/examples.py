@@ -66,6 +66,17 @@ def newton_rsqrt(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     yield "reciprocal square root by Newton's iteration", knl
 
 
+def halve_rsqrt(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(knl, lanes=4)
+    yield "targets in lanes", knl
+    knl = steps.halve_rsqrt(knl)
+    yield "half of the reciprocal square roots by Newton's iteration", knl
+
+
+def halve_one_lane(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    yield "half of the roots of a single lane", steps.halve_rsqrt(knl)
+
+
 def builtin_rsqrt(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     knl = steps.work_items(knl, lanes=16)
     yield "one work-item per target of a tile", knl

@@ -42,7 +42,7 @@ NUMERICAL_BOUND = 12.0
 """Rounding errors allowed, in units of eps times the sum of the magnitudes of the terms.
 
 A term counts as much as it changes with the distance, if that is more. It takes about 15 roundings (differences,
-squared distance, reciprocal root, products), each at most eps / 2, and a reciprocal root by Newton's iteration up to
+squared distance, reciprocal root, products), each at most eps / 2, and a reciprocal root by any iteration up to
 2 eps; in sums of many terms these average out, but the roundings of the sum itself come to them: 7.5 + 2 + 2.5. Shipped
 recipes reach 3.8 at most. One step of Newton's iteration too few is off by up to 39 eps in single precision, and by 1e5
 in double.

@@ -24,7 +24,7 @@ from fmmloopy.devices import Device, DeviceError, choose_device, find_devices, i
 from fmmloopy.isolation import ChildError, Stage, Worker
 from fmmloopy.measuring.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
 
-FORMAT = 1
+FORMAT = 2
 """Increase whenever kept rates would no longer be comparable."""
 
 PROBE_LIMIT = 60.0

@@ -156,7 +156,7 @@ _OPENCL = """
 #define LOCAL_ITEM get_local_id(0)
 #define ITEM get_global_id(0)
 #define AS_V(x) as_{real}{n}(x)
-#define AS_L(x) as_{whole}{n}(x)
+#define AS_L(x) as_u{whole}{n}(x)
 #define SQRT_DIV(x) x = a / sqrt(x)
 typedef {real}{n} V;
 typedef V M;
@@ -176,7 +176,7 @@ _C = """
   for (int l = 0; l < {width}; ++l) t[l] = a / {sqrt}(t[l]); memcpy(&x, t, sizeof t); }} while (0)
 typedef {real} V __attribute__((vector_size({nbytes})));
 typedef {real} M __attribute__((vector_size({nbytes}), aligned({itemsize}), may_alias));
-typedef {whole} L __attribute__((vector_size({nbytes})));
+typedef unsigned {whole} L __attribute__((vector_size({nbytes})));
 """
 
 _FUNCTION = """
@@ -212,10 +212,19 @@ def _step(probe: Probe, name: str) -> str:
         return f"SQRT_DIV({name});"
     if probe.quantity == RSQRT:
         return f"{name} = a * rsqrt({name});"
-    double = probe.dtype == "float64"
-    seed, iterations, half = ("0x5fe6eb50c7b537a9L", 4, "0.5") if double else ("0x5f375a86", 3, "0.5f")
-    iteration = f" y = y + y * ({half} + h * y * y);" * iterations
-    return f"{{ V const h = -{half} * {name}; V y = AS_V({seed} - (AS_L({name}) >> 1));{iteration} {name} = a * y; }}"
+    seed, series = _NEWTON[probe.dtype]
+    steps = "".join(f" e = 1 - {name} * y * y; y = y + y * e * ({terms});" for terms in series)
+    return f"{{ V y = AS_V({seed} - (AS_L({name}) >> 1)); V e;{steps} {name} = a * y; }}"
+
+
+_NEWTON = {
+    "float64": (
+        "0x5fe6eb50c7b537a9UL",
+        ("0.5000006595671703 + e * (0.3760593113616581 + e * 0.31290051686638776)", "0.5 + e * 0.375"),
+    ),
+    "float32": ("0x5f375a86u", ("0.49999834f + e * (0.37500035f + e * (0.31393535f + e * 0.27407937f))",)),
+}
+"""Seed, and the terms of each iteration, as the recipes have them."""
 
 
 def _body(probe: Probe) -> str:

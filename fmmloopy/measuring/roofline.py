@@ -3,7 +3,8 @@
 Three limits, each a time that no schedule can beat on this processor as it was measured:
 
 FMA      all operations but roots at the rate of multiply-adds, two operations each
-rsqrt    one reciprocal square root a pair, by the fastest way that the processor has
+rsqrt    one reciprocal square root a pair, by the fastest way that the processor has; two ways at once, in units that
+         work beside each other, have not got past it yet
 memory   every number that the operator reads or writes moved once, less what the largest cache may hold
 
 The largest of them binds. None of it can be reached whole: subtractions use half of a multiply-add, and a root by

@@ -79,13 +79,6 @@ SOURCES = {
 """Name -> source, with NAME where the name goes."""
 
 
-class Inline(InlineFunction):  # type: ignore[misc]
-    """A function out of SOURCES."""
-
-    def generate_preambles(self, target: Any) -> Any:
-        yield f"50_{self.name}", SOURCES[self.name].replace("NAME", self.name)
-
-
 def _with_functions(knl: Kernel, old: str, new: str) -> Kernel:
     """Replace text in statements and rules where it occurs."""
     kernel = knl.default_entrypoint
@@ -104,7 +97,7 @@ def rsqrt(name: str) -> Edit:
 
     def edit(knl: Kernel) -> Kernel:
         knl = _with_functions(knl, "1 / sqrt(r2)", f"{name}(r2)")
-        return lp.register_callable(knl, name, Inline(name=name))
+        return lp.register_callable(knl, name, InlineFunction(name, SOURCES[name].replace("NAME", name)))
 
     return only_if(has("rinv"), edit)
 
@@ -114,7 +107,7 @@ def exp(name: str) -> Edit:
 
     def edit(knl: Kernel) -> Kernel:
         changed = _with_functions(knl, "exp(", f"{name}(")
-        return lp.register_callable(changed, name, Inline(name=name))
+        return lp.register_callable(changed, name, InlineFunction(name, SOURCES[name].replace("NAME", name)))
 
     return only_if(
         lambda knl: any("exp(" in str(r.expression) for r in knl.default_entrypoint.substitutions.values()), edit
