@@ -187,11 +187,12 @@ def _amounts(fmm: Fmm, timed: Iterable[str]) -> dict[str, Amount]:
     """Return the work of the operators that were timed; numbers take as many bytes as what it is computed in."""
     dtype = DTYPES[fmm.precision]
     work = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l, dtype=TYPES[dtype].expansions)
-    nbytes = {size: count_bytes(fmm.tree, fmm.lists, fmm.order, fmm.kernel, size, fmm.m2l) for size in (4, 8)}
+    problem = fmm.tree, fmm.lists, fmm.order, fmm.kernel
+    nbytes = {inner: count_bytes(*problem, np.dtype(inner).itemsize, fmm.m2l) for inner in ("float32", "float64")}
     amounts = {}
     for name, one in work.items():
         if one.flops and name in timed:
-            amounts[name] = Amount(one.pairs, one.flops, nbytes[computed_in(name, dtype).itemsize][name])
+            amounts[name] = Amount(one.pairs, one.flops, nbytes[computed_in(name, dtype)][name])
     return amounts
 
 

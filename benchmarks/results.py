@@ -99,7 +99,7 @@ class Evaluation:
 
     def computed_in(self, operator: str) -> str:
         """Return what an operator computes in: float32 or float64."""
-        return str(computed_in(operator, DTYPES[self.precision]).name)
+        return computed_in(operator, DTYPES[self.precision])
 
     def least(self, peaks: Mapping[str, Peaks]) -> float:
         """Return seconds that no schedule of this work can beat: the limits of the operators, one after the other.

@@ -80,9 +80,9 @@ def kernel_dtype(operator: str, dtype: Any) -> str:
     return str(outer.name) if outer == inner else MIXED
 
 
-def computed_in(operator: str, dtype: Any) -> np.dtype[Any]:
-    """Return what an operator computes in, in an evaluation of a dtype."""
-    return outer_and_inner(kernel_dtype(operator, dtype))[1]
+def computed_in(operator: str, dtype: Any) -> str:
+    """Return what an operator computes in, in an evaluation of a dtype: float32 or float64."""
+    return str(outer_and_inner(kernel_dtype(operator, dtype))[1].name)
 
 
 def dtype_name(dtype: Any) -> str:

@@ -168,9 +168,7 @@ def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -
     fitting = [
         e
         for e in entries
-        if e.dtype == computed_in(e.operator, dtype).name
-        and e.operator in book.recipes
-        and holds(e, book, device, dtype)
+        if e.dtype == computed_in(e.operator, dtype) and e.operator in book.recipes and holds(e, book, device, dtype)
     ]
     fitting.sort(key=lambda e: abs(e.order - order), reverse=True)
     return {entry.operator: dict(entry.parameters) for entry in fitting}

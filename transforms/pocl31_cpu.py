@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fmmloopy.recipes import RecipeBook
-from fmmloopy.transforms import pocl_cpu, steps
+from fmmloopy.transforms import pocl_cpu
 
 Kernel = Any
 
@@ -26,12 +26,9 @@ Kernel = Any
 def particles(knl: Kernel, *, width: int = 64, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
     """A vector of targets fills a register of 64 bytes; divisions and roots run beside multiplications.
 
-    Of one sum in f64, half of the roots are Newton's, which takes as long as the other half does. In f32 iterations
-    take as much of the multipliers, and roots half as long; and several sums leave no registers for both.
+    With one sum in f64, half of the roots are Newton's, which keeps the multipliers as busy as the divider.
     """
-    if roots == "auto":
-        roots = "both" if steps.itemsize(knl) == 8 and steps.sums(knl) == 1 else "sqrt"
-    yield from pocl_cpu.particle_vectors(knl, width, roots)
+    yield from pocl_cpu.particle_vectors(knl, width, pocl_cpu.choose_roots(knl, roots, "both"))
 
 
 def dense(knl: Kernel, *, boxes: int = 8, chunk: int = 16) -> Iterator[tuple[str, Kernel]]:
@@ -50,5 +47,9 @@ BOOK = RecipeBook(
         **dict.fromkeys(pocl_cpu.PARTICLE_OPERATORS, particles),
         **dict.fromkeys(pocl_cpu.DENSE_OPERATORS, dense),
     },
-    tuning={**pocl_cpu.BOOK.tuning, "p2p": {"width": (32, 64), "roots": ("auto", "newton")}},
+    tuning={
+        **pocl_cpu.BOOK.tuning,
+        **{key: {"width": (32, 64), "roots": ("auto",)} for key in pocl_cpu.PARTICLE_OPERATORS},
+        "p2p": {"width": (32, 64), "roots": ("auto", "newton")},
+    },
 )

@@ -38,13 +38,25 @@ def particle_vectors(knl: Kernel, width: int, roots: str = "newton") -> Steps:
         knl = steps.halve_rsqrt(knl)
         yield "half of the reciprocal square roots by Newton's iteration", knl
     elif roots != "sqrt":
-        raise ValueError(f"roots is {roots!r}, expected 'newton', 'sqrt' or 'both'")
+        raise ValueError(f"roots is {roots!r}, expected 'auto', 'newton', 'sqrt' or 'both'")
     if (rewritten := steps.polynomial_exp(knl)) is not knl:
         knl = rewritten
         yield "exponential by a polynomial", knl
     knl = steps.share_factors(knl)
     yield "shared factors, one test for coinciding points", knl
     yield "targets in vectors", steps.lane_vectors(knl)
+
+
+def choose_roots(knl: Kernel, roots: str, of_one_sum: str) -> str:
+    """Return the way to reciprocal square roots; ``"auto"`` is ``of_one_sum`` for one sum in f64, else ``"sqrt"``.
+
+    In f32 iterations take as much of the multipliers as in f64, and roots half as long; and several sums leave few
+    registers. So several sums in f32 have roots whatever is fast for one.
+    """
+    several = steps.sums(knl) > 1
+    if steps.itemsize(knl) == 4:
+        return "sqrt" if several or roots == "auto" else roots
+    return ("sqrt" if several else of_one_sum) if roots == "auto" else roots
 
 
 def particles(knl: Kernel, *, width: int = 64) -> Steps:

@@ -24,13 +24,12 @@ Kernel = Any
 
 
 def particles(knl: Kernel, *, lanes: int = 16, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
-    """One work-item per target, a group of 16 filling vector registers; divisions and roots run beside multiplications.
+    """One work-item per target, a group of 16 filling vector registers.
 
-    Where there is one sum in f64, whose roots take long, Newton's iteration is as fast or faster. The library's
-    ``rsqrt`` (``"builtin"``) is the fastest where the processor has AVX-512, and far from it where it has not.
+    With one sum in f64, whose roots take long, Newton's iteration is as fast or faster. The library's ``rsqrt``
+    (``"builtin"``) is the fastest where the processor has AVX-512, and far from it where it has not.
     """
-    if roots == "auto":
-        roots = "newton" if steps.itemsize(knl) == 8 and steps.sums(knl) == 1 else "sqrt"
+    roots = pocl_cpu.choose_roots(knl, roots, "newton")
     knl = steps.work_items(knl, lanes)
     yield "one work-item per target of a tile", knl
     knl = steps.one_group_per(knl, "ibox")
@@ -42,7 +41,7 @@ def particles(knl: Kernel, *, lanes: int = 16, roots: str = "auto") -> Iterator[
         knl = steps.builtin_rsqrt(knl)
         yield "OpenCL's reciprocal square root", knl
     elif roots != "sqrt":
-        raise ValueError(f"roots is {roots!r}, expected 'newton', 'sqrt' or 'builtin'")
+        raise ValueError(f"roots is {roots!r}, expected 'auto', 'newton', 'sqrt' or 'builtin'")
     knl = steps.share_factors(knl)
     yield "shared factors, one test for coinciding points", knl
 
@@ -66,7 +65,7 @@ BOOK = RecipeBook(
     },
     tuning={
         **pocl_cpu.BOOK.tuning,
-        **{key: {"lanes": (16, 32)} for key in pocl_cpu.PARTICLE_OPERATORS},
+        **{key: {"lanes": (16, 32), "roots": ("auto",)} for key in pocl_cpu.PARTICLE_OPERATORS},
         "p2p": {"lanes": (16, 32), "roots": ("auto", "builtin")},
     },
 )

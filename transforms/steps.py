@@ -66,7 +66,8 @@ def lane_vectors(knl: Kernel) -> Kernel:
         d = x - y;  rinv.s0 = rsqrt(d.s0 * d.s0); ... rinv.s7 = ...;  u += rinv * q
 
     Compilers make vectors of such calls again if the function is inline and has no branches, as those that
-    `newton_rsqrt` and `polynomial_exp` insert. It comes after them, and after whatever else adds statements.
+    `newton_rsqrt`, `halve_rsqrt` and `polynomial_exp` insert. It comes after them, and after whatever else adds
+    statements.
 
     Raises:
         ValueError: the number of lanes is no width of a vector.
@@ -214,9 +215,10 @@ def newton_rsqrt(knl: Kernel) -> Kernel:
     """Replace every reciprocal square root by additions and multiplications, which vectorize where ``sqrt`` does not.
 
     Before: ``rinv = 1 / sqrt(r2)``. After: ``rinv = fmmloopy_rsqrt_f64(r2)``: from a seed y made of the exponent bits
-    (Lomont 2003), off by 3.5e-2 at most, iterations of Newton's kind but of higher order (Householder's):
+    (Lomont 2003), off by 3.4e-2 at most, iterations of Newton's kind but of higher order:
     y <- y (1 + e / 2 + 3/8 e^2 + ...) with e = 1 - x y^2. One of fifth order leaves 2.3e-8 in single precision; one of
-    fourth and one of third order leave 3e-18 in double precision. Then rounding.
+    fourth and one of third order leave 3e-18 in double precision. Then rounding. The first iteration does not have the
+    coefficients of the series, but those that are the best for its interval of e.
     """
     return _with_function(_ReplaceRsqrt("fmmloopy_rsqrt").in_kernel(knl), "fmmloopy_rsqrt")
 
@@ -237,7 +239,7 @@ def halve_rsqrt(knl: Kernel) -> Kernel:
     """
     lanes = lanes_of(knl).get("tlanes", 1)
     if lanes % 2:
-        raise ValueError(f"lanes is {lanes}, expected an even number")
+        raise ValueError(f"lanes is {lanes}, expected an even number: call lane_arrays before")
     first = Comparison(var("t"), "<", lanes // 2)
     return _with_function(_ReplaceRsqrt("fmmloopy_rsqrt", first).in_kernel(knl), "fmmloopy_rsqrt")
 

@@ -93,7 +93,7 @@ class Setting:
 
     def computed_in(self, operator: str) -> str:
         """Return what an operator computes in: float64 or float32."""
-        return str(computed_in(operator, self.dtype).name)
+        return computed_in(operator, self.dtype)
 
     def check_device(self, device: Device) -> None:
         """Make sure that a device has what the problem is in.
