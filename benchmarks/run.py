@@ -27,7 +27,7 @@ from benchmarks.results import Evaluation, Record, Results, record_from_dict
 from benchmarks.suite import Case, EvaluationCase, PeerCase
 from fmmloopy.devices import Device
 from fmmloopy.doctor import installed_version
-from fmmloopy.measuring.peaks import Peaks, machine_peaks
+from fmmloopy.measuring.peaks import Peaks, peaks_by_dtype
 from fmmloopy.measuring.probes import measure as run_probe
 from fmmloopy.measuring.probes import probes_for
 
@@ -117,9 +117,10 @@ def measure(
 
 def _measure_peaks(device: Device, quick: bool, notify: Notify) -> dict[str, Peaks]:
     notify("peaks of the processor")
-    found = {"float64": machine_peaks(device, "float64", not quick)} if device.has_float64 else {}
-    if not quick or not found:
-        found["float32"] = machine_peaks(device, "float32", not quick)
+    dtypes = ["float64"] if device.has_float64 else []
+    if not quick or not dtypes:
+        dtypes.append("float32")
+    found = peaks_by_dtype(device, dtypes, not quick)
     for dtype, peaks in found.items():
         notify(f"{dtype}: {peaks}")
     return found

@@ -73,7 +73,7 @@ class Finding:
 
     Attributes:
         book, operator: whose recipe.
-        dtype: float32 or float64; empty if it fails in any.
+        dtype: float32, float64, mixed, or of a whole evaluation reduced; empty if it fails in any.
         layer: static, exact, hostile, numerical, sanitized or fmm.
         step: the first failing step, as ``"2 'split sources'"``; empty if unknown.
         message: what is wrong, in one line.
@@ -150,8 +150,8 @@ def check_book(
         book: a book, its name, or the path of its file.
         operators: which operators; None for all that the book has a recipe for.
         device: what to run on; None for the first that the book is for, or else the preferred one.
-        dtypes: float32, float64 or both; float64 is left out on devices that do not have it. With both, kernels that
-            stand between them are checked too, as ``"mixed"``, and evaluations in ``"mixed"`` and ``"reduced"``.
+        dtypes: of evaluations: float32, float64, ``"mixed"`` and ``"reduced"``, whose kernels are checked. With float32
+            and float64 the other two are, too. Devices without float64 are checked in float32 alone.
         level: ``"quick"``, or ``"full"`` for more seeds, orders and layouts, every choice of tuning parameters, and
             larger whole problems.
         parameters: keyword arguments of the recipes by operator, in place of their defaults.

@@ -231,10 +231,9 @@ class _Climber:
         """Time the sequential kernel of an operator and the kernel after every step."""
         problem = self._problem
         timer = OperatorTimer(problem, operator, self._book, self._runtime)
-        self._dtype = timer.dtype
         self._notify(f"{operator}: the sequential kernel")
-        rungs = [Rung(0, "sequential", timer.time(self._code(operator, SEQUENTIAL), self._runs))]
-        names = self._code(operator, self._book).steps
+        rungs = [Rung(0, "sequential", timer.time(self._code(operator, timer.dtype, SEQUENTIAL), self._runs))]
+        names = self._code(operator, timer.dtype, self._book).steps
         for number, name in enumerate(names, 1):
             self._notify(f"{operator}: step {number}, {name}")
             rungs.append(self._rung(timer, operator, number, name, number == len(names), rungs))
@@ -248,11 +247,11 @@ class _Climber:
     ) -> Rung:
         wrong = self._finding(operator, number, last)
         if not wrong and not (last and self._findings is not None):  # a certificate says it of the last step
-            wrong = self._difference(operator, number)
+            wrong = self._difference(operator, timer.dtype, number)
         if wrong:
             return Rung(number, name, None, wrong)
         try:
-            timing = timer.time(self._code(operator, self._book, number), self._runs)
+            timing = timer.time(self._code(operator, timer.dtype, self._book, number), self._runs)
         except (RecipeError, DeviceError) as error:
             return Rung(number, name, None, one_line(error))
         previous = next(rung.timing for rung in reversed(before) if rung.timing)
@@ -267,18 +266,18 @@ class _Climber:
                     return f"{finding.layer}: {finding.message}"
         return ""
 
-    def _difference(self, operator: str, number: int) -> str:
+    def _difference(self, operator: str, dtype: str, number: int) -> str:
         """Say where the kernel after a step differs from the sequential one on exact cases (`fmmloopy.checking.cases`).
 
         It runs in a process of its own, where it may crash or hang.
         """
-        request = Request(self._book, self._runtime.device.description, operator, self._dtype, layers=("exact",))
+        request = Request(self._book, self._runtime.device.description, operator, dtype, layers=("exact",))
         try:
             failure = self._worker.call(check_operator, request, number)
         except (ChildError, MemoryError) as error:
             return one_line(error)
         return f"{failure.layer}: {failure.message}" if failure else ""
 
-    def _code(self, operator: str, book: RecipeBook, steps: int | None = None) -> CompiledOperator:
-        what = operator, self._problem.greens, self._problem.setting.order, self._dtype
+    def _code(self, operator: str, dtype: str, book: RecipeBook, steps: int | None = None) -> CompiledOperator:
+        what = operator, self._problem.greens, self._problem.setting.order, dtype
         return compile_operator(*what, book, self._runtime.device, most_steps=steps)

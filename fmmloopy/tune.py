@@ -126,7 +126,7 @@ def tune(
         notify: told about progress.
 
     Raises:
-        ValueError: an operator without tuning parameters.
+        ValueError: an operator without tuning parameters, or another dtype.
         DeviceError, RecipeError: no such device or book.
     """
     book = load_recipes(book)
@@ -136,7 +136,11 @@ def tune(
         if not space_of(book, operator):
             known = ", ".join(o for o in book.recipes if space_of(book, o)) or "none"
             raise ValueError(f"{book.name} has no tuning parameters for {operator!r}; it has some for {known}")
-    names = [name for name in map(dtype_name, dtypes) if device.has_float64 or name != "float64"]
+    names = list(map(dtype_name, dtypes))
+    for name in names:
+        if name not in ("float64", "float32"):
+            raise ValueError(f"dtype is {name}, expected float32 or float64; mixed kernels take over those of float32")
+    names = [name for name in names if device.has_float64 or name != "float64"]
     jobs = [(operator, dtype) for operator in chosen for dtype in names]
     searches, deadline = [], time.monotonic() + budget
     with Worker() as worker:

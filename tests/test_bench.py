@@ -117,6 +117,10 @@ def test_every_operator_can_be_timed_alone(operator, dtype, of_kernel):
     assert min(found.seconds) > 0
     assert problem.work(operator).flops > 0
     assert problem.nbytes(operator) > 0
+    if operator in ("p2p", "l2p", "m2p"):
+        assert timer._plan.read_potentials(False).any()  # it was given charges or locals that are not 0
+    if operator in ("p2m", "p2l"):
+        assert runtime.read(timer._plan._expansions.checks).any()
 
 
 def test_clustered_points_lie_on_all_scales():

@@ -494,7 +494,7 @@ def test_cases_that_do_not_fit_or_fail_leave_the_others(monkeypatch, results):
 
     cases = [EvaluationCase("sizes", f"{d} digits", n, digits=d) for d, n in ((1, 10**9), (2, 10), (3, 10))]
     monkeypatch.setattr(run, "run_child", run_child)
-    monkeypatch.setattr(run, "machine_peaks", lambda device, dtype, again: PEAKS[dtype])
+    monkeypatch.setattr(run, "peaks_by_dtype", lambda device, dtypes, again: {d: PEAKS[d] for d in dtypes})
     monkeypatch.setattr(run, "free_memory", lambda: 10**9)
     monkeypatch.setattr(run, "choose_devices", lambda names: [C_DEVICE])
     monkeypatch.setattr(run, "installed_version", lambda package: None)

@@ -251,11 +251,24 @@ def test_command_ladder(known_peaks, capsys, opencl_device):
     assert all(step["rate"] > 0 and 0 < step["share"] < 1 for step in found["steps"])
 
 
-def test_command_ladder_in_mixed_precision(known_peaks, capsys, opencl_device):
+def test_command_ladder_in_mixed_precision(known_peaks, capsys, opencl_device, monkeypatch):
     """The kernels that are timed and held against exact cases are mixed, and limits those of float32."""
+    dtypes, compile_it, request = set(), ladder.compile_operator, ladder.Request
+
+    def compiled(operator, greens, order, dtype, *more, **options):
+        dtypes.add(dtype)
+        return compile_it(operator, greens, order, dtype, *more, **options)
+
+    def requested(book, device, operator, dtype, **options):
+        dtypes.add(dtype)
+        return request(book, device, operator, dtype, **options)
+
+    monkeypatch.setattr(ladder, "compile_operator", compiled)
+    monkeypatch.setattr(ladder, "Request", requested)
     options = ("-o", "p2p", "--device", opencl_device.description, *SIZE, "--no-check", "--dtype", "mixed")
     status, text = run_command(capsys, "ladder", "pocl_cpu", *options)
     assert status == 0
+    assert dtypes == {"mixed"}
     assert "1,500 points on the sphere, order 3, mixed, laplace" in text
     assert "200 GFLOP/s by FMA" in text
     assert "rsqrt 8 (binds)" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from fmmloopy.measuring.probes import FMA, NEWTON, READ, RSQRT, SQRT_DIV, TRIAD,
 from fmmloopy.measuring.roofline import Roofline, count_bytes, roofline
 from fmmloopy.measuring.timing import Setting, make_problem
 from fmmloopy.table_cache import cached_factors
+from fmmloopy.transforms.inline import INLINE
 from fmmloopy.work import Work, count_work, flops_per_pair
 
 PEAKS = Peaks("a processor", "float64", 100e9, {SQRT_DIV: 2e9, NEWTON: 4e9}, 10e9, cache=10_000_000)
@@ -44,8 +46,14 @@ def test_a_memory_probe_streams_all_of_its_arrays(device, quantity):
     assert 0 < measure(Probe(quantity, "float64", 4), device, repeats=1) < np.inf
 
 
+def test_the_probe_of_newton_has_the_numbers_of_the_recipes():
+    for seed, iterations in probes._NEWTON.values():
+        for number in (seed, *re.findall(r"\d\.\d+f?", " ".join(iterations))):
+            assert number in INLINE["fmmloopy_rsqrt"]
+
+
 def test_a_probe_with_a_wrong_result_has_no_rate(monkeypatch):
-    """Three iterations in place of four leave ten digits."""
+    """One of its two iterations leaves six digits."""
     good = probes._step
     monkeypatch.setattr(
         probes, "_step", lambda probe, name: good(probe, name).replace(" y = y + y", " y = y - 0 * y", 1)

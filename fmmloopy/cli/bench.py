@@ -112,6 +112,7 @@ def _measure(
     chosen = load_recipes(book) if book else None
     device = device_for(chosen, which) if chosen else choose_device(which)
     books, kept = _opponents(against or ())
+    setting.check_device(device)
     peaks = peaks_by_dtype(device, map(setting.computed_in, OPERATORS), measure_peaks, tell)
     kept = kept if against else bench.kept_figures(setting)
     for figures in kept:

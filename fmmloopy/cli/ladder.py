@@ -71,8 +71,11 @@ def ladder(
         check_suffix(plot)
     setting = Setting(points, distribution, order, dtype, kernel)
     with telling() as tell:
-        dtypes = map(setting.computed_in, operator or OPERATORS)
-        peaks = peaks_by_dtype(chosen_device(book, device), dtypes, True, tell) if measure_peaks else None
+        peaks = None
+        if measure_peaks:
+            chosen = chosen_device(book, device)
+            setting.check_device(chosen)
+            peaks = peaks_by_dtype(chosen, map(setting.computed_in, operator or OPERATORS), True, tell)
         report = climb(book, operator or None, device, setting, peaks, check, runs, tell)
     if plot and report.ladders:
         draw_ladders(report, plot)

@@ -86,9 +86,21 @@ def machine_peaks(device: Device, dtype: str, again: bool = False, notify: Notif
     Raises:
         DeviceError: no device of the processor runs the probes.
     """
+    return peaks_by_dtype(device, [dtype], again, notify)[dtype]
+
+
+def peaks_by_dtype(
+    device: Device, dtypes: Iterable[str], again: bool = False, notify: Notify | None = None
+) -> dict[str, Peaks]:
+    """Return the peaks of the processor behind a device in several dtypes. Arguments and errors as `machine_peaks`."""
+    busy_now = is_busy()  # once: the probes themselves count as load
+    return {dtype: _peaks(device, dtype, again, notify, busy_now) for dtype in sorted(set(dtypes), reverse=True)}
+
+
+def _peaks(device: Device, dtype: str, again: bool, notify: Notify | None, busy_now: bool) -> Peaks:
     processor = processor_of(device)
     rates: dict[str, float] = {}
-    busy, busy_now = False, is_busy()  # once: the probes themselves count as load
+    busy = False
     for member in _members(device, dtype):
         known = read_rates(member, dtype)
         if again or known is None or (known["busy"] and not busy_now):
@@ -128,13 +140,6 @@ def cache_bytes(device: Device) -> int:
         with suppress(OSError, ValueError, AttributeError):
             return max(os.sysconf("SC_LEVEL3_CACHE_SIZE"), os.sysconf("SC_LEVEL2_CACHE_SIZE"), 0)
     return int(getattr(device.handle, "global_mem_cache_size", 0))
-
-
-def peaks_by_dtype(
-    device: Device, dtypes: Iterable[str], again: bool = False, notify: Notify | None = None
-) -> dict[str, Peaks]:
-    """Return the peaks of the processor behind a device in several dtypes, see `machine_peaks`."""
-    return {dtype: machine_peaks(device, dtype, again, notify) for dtype in sorted(set(dtypes), reverse=True)}
 
 
 def _members(device: Device, dtype: str) -> list[Device]:

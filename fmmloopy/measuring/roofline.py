@@ -3,13 +3,13 @@
 Three limits, each a time that no schedule can beat on this processor as it was measured:
 
 FMA      all operations but roots at the rate of multiply-adds, two operations each
-rsqrt    one reciprocal square root a pair, by the fastest way that the processor has; two ways at once, in units that
-         work beside each other, have not got past it yet
+rsqrt    one reciprocal square root a pair, by the fastest way that the processor has
 memory   every number that the operator reads or writes moved once, less what the largest cache may hold
 
-The largest of them binds. None of it can be reached whole: subtractions use half of a multiply-add, and a root by
-Newton's iteration takes multiply-adds away from the rest. Other functions, such as Yukawa's ``exp``, have no peak: they
-count as one operation, and `Roofline.uncounted` names them.
+Two ways to roots at once, in units of the processor that work beside each other, could get past the second limit; of
+what has been measured nothing has. The largest of them binds. None of it can be reached whole: subtractions use half of
+a multiply-add, and a root by Newton's iteration takes multiply-adds away from the rest. Other functions, such as
+Yukawa's ``exp``, have no peak: they count as one operation, and `Roofline.uncounted` names them.
 """
 
 from __future__ import annotations

@@ -164,6 +164,9 @@ def make_problem(setting: Setting, ncrit: int | None = None) -> Problem:
     Args:
         setting: what it is made from.
         ncrit: most points of a leaf; None for what suits the order.
+
+    Raises:
+        ValueError: near pairs cannot be in the dtype that the setting asks for.
     """
     greens, types = setting.greens, TYPES[setting.dtype]
     points = sort_points(setting.make_points())
@@ -171,7 +174,9 @@ def make_problem(setting: Setting, ncrit: int | None = None) -> Problem:
     lists = build_lists(tree)
     tables = cached_tables(greens, setting.order, level_radii(tree), tables_dtype(setting.dtype))
     absorbed = absorb_small_boxes(tree, lists, count_points(setting.order))
-    distance = least_distance(points, tree) if types.near != types.points else None
+    distance = None
+    if types.near != types.points and (distance := least_distance(points, tree)) is None:
+        raise ValueError(f"of {setting}, some are too near each other for float32; take fewer points, or float64")
     return Problem(setting, greens, tree, absorbed, lists, tables, distance)
 
 
@@ -272,6 +277,8 @@ class _Plan(Plan):
     def fill(self, rng: np.random.Generator) -> None:
         """Put random numbers where a whole evaluation would have put charges and expansions."""
         arrays = self._expansions
+        for each in (self._points, self._spectra):  # kernels read those of one or the other
+            _ = each.charges
         self.write_charges(rng.uniform(-1, 1, (arrays.columns, self._tree.nsources)))
         for array in (arrays.multipoles, arrays.locals, arrays.checks, arrays.between):
             values = rng.uniform(-1, 1, array.shape).astype(array.dtype)
