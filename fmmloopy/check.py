@@ -157,7 +157,7 @@ def check_book(
         parameters: keyword arguments of the recipes by operator, in place of their defaults.
         reproducers: folder for programs that show what is wrong; None for none.
         limit: seconds that a step of a recipe, its code, and a run of its kernel may take each; None for 180, 180 and
-            60, enough for a busy machine.
+            60, enough for a busy machine. A run in oclgrind may take five times as long.
         notify: told about progress.
 
     Raises:
