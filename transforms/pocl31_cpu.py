@@ -31,21 +31,12 @@ def particles(knl: Kernel, *, width: int = 64, roots: str = "auto") -> Iterator[
     yield from pocl_cpu.particle_vectors(knl, width, pocl_cpu.choose_roots(knl, roots, "both"))
 
 
-def dense(knl: Kernel, *, boxes: int = 8, chunk: int = 16) -> Iterator[tuple[str, Kernel]]:
-    """As ``pocl_cpu``, but eight sums hide the latency of multiplications, and there are registers for them.
-
-    GFLOP/s, measured as there: 65, 55, 67 and 63, 58, 74; with four boxes 60, 47, 59 and 52, 49, 71.
-    """
-    yield from pocl_cpu.dense(knl, boxes=boxes, chunk=chunk)
-
-
 BOOK = RecipeBook(
     "pocl31_cpu",
     device=r"CPU .*PoCL (3\.[1-9]|[4-9]\.|\d\d)",
     recipes={
         **pocl_cpu.BOOK.recipes,
         **dict.fromkeys(pocl_cpu.PARTICLE_OPERATORS, particles),
-        **dict.fromkeys(pocl_cpu.DENSE_OPERATORS, dense),
     },
     tuning={
         **pocl_cpu.BOOK.tuning,

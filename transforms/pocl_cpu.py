@@ -67,12 +67,16 @@ def particles(knl: Kernel, *, width: int = 64) -> Steps:
     yield from particle_vectors(knl, width if steps.sums(knl) == 1 else width // 2)
 
 
-def dense(knl: Kernel, *, boxes: int = 4, chunk: int = 32) -> Steps:
-    """Four boxes share each load of a matrix entry; a row vector fills 64 bytes, a slice of the matrix L1 or L2.
+def dense(knl: Kernel, *, boxes: int = 6, chunk: int = 32) -> Steps:
+    """Six boxes share each load of a matrix entry; a row vector fills 64 bytes, a slice of the matrix L1 or L2.
 
-    Measured on two cores of an AMD Zen 4, f64, GFLOP/s of a peak of 118, of M2M, L2L, check -> equivalent in the cube,
-    at order 6 with 6e5 points and at order 10 with 2e5: 51, 49, 57 and 50, 49, 59; with 16 blocks a chunk 52, 49, 55
-    and 42, 45, 63; with eight boxes, whose sums no longer fit into 16 registers, 51, 31, 33 and 47, 31, 35.
+    With AVX2 their sums take 12 of 16 registers: enough to hide the latency of multiplications; those of eight boxes
+    are more than there are. Measured on two cores of an AMD Zen 3, beside other load, f64, GFLOP/s of a peak of 100,
+    of M2M and check -> equivalent in the cube with 4, 6, 8 boxes, at order 6 with 3e5 points: PoCL 3.0 23, 27, 23 and
+    35, 44, 23; PoCL 3.1 27, 32, 23 and 35, 39, 23; Intel 48, 47, 20 and 42, 47, 39; at order 10 with 1e5: 24, 36, 25
+    and 38, 40, 27; 31, 38, 20 and 38, 55, 27; 27, 25, 25 and 53, 64, 43. With 16 blocks a chunk as fast, or slower. On
+    a Zen 4, whose AVX-512 has 32 registers, PoCL 3.1's M2M, L2L, check -> equivalent reached 60, 47, 59 with four boxes
+    and 65, 55, 67 with eight (order 6).
     """
     knl = steps.dense_blocks(knl, boxes=boxes, rows=64 // steps.itemsize(knl), chunk=chunk)
     yield "blocks of boxes x rows", knl
@@ -165,7 +169,7 @@ BOOK = RecipeBook(
     },
     tuning={
         **{key: {"width": (32, 64)} for key in PARTICLE_OPERATORS},
-        **{key: {"boxes": (2, 4, 8), "chunk": (8, 16, 32)} for key in DENSE_OPERATORS},
+        **{key: {"boxes": (4, 6, 8), "chunk": (8, 16, 32)} for key in DENSE_OPERATORS},
         "m2l_hadamard": {"pairs": (1, 2, 4)},
         "m2l_svd": {"pairs": (2, 4, 6)},
     },

@@ -1,9 +1,7 @@
 """CPUs through a runtime that vectorizes across work-items, as Intel's does (on any vendor's processor).
 
 A work-group is one tile of targets; its work-items become the lanes of vector instructions, and so do ``sqrt``,
-``rsqrt`` and ``exp``, which its library has for vectors. All else names its vectors itself, as in ``pocl31_cpu``; dense
-products with eight boxes a block reach 77, 69, 81 GFLOP/s (M2M, L2L, check -> equivalent) at order 6 and 84, 80, 98 at
-order 10, with four 78, 64, 82 and 52, 63, 86.
+``rsqrt`` and ``exp``, which its library has for vectors. All else names its vectors itself, as in ``pocl_cpu``.
 
 Measured on two cores of an AMD Zen 4 with Intel's runtime 2026.2 (P2P on the sphere, 50-150 points a leaf, Gpairs/s in
 f64 / f32): work-items with 1/sqrt 2.0 / 6.3, with rsqrt 3.2 / 7.3; lane arrays with Newton's iteration 2.6 / 6.2;
