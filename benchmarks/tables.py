@@ -148,7 +148,7 @@ def _best_of_processes(results: Results, group: str) -> list[Evaluation]:
 
 def _limit_share(results: Results, e: Evaluation) -> str:
     known = {e.computed_in(name) for name in e.work} <= results.peaks.keys()
-    return format_share(e.least(results.peaks) / e.evaluate) if known else NOTHING
+    return format_share(e.least(results.peaks) / e.evaluate) if known and e.work else NOTHING
 
 
 def operators_table(results: Results) -> str:
