@@ -91,8 +91,8 @@ def test_problems_are_the_same_every_time():
     assert np.array_equal(Setting(points=10, dtype="mixed").make_points(), points)
 
 
-MIXED = {"p2p", "m2l_forward", "m2l_inverse"}
-REDUCED = {"p2p", "p2m", "p2l", "m2p", "l2p"}
+MIXED = ("p2p", "m2l_forward", "m2l_inverse")  # tuples: every process collects the same tests in the same order
+REDUCED = ("p2p", "p2m", "p2l", "m2p", "l2p")
 
 
 @pytest.mark.parametrize(
