@@ -174,11 +174,11 @@ def test_the_mathematics_as_they_will_run():
 
 def test_vectors_splits_and_work_items():
     text = math_of("check_to_equivalent", "pocl_cpu", 2)
-    assert "u[4, 8 vec]" in text
+    assert "u[6, 8 vec]" in text
     assert "for bchunk >= 0 and 32*bchunk < btiles  [g.1]" in text
     assert "for 0 <= btile_inner <= 31 and btile_inner < btiles - 32*bchunk" in text
     assert "for 0 <= i <= 7  [vec]" in text
-    assert "for 0 <= b <= 3  [unr]" in text
+    assert "for 0 <= b <= 5  [unr]" in text
     assert "for 0 <= t <= 15  [l.0]" in math_of("p2p", "simd_cpu", 2, np.float32)
 
 
