@@ -33,9 +33,9 @@ from fmmloopy.devices import choose_device
 from fmmloopy.direct import direct
 from fmmloopy.driver import Fmm
 from fmmloopy.ladder import climb
-from fmmloopy.measuring.roofline import count_bytes
+from fmmloopy.measuring.roofline import count_bytes_in
 from fmmloopy.measuring.timing import OperatorTimer, Setting, make_problem
-from fmmloopy.precision import DTYPES, TYPES, computed_in
+from fmmloopy.precision import DTYPES, TYPES
 from fmmloopy.recipes import load_recipes
 from fmmloopy.runtime import make_runtime
 from fmmloopy.work import count_work
@@ -186,14 +186,10 @@ def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation
 def _amounts(fmm: Fmm, timed: Iterable[str]) -> dict[str, Amount]:
     """Return the work of the operators that were timed; numbers take as many bytes as what it is computed in."""
     dtype = DTYPES[fmm.precision]
-    work = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l, dtype=TYPES[dtype].expansions)
-    problem = fmm.tree, fmm.lists, fmm.order, fmm.kernel
-    nbytes = {inner: count_bytes(*problem, np.dtype(inner).itemsize, fmm.m2l) for inner in ("float32", "float64")}
-    amounts = {}
-    for name, one in work.items():
-        if one.flops and name in timed:
-            amounts[name] = Amount(one.pairs, one.flops, nbytes[computed_in(name, dtype)][name])
-    return amounts
+    problem = fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l
+    work = count_work(*problem, dtype=TYPES[dtype].expansions)
+    nbytes = count_bytes_in(dtype, *problem)
+    return {n: Amount(w.pairs, w.flops, nbytes[n]) for n, w in work.items() if w.flops and n in timed}
 
 
 def _repeat(fmm: Fmm, charges: Sequence[Array], runs: int) -> tuple[dict[str, list[float]], list[float], list[Array]]:

@@ -26,7 +26,7 @@ from fmmloopy.compile import versions
 from fmmloopy.devices import Device
 from fmmloopy.driver import Fmm
 from fmmloopy.measuring.peaks import Peaks
-from fmmloopy.measuring.roofline import Roofline, count_bytes, roofline
+from fmmloopy.measuring.roofline import Roofline, count_bytes_in, roofline
 from fmmloopy.measuring.timing import FEWEST_RUNS, Difference, Setting, Timing, compare
 from fmmloopy.precision import TYPES, precision_of
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
@@ -259,9 +259,8 @@ def _figures(book: RecipeBook, fmm: Fmm, setting: Setting, seconds: Mapping[str,
     times = {operator: Timing(tuple(seconds[operator])) for operator in (*work, "clear", WHOLE) if operator in seconds}
     fingerprints = {operator: book.fingerprint(operator) for operator in work}
     device = fmm.device
-    sizes = {operator: np.dtype(setting.computed_in(operator)).itemsize for operator in work}
-    counts = {size: count_bytes(*problem, size, fmm.m2l) for size in set(sizes.values())}
-    nbytes = {operator: counts[size][operator] for operator, size in sizes.items()}
+    nbytes = count_bytes_in(setting.dtype, *problem, fmm.m2l)
+    nbytes = {operator: nbytes[operator] for operator in work}
     what = (book.name, device.description, device.driver)
     return Figures(*what, setting, times, work, nbytes, fingerprints, dict(versions()))
 

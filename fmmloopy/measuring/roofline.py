@@ -25,6 +25,8 @@ from fmmloopy.lists import CSR, InteractionLists
 from fmmloopy.m2l_tables import DIRECTIONS, find_octet_pairs
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.plan import FIRST_LEVEL
+from fmmloopy.precision import computed_in
+from fmmloopy.recipes import OPERATORS
 from fmmloopy.surfaces import NTRANSFERS, count_points
 from fmmloopy.tree import Tree
 from fmmloopy.work import Work, v_ranks
@@ -123,6 +125,15 @@ def count_bytes(
     else:
         numbers |= _fft_numbers(tree, lists, order, greens)
     return {name: itemsize * count for name, count in numbers.items()}
+
+
+def count_bytes_in(
+    dtype: str, tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction, m2l: str = "fft"
+) -> dict[str, int]:
+    """Count them in an evaluation of a dtype, see `fmmloopy.precision`: all of an operator in what it computes in."""
+    inner = {name: computed_in(name, dtype) for name in OPERATORS}
+    counts = {i: count_bytes(tree, lists, order, greens, np.dtype(i).itemsize, m2l) for i in set(inner.values())}
+    return {name: counts[i][name] for name, i in inner.items() if name in counts[i]}
 
 
 def _fft_numbers(tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction) -> dict[str, int]:

@@ -19,7 +19,7 @@ from fmmloopy.compile import CompiledOperator
 from fmmloopy.devices import Device, DeviceError
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import InteractionLists, build_lists
-from fmmloopy.measuring.roofline import count_bytes
+from fmmloopy.measuring.roofline import count_bytes_in
 from fmmloopy.near_field import least_distance
 from fmmloopy.plan import FIRST_LEVEL, M2L_OPERATORS, Plan, level_radii
 from fmmloopy.precision import TYPES, computed_in, tables_dtype
@@ -154,8 +154,8 @@ class Problem:
     def nbytes(self, operator: str) -> int:
         """Count the bytes that an operator has to read and write, all in what it computes in."""
         lists, setting = self.lists_for(operator), self.setting
-        itemsize = np.dtype(setting.computed_in(operator)).itemsize
-        return count_bytes(self.tree, lists, setting.order, self.greens, itemsize, _form(operator))[operator]
+        form = _form(operator)
+        return count_bytes_in(setting.dtype, self.tree, lists, setting.order, self.greens, form)[operator]
 
 
 def make_problem(setting: Setting, ncrit: int | None = None) -> Problem:
