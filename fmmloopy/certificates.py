@@ -11,7 +11,6 @@ not for a processor, and hold while the text of books and operators is what it w
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import re
 import warnings
@@ -72,7 +71,7 @@ def record(
     entries = _read(path)
     for operator in operators:
         for dtype in dtypes:
-            key = _key(book, operator, kernel_dtype(operator, dtype), (parameters or {}).get(operator))
+            key = _key(book, device, operator, kernel_dtype(operator, dtype), (parameters or {}).get(operator))
             entry = {"level": level, "skipped": list(skipped), "subject": _subject(book, device, operator)}
             known = entries.get(key, {})
             if not (level == "quick" and known.get("level") == "full" and known.get("subject") == entry["subject"]):
@@ -137,7 +136,7 @@ def _statuses(
     found = {}
     for operator, parameters in operators.items():
         here = _status(entries, book, device, operator, kernel_dtype(operator, dtype), parameters)
-        defaults = not _other_than_defaults(book, operator, parameters)
+        defaults = not _other_than_defaults(book, device, operator, parameters)
         found[operator] = CERTIFIED if came_with and defaults and here != FAILED else here
     return found
 
@@ -181,7 +180,7 @@ def _status(
 ) -> str:
     if operator not in book.recipes:
         return CERTIFIED
-    entry = entries.get(_key(book, operator, dtype, parameters))
+    entry = entries.get(_key(book, device, operator, dtype, parameters))
     if entry is None:
         return NONE
     then, now = entry["subject"], _subject(book, device, operator)
@@ -191,15 +190,16 @@ def _status(
     return FAILED if entry["level"] == FAILED else CERTIFIED
 
 
-def _other_than_defaults(book: RecipeBook, operator: str, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the parameters that are not the recipe's defaults anyway."""
-    known = inspect.signature(book.recipes[operator]).parameters if operator in book.recipes else {}
-    defaults = {name: parameter.default for name, parameter in known.items()}
+def _other_than_defaults(
+    book: RecipeBook, device: Device, operator: str, parameters: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the parameters that the recipe does not have on the device anyway."""
+    defaults = book.defaults_on(operator, device.description)
     return {name: value for name, value in (parameters or {}).items() if defaults.get(name) != value}
 
 
-def _key(book: RecipeBook, operator: str, dtype: str, parameters: Mapping[str, Any] | None) -> str:
-    other = _other_than_defaults(book, operator, parameters)
+def _key(book: RecipeBook, device: Device, operator: str, dtype: str, parameters: Mapping[str, Any] | None) -> str:
+    other = _other_than_defaults(book, device, operator, parameters)
     # A tuple that has been in a JSON file is a list.
     chosen = ", ".join(f"{name}={json.dumps(value, default=repr)}" for name, value in sorted(other.items()))
     return f"{operator} {dtype}" + (f" {chosen}" if chosen else "")

@@ -201,13 +201,14 @@ def check_book(
     requests = [
         replace(common, operator=operator, dtype=dtype, parameters=choice)
         for operator in chosen
-        for choice in _choices(book, operator, (parameters or {}).get(operator), full)
+        for choice in _choices(book, operator, device, (parameters or {}).get(operator), full)
         for dtype in dict.fromkeys(kernel_dtype(operator, name) for name in names)
     ]
     with _Workers(library) as workers:
         findings = workers.check(requests, notify or (lambda *_: None))
         if not findings and chosen:
-            some = replace(book, recipes={o: book.recipes[o] for o in chosen}, tuning={})
+            here = {o: patterns for o, patterns in book.by_device.items() if o in chosen}
+            some = replace(book, recipes={o: book.recipes[o] for o in chosen}, tuning={}, by_device=here)
             given = {operator: dict((parameters or {}).get(operator, {})) for operator in chosen}
             findings = workers.check_whole(some, device, names, given, full, notify or (lambda *_: None))
     failed = {f.operator for f in findings} if all(f.operator for f in findings) else set(chosen)
@@ -228,14 +229,23 @@ def device_for(book: RecipeBook, device: str | Device | None = None) -> Device:
 
 
 def _choices(
-    book: RecipeBook, operator: str, parameters: Mapping[str, Any] | None, full: bool
+    book: RecipeBook, operator: str, device: Device, parameters: Mapping[str, Any] | None, full: bool
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield what is asked for, or else the recipe's defaults; at level full, also every value that its tuning names."""
+    """Yield what is asked for, or else what the recipe has on this device, and on others if that is something else.
+
+    At level full, also every value that its tuning names; nothing twice.
+    """
     yield dict(parameters or {})
-    if full and not parameters:
-        for keyword, values in book.tuning.get(operator, {}).items():
-            for value in values:
-                yield {keyword: value}
+    if parameters:
+        return
+    usual, here = book.defaults_on(operator, ""), book.defaults_on(operator, device.description)
+    elsewhere = [usual, *({**usual, **keywords} for keywords in book.by_device.get(operator, {}).values())]
+    tuned = [{**here, name: v} for name, values in book.tuning.get(operator, {}).items() for v in values]
+    seen = [here]
+    for choice in (*elsewhere, *(tuned if full else ())):
+        if choice not in seen:
+            seen.append(choice)
+            yield {name: value for name, value in choice.items() if here[name] != value}
 
 
 class _Workers:

@@ -87,7 +87,7 @@ def compile_operator(
         dtype: float32, float64 or mixed, see `fmmloopy.precision`.
         book: recipes.
         device: for which the code is.
-        parameters: keyword arguments of the recipe.
+        parameters: keyword arguments of the recipe; where not given, what it has on the device.
         most_steps: how many steps of it, None for all.
 
     Raises:
@@ -125,7 +125,7 @@ def operator_key(
             "dtype": dtype_name(dtype),
             "book": book.name,
             "recipe": book.fingerprint(operator),
-            "parameters": sorted((parameters or {}).items()),
+            "parameters": sorted(book.parameters_on(operator, device.description, parameters).items()),
             "steps": most_steps,
             "device": (device.kind, device.description, device.driver),
             "versions": versions(),
@@ -201,7 +201,8 @@ def generate(
         math = math_kernel(operator, greens, order, dtype)
     except Exception as error:
         raise RecipeError(f"{operator}: no kernel for {greens.name!r}: {one_line(error)}") from error
-    steps = apply_recipe(book, operator, math, parameters, most_steps)
+    given = book.parameters_on(operator, device.description, parameters)
+    steps = apply_recipe(book, operator, math, given, most_steps)
     names = tuple(step.name for step in steps)
     try:
         return generate_code(operator, steps[-1].kernel, book, device, names)

@@ -99,10 +99,13 @@ class RecipeBook:
             :attr:`fmmloopy.devices.Device.description`); the book is a candidate for devices where it is found.
         recipes: operator -> recipe; an operator that is missing runs as its sequential kernel.
         tuning: operator -> keyword argument of its recipe -> values worth trying.
+        by_device: operator -> regular expression -> keyword arguments of its recipe: what it is given, in place of its
+            defaults, on devices in whose description the expression is found, the first that is. For processors that
+            one runtime serves and that do not want the same.
         build_options: options for the device's compiler.
 
     Raises:
-        RecipeError: an unknown operator, or tuning for a keyword that the recipe does not have.
+        RecipeError: an unknown operator, no regular expression, or a keyword that the recipe does not have.
     """
 
     name: str
@@ -110,37 +113,63 @@ class RecipeBook:
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     tuning: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     build_options: tuple[str, ...] = ()
+    by_device: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what, operators in (("recipes", self.recipes), ("tuning", self.tuning)):
+        for what, operators in (("recipes", self.recipes), ("tuning", self.tuning), ("by_device", self.by_device)):
             for operator in operators:
                 if operator not in OPERATORS:
                     raise RecipeError(f"{self.name}: {what} for {operator!r}, expected one of {', '.join(OPERATORS)}")
-        try:
-            re.compile(self.device)
-        except re.error as error:
-            raise RecipeError(f"{self.name}: device is {self.device!r}, no regular expression: {error}") from None
+        self._check_pattern("device", self.device)
         for operator, choices in self.tuning.items():
-            known = inspect.signature(self.recipes[operator]).parameters if operator in self.recipes else {}
-            for keyword in choices:
-                if keyword not in known:
-                    raise RecipeError(
-                        f"{self.name}, {operator}: tuning for {keyword!r}, which is no keyword argument of the recipe"
-                    )
+            self._check_keywords("tuning", operator, choices)
+        for operator, patterns in self.by_device.items():
+            for pattern, keywords in patterns.items():
+                self._check_pattern(f"by_device of {operator}", pattern)
+                self._check_keywords("by_device", operator, keywords)
         object.__setattr__(self, "recipes", MappingProxyType(dict(self.recipes)))
         object.__setattr__(self, "tuning", MappingProxyType({k: dict(v) for k, v in self.tuning.items()}))
+        object.__setattr__(self, "by_device", MappingProxyType({k: dict(v) for k, v in self.by_device.items()}))
+
+    def _check_pattern(self, what: str, pattern: str) -> None:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise RecipeError(f"{self.name}: {what} is {pattern!r}, no regular expression: {error}") from None
+
+    def _check_keywords(self, what: str, operator: str, keywords: Iterable[str]) -> None:
+        known = inspect.signature(self.recipes[operator]).parameters if operator in self.recipes else {}
+        for keyword in keywords:
+            if keyword not in known:
+                raise RecipeError(
+                    f"{self.name}, {operator}: {what} for {keyword!r}, which is no keyword argument of the recipe"
+                )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        recipes, tuning = dict(self.recipes), dict(self.tuning)
-        return RecipeBook, (self.name, self.device, recipes, tuning, self.build_options)
+        recipes, tuning, by_device = dict(self.recipes), dict(self.tuning), dict(self.by_device)
+        return RecipeBook, (self.name, self.device, recipes, tuning, self.build_options, by_device)
 
     def suits(self, description: str) -> bool:
         """Return whether the book is meant for a device of this description."""
         return re.search(self.device, description) is not None
 
+    def parameters_on(self, operator: str, description: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the keyword arguments that a recipe is called with on a device: ``by_device``'s, and those given."""
+        patterns = self.by_device.get(operator, {}).items()
+        own = next((keywords for pattern, keywords in patterns if re.search(pattern, description)), {})
+        return {**own, **(given or {})}
+
+    def defaults_on(self, operator: str, description: str) -> dict[str, Any]:
+        """Return all keyword arguments that a recipe has on a device where none are given, with their values."""
+        known = inspect.signature(self.recipes[operator]).parameters if operator in self.recipes else {}
+        own = {name: p.default for name, p in known.items() if p.default is not p.empty}
+        return {**own, **self.parameters_on(operator, description)}
+
     def fingerprint(self, operator: str) -> str:
         """Return a hash of the recipe of an operator, and of all that it calls; code made by it is kept under this."""
-        return fingerprint(self.recipes.get(operator, sequential_recipe)) + repr(self.build_options)
+        by_device = self.by_device.get(operator)
+        options = repr(self.build_options) + (repr(by_device) if by_device else "")
+        return fingerprint(self.recipes.get(operator, sequential_recipe)) + options
 
 
 def separate_lanes(knl: Kernel) -> Kernel:

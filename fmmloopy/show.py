@@ -52,11 +52,13 @@ class Parameter:
     Attributes:
         name, default: of the recipe's keyword argument.
         choices: values that the book says are worth trying.
+        by_device: what it is in place of the default on some devices, by regular expression.
     """
 
     name: str
     default: Any
     choices: tuple[Any, ...] = ()
+    by_device: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,11 @@ def suited_device(book: RecipeBook, which: str | Device | None = None) -> Device
 
 
 def list_steps(
-    book: RecipeBook, operator: str, greens: GreensFunction | None = None, dtype: Any = "float64"
+    book: RecipeBook,
+    operator: str,
+    greens: GreensFunction | None = None,
+    dtype: Any = "float64",
+    device: Device | None = None,
 ) -> AppliedRecipe:
     """Apply a book's recipe for an operator, or the sequential one where it has none.
 
@@ -161,6 +167,7 @@ def list_steps(
         operator: one of :data:`fmmloopy.recipes.OPERATORS`.
         greens: the Green's function; Laplace's by default.
         dtype: of an evaluation: float64, float32, mixed or reduced; the operator's kernel is in what it has there.
+        device: which the recipe's parameters are for; None for their usual values.
 
     Raises:
         ValueError: an unknown operator or dtype.
@@ -171,13 +178,20 @@ def list_steps(
     recipe = book.recipes.get(operator, sequential_recipe)
     choices = book.tuning.get(operator, {})
     parameters = tuple(
-        Parameter(name, parameter.default, tuple(choices.get(name, ())))
+        Parameter(name, parameter.default, tuple(choices.get(name, ())), _by_device(book, operator, name))
         for name, parameter in inspect.signature(recipe).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     )
     math = math_kernel(operator, greens, ORDER, dtype)
-    steps = (Step(AS_WRITTEN, math), *apply_recipe(book, operator, math))
+    given = book.parameters_on(operator, device.description if device else "")
+    steps = (Step(AS_WRITTEN, math), *apply_recipe(book, operator, math, given))
     return AppliedRecipe(book, operator, greens, dtype, inspect.getdoc(recipe) or "", parameters, steps)
+
+
+def _by_device(book: RecipeBook, operator: str, name: str) -> tuple[tuple[str, Any], ...]:
+    """Return what a parameter is on some devices, by regular expression."""
+    patterns = book.by_device.get(operator, {}).items()
+    return tuple((pattern, keywords[name]) for pattern, keywords in patterns if name in keywords)
 
 
 def compiled_step(recipe: AppliedRecipe, number: int, device: Device) -> CompiledOperator:

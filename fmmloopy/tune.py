@@ -6,7 +6,6 @@ and nothing else. Small spaces are searched exhaustively, large ones by Optuna's
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 import time
@@ -149,7 +148,9 @@ def tune(
             problem = replace(setting or Setting(), dtype=dtype)
             try_it = partial(_try, worker, book, operator, device, problem, limit)
             try:
-                trials, whole = _search(try_it, book, operator, share, partial(notify or _ignore, operator, dtype))
+                trials, whole = _search(
+                    try_it, book, operator, device, share, partial(notify or _ignore, operator, dtype)
+                )
             except NothingToDo:
                 if operators:
                     raise
@@ -238,13 +239,14 @@ def _search(
     try_it: Callable[[Mapping[str, Any], float], Trial],
     book: RecipeBook,
     operator: str,
+    device: Device,
     deadline: float,
     notify: Callable[[Trial], None],
 ) -> tuple[tuple[Trial, ...], bool]:
     """Try candidates until the time is up; return the trials, and whether they are all that there are."""
     trials: list[Trial] = []
     space = space_of(book, operator)
-    candidates = _candidates(space, trials, _defaults(book, operator, space))
+    candidates = _candidates(space, trials, _defaults(book, operator, device, space))
     for parameters in candidates:
         if trials and time.monotonic() > deadline:
             return tuple(trials), False
@@ -254,10 +256,10 @@ def _search(
     return tuple(trials), math.prod(map(len, space.values())) <= EXHAUSTIVE
 
 
-def _defaults(book: RecipeBook, operator: str, space: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of the parameters that are tuned."""
-    known = inspect.signature(book.recipes[operator]).parameters
-    return {name: known[name].default for name in space if known[name].default is not inspect.Parameter.empty}
+def _defaults(book: RecipeBook, operator: str, device: Device, space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the parameters that are tuned are on a device before."""
+    defaults = book.defaults_on(operator, device.description)
+    return {name: defaults[name] for name in space if name in defaults}
 
 
 def _candidates(

@@ -59,6 +59,15 @@ def test_a_quick_check_does_not_replace_a_full_one_and_defaults_are_defaults():
     assert status(book, DEVICE, parameters={"p2p": {"shape": [4, 1]}}) == "certified"
 
 
+def test_defaults_are_those_of_the_device():
+    book = RecipeBook("a/b", "", {"p2p": _recipe}, by_device={"p2p": {"a processor": {"lanes": 8}}})
+    record(book, DEVICE, ["p2p"], ["float64"], "quick")
+    assert status(book, DEVICE, parameters={"p2p": {"lanes": 8}}) == "certified"
+    assert status(book, DEVICE, parameters={"p2p": {"lanes": 4}}) == "none"
+    record(book, DEVICE, ["p2p"], ["float64"], "quick", {"p2p": {"lanes": 4}})
+    assert status(book, DEVICE, parameters={"p2p": {"lanes": 4}}) == "certified"
+
+
 def test_the_warning_comes_once():
     book = RecipeBook("warned_of_once", "", {"p2p": _recipe})
     with pytest.warns(

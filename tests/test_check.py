@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import loopy as lp
 import pytest
 
@@ -43,6 +45,24 @@ def test_recipes_that_raise_are_findings():
     assert "the kernel then has inames ibox, ilist, s, stile, t, t_init, t_load, t_store, ttile" in str(
         report.findings[0]
     )
+
+
+def test_parameters_of_other_devices_are_checked():
+    def recipe(knl, *, roots: str = "right"):
+        if roots == "wrong":
+            raise ValueError("not this way")
+        yield "lanes", separate_lanes(fix_lanes(knl))
+
+    found = {}
+    for roots, here in (("right", "wrong"), ("right", "right"), ("wrong", "right")):
+        elsewhere = {"p2p": {re.escape(OPENCL[0].description): {"roots": here}, "elsewhere": {"roots": roots}}}
+        book = RecipeBook("choosy", device="", recipes={"p2p": recipe}, by_device=elsewhere)
+        report = check_book(book, device=OPENCL[0])
+        found[roots, here] = [str(f) for f in report.findings]
+    assert not found["right", "right"]
+    assert all("not this way" in text for texts in found.values() for text in texts)
+    assert found["right", "wrong"]
+    assert found["wrong", "right"]
 
 
 def test_bad_arguments_are_refused():

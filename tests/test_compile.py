@@ -13,11 +13,12 @@ from conftest import devices
 import fmmloopy as fl
 from fmmloopy import compile as compile_module
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.compile import CompiledOperator, compile_operator, operator_key
+from fmmloopy.compile import CompiledOperator, compile_operator, generate, operator_key
 from fmmloopy.devices import C_DEVICE, find_devices
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, fix_lanes, load_recipes, separate_lanes
 from fmmloopy.runtime import make_runtime
+from fmmloopy.transforms import steps
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 P2P = ("p2p", laplace(), 4, F64, SEQUENTIAL, C_DEVICE)
@@ -163,6 +164,25 @@ def other_p2p(knl):
     yield "another name", separate_lanes(fix_lanes(knl))
 
 
+DEFAULTS = dict(zip(("operator", "greens", "order", "dtype", "book", "device"), P2P, strict=True))
+
+
+def wide_p2p(knl, *, lanes: int = 2):
+    """With a keyword."""
+    yield "lanes", steps.lane_arrays(knl, lanes)
+
+
+BY_DEVICE = {"p2p": {C_DEVICE.description: {"lanes": 4}, "": {"lanes": 1}}}
+
+
+def test_code_is_made_with_the_parameters_of_the_device():
+    book = RecipeBook("b", "", {"p2p": wide_p2p}, by_device=BY_DEVICE)
+    arguments = {**DEFAULTS, "book": book}
+    assert dict(generate(**arguments).lanes)["tlanes"] == 4
+    assert dict(generate(**{**arguments, "device": replace(C_DEVICE, description="another")}).lanes)["tlanes"] == 1
+    assert dict(generate(**arguments, parameters={"lanes": 8}).lanes)["tlanes"] == 8
+
+
 DIFFERENCES = {
     "operator": {"operator": "p2m"},
     "expressions": {"greens": GreensFunction("laplace", (("rinv*rinv",),))},
@@ -173,13 +193,13 @@ DIFFERENCES = {
     "name of the book": {"book": RecipeBook("b", "")},
     "recipe": {"book": RecipeBook("sequential", "", {"p2p": other_p2p})},
     "options of the compiler": {"book": replace(SEQUENTIAL, build_options=("-w",))},
+    "parameters by device": {"book": RecipeBook("sequential", "", {"p2p": wide_p2p}, by_device=BY_DEVICE)},
     "tuning parameters": {"parameters": {"lanes": 8}},
     "other tuning parameters": {"parameters": {"lanes": 16}},
     "kind of device": {"device": replace(C_DEVICE, kind="opencl")},
     "device": {"device": replace(C_DEVICE, description="another compiler")},
     "driver": {"device": replace(C_DEVICE, driver="2.0")},
 }
-DEFAULTS = dict(zip(("operator", "greens", "order", "dtype", "book", "device"), P2P, strict=True))
 
 
 def test_everything_that_matters_is_in_the_key():

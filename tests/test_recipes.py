@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import inspect
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -200,6 +201,43 @@ def test_book_checks_operators_and_tuning():
         RecipeBook("b", "", {"p2p": one}, {"p2p": {"lane": (1,)}})
     with pytest.raises(RecipeError, match=r"^b, p2m: tuning for 'lanes', which is no keyword argument"):
         RecipeBook("b", "", {"p2p": one}, {"p2m": {"lanes": (1,)}})
+    with pytest.raises(RecipeError, match=r"^b: by_device of p2p is '\(', no regular expression: "):
+        RecipeBook("b", "", {"p2p": one}, by_device={"p2p": {"(": {}}})
+    with pytest.raises(
+        RecipeError, match=r"^b, p2p: by_device for 'lane', which is no keyword argument of the recipe$"
+    ):
+        RecipeBook("b", "", {"p2p": one}, by_device={"p2p": {"GPU": {"lane": 1}}})
+
+
+def test_parameters_by_device():
+    of_p2p = {"Xeon Max": {"lanes": 16}, "Xeon": {"lanes": 8, "boxes": 1}}
+    book = RecipeBook("b", "", {"p2p": one, "p2m": one}, by_device={"p2p": of_p2p})
+    assert book.parameters_on("p2p", "a Xeon") == {"lanes": 8, "boxes": 1}
+    assert book.parameters_on("p2p", "a Xeon Max") == {"lanes": 16}, "the first that is found"
+    assert book.parameters_on("p2p", "a Xeon", {"boxes": 3}) == {"lanes": 8, "boxes": 3}
+    assert book.parameters_on("p2p", "an EPYC") == book.parameters_on("p2m", "a Xeon") == {}
+    assert book.defaults_on("p2p", "a Xeon Max") == {"lanes": 16, "boxes": 2}
+    assert book.defaults_on("m2m", "a Xeon") == {}, "no recipe"
+    assert pickle.loads(pickle.dumps(book)).by_device == book.by_device
+    other = RecipeBook("b", "", {"p2p": one, "p2m": one})
+    assert book.fingerprint("p2p") != other.fingerprint("p2p")
+    assert book.fingerprint("p2m") == other.fingerprint("p2m")
+
+
+@pytest.mark.parametrize("name", ["pocl31_cpu", "simd_cpu"])
+def test_processors_of_intel_have_newtons_iteration_on_every_runtime(name):
+    book = shipped_books()[name]
+    for runtime in (
+        "Intel(R) OpenCL OpenCL 3.1 LINUX ",
+        "Portable Computing Language OpenCL 3.0 PoCL 3.1 pthread-znver4-",
+    ):
+        for processor, roots in (
+            ("Intel(R) Xeon(R) Processor", "newton"),
+            ("13th Gen Intel(R) Core(TM) i7-1360P", "newton"),
+            ("AMD EPYC 9R14", "auto"),
+        ):
+            description = f"opencl CPU {runtime}{processor}"
+            assert book.defaults_on("p2p", description)["roots"] == roots, description
 
 
 # -- lanes

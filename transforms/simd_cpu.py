@@ -7,7 +7,8 @@ Measured on two cores of an AMD Zen 4 with Intel's runtime 2026.2 (P2P on the sp
 f64 / f32): work-items with 1/sqrt 2.0 / 6.3, with rsqrt 3.2 / 7.3; lane arrays with Newton's iteration 2.6 / 6.2;
 vectors named in the source 0.7. With the gradient, 1/sqrt reaches 5.4 in f32, rsqrt 2.2 / 4.8. Groups of 8 are not
 vectorized. On an AMD Zen 3, which has no AVX-512, beside other load: 1/sqrt 1.5 / 4.3, rsqrt 0.9 / 2.9, Newton's
-iteration 1.5 / 3.5; with the gradient 1.2 / 3.0, 0.7 / 1.9, 1.0 / 2.1.
+iteration 1.5 / 3.5; with the gradient 1.2 / 3.0, 0.7 / 1.9, 1.0 / 2.1. On an Intel Xeon (Emerald Rapids) 1.0 / 3.8,
+2.7 / 3.6, 2.7 / 6.7; with the gradient 1.0 / 3.4, 1.6 / 3.5, 1.6 / 3.5.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ BOOK = RecipeBook(
     },
     tuning={
         **pocl_cpu.BOOK.tuning,
-        **{key: {"lanes": (16, 32), "roots": ("auto",)} for key in pocl_cpu.PARTICLE_OPERATORS},
-        "p2p": {"lanes": (16, 32), "roots": ("auto", "builtin")},
+        **{key: {"lanes": (16, 32), "roots": ("auto", "newton")} for key in pocl_cpu.PARTICLE_OPERATORS},
+        "p2p": {"lanes": (16, 32), "roots": ("auto", "newton", "builtin")},
     },
+    by_device={key: {pocl_cpu.INTEL_PROCESSORS: {"roots": "newton"}} for key in pocl_cpu.PARTICLE_OPERATORS},
 )

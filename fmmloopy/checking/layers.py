@@ -332,7 +332,7 @@ class OperatorCheck:
                 request.book,
                 self._operator,
                 math,
-                request.parameters,
+                request.book.parameters_on(self._operator, request.device, request.parameters),
                 self._most,
                 lambda place: self._announce(f"in the recipe, {place}", request.code_limit),
             )
