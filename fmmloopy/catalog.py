@@ -34,6 +34,7 @@ class Entry:
         default_for: those of them that get it when no book is asked for.
         operators: that it has recipes for.
         tuning: values worth trying, by operator and keyword.
+        by_device: keyword arguments in place of defaults, by operator and regular expression of devices.
         certificates: by description of a device that it suits: certified, stale with the reason, or none.
         trouble: why it cannot be used, in one line; empty if it can.
     """
@@ -45,6 +46,7 @@ class Entry:
     default_for: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
     tuning: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
+    by_device: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     certificates: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""
 
@@ -92,5 +94,6 @@ def _entry(name: str, origin: str, book: RecipeBook, devices: Sequence[Device]) 
         default_for,
         tuple(operator for operator in OPERATORS if operator in book.recipes),
         dict(book.tuning),
+        dict(book.by_device),
         {d.description: status(book, d) for d in suited},
     )

@@ -64,7 +64,7 @@ def record(
         book, device, operators: what was checked.
         dtypes: in which precisions.
         level: quick or full, or FAILED.
-        parameters: keyword arguments of the recipes, by operator, other than their defaults.
+        parameters: keyword arguments of the recipes, by operator, other than their defaults on the device.
         skipped: layers that could not be run here, in words.
     """
     path = certificates_file(book, device)

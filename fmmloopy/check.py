@@ -154,7 +154,9 @@ def check_book(
             and float64 the other two are, too. Devices without float64 are checked in float32 alone.
         level: ``"quick"``, or ``"full"`` for more seeds, orders and layouts, every choice of tuning parameters, and
             larger whole problems.
-        parameters: keyword arguments of the recipes by operator, in place of their defaults.
+        parameters: keyword arguments of the recipes by operator, in place of what they have on the device; of such
+            recipes nothing else is checked. The others are checked as they are on the device, and with what they
+            have on other devices.
         reproducers: folder for programs that show what is wrong; None for none.
         limit: seconds that a step of a recipe, its code, and a run of its kernel may take each; None for 180, 180 and
             60, enough for a busy machine. A run in oclgrind may take five times as long.
@@ -238,14 +240,14 @@ def _choices(
     yield dict(parameters or {})
     if parameters:
         return
-    usual, here = book.defaults_on(operator, ""), book.defaults_on(operator, device.description)
+    usual, here = book.defaults(operator), book.defaults_on(operator, device.description)
     elsewhere = [usual, *({**usual, **keywords} for keywords in book.by_device.get(operator, {}).values())]
     tuned = [{**here, name: v} for name, values in book.tuning.get(operator, {}).items() for v in values]
     seen = [here]
     for choice in (*elsewhere, *(tuned if full else ())):
         if choice not in seen:
             seen.append(choice)
-            yield {name: value for name, value in choice.items() if here[name] != value}
+            yield {name: value for name, value in choice.items() if name not in here or here[name] != value}
 
 
 class _Workers:

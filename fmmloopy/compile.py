@@ -125,7 +125,7 @@ def operator_key(
             "dtype": dtype_name(dtype),
             "book": book.name,
             "recipe": book.fingerprint(operator),
-            "parameters": sorted(book.parameters_on(operator, device.description, parameters).items()),
+            "parameters": sorted((parameters or {}).items()),
             "steps": most_steps,
             "device": (device.kind, device.description, device.driver),
             "versions": versions(),

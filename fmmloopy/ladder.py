@@ -185,7 +185,8 @@ def climb(
     findings = None
     if certify:
         notify(f"{book.name}: certifying {', '.join(chosen)}")
-        findings = check_book(book, chosen, device, [setting.dtype], level="quick").findings
+        here = {operator: book.defaults_on(operator, device.description) for operator in chosen}
+        findings = check_book(book, chosen, device, [setting.dtype], level="quick", parameters=here).findings
     notify("tree, lists and tables")
     problem, runtime = make_problem(setting), make_runtime(device)
     idle = tuple(operator for operator in chosen if not problem.work(operator).flops)

@@ -129,7 +129,8 @@ class RecipeBook:
                 self._check_keywords("by_device", operator, keywords)
         object.__setattr__(self, "recipes", MappingProxyType(dict(self.recipes)))
         object.__setattr__(self, "tuning", MappingProxyType({k: dict(v) for k, v in self.tuning.items()}))
-        object.__setattr__(self, "by_device", MappingProxyType({k: dict(v) for k, v in self.by_device.items()}))
+        by_device = {k: {pattern: dict(given) for pattern, given in v.items()} for k, v in self.by_device.items()}
+        object.__setattr__(self, "by_device", MappingProxyType(by_device))
 
     def _check_pattern(self, what: str, pattern: str) -> None:
         try:
@@ -138,7 +139,7 @@ class RecipeBook:
             raise RecipeError(f"{self.name}: {what} is {pattern!r}, no regular expression: {error}") from None
 
     def _check_keywords(self, what: str, operator: str, keywords: Iterable[str]) -> None:
-        known = inspect.signature(self.recipes[operator]).parameters if operator in self.recipes else {}
+        known = list(inspect.signature(self.recipes[operator]).parameters)[1:] if operator in self.recipes else ()
         for keyword in keywords:
             if keyword not in known:
                 raise RecipeError(
@@ -159,11 +160,16 @@ class RecipeBook:
         own = next((keywords for pattern, keywords in patterns if re.search(pattern, description)), {})
         return {**own, **(given or {})}
 
-    def defaults_on(self, operator: str, description: str) -> dict[str, Any]:
-        """Return all keyword arguments that a recipe has on a device where none are given, with their values."""
+    def defaults(self, operator: str) -> dict[str, Any]:
+        """Return the keyword arguments of a recipe that have a default, and what that is."""
         known = inspect.signature(self.recipes[operator]).parameters if operator in self.recipes else {}
-        own = {name: p.default for name, p in known.items() if p.default is not p.empty}
-        return {**own, **self.parameters_on(operator, description)}
+        return {
+            name: parameter.default for name, parameter in known.items() if parameter.default is not parameter.empty
+        }
+
+    def defaults_on(self, operator: str, description: str) -> dict[str, Any]:
+        """Return the keyword arguments of a recipe, and what they are on a device where nothing is given."""
+        return {**self.defaults(operator), **self.parameters_on(operator, description)}
 
     def fingerprint(self, operator: str) -> str:
         """Return a hash of the recipe of an operator, and of all that it calls; code made by it is kept under this."""

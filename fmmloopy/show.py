@@ -50,15 +50,14 @@ class Parameter:
     """A tuning parameter of a recipe.
 
     Attributes:
-        name, default: of the recipe's keyword argument.
+        name: of the recipe's keyword argument.
+        default: its value, on the device that the recipe is shown for.
         choices: values that the book says are worth trying.
-        by_device: what it is in place of the default on some devices, by regular expression.
     """
 
     name: str
     default: Any
     choices: tuple[Any, ...] = ()
-    by_device: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,21 +176,15 @@ def list_steps(
     greens, dtype = greens or laplace(), kernel_dtype(operator, dtype)
     recipe = book.recipes.get(operator, sequential_recipe)
     choices = book.tuning.get(operator, {})
+    given = book.parameters_on(operator, device.description) if device else {}
     parameters = tuple(
-        Parameter(name, parameter.default, tuple(choices.get(name, ())), _by_device(book, operator, name))
+        Parameter(name, given.get(name, parameter.default), tuple(choices.get(name, ())))
         for name, parameter in inspect.signature(recipe).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     )
     math = math_kernel(operator, greens, ORDER, dtype)
-    given = book.parameters_on(operator, device.description if device else "")
     steps = (Step(AS_WRITTEN, math), *apply_recipe(book, operator, math, given))
     return AppliedRecipe(book, operator, greens, dtype, inspect.getdoc(recipe) or "", parameters, steps)
-
-
-def _by_device(book: RecipeBook, operator: str, name: str) -> tuple[tuple[str, Any], ...]:
-    """Return what a parameter is on some devices, by regular expression."""
-    patterns = book.by_device.get(operator, {}).items()
-    return tuple((pattern, keywords[name]) for pattern, keywords in patterns if name in keywords)
 
 
 def compiled_step(recipe: AppliedRecipe, number: int, device: Device) -> CompiledOperator:

@@ -41,7 +41,7 @@ class Tuned:
         loopy: version of loopy.
         parameters: keyword arguments of the recipe.
         seconds: median time on that problem.
-        default_seconds: the same with the recipe's defaults; None if they failed.
+        default_seconds: the same with the recipe's defaults on the device; None if they failed.
         problem: what it was timed on, in words.
     """
 

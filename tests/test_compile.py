@@ -193,6 +193,7 @@ DIFFERENCES = {
     "name of the book": {"book": RecipeBook("b", "")},
     "recipe": {"book": RecipeBook("sequential", "", {"p2p": other_p2p})},
     "options of the compiler": {"book": replace(SEQUENTIAL, build_options=("-w",))},
+    "recipe with keywords": {"book": RecipeBook("sequential", "", {"p2p": wide_p2p})},
     "parameters by device": {"book": RecipeBook("sequential", "", {"p2p": wide_p2p}, by_device=BY_DEVICE)},
     "tuning parameters": {"parameters": {"lanes": 8}},
     "other tuning parameters": {"parameters": {"lanes": 16}},

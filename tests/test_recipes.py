@@ -219,6 +219,9 @@ def test_parameters_by_device():
     assert book.defaults_on("p2p", "a Xeon Max") == {"lanes": 16, "boxes": 2}
     assert book.defaults_on("m2m", "a Xeon") == {}, "no recipe"
     assert pickle.loads(pickle.dumps(book)).by_device == book.by_device
+    before = book.fingerprint("p2p")
+    of_p2p["Xeon"]["lanes"] = 32
+    assert book.fingerprint("p2p") == before
     other = RecipeBook("b", "", {"p2p": one, "p2m": one})
     assert book.fingerprint("p2p") != other.fingerprint("p2p")
     assert book.fingerprint("p2m") == other.fingerprint("p2m")
@@ -234,6 +237,8 @@ def test_processors_of_intel_have_newtons_iteration_on_every_runtime(name):
         for processor, roots in (
             ("Intel(R) Xeon(R) Processor", "newton"),
             ("13th Gen Intel(R) Core(TM) i7-1360P", "newton"),
+            ("INTEL(R) XEON(R) PLATINUM 8581C CPU @ 2.30GHz", "newton"),
+            ("Intel Xeon Processor (SapphireRapids)", "newton"),
             ("AMD EPYC 9R14", "auto"),
         ):
             description = f"opencl CPU {runtime}{processor}"
@@ -352,6 +357,9 @@ def test_every_shipped_parameter_has_its_default_among_the_values_worth_trying()
         for keyword, parameter in inspect.signature(book.recipes[operator]).parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 assert parameter.default in book.tuning[operator][keyword], f"{book.name}, {operator}: {keyword}"
+        for given in book.by_device.get(operator, {}).values():
+            for keyword, value in given.items():
+                assert value in book.tuning[operator][keyword], f"{book.name}, {operator}: {keyword}"
 
 
 # -- fingerprints

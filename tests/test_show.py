@@ -15,7 +15,7 @@ from conftest import devices
 
 from fmmloopy import show
 from fmmloopy.cli import main
-from fmmloopy.devices import C_DEVICE, find_devices
+from fmmloopy.devices import C_DEVICE, Device, find_devices
 from fmmloopy.greens import laplace, yukawa
 from fmmloopy.recipes import OPERATORS, SEQUENTIAL, RecipeBook, RecipeError, fix_lanes, load_recipes, shipped_books
 from fmmloopy.show import (
@@ -49,6 +49,21 @@ def test_the_steps_of_a_recipe():
     ]
     assert recipe.why.startswith("Vectors of targets")
     assert recipe.parameters == (show.Parameter("width", 64, (32, 64)),)
+
+
+def test_steps_are_those_of_the_device():
+    book = load_recipes("pocl31_cpu")
+    names = {}
+    for processor, roots in (("AMD EPYC", "auto"), ("Intel(R) Xeon(R)", "newton")):
+        recipe = list_steps(book, "p2p", device=Device("opencl", processor, f"opencl CPU PoCL 3.1 {processor}", "3.1"))
+        assert next(p.default for p in recipe.parameters if p.name == "roots") == roots
+        names[roots] = recipe.steps[3].name
+    assert names["newton"] == "reciprocal square root by Newton's iteration"
+    assert (
+        names["auto"]
+        == list_steps(book, "p2p").steps[3].name
+        == "half of the reciprocal square roots by Newton's iteration"
+    )
 
 
 def test_an_operator_without_a_recipe_has_its_sequential_step():

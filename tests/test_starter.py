@@ -73,6 +73,7 @@ def test_copies_are_their_originals_under_another_name(origin, tmp_path):
     assert started.pattern == book.device
     assert set(copy.recipes) == set(book.recipes)
     assert {k: dict(v) for k, v in copy.tuning.items()} == {k: dict(v) for k, v in book.tuning.items()}
+    assert copy.by_device == book.by_device
     for operator in ("p2p", "m2m"):
         math = math_kernel(operator, laplace(), 3, np.float64)
         ours, theirs = (apply_recipe(b, operator, math) for b in (copy, book))

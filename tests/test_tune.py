@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -20,7 +21,7 @@ from fmmloopy.devices import find_devices
 from fmmloopy.measuring.timing import Setting, Timing
 from fmmloopy.recipes import RecipeBook, RecipeError
 from fmmloopy.transforms import steps
-from fmmloopy.tune import Trial, _candidates, import_entries, tune, verify_store
+from fmmloopy.tune import Trial, _candidates, _defaults, import_entries, tune, verify_store
 from fmmloopy.tuned import Tuned, merge, read_entries, read_store, store_file, tuned_parameters, write_store
 
 OPENCL = [d for d in find_devices() if d.kind == "opencl" and not d.is_simulator]
@@ -185,6 +186,13 @@ def test_a_large_space_is_searched_without_repeats():
     assert tried[0] == (9, 9)
     assert len(set(tried)) == 60
     assert min((t.timing.median if t.timing else math.inf) for t in trials) <= 2.0
+
+
+def test_a_search_begins_with_what_the_device_has():
+    device = find_devices()[0]
+    book = dataclasses.replace(BOOK, by_device={"p2p": {re.escape(device.description): {"how": "lanes"}}})
+    assert _defaults(book, "p2p", device, BOOK.tuning["p2p"]) == {"how": "lanes"}
+    assert _defaults(BOOK, "p2p", device, BOOK.tuning["p2p"]) == {"how": "sequential"}
 
 
 def test_operators_without_parameters_are_refused():

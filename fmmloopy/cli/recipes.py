@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -46,6 +47,7 @@ def _print(books: Any, defaults: dict[str, str]) -> None:
         out.print(title)
         lines = [("for devices", book.pattern), ("operators", ", ".join(book.operators) or "none: all are sequential")]
         lines += [("tuning", text) for text in _tuning(book.tuning)]
+        lines += [("by device", text) for text in _by_device(book.by_device)]
         lines += [
             ("certificate", f"{text} on {device}") for device, text in book.certificates.items() if book.operators
         ]
@@ -59,8 +61,27 @@ def _print(books: Any, defaults: dict[str, str]) -> None:
 
 def _tuning(tuning: Any) -> list[str]:
     """Say which keywords may be tuned, in one line for all operators that share them."""
-    shared: dict[str, list[str]] = {}
-    for operator, choices in tuning.items():
-        text = ", ".join(f"{keyword}={'|'.join(map(str, values))}" for keyword, values in choices.items())
-        shared.setdefault(text, []).append(operator)
-    return [f"{text}  ({', '.join(operators)})" for text, operators in shared.items()]
+    return _shared(
+        (operator, ", ".join(f"{keyword}={'|'.join(map(str, values))}" for keyword, values in choices.items()))
+        for operator, choices in tuning.items()
+    )
+
+
+def _by_device(by_device: Any) -> list[str]:
+    """Say what recipes are given on some devices, in one line for all operators that share it."""
+    return _shared(
+        (
+            operator,
+            ", ".join(f"{keyword}={value}" for keyword, value in given.items())
+            + f" where the description has {pattern}",
+        )
+        for operator, patterns in by_device.items()
+        for pattern, given in patterns.items()
+    )
+
+
+def _shared(texts: Iterable[tuple[str, str]]) -> list[str]:
+    operators: dict[str, list[str]] = {}
+    for operator, text in texts:
+        operators.setdefault(text, []).append(operator)
+    return [f"{text}  ({', '.join(names)})" for text, names in operators.items()]

@@ -63,9 +63,10 @@ def show(
     if diff and asm:
         raise ValueError("--diff with --asm: give one of them; --diff compares mathematics, or source with --code")
     recipes = load_recipes(book)
-    chosen = suited_device(recipes, device) if code or asm or device else None
+    suited = suited_device(recipes, device)
+    chosen = suited if code or asm or device else None
     names = shown_operators(recipes, operator)
-    applied = [list_steps(recipes, name, kernels[kernel](), dtype, chosen) for name in names]
+    applied = [list_steps(recipes, name, kernels[kernel](), dtype, suited) for name in names]
     views = [_View(recipe, step, diff, code, asm, chosen) for recipe in applied]
     if as_json:
         print_json(
@@ -113,10 +114,7 @@ class _View:
             "operator": recipe.operator,
             "has_recipe": recipe.operator in recipe.book.recipes,
             "why": recipe.why,
-            "parameters": [
-                {"name": p.name, "default": p.default, "choices": p.choices, "by_device": dict(p.by_device)}
-                for p in recipe.parameters
-            ],
+            "parameters": [{"name": p.name, "default": p.default, "choices": p.choices} for p in recipe.parameters],
             "steps": [{"number": n, "name": s.name} for n, s in enumerate(recipe.steps)],
         }
         if self.math or self.source or machine:
@@ -191,8 +189,6 @@ def _print_lists(book: RecipeBook, recipes: Sequence[AppliedRecipe], everything:
         for parameter in recipe.parameters:
             choices = f"   worth trying: {', '.join(map(str, parameter.choices))}" if parameter.choices else ""
             out.print(Text(f"  {parameter.name} = {parameter.default}{choices}"))
-            for pattern, value in parameter.by_device:
-                out.print(Text(f"      {value} on devices whose description has {pattern!r}"))
         for number, step in enumerate(recipe.steps):
             out.print(Text(f"  {number:3}  {step.name}"))
         out.print()

@@ -14,4 +14,10 @@ def p2p(knl: Any, *, lanes: int = 4) -> Iterator[tuple[str, Any]]:
     yield "lanes of the plug-in", steps.one_group_per(steps.lane_arrays(knl, lanes), "ibox")
 
 
-BOOK = RecipeBook("example_cpu", device="CPU", recipes={"p2p": p2p}, tuning={"p2p": {"lanes": (4, 8)}})
+BOOK = RecipeBook(
+    "example_cpu",
+    device="CPU",
+    recipes={"p2p": p2p},
+    tuning={"p2p": {"lanes": (4, 8)}},
+    by_device={"p2p": {"vector machine": {"lanes": 8}}},
+)
