@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from benchmarks.kept import keep, read_elsewhere
 from benchmarks.page import DOCS, write_page
 from benchmarks.pictures import draw_pictures
 from benchmarks.results import Results, compare_results, read_results, write_results
@@ -23,9 +24,6 @@ from fmmloopy.messages import one_line
 
 BAD_INPUT, FAILED = 2, 1
 """Exit statuses: arguments that cannot be used; a case that failed."""
-
-KEPT = Path(__file__).parent / "results.json"
-"""Results that the documentation was written from."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,11 +92,11 @@ def run(arguments: argparse.Namespace) -> Results:
     def tell(text: str) -> None:
         print(f"[{time.perf_counter() - start:5.0f} s] {text}", file=sys.stderr, flush=True)
 
-    def keep(results: Results) -> None:
+    def keep_so_far(results: Results) -> None:
         arguments.output.mkdir(parents=True, exist_ok=True)
         write_results(results, arguments.output / "results.json")
 
-    found = measure(cases, arguments.device, arguments.quick, tell, keep)
+    found = measure(cases, arguments.device, arguments.quick, tell, keep_so_far)
     return replace(found, suite=_part(arguments))
 
 
@@ -119,7 +117,7 @@ def report(results: Results, arguments: argparse.Namespace, before: Results | No
     folder.mkdir(parents=True, exist_ok=True)
     write_results(results, folder / "results.json")
     judged = judge(results, reasons)
-    tables = make_tables(results, judged)
+    tables = make_tables(results, judged, [(other, judge(other, reasons)) for other in read_elsewhere(results)])
     shown = dict(tables)
     if before:
         rows = compare_results(results, before)
@@ -134,7 +132,7 @@ def report(results: Results, arguments: argparse.Namespace, before: Results | No
     verdicts = [verdict for row in judged for verdict in row if verdict.reached]
     print(f"{sum(verdict.is_met for verdict in verdicts)} of {len(verdicts)} targets that were measured are met")
     if arguments.write_docs:
-        write_results(results, KEPT)
+        keep(results)
         print(f"{write_page(tables, pictures, DOCS)} is written")
 
 

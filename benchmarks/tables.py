@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import starmap
 
 from benchmarks.results import Evaluation, OperatorTime, Results
 from benchmarks.suite import GROUPS, NAMES
@@ -16,12 +17,17 @@ from fmmloopy.measuring.probes import SQRT_DIV
 NOTHING = "–"
 
 
-def make_tables(results: Results, verdicts: Sequence[Sequence[Verdict]]) -> dict[str, str]:
+def make_tables(
+    results: Results,
+    verdicts: Sequence[Sequence[Verdict]],
+    elsewhere: Sequence[tuple[Results, Sequence[Sequence[Verdict]]]] = (),
+) -> dict[str, str]:
     """Return all tables and lists by name, each a block of Markdown; what was not measured says so.
 
     Args:
         results: what was measured.
         verdicts: see `benchmarks.targets.judge`.
+        elsewhere: results of other processors, with their verdicts.
     """
     tables = {
         "machine": machine_list(results),
@@ -29,6 +35,7 @@ def make_tables(results: Results, verdicts: Sequence[Sequence[Verdict]]) -> dict
         "targets": targets_table(results, verdicts),
         "details": details_table(results, verdicts),
         "misses": misses_list(verdicts),
+        "elsewhere": "\n\n".join(starmap(elsewhere_section, elsewhere)) or "None are kept.",
         "evaluations": evaluations_table(results, "evaluate"),
         "operators": operators_table(results),
         "shares": shares_table(results),
@@ -117,6 +124,16 @@ def misses_list(verdicts: Sequence[Sequence[Verdict]]) -> str:
                 missed.setdefault(verdict.reason or "no reason is given yet.", []).append(verdict.runtime)
         lines += [f"- {row[0].target.what} ({', '.join(runtimes)}): {why}" for why, runtimes in missed.items()]
     return "\n".join(lines) or "None of those that were measured."
+
+
+def elsewhere_section(results: Results, verdicts: Sequence[Sequence[Verdict]]) -> str:
+    """Return the targets on another processor, with what it can do and the reasons of misses."""
+    at = f", at commit {results.commit}" if results.commit else ""
+    peaks = "; ".join(f"{dtype} {each}" for dtype, each in results.peaks.items())
+    heading = f"### {results.machine['processor']}"
+    return "\n\n".join(
+        (heading, f"{peaks}{at}.", targets_table(results, verdicts), "Missed, and why:", misses_list(verdicts))
+    )
 
 
 # -- whole evaluations

@@ -103,17 +103,8 @@ class Verdict:
         return self.reached is not None and not self.is_met
 
 
-@dataclass(frozen=True)
-class Reasons:
-    """Why targets were missed.
-
-    Attributes:
-        processor: where the reasons were found.
-        texts: by key of the target, then by label of the runtime or ``all``.
-    """
-
-    processor: str
-    texts: Mapping[str, Mapping[str, str]]
+Reasons = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""Why targets were missed: texts by processor, key of the target, and label of the runtime or ``all``."""
 
 
 def format_value(value: float, unit: str) -> str:
@@ -133,7 +124,7 @@ def judge(results: Results, reasons: Reasons) -> list[list[Verdict]]:
     Returns:
         A row for each target, with a verdict for each runtime.
     """
-    known = reasons.texts if results.machine["processor"] == reasons.processor else {}
+    known = reasons.get(results.machine["processor"], {})
 
     def judge_one(target: Target, runtime: str) -> Verdict:
         texts = known.get(target.key, {})
@@ -152,16 +143,16 @@ def read_reasons(path: Path = MISSES) -> Reasons:
         found = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: {error}") from None
-    processor = found.pop("processor", None)
-    if not isinstance(processor, str):
-        raise ValueError(f"{path}: processor is {processor!r}, expected the name of the one that the reasons hold for")
     keys = {target.key for target in TARGETS}
-    for key, texts in found.items():
-        if key not in keys:
-            raise ValueError(f"{path}: there is no target {key!r}, expected one of {', '.join(sorted(keys))}")
-        if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-            raise ValueError(f"{path}: {key} is {texts!r}, expected a text for each runtime, or for all")
-    return Reasons(processor, found)
+    for processor, reasons in found.items():
+        if not isinstance(reasons, dict):
+            raise ValueError(f"{path}: {processor} is {reasons!r}, expected tables by processor and target")
+        for key, texts in reasons.items():
+            if key not in keys:
+                raise ValueError(f"{path}: there is no target {key!r}, expected one of {', '.join(sorted(keys))}")
+            if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+                raise ValueError(f"{path}: {key} is {texts!r}, expected a text for each runtime, or for all")
+    return found
 
 
 # -- operators

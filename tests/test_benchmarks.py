@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command
-from benchmarks import child, machine, page, pictures, run, suite, tables, targets
+from benchmarks import child, kept, machine, page, pictures, run, suite, tables, targets
 from benchmarks.results import (
     Amount,
     Evaluation,
@@ -85,12 +85,12 @@ def results() -> Results:
 
 def verdicts(results: Results, reasons: dict | None = None) -> dict[str, dict[str, targets.Verdict]]:
     """Return verdicts by key of the target and label of the runtime."""
-    judged = targets.judge(results, targets.Reasons(MACHINE["processor"], reasons or {}))
+    judged = targets.judge(results, {MACHINE["processor"]: reasons or {}})
     return {row[0].target.key: {v.runtime: v for v in row} for row in judged}
 
 
 def all_tables(results: Results, reasons: dict | None = None, processor: str = MACHINE["processor"]) -> dict[str, str]:
-    return tables.make_tables(results, targets.judge(results, targets.Reasons(processor, reasons or {})))
+    return tables.make_tables(results, targets.judge(results, {processor: reasons or {}}))
 
 
 # -- cases
@@ -249,13 +249,13 @@ def test_reasons_stand_beside_misses_alone(results):
 def test_the_file_of_reasons_can_be_read(tmp_path):
     targets.read_reasons()
     path = tmp_path / "misses.toml"
-    path.write_text('[cube]\nall = "?"\n')
-    with pytest.raises(ValueError, match="processor is None, expected the name"):
+    path.write_text('processor = "p"\n')
+    with pytest.raises(ValueError, match="processor is 'p', expected tables by processor and target"):
         targets.read_reasons(path)
-    path.write_text('processor = "p"\n[p2q]\nall = "?"\n')
+    path.write_text('["p".p2q]\nall = "?"\n')
     with pytest.raises(ValueError, match="no target 'p2q', expected one of cube, first"):
         targets.read_reasons(path)
-    path.write_text('processor = "p"\n[cube]\nall = 3\n')
+    path.write_text('["p".cube]\nall = 3\n')
     with pytest.raises(ValueError, match="expected a text for each runtime, or for all"):
         targets.read_reasons(path)
     path.write_text("[cube\n")
@@ -342,16 +342,42 @@ def test_the_page_leaves_out_pictures_that_are_not_there():
 
 
 def test_the_page_in_the_documentation_is_what_its_results_give():
-    if not command.KEPT.exists() or not (page.DOCS / "performance.md").exists():
+    if not kept.last_file().exists() or not (page.DOCS / "performance.md").exists():
         pytest.skip("no results are kept yet (python -m benchmarks --write-docs), or this is no clone")
-    results = read_results(command.KEPT)
+    results, reasons = read_results(kept.last_file()), targets.read_reasons()
     there = {path.name for path in (page.DOCS / "images").glob(f"{page.PREFIX}*.png")}
-    judged = tables.make_tables(results, targets.judge(results, targets.read_reasons()))
-    filled_in = page.make_page(page.TEMPLATE.read_text(), judged, there)
+    elsewhere = [(other, targets.judge(other, reasons)) for other in kept.read_elsewhere(results)]
+    made = tables.make_tables(results, targets.judge(results, reasons), elsewhere)
+    filled_in = page.make_page(page.TEMPLATE.read_text(), made, there)
     assert (page.DOCS / "performance.md").read_text() == filled_in
 
 
 # -- files
+
+
+def test_the_last_run_on_each_processor_is_kept(results, tmp_path):
+    others = [
+        replace(results, machine=MACHINE | {"processor": name}, commit=name) for name in ("Zen 3", "Zen 4", "Zen 4")
+    ]
+    others[2] = replace(others[2], commit="later")
+    for each in (*others, results):
+        kept.keep(each, tmp_path)
+    assert read_results(kept.last_file(tmp_path)) == results
+    assert [other.commit for other in kept.read_elsewhere(results, tmp_path)] == ["Zen 3", "later"]
+    kept.keep(others[0], tmp_path)
+    assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == {"zen-4.json", "a-processor-2-processors.json"}
+    assert [other.commit for other in kept.read_elsewhere(others[0], tmp_path)] == [results.commit, "later"]
+
+
+def test_targets_on_other_processors_are_shown(results):
+    other = replace(results, machine=MACHINE | {"processor": "Zen 4"}, commit="abc")
+    reasons = {"Zen 4": {"p2p_single": {"all": "a reason there"}}}
+    assert all_tables(results)["elsewhere"] == "None are kept."
+    made = tables.make_tables(results, targets.judge(results, reasons), [(other, targets.judge(other, reasons))])
+    assert "### Zen 4\n" in made["elsewhere"]
+    assert "at commit abc" in made["elsewhere"]
+    assert "(PoCL 3.0, PoCL 3.1, Intel): a reason there" in made["elsewhere"]
+    assert "a reason there" not in made["misses"]
 
 
 def test_results_survive_a_file(results, tmp_path):
