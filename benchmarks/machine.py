@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fmmloopy.compile import versions
-from fmmloopy.devices import Device, DeviceError, choose_device, find_devices, processors
+from fmmloopy.devices import Device, DeviceError, choose_device, find_devices, processors, vector_instructions
 from fmmloopy.doctor import installed_version
 from fmmloopy.measuring.peaks import processor_of
 
@@ -47,10 +47,8 @@ def runtime_label(device: Device) -> str:
 def describe_machine(device: Device) -> dict[str, str]:
     """Return what a reader has to know of the machine: processor, vectors, memory, system, Python."""
     described = {"processor": processor_of(device), "cores": str(processors())}
+    described["vectors"] = vector_instructions() or "vectors unknown"
     with suppress(OSError):
-        flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
-        known = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "Neon"}
-        described["vectors"] = next((name for flag, name in known.items() if flag in flags), "vectors unknown")
         kilobytes = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
         described["memory"] = f"{int(kilobytes[1]) * 1024 / 1e9:.0f} GB" if kilobytes else "unknown"
     with suppress(OSError):

@@ -156,8 +156,8 @@ def read_shipped() -> dict[str, Any]:
 
 
 def shipping_label(book: RecipeBook, device: Device) -> str:
-    """Name a book, a runtime (a device's description without the processor) and its version, and loopy's."""
-    runtime = device.description.removesuffix(device.name).strip()
+    """Name a book, a runtime (a device's description up to the processor) and its version, and loopy's."""
+    runtime = device.description.rpartition(device.name)[0].strip()
     return f"{book.name} on {runtime}, driver {device.driver}, loopy {dict(versions())['loopy']}"
 
 

@@ -39,7 +39,8 @@ class Device:
     Attributes:
         kind: "opencl", or "c" for the processor through a C compiler.
         name: what the vendor calls it.
-        description: kind, type, platform, version and name in one line; recipe books are chosen by it.
+        description: kind, type, platform, version and name in one line, of a CPU its vector instructions too; recipe
+            books, and their parameters by device, are chosen by it.
         driver: version of the driver or runtime, part of what makes compiled code stale.
         has_float64: whether it computes in double precision.
         handle: the pyopencl device; None for "c".
@@ -142,6 +143,22 @@ def _rank(device: Device) -> int:
     return next(i for i, pattern in enumerate(PREFERENCE) if re.search(pattern, device.description))
 
 
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "Neon"}
+"""Vector instructions of processors, the widest first: as Linux lists them, and as they are called."""
+
+
+@cache
+def vector_instructions() -> str:
+    """Return the widest vector instructions that this machine's processor has, ``""`` where the system does not say.
+
+    How many registers recipes may fill follows from it: 32 with AVX-512, 16 with AVX2. Few runtimes tell.
+    """
+    with suppress(OSError):
+        flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
+        return next((name for flag, name in _VECTORS.items() if flag in flags), "")
+    return ""
+
+
 def _opencl_devices() -> list[Device]:
     _show_hidden_runtimes()
     try:
@@ -158,7 +175,9 @@ def _opencl_devices() -> list[Device]:
             continue  # a platform without devices
         for handle in handles:
             kind = "CPU" if handle.type & cl.device_type.CPU else "GPU" if handle.type & cl.device_type.GPU else "other"
-            description = " ".join(f"opencl {kind} {platform.name} {platform.version} {handle.name}".split())
+            vectors = vector_instructions() if kind == "CPU" else ""
+            words = f"opencl {kind} {platform.name} {platform.version} {handle.name} {vectors}"
+            description = " ".join(words.split())
             double = bool(handle.double_fp_config)
             device = Device("opencl", handle.name, description, handle.driver_version, double, handle)
             devices.setdefault(description, device)

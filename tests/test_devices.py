@@ -23,6 +23,7 @@ from fmmloopy.devices import (
     find_devices,
     hidden_runtimes,
     load_needed,
+    vector_instructions,
 )
 from fmmloopy.recipes import load_recipes
 
@@ -69,6 +70,31 @@ def test_devices_of_this_machine():
         assert device.name in device.description or device is C_DEVICE
         assert device.description.split()[0] == device.kind
         assert "\n" not in device.description
+        on_cpu = device.description.startswith("opencl CPU ")
+        assert not on_cpu or device.description.endswith(vector_instructions())
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("fpu sse2 avx avx2 fma avx512f avx512dq", "AVX-512"),
+        ("fpu sse2 avx avx2 fma avx_vnni", "AVX2"),
+        ("fp asimd evtstrm", "Neon"),
+        ("fpu sse2", ""),
+    ],
+)
+def test_vector_instructions(flags, expected, monkeypatch):
+    text = f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\nflags\t\t: {flags}\n"
+    monkeypatch.setattr(Path, "read_text", lambda path: text)
+    assert vector_instructions.__wrapped__() == expected
+
+
+def test_vector_instructions_where_the_system_does_not_say(monkeypatch):
+    def missing(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert vector_instructions.__wrapped__() == ""
 
 
 def test_devices_of_this_machine_are_in_order_of_preference():

@@ -43,5 +43,8 @@ BOOK = RecipeBook(
         **pocl_cpu.BOOK.tuning,
         **{key: {"width": (32, 64), "roots": ("auto", "newton")} for key in pocl_cpu.PARTICLE_OPERATORS},
     },
-    by_device={key: {pocl_cpu.INTEL_PROCESSORS: {"roots": "newton"}} for key in pocl_cpu.PARTICLE_OPERATORS},
+    by_device={
+        **pocl_cpu.BOOK.by_device,
+        **{key: {pocl_cpu.INTEL_PROCESSORS: {"roots": "newton"}} for key in pocl_cpu.PARTICLE_OPERATORS},
+    },
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 import loopy as lp
 
-from fmmloopy.recipes import RecipeBook
+from fmmloopy.recipes import LANE_BOUNDS, RecipeBook
 from fmmloopy.transforms import steps
 
 Kernel = Any
@@ -67,7 +67,17 @@ def particles(knl: Kernel, *, width: int = 64) -> Steps:
     yield from particle_vectors(knl, width if steps.sums(knl) == 1 else width // 2)
 
 
-def dense(knl: Kernel, *, boxes: int = 6, chunk: int = 32) -> Steps:
+MOST_ROWS: int = max(LANE_BOUNDS["ilanes"])
+"""Of a tile: what one OpenCL vector holds."""
+
+
+def rows_of(knl: Kernel, vectors: int) -> int:
+    """Return the rows in so many vectors of 64 bytes, as far as a tile may have them; in f32 it has those of one."""
+    rows: int = vectors * 64 // steps.itemsize(knl)
+    return min(rows, MOST_ROWS)
+
+
+def dense(knl: Kernel, *, boxes: int = 6, vectors: int = 1, chunk: int = 32) -> Steps:
     """Six boxes share each load of a matrix entry; a row vector fills 64 bytes, a slice of the matrix L1 or L2.
 
     With AVX2 their sums take 12 of 16 registers: enough to hide the latency of multiplications; those of eight boxes
@@ -77,8 +87,15 @@ def dense(knl: Kernel, *, boxes: int = 6, chunk: int = 32) -> Steps:
     and 38, 40, 27; 31, 38, 20 and 38, 55, 27; 27, 25, 25 and 53, 64, 43. With 16 blocks a chunk as fast, or slower. On
     a Zen 4, whose AVX-512 has 32 registers, PoCL 3.1's M2M, L2L, check -> equivalent reached 60, 47, 59 with four boxes
     and 65, 55, 67 with eight (order 6).
+
+    With AVX-512, two vectors of rows share each load of an input, and each of its addresses, which these compilers
+    compute in vectors, in the way of multiplications. Measured on two cores of an Intel Xeon (Emerald Rapids), f64,
+    GFLOP/s of a peak of 178, of M2M, L2L, check -> equivalent in the cube, one vector of rows and then two: at order 6
+    with 2e5 points PoCL 3.0 39, 36, 39 and 56, 50, 59; PoCL 3.1 44, 37, 49 and 60, 53, 62; Intel 61, 52, 56 and 92, 77,
+    88; at order 10 with 1e5: 34, 32, 47 and 53, 44, 72; 32, 30, 42 and 45, 37, 60; 43, 58, 57 and 65, 62, 88.
     """
-    knl = steps.dense_blocks(knl, boxes=boxes, rows=64 // steps.itemsize(knl), chunk=chunk)
+    rows = rows_of(knl, vectors)
+    knl = steps.dense_blocks(knl, boxes=boxes, rows=rows, chunk=chunk * rows_of(knl, 1) // rows)
     yield "blocks of boxes x rows", knl
     knl = steps.one_group_per(knl, "itile", "bchunk")
     yield "one work-group per tile of rows and chunk of boxes", knl
@@ -129,9 +146,14 @@ def blocks_of_pairs(knl: Kernel, pairs: int) -> Steps:
     yield "one work-group per chunk of octets and frequency", knl
 
 
-def m2l_svd(knl: Kernel, *, pairs: int = 4) -> Steps:
-    """Eight singular values, then a tile of rows, are a vector; four pairs of boxes share each load of a matrix."""
-    knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=pairs, ilanes=64 // steps.itemsize(knl)))
+def m2l_svd(knl: Kernel, *, pairs: int = 4, vectors: int = 1) -> Steps:
+    """Eight singular values, then a tile of rows, are a vector; four pairs of boxes share each load of a matrix.
+
+    With AVX-512 eight pairs do, and rows fill two vectors. Measured on two cores of an Intel Xeon (Emerald Rapids),
+    f64, order 6, GFLOP/s of a peak of 178, before and with these: 1e5 points in the cube, PoCL 3.0 54 and 71, PoCL 3.1
+    56 and 80, Intel 72 and 90; 2e5 on the sphere 42 and 55, 49 and 72, 64 and 64.
+    """
+    knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=pairs, ilanes=rows_of(knl, vectors)))
     inames = ("k", "k_init", "i", "i_init", "i_store")
     knl = steps.vector_lanes(knl, inames, ("right", "left", "w", "u", "result"))
     knl = steps.unroll(knl, "k_store", "b", "b_src", "b_init", "b_store", "b2", "b2_init", "b2_store")
@@ -157,6 +179,9 @@ INTEL_PROCESSORS = r"(?i)\bintel\b(?!\(R\) OpenCL)"
 5.4 with Newton's iteration, those of an AMD Zen 3 1.9 and 3.8, where the iteration keeps multipliers from all else that
 a pair of points needs. So recipes that have the choice take it on Intel's processors; only that one was measured."""
 
+AVX_512 = "AVX-512"
+"""Twice the registers of AVX2, 32: room for blocks of twice the size."""
+
 PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")
 DENSE_OPERATORS = ("m2m", "l2l", "check_to_equivalent")
 
@@ -174,8 +199,12 @@ BOOK = RecipeBook(
     },
     tuning={
         **{key: {"width": (32, 64)} for key in PARTICLE_OPERATORS},
-        **{key: {"boxes": (4, 6, 8), "chunk": (8, 16, 32)} for key in DENSE_OPERATORS},
+        **{key: {"boxes": (4, 6, 8), "vectors": (1, 2), "chunk": (16, 32)} for key in DENSE_OPERATORS},
         "m2l_hadamard": {"pairs": (1, 2, 4)},
-        "m2l_svd": {"pairs": (2, 4, 6)},
+        "m2l_svd": {"pairs": (4, 6, 8), "vectors": (1, 2)},
+    },
+    by_device={
+        **{key: {AVX_512: {"vectors": 2}} for key in DENSE_OPERATORS},
+        "m2l_svd": {AVX_512: {"pairs": 8, "vectors": 2}},
     },
 )
