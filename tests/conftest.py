@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from fmmloopy import cli
-from fmmloopy.cache import ENVIRONMENT_VARIABLE
+from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder
 from fmmloopy.devices import Device, choose_device, find_devices
 from fmmloopy.greens import GreensFunction
 from fmmloopy.measuring import peaks
@@ -166,6 +166,21 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let a test find nothing that others have measured; returns the folder that its cache is in."""
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture
+def own_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As own_cache, but generated code is shared: to make it again is most of the time of a check, and tests nothing.
+
+    Returns the cache's folder, which holds no certificates, rates, peaks or tables.
+    """
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    for shared in ("code", "c"):
+        (cache_folder() / shared).mkdir(parents=True, exist_ok=True)
+        (folder / shared).symlink_to(cache_folder() / shared)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(folder))
+    return folder
 
 
 @pytest.fixture

@@ -57,8 +57,8 @@ def test_parameters_of_other_devices_are_checked():
 
     found = {}
     for roots, here in (("right", "wrong"), ("right", "right"), ("wrong", "right")):
-        elsewhere = {"p2p": {re.escape(OPENCL[0].description): {"roots": here}, "elsewhere": {"roots": roots}}}
-        book = RecipeBook("choosy", device="", recipes={"p2p": recipe}, by_device=elsewhere)
+        elsewhere = {"m2m": {re.escape(OPENCL[0].description): {"roots": here}, "elsewhere": {"roots": roots}}}
+        book = RecipeBook("choosy", device="", recipes={"m2m": recipe}, by_device=elsewhere)
         found[roots, here] = check_book(book, device=OPENCL[0], dtypes=[np.float64]).findings
     assert not found["right", "right"]
     for findings in (found["right", "wrong"], found["wrong", "right"]):

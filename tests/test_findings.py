@@ -15,7 +15,6 @@ import loopy as lp
 import numpy as np
 import pytest
 
-from fmmloopy.cache import ENVIRONMENT_VARIABLE
 from fmmloopy.certificates import operator_status, status
 from fmmloopy.check import check_book
 from fmmloopy.checking import sanitizer
@@ -156,8 +155,7 @@ def _lanes(knl):
     yield "lanes", steps.separate_lanes(steps.fix_lanes(knl, blanes=3, ilanes=4))
 
 
-def test_certificates_hold_until_something_changes(tmp_path, monkeypatch):
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
+def test_certificates_hold_until_something_changes(own_findings):
     device = OPENCL[0]
     book = RecipeBook("certified_here", "", {"check_to_equivalent": _lanes, "m2m": _lanes})
     assert status(book, device) == "none"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fmmloopy.check import check_book
 from fmmloopy.cli import app
-from fmmloopy.devices import C_DEVICE, Device
+from fmmloopy.devices import C_DEVICE, Device, find_devices
 from fmmloopy.greens import laplace
 from fmmloopy.operators import math_kernel
 from fmmloopy.recipes import RecipeError, apply_recipe, load_recipes, shipped_books
@@ -35,9 +35,11 @@ def passes(path, device):
     assert report.ok, [str(finding) for finding in report.findings]
 
 
-def test_starter_passes_the_check_as_it_is(tmp_path, device):
-    if device is C_DEVICE and c_compiler() is None:
-        pytest.skip("no C compiler")
+@pytest.mark.parametrize("which", ["opencl", "c"])
+def test_starter_passes_the_check_as_it_is(which, tmp_path):
+    device = next((d for d in find_devices() if d.kind == which), None)
+    if device is None or (device is C_DEVICE and c_compiler() is None):
+        pytest.skip("no OpenCL device, or no C compiler")
     started = start_book(tmp_path / "my_device.py", device=device)
     book = load_recipes(started.path)
     assert book.name == started.name == "my_device"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fmmloopy as fl
-from fmmloopy import cache, certificates, tuned
+from fmmloopy import certificates, tuned
 from fmmloopy.devices import find_devices
 from fmmloopy.measuring.timing import Setting, Timing
 from fmmloopy.recipes import RecipeBook, RecipeError
@@ -31,9 +31,8 @@ SMALL = Setting(points=3000, order=3)
 
 
 @pytest.fixture(autouse=True)
-def empty_store(tmp_path, monkeypatch):
+def empty_store(tmp_path, monkeypatch, own_findings):
     monkeypatch.setenv(tuned.ENVIRONMENT_VARIABLE, str(tmp_path / "config"))
-    monkeypatch.setenv(cache.ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
 
 
 def p2p(knl, *, how: str = "sequential"):

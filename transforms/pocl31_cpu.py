@@ -44,7 +44,7 @@ BOOK = RecipeBook(
         **{key: {"width": (32, 64), "roots": ("auto", "newton")} for key in pocl_cpu.PARTICLE_OPERATORS},
     },
     by_device={
-        **pocl_cpu.BOOK.by_device,
+        **{key: {pocl_cpu.AVX_512: blocks} for key, blocks in pocl_cpu.LARGE_BLOCKS.items()},
         **{key: {pocl_cpu.INTEL_PROCESSORS: {"roots": "newton"}} for key in pocl_cpu.PARTICLE_OPERATORS},
     },
 )

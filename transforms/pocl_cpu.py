@@ -185,6 +185,9 @@ AVX_512 = "AVX-512"
 PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")
 DENSE_OPERATORS = ("m2m", "l2l", "check_to_equivalent")
 
+LARGE_BLOCKS = {**{key: {"vectors": 2} for key in DENSE_OPERATORS}, "m2l_svd": {"pairs": 8, "vectors": 2}}
+"""What fills the registers of AVX-512, by operator."""
+
 BOOK = RecipeBook(
     "pocl_cpu",
     device=r"CPU .*PoCL ([12]\.|3\.0)",
@@ -203,8 +206,6 @@ BOOK = RecipeBook(
         "m2l_hadamard": {"pairs": (1, 2, 4)},
         "m2l_svd": {"pairs": (4, 6, 8), "vectors": (1, 2)},
     },
-    by_device={
-        **{key: {AVX_512: {"vectors": 2}} for key in DENSE_OPERATORS},
-        "m2l_svd": {AVX_512: {"pairs": 8, "vectors": 2}},
-    },
+    # For AMD's processors this compiler makes code for AVX2, whatever they have.
+    by_device={key: {f"{INTEL_PROCESSORS}.*{AVX_512}": blocks} for key, blocks in LARGE_BLOCKS.items()},
 )

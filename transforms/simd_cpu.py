@@ -68,8 +68,7 @@ BOOK = RecipeBook(
         "p2p": {"lanes": (16, 32), "roots": ("auto", "newton", "builtin")},
     },
     by_device={
-        **pocl_cpu.BOOK.by_device,
+        **pocl31_cpu.BOOK.by_device,
         **{key: {pocl_cpu.AVX_512: {"boxes": 8, "vectors": 2}} for key in pocl_cpu.DENSE_OPERATORS},
-        **{key: {pocl_cpu.INTEL_PROCESSORS: {"roots": "newton"}} for key in pocl_cpu.PARTICLE_OPERATORS},
     },
 )
