@@ -200,7 +200,7 @@ def test_the_key_holds_what_rates_depend_on():
         key(order=7),
         key(dtype="float32"),
         key(dtype="mixed"),
-        key(book=replace(book, recipes=other, tuning={})),
+        key(book=replace(book, recipes=other, tuning={}, by_device={})),
         key(device=replace(C_DEVICE, driver="newer")),
         key(m2l="dense"),
         key(npoints=calibration.FROM),

@@ -242,9 +242,7 @@ def graded(rng, n):
     return np.concatenate([np.clip(points, -1, 1), [[1, 1, 1], [-1, -1, -1]]])
 
 
-@pytest.mark.parametrize(
-    "make", [graded, *(pairs_at(d) for d in (1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-13, 1e-15))], ids=lambda make: ""
-)
+@pytest.mark.parametrize("make", [graded, *(pairs_at(d) for d in (1e-7, 1e-9, 1e-11, 1e-15))], ids=lambda make: "")
 @pytest.mark.parametrize("digits", [4, 6])
 def test_pairs_beyond_what_float32_tells_apart_are_in_double(make, digits, rng):
     """Their potentials are the largest by far; what float64 rounds of points relative to the root is another matter."""
