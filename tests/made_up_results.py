@@ -8,14 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import suite
-from benchmarks.results import (
-    Amount,
-    Evaluation,
-    OperatorTime,
-    Peer,
-    Results,
-    Step,
-)
+from benchmarks.results import Amount, Evaluation, OperatorTime, Peer, Results, Step
 from benchmarks.suite import EvaluationCase, OperatorCase, StepsCase
 from fmmloopy.bench import WHOLE
 from fmmloopy.measuring.peaks import Peaks

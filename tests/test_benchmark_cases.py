@@ -15,9 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from made_up_results import PEAKS, made_up, make_results
 
 from benchmarks import child, machine, run
-from benchmarks.results import (
-    Evaluation,
-)
+from benchmarks.results import Evaluation
 from benchmarks.suite import EvaluationCase, OperatorCase, PeerCase
 from fmmloopy.bench import WHOLE
 from fmmloopy.devices import C_DEVICE, Device, DeviceError
