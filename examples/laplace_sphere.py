@@ -94,8 +94,9 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[fl.Fmm, np.nda
     step(3, "lists", seconds["lists"], f"mean sizes {means}{moved}")
 
     choice, code = fmm.plan_report().choice, f"recipes {fmm.recipes.name}, on {fmm.device.description}"
-    compared = ", ".join(str(candidate.ncrit) for candidate in choice.candidates)
-    chosen = f"order {fmm.order}, ncrit {fmm.ncrit}: {choice.reason}" + (f" of {compared}" if compared else "")
+    compared = ", ".join(map(str, sorted({candidate.ncrit for candidate in choice.candidates})))
+    chosen = f"order {fmm.order}, ncrit {fmm.ncrit}, M2L {choice.m2l}: {choice.reason}"
+    chosen += f"; compared: ncrit {compared}" if compared else ""
     prepared = sum(seconds[name] for name in ("choice", "tables", "setup"))
     step(4, "tables and code", prepared, f"{chosen}; {code}")
 
