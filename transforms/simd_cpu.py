@@ -33,25 +33,18 @@ def particles(knl: Kernel, *, lanes: int = 16, roots: str = "auto") -> Iterator[
     yield "one work-item per target of a tile", knl
     knl = steps.one_group_per(knl, "ibox")
     yield "one work-group per box", knl
-    if roots == "newton":
-        knl = steps.newton_rsqrt(knl)
-        yield "reciprocal square root by Newton's iteration", knl
-    elif roots == "builtin":
-        knl = steps.builtin_rsqrt(knl)
-        yield "OpenCL's reciprocal square root", knl
-    elif roots != "sqrt":
-        raise ValueError(f"roots is {roots!r}, expected 'auto', 'newton', 'sqrt' or 'builtin'")
+    knl = yield from pocl_cpu.reciprocal_roots(knl, roots)
     knl = steps.share_factors(knl)
     yield "shared factors, one test for coinciding points", knl
 
 
 def m2l_hadamard(knl: Kernel, *, pairs: int = 1) -> Iterator[tuple[str, Kernel]]:
-    """As ``pocl_cpu``, but a block is one pair of octets, whose matrix is loaded anew; in f32 four pairs.
+    """As ``pocl_cpu``, but a block is one pair of octets, whose matrix is loaded anew.
 
-    GFLOP/s with 1, 2, 4 pairs, 1e6 points in the cube, order 6: in f64 92, 77, 88; in f32, 3e5 points, with 2, 4, 8:
-    117, 164, 156.
+    Measured on two cores of an AMD Zen 4, GFLOP/s with 1, 2, 4 pairs, 1e6 points in the cube, order 6: in f64 92, 77,
+    88; in f32, 3e5 points, with 2, 4, 8: 117, 164, 156. With four on an Intel Xeon, where they are faster: see there.
     """
-    yield from pocl_cpu.blocks_of_pairs(knl, pairs if steps.itemsize(knl) == 8 else 4 * pairs)
+    yield from pocl_cpu.blocks_of_pairs(knl, pairs)
 
 
 BOOK = RecipeBook(
@@ -69,6 +62,7 @@ BOOK = RecipeBook(
     },
     by_device={
         **pocl31_cpu.BOOK.by_device,
-        **{key: {pocl_cpu.AVX_512: {"boxes": 8, "vectors": 2}} for key in pocl_cpu.DENSE_OPERATORS},
+        **{key: {pocl_cpu.AVX_512: {**pocl_cpu.LARGE_BLOCKS[key], "boxes": 8}} for key in pocl_cpu.DENSE_OPERATORS},
+        "m2l_hadamard": {pocl_cpu.INTEL_AVX_512: pocl_cpu.LARGE_BLOCKS["m2l_hadamard"]},
     },
 )
