@@ -22,7 +22,7 @@ from fmmloopy.plan_report import make_rows
 from fmmloopy.recipes import load_recipes
 from fmmloopy.runtime import make_runtime
 from fmmloopy.tree import build_tree
-from fmmloopy.work import Work
+from fmmloopy.work import Work, count_work
 
 OPERATORS = (*calibration.OPERATORS, *(name for names in M2L_OPERATORS.values() for name in names))
 MEASURED = [Measurement({"p2p": Work(10**6, 12 * 10**6, 100)}, {"p2p": 1e-3})]
@@ -158,6 +158,55 @@ def test_a_device_that_takes_long_is_tried_once(empty_cache, monkeypatch):
     assert built == [calibration.SMALL]
     assert calibrate("key", never, 5000) is None
     assert stored_rates("key") is None
+
+
+class Machine:
+    """Builds probes whose operators take one second for each unit of work, times what is told of each pass."""
+
+    def __init__(self, slowness):
+        self.slowness, self.built = slowness, 0
+        points = probe_points(300)
+        self.trees = [build_tree(points, None, ncrit) for ncrit in (20, 40, 80)]
+        self.lists = [build_lists(tree) for tree in self.trees]
+
+    def __call__(self, points, ncrit):
+        number, self.built = self.built - 1, self.built + 1  # the first is to see whether the device is too slow
+        slow = self.slowness(*divmod(number, 3)) if number >= 0 else 1.0
+        which = number % 3
+        tree, lists = self.trees[which], self.lists[which]
+        work = count_work(tree, lists, 3, fl.laplace(), "fft")
+        timings = {name: 1e-9 * slow * (each.pairs + each.flops) for name, each in work.items()}
+        return SimpleNamespace(
+            tree=tree,
+            lists=lists,
+            order=3,
+            kernel=fl.laplace(),
+            precision="double",
+            m2l="fft",
+            timings=timings,
+            evaluate=lambda charges: None,
+        )
+
+
+@pytest.mark.parametrize(
+    ("slowness", "passes"),
+    [
+        (lambda number, probe: 1.0, 2),
+        (lambda number, probe: 1.1 if number else 1.0, 2),
+        (lambda number, probe: 3.0 if (number, probe) in ((0, 0), (0, 1)) else 1.0, 3),
+        (lambda number, probe: 2.0 if (number, probe) == (1, 2) else 1.0, 3),
+        (lambda number, probe: 1.5**-number if probe else 1.0, 4),
+    ],
+)
+def test_a_machine_that_is_slow_for_a_moment_is_timed_again(slowness, passes):
+    steady = calibration.measure(Machine(lambda number, probe: 1.0), 300)
+    machine = Machine(slowness)
+    found = calibration.measure(machine, 300)
+    assert machine.built == 1 + 3 * passes
+    least = [min(slowness(number, probe) for number in range(passes)) for probe in range(3)]
+    for slow, expected, measurement in zip(least, steady, found, strict=True):
+        assert measurement.work == expected.work
+        assert measurement.seconds == pytest.approx({k: slow * v for k, v in expected.seconds.items()})
 
 
 @pytest.mark.parametrize(("npoints", "probes"), [(100_000, calibration.POINTS), (10**6, calibration.MANY_POINTS)])
