@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sqlite3
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
@@ -235,7 +236,7 @@ def generate_code(
             warnings.filterwarnings("ignore", message="Cannot enforce the constraint")
             # Vectors are scheduled by loopy's older scheduler; a matter of a second, not of the result.
             warnings.filterwarnings("ignore", message=".*Falling back to a slow scheduler")
-            generated = lp.generate_code_v2(_scheduled(knl))
+            generated = _generated(knl)
         groups, items = knl.default_entrypoint.get_grid_size_upper_bounds_as_exprs(knl.callables_table)
     except Exception as error:
         if shown.getvalue():
@@ -264,6 +265,17 @@ def generate_code(
         steps=steps,
         build_options=book.build_options,
     )
+
+
+def _generated(knl: Any) -> Any:
+    """Generate code; without loopy's own cache from the moment that it cannot be used, say since it was deleted."""
+    import loopy as lp
+
+    try:
+        return lp.generate_code_v2(_scheduled(knl))
+    except sqlite3.Error:
+        lp.set_caching_enabled(False)
+        return lp.generate_code_v2(_scheduled(knl))
 
 
 def _scheduled(knl: Any) -> Any:

@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -193,7 +194,7 @@ class OpenCLRuntime:
     def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
         """Bind a compiled operator to arrays and numbers."""
         _check_arguments(operator, arguments)
-        kernel = self._cl.Kernel(self._program(operator), operator.entry)
+        kernel = self._kernel(operator)
         for index, (name, kind, dtype) in enumerate(operator.arguments):
             value = arguments[name]
             kernel.set_arg(index, np.dtype(dtype).type(value) if kind == "number" else value.data)
@@ -224,6 +225,15 @@ class OpenCLRuntime:
         step = SLICE if "CPU Intel" in self.device.description else size
         fill, queue = self._cl.enqueue_fill_buffer, self._queue
         return [fill(queue, array.data, zero, start, min(step, size - start)) for start in range(0, size, step)]
+
+    def _kernel(self, operator: CompiledOperator) -> Any:
+        """Make a kernel; without pyopencl's cache on disk from the moment that it cannot be used."""
+        program = self._program(operator)
+        try:
+            return self._cl.Kernel(program, operator.entry)
+        except sqlite3.Error:
+            self._cl._PYOPENCL_NO_CACHE = True
+            return self._cl.Kernel(program, operator.entry)
 
     def _program(self, operator: CompiledOperator) -> Any:
         if operator.source not in self._programs:

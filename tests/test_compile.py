@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -242,9 +245,6 @@ def test_order_is_in_the_key_where_it_is_in_the_loops():
 
 def test_two_processes_make_the_same_key():
     """Hashes of text and orders of sets differ from process to process; keys must not."""
-    import subprocess
-    import sys
-
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from fmmloopy.compile import operator_key; from fmmloopy.recipes import load_recipes\n"
@@ -254,6 +254,36 @@ def test_two_processes_make_the_same_key():
     command = [sys.executable, "-c", program, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == operator_key(**{**DEFAULTS, "book": load_recipes("pocl_cpu")})
+
+
+PROGRAM_THAT_LOSES_CACHES = """
+import shutil, sys; sys.path.insert(0, sys.argv[1])
+from dataclasses import replace
+from pathlib import Path
+from fmmloopy.devices import choose_device
+from test_compile import *
+root = Path(sys.argv[2])
+runtime = make_runtime(choose_device(sys.argv[3]))
+for name, greens in (("first", laplace()), ("second", yukawa())):
+    code = compile_operator("p2p", greens, 4, F64, SEQUENTIAL, runtime.device)
+    code = replace(code, entry=name, source=code.source.replace("p2p", name))
+    runtime.bind(code, p2p_arguments(runtime) | {"parameter_decay": 1.0})
+    print(name, [path.name for path in root.iterdir()])
+    for path in root.iterdir():
+        shutil.rmtree(path)
+"""
+
+
+def test_caches_of_loopy_and_pyopencl_may_vanish(opencl_device, tmp_path):
+    """They are in the user's cache folder too, which may be emptied while a program runs."""
+    command = [sys.executable, "-c", PROGRAM_THAT_LOSES_CACHES, str(Path(__file__).parent), str(tmp_path)]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), ENVIRONMENT_VARIABLE: str(tmp_path / "own")}
+    environment["POCL_CACHE_DIR"] = str(tmp_path.parent / "pocl")  # it needs its own
+    done = subprocess.run([*command, opencl_device.description], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert "pytools" in first
+    assert "own" in second
 
 
 # -- what cannot be compiled
