@@ -163,16 +163,9 @@ def opencl_device() -> Device:
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let a test find nothing that others have measured; returns the folder that its cache is in."""
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
-    return tmp_path
+    """Let a test find no certificates, rates, peaks or tables of others; returns the cache's folder.
 
-
-@pytest.fixture
-def own_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """As own_cache, but generated code is shared: to make it again is most of the time of a check, and tests nothing.
-
-    Returns the cache's folder, which holds no certificates, rates, peaks or tables.
+    Generated code is shared: to make it again is most of the time of a check, and tests nothing.
     """
     folder = tmp_path / "cache"
     folder.mkdir()

@@ -29,13 +29,7 @@ MEASURED = [Measurement({"p2p": Work(10**6, 12 * 10**6, 100)}, {"p2p": 1e-3})]
 
 
 @pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture
-def count_measurements(empty_cache, monkeypatch):
+def count_measurements(own_cache, monkeypatch):
     """Put made-up measurements in place of those of a device, and count how often they are asked for."""
     asked = []
 
@@ -112,14 +106,14 @@ def test_a_deleted_file_is_made_again(count_measurements):
     assert len(count_measurements) == 2
 
 
-def test_a_cache_that_cannot_be_written(count_measurements, empty_cache, monkeypatch):
-    (empty_cache / "a file").write_text("")
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(empty_cache / "a file"))
+def test_a_cache_that_cannot_be_written(count_measurements, own_cache, monkeypatch):
+    (own_cache / "a file").write_text("")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(own_cache / "a file"))
     assert calibrate("key", never, 5000).per_unit["p2p"][0] > 0
     assert stored_rates("key") is None
 
 
-def test_a_device_that_fails_has_no_rates(empty_cache):
+def test_a_device_that_fails_has_no_rates(own_cache):
     def fails(points, ncrit):
         raise fl.DeviceError("busy")
 
@@ -135,7 +129,7 @@ class Slow(SimpleNamespace):
         self.clock.append(self.clock[-1] + 10.0)
 
 
-def test_a_device_that_takes_long_is_tried_once(empty_cache, monkeypatch):
+def test_a_device_that_takes_long_is_tried_once(own_cache, monkeypatch):
     clock, built = [0.0], []
     monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[-1])
 
@@ -210,7 +204,7 @@ def test_a_machine_that_is_slow_for_a_moment_is_timed_again(slowness, passes):
 
 
 @pytest.mark.parametrize(("npoints", "probes"), [(100_000, calibration.POINTS), (10**6, calibration.MANY_POINTS)])
-def test_large_problems_have_large_probes(npoints, probes, empty_cache, monkeypatch):
+def test_large_problems_have_large_probes(npoints, probes, own_cache, monkeypatch):
     asked = []
     monkeypatch.setattr(calibration, "measure", lambda build, count: asked.append(count) or MEASURED)
     calibrate("key", never, npoints)
@@ -271,9 +265,9 @@ def sphere_points():
     return points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
-def test_an_evaluation_measures_chooses_and_reports(sphere_points, opencl_device, empty_cache):
+def test_an_evaluation_measures_chooses_and_reports(sphere_points, opencl_device, own_cache):
     fmm = fl.Fmm(sphere_points, digits=2, device=opencl_device)
-    assert len(list((empty_cache / "rates").iterdir())) == 1
+    assert len(list((own_cache / "rates").iterdir())) == 1
     report = fmm.plan_report()
     assert report.choice.reason == "predicted to be the fastest"
     assert (report.order, report.choice.ncrit, report.choice.m2l) == (fmm.order, fmm.ncrit, "fft")
@@ -301,12 +295,12 @@ def test_an_evaluation_measures_chooses_and_reports(sphere_points, opencl_device
     assert (given.ncrit, given.plan_report().choice.candidates) == (60, ())
     assert all(row.predicted for row in given.plan_report().rows)
     assert "order       3: as given" in str(given.plan_report()).splitlines()
-    assert len(list((empty_cache / "rates").iterdir())) == 1
+    assert len(list((own_cache / "rates").iterdir())) == 1
     assert np.linalg.norm(given.evaluate(charges) - potentials) < 2e-2 * np.linalg.norm(potentials)
 
 
 @pytest.fixture
-def made_up_rates(empty_cache, monkeypatch):
+def made_up_rates(own_cache, monkeypatch):
     """Put rates alike for all operators in place of those of a device; collect the forms that they are asked for."""
     asked = []
     equal = dict.fromkeys(OPERATORS, (3e-11, 0.0)) | dict.fromkeys(("p2p", "p2m", "p2l", "l2p", "m2p"), (1e-9, 0.0))
@@ -375,10 +369,10 @@ def test_forms_are_compared_in_less_than_double_precision_too(precision, made_up
     assert {candidate.m2l for candidate in fmm.plan_report().choice.candidates} == {"fft", "svd"}
 
 
-def test_small_problems_measure_nothing_and_use_what_is_kept(sphere_points, opencl_device, empty_cache, monkeypatch):
+def test_small_problems_measure_nothing_and_use_what_is_kept(sphere_points, opencl_device, own_cache, monkeypatch):
     few = sphere_points[: FEWEST_POINTS - 1]
     fmm = fl.Fmm(few, order=3, device=opencl_device)
-    assert not (empty_cache / "rates").exists()
+    assert not (own_cache / "rates").exists()
     report = fmm.plan_report()
     assert fmm.ncrit == 75
     assert not report.rates
@@ -389,7 +383,7 @@ def test_small_problems_measure_nothing_and_use_what_is_kept(sphere_points, open
     assert fl.Fmm(few, order=3, device=opencl_device).ncrit > 75
 
 
-def test_probes_share_the_programs_of_the_evaluation(sphere_points, opencl_device, empty_cache, monkeypatch):
+def test_probes_share_the_programs_of_the_evaluation(sphere_points, opencl_device, own_cache, monkeypatch):
     opened = []
 
     def open_device(device):
@@ -402,7 +396,7 @@ def test_probes_share_the_programs_of_the_evaluation(sphere_points, opencl_devic
     assert opened == [opencl_device]
 
 
-def test_a_runtime_stands_for_its_device(sphere_points, opencl_device, empty_cache):
+def test_a_runtime_stands_for_its_device(sphere_points, opencl_device, own_cache):
     runtime, options = make_runtime(opencl_device), {"order": 3, "ncrit": 60, "m2l": "fft"}
     charges = np.ones(len(sphere_points))
     first, second = (fl.Fmm(sphere_points, runtime=runtime, **options).evaluate(charges) for _ in range(2))

@@ -155,7 +155,7 @@ def _lanes(knl):
     yield "lanes", steps.separate_lanes(steps.fix_lanes(knl, blanes=3, ilanes=4))
 
 
-def test_certificates_hold_until_something_changes(own_findings):
+def test_certificates_hold_until_something_changes(own_cache):
     device = OPENCL[0]
     book = RecipeBook("certified_here", "", {"check_to_equivalent": _lanes, "m2m": _lanes})
     assert status(book, device) == "none"

@@ -31,7 +31,7 @@ SMALL = Setting(points=3000, order=3)
 
 
 @pytest.fixture(autouse=True)
-def empty_store(tmp_path, monkeypatch, own_findings):
+def empty_store(tmp_path, monkeypatch, own_cache):
     monkeypatch.setenv(tuned.ENVIRONMENT_VARIABLE, str(tmp_path / "config"))
 
 
