@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fmmloopy.certificates import CERTIFIED, operator_status
 from fmmloopy.check import Finding, check_book, device_for
 from fmmloopy.checking.layers import Request, check_operator
 from fmmloopy.compile import CompiledOperator, compile_operator
@@ -168,7 +169,8 @@ def climb(
         device: what to run on; None for the first that the book is for, or else the preferred one.
         setting: the problem; None for 100,000 points on the sphere at order 6 in float64.
         peaks: of the processor, by what operators compute in; None to look them up, or measure them.
-        certify: whether to check the book first, at level quick; without, steps are held against the exact cases alone.
+        certify: whether to check first, at level quick, recipes that have no certificate; without, steps are held
+            against the exact cases alone.
         runs: how often each kernel runs.
         notify: told what is being done.
 
@@ -184,9 +186,7 @@ def climb(
     peaks = peaks or peaks_by_dtype(device, map(setting.computed_in, chosen), notify=notify)
     findings = None
     if certify:
-        notify(f"{book.name}: certifying {', '.join(chosen)}")
-        here = {operator: book.defaults_on(operator, device.description) for operator in chosen}
-        findings = check_book(book, chosen, device, [setting.dtype], level="quick", parameters=here).findings
+        findings = _certify(book, chosen, device, setting.dtype, notify)
     notify("tree, lists and tables")
     problem, runtime = make_problem(setting), make_runtime(device)
     idle = tuple(operator for operator in chosen if not problem.work(operator).flops)
@@ -196,6 +196,18 @@ def climb(
         climber = _Climber(book, problem, runtime, worker, peaks, findings, runs, notify)
         ladders = tuple(climber.climb(operator) for operator in chosen if operator not in idle)
     return LadderReport(book.name, device.description, setting, peaks, ladders, idle, findings)
+
+
+def _certify(
+    book: RecipeBook, operators: Sequence[str], device: Device, dtype: str, notify: Notify
+) -> tuple[Finding, ...]:
+    """Check recipes without a certificate, with the parameters that they have on the device."""
+    here = {operator: book.defaults_on(operator, device.description) for operator in operators}
+    unknown = [o for o in operators if operator_status(book, device, o, dtype, here[o]) != CERTIFIED]
+    if not unknown:
+        return ()
+    notify(f"{book.name}: certifying {', '.join(unknown)}")
+    return check_book(book, unknown, device, [dtype], parameters={o: here[o] for o in unknown}).findings
 
 
 def _choose(book: RecipeBook, operators: Sequence[str] | None) -> tuple[str, ...]:

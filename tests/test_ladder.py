@@ -12,7 +12,7 @@ import pytest
 from conftest import run_command
 
 from fmmloopy import ladder
-from fmmloopy.check import Finding
+from fmmloopy.check import Finding, check_book
 from fmmloopy.devices import C_DEVICE
 from fmmloopy.ladder import Ladder, LadderReport, Rung, climb
 from fmmloopy.measuring import plots
@@ -86,7 +86,7 @@ def test_a_wrong_step_has_no_rate(opencl_device):
     assert fourth.gain == compare(fourth.timing, second.timing)
 
 
-def test_what_the_check_finds_marks_the_step_and_those_after_it(opencl_device, monkeypatch):
+def test_what_the_check_finds_marks_the_step_and_those_after_it(opencl_device, own_cache, monkeypatch):
     finding = Finding("mine", "p2p", "float64", "numerical", "2 'one work-group per box'", "off by 1e6 eps")
 
     class Report:
@@ -98,10 +98,19 @@ def test_what_the_check_finds_marks_the_step_and_those_after_it(opencl_device, m
     assert not report.ok
 
 
-def test_a_certified_ladder(opencl_device):
-    report = climb(book_of(right), ["p2p"], opencl_device, SMALL, PEAKS, runs=3)
-    assert report.findings == ()
-    assert report.ok
+def test_a_ladder_is_certified_once(opencl_device, own_cache, monkeypatch):
+    checked = []
+
+    def check(book, operators, *arguments, **options):
+        checked.append(tuple(operators))
+        return check_book(book, operators, *arguments, **options)
+
+    monkeypatch.setattr(ladder, "check_book", check)
+    for _ in range(2):
+        report = climb(book_of(right), ["p2p"], opencl_device, SMALL, PEAKS, runs=3)
+        assert report.findings == ()
+        assert report.ok
+        assert checked == [("p2p",)]
 
 
 def unfinished_in_the_middle(knl):
