@@ -51,7 +51,7 @@ def ladder(
         Path | None, typer.Option("--plot", help="Draw the ladder into this .png, .pdf or .svg file.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Certify first what has no certificate; else only compare exact cases.")
+        bool, typer.Option("--check/--no-check", help="Certify first what is not; else only compare exact cases.")
     ] = True,
     measure_peaks: PeaksOption = False,
     json: JsonOption = False,
