@@ -1,6 +1,6 @@
 """How fast operators run on a device: measured once, on a small problem, and kept in the cache folder.
 
-A file holds what was measured, work and seconds of every operator in a few evaluations, under a key of everything that
+A file holds the rates that explain best what every operator took in a few evaluations, under a key of everything that
 the speed of the code depends on. It is read again by whatever process asks for the same key; it can be deleted at any
 moment, and a file that is damaged or stands for something else counts as none.
 """
@@ -11,9 +11,9 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,10 +31,10 @@ from fmmloopy.plan import M2L_OPERATORS
 from fmmloopy.precision import DTYPES, TYPES, kernel_dtype
 from fmmloopy.recipes import RecipeBook
 from fmmloopy.tree import Tree
-from fmmloopy.work import Work, count_work
+from fmmloopy.work import count_work
 
 FORMAT = 4
-"""Increase when the same key would have to give other measurements."""
+"""Increase when the same key would have to give other rates."""
 
 POINTS, MANY_POINTS = 20_000, 150_000
 """Points of the probes, for small problems and for those of FROM points or more. Still smaller ones are over before all
@@ -133,7 +133,8 @@ def rates_file(key: str) -> Path:
 
 def stored_rates(key: str) -> Rates | None:
     """Return the rates that are kept under a key; None if there are none, or none that can be used."""
-    return (_read(rates_file(key), key) or _NOTHING).rates()
+    kept = _read(rates_file(key), key)
+    return kept.rates if kept else None
 
 
 def calibrate(key: str, build: BuildProbe, npoints: int) -> Rates | None:
@@ -154,12 +155,13 @@ def calibrate(key: str, build: BuildProbe, npoints: int) -> Rates | None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the evaluation that this is for says the same
-                kept = _Kept(measure(build, _count(npoints)), busy)
+                measurements = measure(build, _count(npoints))
+                kept = _Kept(fit_rates(measurements) if measurements else None, busy)
         except Exception:  # whatever it is: the evaluation that this is for says so too, or does without
-            return (kept or _NOTHING).rates()
+            return kept.rates if kept else None
         with suppress(OSError):  # without a place to keep it, it is measured each time
             _write(rates_file(key), key, kept)
-    return kept.rates()
+    return kept.rates
 
 
 def measure(build: BuildProbe, count: int) -> list[Measurement]:
@@ -248,42 +250,30 @@ def probe_points(count: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What a file holds: measurements, none of a device that is too slow, and whether other programs ran meanwhile."""
+    """What a file holds: rates, None for a device that is too slow, and whether other programs ran meanwhile."""
 
-    measurements: Sequence[Measurement]
+    rates: Rates | None
     busy: bool
-
-    def rates(self) -> Rates | None:
-        return fit_rates(self.measurements) if self.measurements else None
-
-
-_NOTHING = _Kept((), False)
 
 
 def _write(path: Path, key: str, kept: _Kept) -> None:
-    stored = [
-        {"work": {name: astuple(work) for name, work in m.work.items()}, "seconds": dict(m.seconds)}
-        for m in kept.measurements
-    ]
-    content = {"key": key, "checksum": _checksum(stored), "measurements": stored, "busy": kept.busy}
+    stored = None if kept.rates is None else dict(kept.rates.per_unit)
+    content = {"key": key, "checksum": _checksum(stored), "rates": stored, "busy": kept.busy}
     write_atomically(path, json.dumps(content))
 
 
 def _read(path: Path, key: str) -> _Kept | None:
-    """Read measurements; a file that is damaged or stands for something else counts as none."""
+    """Read rates; a file that is damaged or stands for something else counts as none."""
     try:
         content = json.loads(path.read_text())
-        stored = content["measurements"]
+        stored = content["rates"]
         if content["key"] != key or content["checksum"] != _checksum(stored):
             return None
-        measurements = [
-            Measurement({name: Work(*work) for name, work in entry["work"].items()}, dict(entry["seconds"]))
-            for entry in stored
-        ]
-        return _Kept(measurements, bool(content["busy"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        rates = None if stored is None else Rates({name: (unit, block) for name, (unit, block) in stored.items()})
+        return _Kept(rates, bool(content["busy"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _checksum(stored: Sequence[Any]) -> str:
+def _checksum(stored: Any) -> str:
     return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()

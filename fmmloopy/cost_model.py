@@ -14,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.optimize import nnls
 
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.greens import GreensFunction
@@ -125,6 +124,8 @@ class Measurement:
 
 def fit_rates(measurements: Sequence[Measurement]) -> Rates:
     """Find the rates that explain measurements best: least squares of the relative deviations, no rate below zero."""
+    from scipy.optimize import nnls  # takes a quarter of a second to import, and evaluations read rates that are kept
+
     per_unit = {}
     for name in sorted({name for m in measurements for name in m.work}):
         timed = [(m.work[name], m.seconds[name]) for m in measurements if m.seconds.get(name) and m.work[name].flops]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from fmmloopy.greens import COORDINATES, GreensFunction
@@ -84,7 +83,7 @@ def compress(greens: GreensFunction, order: int, radius: float, inner: float, to
         matrix = m2l_matrix(greens, order, radius, k, inner)
         if not np.isfinite(matrix).all():
             raise ValueError(not_finite(greens, radius))
-        u, s, vt = scipy.linalg.svd(matrix / rows[:, None] / columns, full_matrices=False, check_finite=False)
+        u, s, vt = np.linalg.svd(matrix / rows[:, None] / columns, full_matrices=False)
         rank = _rank(s, tolerance * s[0])  # as many as the largest of all can leave
         kept.append((s, u[:, :rank].T * s[:rank, None] * rows, vt[:rank] * columns))
     largest = max(s[0] for s, _, _ in kept)

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pymbolic.mapper import CombineMapper
 from pymbolic.mapper.dependency import DependencyMapper
-from scipy.spatial import cKDTree
 
 from fmmloopy.greens import GEOMETRY, GreensFunction
 from fmmloopy.lists import CSR, make_csr
@@ -62,6 +61,8 @@ def least_distance(points: SortedPoints, tree: Tree) -> float | None:
         return None
     apart, first = np.unique(found.T + 0.0, axis=0, return_index=True)  # no -0, which is 0 in other bits
     if len(apart) > 1:
+        from scipy.spatial import cKDTree  # takes a quarter of a second to import, and few evaluations need it
+
         nearest = cKDTree(apart).query(apart, k=2)[0][:, 1]
         if (nearest < np.concatenate(limits)[first]).any():
             return None

@@ -25,8 +25,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import scipy.fft
-import scipy.linalg
 from numpy.typing import DTypeLike, NDArray
 
 from fmmloopy.greens import GreensFunction
@@ -197,7 +195,7 @@ def pseudo_inverse(matrix: FloatArray, dtype: Any = np.float64) -> Factors:
 
 def _truncated_svd(matrix: FloatArray, dtype: str) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return U, the inverse of S with dropped values 0, and V^T."""
-    u, s, vt = scipy.linalg.svd(matrix, full_matrices=False, check_finite=False)
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
     info = np.finfo(outer_and_inner(dtype)[0])
     kept = (s > TRUNCATION[dtype] * float(info.eps) * s[0]) & (s > float(info.tiny))
     inverse = np.zeros_like(s)
@@ -410,5 +408,5 @@ def m2l_spectrum(greens: GreensFunction, order: int, radius: float, inner: float
     spectrum = np.zeros((NTRANSFERS, *components, size, size, size // 2 + 1), np.complex128)
     for index, k in transfer_vectors():
         kernel = greens.evaluate(steps - 2 * radius * np.array(k, np.float64)[:, None, None, None])
-        spectrum[index] = scipy.fft.rfftn(kernel, axes=(2, 3, 4))
+        spectrum[index] = np.fft.rfftn(kernel, axes=(2, 3, 4))
     return spectrum

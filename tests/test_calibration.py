@@ -63,7 +63,7 @@ def test_rates_are_measured_once(count_measurements):
     [
         lambda text: "",
         lambda text: text[: len(text) // 2],
-        lambda text: text.replace("1000000", "2000000"),
+        lambda text: text.replace('"p2p"', '"p2m"'),
         lambda text: text.replace('"key": "key"', '"key": "other"'),
         lambda text: "[]",
         lambda text: "\0" + text,
