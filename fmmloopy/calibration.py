@@ -11,10 +11,10 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,16 +51,15 @@ NCRITS = (8, 24, 72)
 FEWEST_POINTS = 4096
 """Problems smaller than this are not worth the seconds that the probes take."""
 
-ROUNDS = 5
-"""Evaluations of each probe in a pass, of which the fastest time of each operator counts."""
+ROUNDS, BUDGET = 5, 1.0
+"""Rounds of evaluations, of which the fastest time of each operator counts: so many, or as many as begin within so many
+seconds, but two, since the first compiles. Probes take turns, so what slows the machine for seconds slows all of them,
+and the choice stays right. One after the other they led to an ncrit of 700 in place of 175, and 2.3 seconds in place of
+1.5, on a machine that others used too."""
 
-BUDGET = 0.5
-"""Seconds after which no further evaluation is begun, shared by the probes of a pass."""
-
-STEADY, MOST_PASSES = 1.2, 4
-"""Probes are timed again until a pass takes as long as the fastest times before, within this factor. Shared machines
-are slow for moments, and a moment that slows some of the probes alone makes a choice for another machine: on one, rates
-of such a time led to an ncrit of 700 in place of 175, and 2.3 seconds in place of 1.5."""
+STEADY, PATIENCE = 1.2, 4.0
+"""Rounds go on, for so many seconds at most, until each probe takes as long as its fastest times before, within this
+factor: a moment that slows some of them alone does not choose."""
 
 SMALL = 500
 """Points of a problem that is tried first: where even that takes longer than LONGEST seconds, three times in a row,
@@ -164,57 +163,37 @@ def calibrate(key: str, build: BuildProbe, npoints: int) -> Rates | None:
     return kept.rates
 
 
-def measure(build: BuildProbe, count: int) -> list[Measurement]:
+def measure(build: BuildProbe, npoints: int) -> list[Measurement]:
     """Time a few evaluations of so many points with different ncrit; none if the device is too slow for that."""
     first = _Timed(build(probe_points(SMALL), SMALL // 8))
     first.run()
     if not any(_takes(first.run) <= LONGEST for _ in range(3)):
         return []
-    order = first.probe.order
+    order, one_by_one = first.probe.order, first.probe.kernel.homogeneity is None
     del first
-    points = probe_points(count)
+    points = probe_points(npoints)
+    # Tables for each level, which such functions need, take gigabytes at high orders.
+    groups = [(ncrit,) for ncrit in NCRITS] if one_by_one else [NCRITS]
+    return [found for group in groups for found in _take_turns([build(points, ncrit * order) for ncrit in group])]
 
-    def time_all() -> list[Measurement]:
-        return [_measure_probe(build(points, ncrit * order)) for ncrit in NCRITS]
 
-    fastest = time_all()
-    for _ in range(MOST_PASSES - 1):
-        again = time_all()
-        steady = all(_agree(a, b) for a, b in zip(fastest, again, strict=True))
-        fastest = [_fastest(a, b) for a, b in zip(fastest, again, strict=True)]
-        if steady:
+def _take_turns(probes: Sequence[Probe]) -> list[Measurement]:
+    """Time evaluations of probes, one of each in a round, until they take as long as before."""
+    timed, share = [_Timed(probe) for probe in probes], len(probes) / len(NCRITS)
+    start = time.perf_counter()
+    for completed in count(1):
+        agreed = [each.run() for each in timed]
+        spent = time.perf_counter() - start
+        enough = all(agreed) and (completed >= ROUNDS or spent > share * BUDGET)
+        if completed >= 2 and (enough or spent > share * PATIENCE):
             break
-    return fastest
+    return [each.measurement() for each in timed]
 
 
-def _agree(a: Measurement, b: Measurement) -> bool:
-    """Return whether all operators together took as long both times."""
-    low, high = sorted((sum(a.seconds.values()), sum(b.seconds.values())))
-    return high <= STEADY * low
-
-
-def _fastest(a: Measurement, b: Measurement) -> Measurement:
-    """Return the fastest time of each operator of two measurements of one probe."""
-    return Measurement(a.work, {name: min(seconds, b.seconds[name]) for name, seconds in a.seconds.items()})
-
-
-def _takes(call: Callable[[], None]) -> float:
+def _takes(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-def _measure_probe(probe: Probe) -> Measurement:
-    """Time one evaluation; probes come one after the other, since each has all tables in memory."""
-    timed = _Timed(probe)
-    timed.run()
-    timed.seconds.clear()  # with what the device compiled late
-    start = time.perf_counter()
-    for completed in range(ROUNDS):
-        if completed and time.perf_counter() - start > BUDGET / len(NCRITS):
-            break
-        timed.run()
-    return timed.measurement()
 
 
 class _Timed:
@@ -226,10 +205,14 @@ class _Timed:
         charges = np.random.default_rng(1).uniform(-1, 1, shape)
         self._charges = charges[:, 0] if shape[1] == 1 else charges
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """Evaluate once more; return whether it took as long as the fastest operators did before."""
         self.probe.evaluate(self._charges)
-        for name, seconds in self.probe.timings.items():
-            self.seconds[name] = min(seconds, self.seconds.get(name, seconds))
+        latest = self.probe.timings
+        low, high = sorted((sum(latest.values()), sum(self.seconds.values())))
+        steady = high <= STEADY * low
+        self.seconds = {name: min(seconds, self.seconds.get(name, seconds)) for name, seconds in latest.items()}
+        return steady
 
     def measurement(self) -> Measurement:
         probe = self.probe

@@ -155,52 +155,70 @@ def test_a_device_that_takes_long_is_tried_once(own_cache, monkeypatch):
 
 
 class Machine:
-    """Builds probes whose operators take one second for each unit of work, times what is told of each pass."""
+    """Builds probes whose operators take a nanosecond for each unit of work, times what is told of round and probe."""
 
-    def __init__(self, slowness):
-        self.slowness, self.built = slowness, 0
+    def __init__(self, slowness, clock, kernel):
+        self.slowness, self.clock, self.kernel = slowness, clock, kernel
+        self.built, self.evaluated = 0, []
         points = probe_points(300)
         self.trees = [build_tree(points, None, ncrit) for ncrit in (20, 40, 80)]
-        self.lists = [build_lists(tree) for tree in self.trees]
 
     def __call__(self, points, ncrit):
-        number, self.built = self.built - 1, self.built + 1  # the first is to see whether the device is too slow
-        slow = self.slowness(*divmod(number, 3)) if number >= 0 else 1.0
-        which = number % 3
-        tree, lists = self.trees[which], self.lists[which]
-        work = count_work(tree, lists, 3, fl.laplace(), "fft")
-        timings = {name: 1e-9 * slow * (each.pairs + each.flops) for name, each in work.items()}
+        which, self.built = max(self.built - 1, 0), self.built + 1  # the first is to see whether the device is too slow
+        tree = self.trees[which]
+        lists, timings = build_lists(tree), {}
+        work = count_work(tree, lists, 3, self.kernel, "fft")
+
+        def evaluate(charges):
+            if self.built > 1:
+                slow = self.slowness(self.evaluated.count(which), which)
+                self.evaluated.append(which)
+                timings.update({name: 1e-9 * slow * (each.pairs or each.flops) for name, each in work.items()})
+                self.clock[0] += 0.1
+
         return SimpleNamespace(
             tree=tree,
             lists=lists,
             order=3,
-            kernel=fl.laplace(),
+            kernel=self.kernel,
             precision="double",
             m2l="fft",
             timings=timings,
-            evaluate=lambda charges: None,
+            evaluate=evaluate,
         )
 
 
 @pytest.mark.parametrize(
-    ("slowness", "passes"),
+    ("slowness", "rounds"),
     [
-        (lambda number, probe: 1.0, 2),
-        (lambda number, probe: 1.1 if number else 1.0, 2),
-        (lambda number, probe: 3.0 if (number, probe) in ((0, 0), (0, 1)) else 1.0, 3),
-        (lambda number, probe: 2.0 if (number, probe) == (1, 2) else 1.0, 3),
-        (lambda number, probe: 1.5**-number if probe else 1.0, 4),
+        (lambda number, probe: 1.0, 4),  # more than a second
+        (lambda number, probe: 1.0 if number else 1.1, 4),
+        (lambda number, probe: 3.0 if (number, probe) < (2, 1) else 1.0, 5),
+        (lambda number, probe: 2.0 if (number, probe) == (3, 2) else 1.0, 5),
+        (lambda number, probe: 1.0 if (number, probe) >= (3, 2) else 3.0, 6),
+        (lambda number, probe: 1.5**-number if probe else 1.0, 14),  # more than four seconds
     ],
 )
-def test_a_machine_that_is_slow_for_a_moment_is_timed_again(slowness, passes):
-    steady = calibration.measure(Machine(lambda number, probe: 1.0), 300)
-    machine = Machine(slowness)
+def test_probes_take_turns_until_the_machine_is_steady(slowness, rounds, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[0])
+    machine = Machine(slowness, clock, fl.laplace())
     found = calibration.measure(machine, 300)
-    assert machine.built == 1 + 3 * passes
-    least = [min(slowness(number, probe) for number in range(passes)) for probe in range(3)]
-    for slow, expected, measurement in zip(least, steady, found, strict=True):
-        assert measurement.work == expected.work
-        assert measurement.seconds == pytest.approx({k: slow * v for k, v in expected.seconds.items()})
+    assert machine.built == 4
+    assert machine.evaluated == [0, 1, 2] * rounds
+    for probe, measurement in enumerate(found):
+        fastest = min(slowness(number, probe) for number in range(rounds))
+        for name, seconds in measurement.seconds.items():
+            work = measurement.work[name]
+            assert seconds == pytest.approx(1e-9 * fastest * (work.pairs or work.flops))
+
+
+def test_probes_with_tables_for_each_level_are_timed_one_by_one(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[0])
+    machine = Machine(lambda number, probe: 1.0, clock, fl.yukawa())
+    assert len(calibration.measure(machine, 300)) == 3
+    assert machine.evaluated == [0] * 4 + [1] * 4 + [2] * 4
 
 
 @pytest.mark.parametrize(("npoints", "probes"), [(100_000, calibration.POINTS), (10**6, calibration.MANY_POINTS)])
