@@ -204,21 +204,19 @@ class _Timed:
         shape = (probe.tree.nsources, probe.kernel.nsource_components)
         charges = np.random.default_rng(1).uniform(-1, 1, shape)
         self._charges = charges[:, 0] if shape[1] == 1 else charges
+        expansions = TYPES[DTYPES[probe.precision]].expansions
+        self._work = count_work(probe.tree, probe.lists, probe.order, probe.kernel, probe.m2l, dtype=expansions)
 
     def run(self) -> bool:
-        """Evaluate once more; return whether it took as long as the fastest operators did before."""
+        """Evaluate once more; return whether the operators took as long as the fastest did before."""
         self.probe.evaluate(self._charges)
-        latest = self.probe.timings
+        latest = {name: seconds for name, seconds in self.probe.timings.items() if name in self._work}
         low, high = sorted((sum(latest.values()), sum(self.seconds.values())))
-        steady = high <= STEADY * low
         self.seconds = {name: min(seconds, self.seconds.get(name, seconds)) for name, seconds in latest.items()}
-        return steady
+        return high <= STEADY * low
 
     def measurement(self) -> Measurement:
-        probe = self.probe
-        expansions = TYPES[DTYPES[probe.precision]].expansions
-        work = count_work(probe.tree, probe.lists, probe.order, probe.kernel, probe.m2l, dtype=expansions)
-        return Measurement(work, {name: self.seconds[name] for name in work if name in self.seconds})
+        return Measurement(self._work, self.seconds)
 
 
 def probe_points(count: int) -> NDArray[np.float64]:
