@@ -36,7 +36,7 @@ from fmmloopy.work import count_work
 FORMAT = 4
 """Increase when the same key would have to give other rates."""
 
-POINTS, MANY_POINTS = 20_000, 120_000
+POINTS, MANY_POINTS = 20_000, 100_000
 """Points of the probes, for small problems and for those of FROM points or more. Still smaller ones are over before all
 cores have begun. Larger ones do not fit into caches, and keep all cores busy to the end of each launch: with the small
 probes, predictions for a million points on the sphere (3 digits, PoCL 3.1) were 20% above the truth for P2P and 10% to
