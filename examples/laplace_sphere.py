@@ -188,7 +188,8 @@ def draw(fmm: fl.Fmm, potentials: np.ndarray, report: dict[str, Any], path: Path
             kind, rate = "dense products", f"{row['gflops_per_second']:.0f} GFLOP/s"
         if row.get("pairs"):
             kind, rate = "pairs of points", f"{row['gpairs_per_second']:.2f} Gpairs/s"
-        seconds = f"{row['seconds']:.2f} s" if row["seconds"] >= 0.1 else f"{1e3 * row['seconds']:.2g} ms"
+        # From 99.5 ms on, two digits of milliseconds would be 1e+02.
+        seconds = f"{row['seconds']:.2f} s" if row["seconds"] >= 0.0995 else f"{1e3 * row['seconds']:.2g} ms"
         axes.barh(name, row["seconds"], 0.72, color=kinds[kind])
         axes.text(row["seconds"], place, f"  {seconds}   {rate}", va="center")
     axes.set(xlim=(0, 1.7 * axes.get_xlim()[1]), xticks=[], frame_on=False)
