@@ -13,7 +13,7 @@ import sqlite3
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,22 +23,12 @@ from fmmloopy import greens as greens_module
 from fmmloopy import precision
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.devices import Device
-from fmmloopy.greens import GreensFunction
 from fmmloopy.hints import explain
 from fmmloopy.messages import one_line
-from fmmloopy.precision import dtype_name
-from fmmloopy.recipes import LANE_BOUNDS, RecipeBook, RecipeError, apply_recipe, lanes_of, open_lanes
+from fmmloopy.operators import Operator, Specification
+from fmmloopy.recipes import LANE_BOUNDS, RecipeBook, RecipeError, Step, apply_recipe, lanes_of, open_lanes
 
-PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")
-"""Operators that evaluate the Green's function."""
-
-FFT_OPERATORS = ("m2l_forward", "m2l_hadamard", "m2l_inverse")
-"""The FFT form of M2L, which has the order in its loops."""
-
-DENSE_OPERATORS = ("m2m", "l2l", "m2l", "m2l_svd", "check_to_equivalent")
-"""Operators whose launches depend on how many lanes a tile has."""
-
-FORMAT = 2
+FORMAT = 3
 """Increase whenever the same key would have to give other code."""
 
 
@@ -69,76 +59,76 @@ class CompiledOperator:
     build_options: tuple[str, ...]
 
 
-def compile_operator(
-    operator: str,
-    greens: GreensFunction,
-    order: int,
-    dtype: Any,
-    book: RecipeBook,
-    device: Device,
-    parameters: Mapping[str, Any] | None = None,
-    most_steps: int | None = None,
-) -> CompiledOperator:
-    """Return the code of an operator, from disk where it has been generated before.
+@dataclass(frozen=True)
+class CodeKey:
+    """What the code of an operator is made from.
 
-    Args:
-        operator: its name.
-        greens: the Green's function; its expressions matter, the values of its parameters do not.
-        order: of the surfaces.
-        dtype: float32, float64 or mixed, see `fmmloopy.precision`.
-        book: recipes.
-        device: for which the code is.
+    Attributes:
+        specification: what its math-level kernel is made for; values of the Green's function's parameters do not
+            matter.
+        book: its recipes.
+        device: what the code is for.
         parameters: keyword arguments of the recipe; where not given, what it has on the device.
-        most_steps: how many steps of it, None for all.
+        most_steps: how many steps of the recipe, None for all.
+    """
+
+    specification: Specification
+    book: RecipeBook
+    device: Device
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    most_steps: int | None = None
+
+    @property
+    def operator(self) -> str:
+        """The operator's name."""
+        return self.specification.operator.name
+
+    def text(self) -> str:
+        """Write down everything that the code depends on."""
+        return repr(
+            {
+                "format": FORMAT,
+                "math": operators_hash(),
+                "specification": self.specification.key,
+                "book": self.book.name,
+                "recipe": self.book.fingerprint(self.operator),
+                "parameters": sorted(self.parameters.items()),
+                "steps": self.most_steps,
+                "device": (self.device.kind, self.device.description, self.device.driver),
+                "versions": versions(),
+            }
+        )
+
+    def steps(self) -> list[Step]:
+        """Apply the recipe and return the kernel after each step.
+
+        Raises:
+            RecipeError: there is no kernel for the Green's function, or the recipe fails.
+        """
+        spec = self.specification
+        try:
+            math = spec.kernel()
+        except Exception as error:
+            raise RecipeError(f"{self.operator}: no kernel for {spec.greens.name!r}: {one_line(error)}") from error
+        given = self.book.parameters_on(self.operator, self.device.description, self.parameters)
+        return apply_recipe(self.book, self.operator, math, given, self.most_steps)
+
+
+def compile_operator(key: CodeKey) -> CompiledOperator:
+    """Return the code of an operator, from disk where it has been generated before.
 
     Raises:
         RecipeError: the recipe fails, or what it makes cannot be turned into code.
     """
-    key = operator_key(operator, greens, order, dtype, book, device, parameters, most_steps)
-    path = cache_folder() / "code" / f"{operator}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    cached = _read(path, key)
+    text = key.text()
+    path = cache_folder() / "code" / f"{key.operator}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    cached = _read(path, text)
     if cached is None:
-        cached = generate(operator, greens, order, dtype, book, device, parameters, most_steps)
-        text = json.dumps({"key": key, "code": asdict(cached), "checksum": _checksum(cached)})
+        cached = generate(key)
+        content = json.dumps({"key": text, "code": asdict(cached), "checksum": _checksum(cached)})
         with suppress(OSError):  # without a place to keep it, code is generated each time
-            write_atomically(path, text)
+            write_atomically(path, content)
     return cached
-
-
-def operator_key(
-    operator: str,
-    greens: GreensFunction,
-    order: int,
-    dtype: Any,
-    book: RecipeBook,
-    device: Device,
-    parameters: Mapping[str, Any] | None = None,
-    most_steps: int | None = None,
-) -> str:
-    """Write down everything that the code of an operator depends on."""
-    return repr(
-        {
-            "format": FORMAT,
-            "operator": operator,
-            "math": operators_hash(),
-            "greens": _what_matters(operator, greens),
-            "order": order if operator in FFT_OPERATORS else None,
-            "dtype": dtype_name(dtype),
-            "book": book.name,
-            "recipe": book.fingerprint(operator),
-            "parameters": sorted((parameters or {}).items()),
-            "steps": most_steps,
-            "device": (device.kind, device.description, device.driver),
-            "versions": versions(),
-        }
-    )
-
-
-def _what_matters(operator: str, greens: GreensFunction) -> Any:
-    """Return what the code of an operator depends on: the expressions, or only how many components there are."""
-    if operator in PARTICLE_OPERATORS:
-        return [[str(entry) for entry in row] for row in greens.matrix], list(greens.parameters), greens.nderivatives
-    return greens.ntarget_components, greens.nsource_components
 
 
 @cache
@@ -185,36 +175,20 @@ def _read(path: Path, key: str) -> CompiledOperator | None:
         return None
 
 
-def generate(
-    operator: str,
-    greens: GreensFunction,
-    order: int,
-    dtype: Any,
-    book: RecipeBook,
-    device: Device,
-    parameters: Mapping[str, Any] | None = None,
-    most_steps: int | None = None,
-) -> CompiledOperator:
-    """Generate the code of an operator with loopy. Arguments and errors as `compile_operator`."""
-    from fmmloopy.operators import math_kernel
-
-    try:
-        math = math_kernel(operator, greens, order, dtype)
-    except Exception as error:
-        raise RecipeError(f"{operator}: no kernel for {greens.name!r}: {one_line(error)}") from error
-    given = book.parameters_on(operator, device.description, parameters)
-    steps = apply_recipe(book, operator, math, given, most_steps)
+def generate(key: CodeKey) -> CompiledOperator:
+    """Generate the code of an operator with loopy. Errors as of `compile_operator`."""
+    steps, operator = key.steps(), key.specification.operator
     names = tuple(step.name for step in steps)
     try:
-        return generate_code(operator, steps[-1].kernel, book, device, names)
+        return generate_code(operator, steps[-1].kernel, key.book, key.device, names)
     except RecipeError:
         for number, step in enumerate(steps[:-1], 1):  # the first step that fails is the one to tell of
-            generate_code(operator, step.kernel, book, device, names[:number])
+            generate_code(operator, step.kernel, key.book, key.device, names[:number])
         raise
 
 
 def generate_code(
-    operator: str, knl: Any, book: RecipeBook, device: Device, steps: tuple[str, ...]
+    operator: Operator, knl: Any, book: RecipeBook, device: Device, steps: tuple[str, ...]
 ) -> CompiledOperator:
     """Generate device code from a kernel that a recipe has yielded.
 
@@ -223,7 +197,7 @@ def generate_code(
     """
     import loopy as lp
 
-    where = f"{book.name}, {operator}, after step {len(steps)} {steps[-1]!r}"
+    where = f"{book.name}, {operator.name}, after step {len(steps)} {steps[-1]!r}"
     hint = "; for device 'c' use recipes='sequential'" if device.kind == "c" and book.name != "sequential" else ""
     _check_lanes(where, knl, operator)
     if device.kind == "c":
@@ -255,7 +229,7 @@ def generate_code(
         for name in names
     )
     return CompiledOperator(
-        operator=operator,
+        operator=operator.name,
         source=generated.device_code(),
         entry=program.name,
         arguments=arguments,
@@ -308,7 +282,7 @@ def _first_schedule(kernel: Any, table: Any) -> Any:
         return first()
 
 
-def _check_lanes(where: str, knl: Any, operator: str) -> None:
+def _check_lanes(where: str, knl: Any, operator: Operator) -> None:
     """Make sure that lane parameters are fixed where the plan can read them, to what the padding of arrays allows."""
     if open_lanes(knl):
         raise RecipeError(f"{where}: {', '.join(open_lanes(knl))} not fixed; call fix_lanes with them")
@@ -317,7 +291,7 @@ def _check_lanes(where: str, knl: Any, operator: str) -> None:
         if name in lanes and lanes[name] not in bounds:
             expected = f"{bounds[0]} to {bounds[-1]}" if isinstance(bounds, range) else f"one of {bounds}"
             raise RecipeError(f"{where}: {name} is {lanes[name]}, expected {expected}")
-    if operator in DENSE_OPERATORS and "ilanes" not in lanes:
+    if "ilanes" in operator.lanes and "ilanes" not in lanes:
         raise RecipeError(
             f"{where}: ilanes was fixed by other means than fix_lanes, so nobody knows how many tiles there are"
         )

@@ -20,8 +20,8 @@ _PINNED = ("loopy", "pymbolic", "islpy", "pytools", "numpy", "constantdict", "bu
 """Packages that are known by their versions, not by their code."""
 
 
-def fingerprint(function: Callable[..., Any]) -> str:
-    """Return a hash of a function, the same in every process that runs the same Python version.
+def fingerprint(function: Any) -> str:
+    """Return a hash of a function, or of an object that holds functions, the same in every process that runs the same Python version.
 
     Followed are functions, classes and constants that the function names, in any module outside the standard library
     and the packages that cached code depends on by version; of objects, their attributes and their classes. Objects of

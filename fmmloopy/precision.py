@@ -1,24 +1,22 @@
-"""Working precisions: what is float64 and what float32, and so in which types operators run.
+"""Working precisions: which numbers of an evaluation are float64 and which float32, and so the types of every kernel.
 
-============  =======  ============  ============  ============
-precision     points   near pairs    expansions    spectra
-============  =======  ============  ============  ============
-``double``    float64  float64       float64       float64
-``mixed``     float64  float32       float64       float32
-``reduced``   float64  float32       float32       float32
-``single``    float32  float32       float32       float32
-============  =======  ============  ============  ============
+============  ==========  =======  ============  ============  ============
+precision     dtype name  points   near pairs    expansions    spectra
+============  ==========  =======  ============  ============  ============
+``double``    float64     float64  float64       float64       float64
+``mixed``     mixed       float64  float32       float64       float32
+``reduced``   reduced     float64  float32       float32       float32
+``single``    float32     float32  float32       float32       float32
+============  ==========  =======  ============  ============  ============
 
-Points come with the centres of boxes, charges as they are given, and potentials. Near pairs are P2P's, expansions
-multipoles, locals and check potentials with all that translates them, spectra the transforms in M2L's FFT form.
+Points stand for the centres of boxes, the charges as they are given, and the potentials too. Near pairs are what P2P
+computes; expansions are multipoles, locals and check potentials, and all that translates them; spectra are the
+transforms in M2L's FFT form.
 
-An operator stands between two of these. Where they differ its kernel is mixed: it reads and writes the first in float64
-and computes, and keeps the second, in float32. Distances lose no digit of float32 by it: coordinates are relative to a
-box before they are rounded, and P2P has what rounding leaves of them as well. Where some points are so near to each
-other that this does not do (`fmmloopy.near_field`), P2P stays in float64.
-
-The dtype of a kernel is float32, float64 or ``"mixed"``. That of an evaluation may be ``"reduced"`` too, and stands for
-those of all its kernels.
+Each operator reads one kind of number and writes another: its *sides*. Where their types differ the kernel is mixed. It
+reads and writes the first kind in float64, and computes in float32, the type of the second. No digit of a distance is
+lost by it: coordinates are relative to a box before they are rounded, and P2P also has what rounding leaves of them.
+Where some points are too near each other for this (`fmmloopy.near_field`), P2P stays in float64.
 """
 
 from __future__ import annotations
@@ -28,93 +26,112 @@ from typing import Any
 
 import numpy as np
 
-MIXED = "mixed"
-"""Dtype of kernels that stand between float64 and float32."""
-
-REDUCED = "reduced"
-
-DTYPES = {"double": "float64", "mixed": MIXED, "reduced": REDUCED, "single": "float32"}
-"""Working precision -> dtype of an evaluation."""
+_DOUBLE, _SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
 class Types:
-    """The types of an evaluation's numbers: float64 or float32 each.
+    """The floating-point types of a kernel.
 
     Attributes:
-        points: of points, centres of boxes, and potentials.
-        near: of what P2P computes.
-        expansions: of multipoles, locals, check potentials and their tables.
-        spectra: of transformed expansions.
+        outer: of the points, or of the expansions, that it reads and writes.
+        inner: of what it computes, and of all other numbers; the same type or a narrower one.
     """
 
+    outer: np.dtype[Any]
+    inner: np.dtype[Any]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether both types occur."""
+        return self.outer != self.inner
+
+    @property
+    def name(self) -> str:
+        """float32, float64 or mixed."""
+        return "mixed" if self.is_mixed else str(self.outer.name)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+FLOAT64, FLOAT32, MIXED = Types(_DOUBLE, _DOUBLE), Types(_SINGLE, _SINGLE), Types(_DOUBLE, _SINGLE)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A working precision: the types of an evaluation's numbers, float64 or float32 each.
+
+    Attributes:
+        name: double, mixed, reduced or single.
+        points: of points, centres of boxes, charges as they are given, and potentials.
+        near: of what P2P computes.
+        expansions: of multipoles, locals, check potentials and their tables.
+        spectra: of transformed expansions: the narrowest type of all.
+    """
+
+    name: str
     points: np.dtype[Any]
     near: np.dtype[Any]
     expansions: np.dtype[Any]
     spectra: np.dtype[Any]
 
+    @property
+    def dtype_name(self) -> str:
+        """What commands and stored results call it: float64, mixed, reduced or float32."""
+        return self.name if self.points != self.spectra else str(self.points.name)
 
-_DOUBLE, _SINGLE = np.dtype(np.float64), np.dtype(np.float32)
+    @property
+    def tables(self) -> Types:
+        """The types that translation tables are made for: of expansions, and of what M2L computes of them."""
+        return Types(self.expansions, self.spectra)
 
-TYPES = {
-    "float64": Types(_DOUBLE, _DOUBLE, _DOUBLE, _DOUBLE),
-    MIXED: Types(_DOUBLE, _SINGLE, _DOUBLE, _SINGLE),
-    REDUCED: Types(_DOUBLE, _SINGLE, _SINGLE, _SINGLE),
-    "float32": Types(_SINGLE, _SINGLE, _SINGLE, _SINGLE),
-}
-"""Dtype of an evaluation -> the types of its numbers."""
+    def types_of(self, sides: tuple[str, str]) -> Types:
+        """Return the types of a kernel that stands between two kinds of numbers, such as points and expansions."""
+        return Types(getattr(self, sides[0]), getattr(self, sides[1]))
 
-SIDES = {
-    "p2p": ("points", "near"),
-    **dict.fromkeys(("p2m", "p2l", "l2p", "m2p"), ("points", "expansions")),
-    **dict.fromkeys(("m2l_forward", "m2l_inverse"), ("expansions", "spectra")),
-    "m2l_hadamard": ("spectra", "spectra"),
-}
-"""What operators stand between; all others have expansions on both sides."""
+    def __str__(self) -> str:
+        return self.name
 
 
-def kernel_dtype(operator: str, dtype: Any) -> str:
-    """Return the dtype of an operator's kernel in an evaluation of a dtype: float32, float64 or mixed."""
-    types = TYPES[dtype_name(dtype)]
-    outer, inner = (getattr(types, side) for side in SIDES.get(operator, ("expansions", "expansions")))
-    return str(outer.name) if outer == inner else MIXED
+DOUBLE = Precision("double", _DOUBLE, _DOUBLE, _DOUBLE, _DOUBLE)
+MIXED_PRECISION = Precision("mixed", _DOUBLE, _SINGLE, _DOUBLE, _SINGLE)
+REDUCED = Precision("reduced", _DOUBLE, _SINGLE, _SINGLE, _SINGLE)
+SINGLE = Precision("single", _SINGLE, _SINGLE, _SINGLE, _SINGLE)
+
+PRECISIONS = {precision.name: precision for precision in (DOUBLE, MIXED_PRECISION, REDUCED, SINGLE)}
+"""By name, the widest first."""
+
+DTYPE_NAMES = {precision.dtype_name: precision for precision in PRECISIONS.values()}
+"""By dtype name."""
 
 
-def computed_in(operator: str, dtype: Any) -> str:
-    """Return what an operator computes in, in an evaluation of a dtype: float32 or float64."""
-    return str(outer_and_inner(kernel_dtype(operator, dtype))[1].name)
-
-
-def dtype_name(dtype: Any) -> str:
-    """Return float32, float64, mixed or reduced.
+def find_precision(which: Any) -> Precision:
+    """Return the precision that a name, a dtype name or a dtype stands for.
 
     Raises:
-        ValueError: it is another one.
+        ValueError: it stands for none.
     """
-    if isinstance(dtype, str) and dtype in TYPES:
-        return dtype
+    if isinstance(which, Precision):
+        return which
+    if isinstance(which, str) and which in (PRECISIONS | DTYPE_NAMES):
+        return (PRECISIONS | DTYPE_NAMES)[which]
     try:
-        name = str(np.dtype(dtype).name)
+        name = str(np.dtype(which).name)
     except TypeError:
-        raise ValueError(f"dtype is {dtype!r}, expected float32 or float64") from None
-    if name not in TYPES:
+        raise ValueError(f"dtype is {which!r}, expected float32 or float64") from None
+    if name not in DTYPE_NAMES:
         raise ValueError(f"dtype is {name}, expected float32 or float64")
-    return name
+    return DTYPE_NAMES[name]
 
 
-def outer_and_inner(dtype: Any) -> tuple[np.dtype[Any], np.dtype[Any]]:
-    """Return the widest and the narrowest type of a kernel, which are what it stands between, or of an evaluation."""
-    types = TYPES[dtype_name(dtype)]
-    return types.points, types.spectra
+def find_types(which: Any) -> Types:
+    """Return the types of a kernel: themselves, float32, float64, or ``"mixed"``.
 
-
-def precision_of(dtype: Any) -> str:
-    """Return the working precision whose evaluations are of a dtype."""
-    name = dtype_name(dtype)
-    return next(precision for precision, its_dtype in DTYPES.items() if its_dtype == name)
-
-
-def tables_dtype(dtype: Any) -> str:
-    """Return the dtype that translation tables are made for in an evaluation of a dtype: float32, float64 or mixed."""
-    name = dtype_name(dtype)
-    return "float32" if name == REDUCED else name
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(which, Types):
+        return which
+    precision = find_precision(which)
+    return Types(precision.points, precision.spectra)

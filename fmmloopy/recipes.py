@@ -35,37 +35,19 @@ from typing import Any
 import loopy as lp
 from pytools.tag import UniqueTag
 
+from fmmloopy.common.sizes import LANES, ROWS
 from fmmloopy.fingerprint import fingerprint
 from fmmloopy.hints import described, explain, nearest, place
-
-Kernel = Any
-"""A loopy translation unit."""
+from fmmloopy.operators import OPERATORS, Operator
+from fmmloopy.operators.operator import LANE_PARAMETERS, Kernel
 
 Recipe = Callable[..., Iterator[tuple[str, Kernel]]]
 
-OPERATORS = (
-    "p2p",
-    "p2m",
-    "p2l",
-    "m2m",
-    "m2l",
-    "m2l_forward",
-    "m2l_hadamard",
-    "m2l_inverse",
-    "m2l_svd",
-    "l2l",
-    "l2p",
-    "m2p",
-    "check_to_equivalent",
-)
-"""Kernels that a book may have a recipe for: the eight operators, M2L in its dense form, in the three parts of its
-FFT form and compressed by singular values, and the pseudo-inverse that P2M, P2L and M2L end with."""
-
-LANE_PARAMETERS = ("tlanes", "slanes", "blanes", "ilanes")
-"""How many lanes a tile holds; open in the math-level kernels."""
-
-LANE_BOUNDS = {"tlanes": range(1, 65), "slanes": range(1, 65), "blanes": range(1, 65), "ilanes": (1, 2, 4, 8, 16)}
-"""How many are allowed: idle lanes read padding, of which there is as much as this; ilanes divides 16."""
+LANE_BOUNDS = {
+    **{name: range(1, LANES + 1) for name in ("tlanes", "slanes", "blanes")},
+    "ilanes": tuple(n for n in range(1, ROWS + 1) if ROWS % n == 0),
+}
+"""How many lanes a tile may hold: idle lanes read padding, of which there is as much as this; ilanes divides ROWS."""
 
 ENTRY_POINTS = "fmmloopy.recipes"
 """Group of entry points under which packages offer books."""
@@ -103,6 +85,7 @@ class RecipeBook:
             defaults, on devices in whose description the expression is found, the first that is. For processors that
             one runtime serves and that do not want the same.
         build_options: options for the device's compiler.
+        operators: operators of its own, by the name of the one that each takes the place of.
 
     Raises:
         RecipeError: an unknown operator, no regular expression, or a keyword that the recipe does not have.
@@ -114,9 +97,16 @@ class RecipeBook:
     tuning: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     build_options: tuple[str, ...] = ()
     by_device: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    operators: Mapping[str, Operator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what, operators in (("recipes", self.recipes), ("tuning", self.tuning), ("by_device", self.by_device)):
+        named = {
+            "recipes": self.recipes,
+            "tuning": self.tuning,
+            "by_device": self.by_device,
+            "operators": self.operators,
+        }
+        for what, operators in named.items():
             for operator in operators:
                 if operator not in OPERATORS:
                     raise RecipeError(f"{self.name}: {what} for {operator!r}, expected one of {', '.join(OPERATORS)}")
@@ -131,6 +121,7 @@ class RecipeBook:
         object.__setattr__(self, "tuning", MappingProxyType({k: dict(v) for k, v in self.tuning.items()}))
         by_device = {k: {pattern: dict(given) for pattern, given in v.items()} for k, v in self.by_device.items()}
         object.__setattr__(self, "by_device", MappingProxyType(by_device))
+        object.__setattr__(self, "operators", MappingProxyType(dict(self.operators)))
 
     def _check_pattern(self, what: str, pattern: str) -> None:
         try:
@@ -148,7 +139,14 @@ class RecipeBook:
 
     def __reduce__(self) -> tuple[Any, ...]:
         recipes, tuning, by_device = dict(self.recipes), dict(self.tuning), dict(self.by_device)
-        return RecipeBook, (self.name, self.device, recipes, tuning, self.build_options, by_device)
+        return RecipeBook, (
+            *(self.name, self.device, recipes, tuning, self.build_options, by_device),
+            dict(self.operators),
+        )
+
+    def operator(self, name: str) -> Operator:
+        """Return the operator of a name: the book's own, or else the package's."""
+        return self.operators.get(name, OPERATORS[name])
 
     def suits(self, description: str) -> bool:
         """Return whether the book is meant for a device of this description."""
@@ -175,6 +173,8 @@ class RecipeBook:
         """Return a hash of the recipe of an operator, and of all that it calls; code made by it is kept under this."""
         by_device = self.by_device.get(operator)
         options = repr(self.build_options) + (repr(by_device) if by_device else "")
+        if operator in self.operators:
+            options += fingerprint(self.operators[operator])
         return fingerprint(self.recipes.get(operator, sequential_recipe)) + options
 
 

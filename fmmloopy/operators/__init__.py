@@ -1,70 +1,69 @@
-"""The operators of the fast multipole method, each one loopy kernel that is math only: no tags, splits or devices."""
+"""The operators of the fast multipole method, each one loopy kernel that is math only: no tags, splits or devices.
+
+An operator is a record, `fmmloopy.operators.operator.Operator`, in a file of its own beside its math. To add one, write
+that file and name it here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from fmmloopy.greens import GreensFunction
-from fmmloopy.operators.check_to_equivalent import check_to_equivalent
-from fmmloopy.operators.l2l import l2l
-from fmmloopy.operators.l2p import l2p
-from fmmloopy.operators.m2l import m2l
-from fmmloopy.operators.m2l_fft import m2l_forward, m2l_hadamard, m2l_inverse
-from fmmloopy.operators.m2l_svd import m2l_svd
-from fmmloopy.operators.m2m import m2m
-from fmmloopy.operators.m2p import m2p
-from fmmloopy.operators.p2l import p2l
-from fmmloopy.operators.p2m import p2m
-from fmmloopy.operators.p2p import p2p
-from fmmloopy.operators.pairwise import Kernel
-from fmmloopy.precision import outer_and_inner
+from fmmloopy.operators.check_to_equivalent import CHECK_TO_EQUIVALENT
+from fmmloopy.operators.l2l import L2L
+from fmmloopy.operators.l2p import L2P
+from fmmloopy.operators.m2l import M2L
+from fmmloopy.operators.m2l_forward import M2L_FORWARD
+from fmmloopy.operators.m2l_hadamard import M2L_HADAMARD
+from fmmloopy.operators.m2l_inverse import M2L_INVERSE
+from fmmloopy.operators.m2l_svd import M2L_SVD
+from fmmloopy.operators.m2m import M2M
+from fmmloopy.operators.m2p import M2P
+from fmmloopy.operators.operator import Form, Kernel, Operator, Specification
+from fmmloopy.operators.p2l import P2L
+from fmmloopy.operators.p2m import P2M
+from fmmloopy.operators.p2p import P2P
 
 __all__ = [
-    "check_to_equivalent",
-    "l2l",
-    "l2p",
-    "m2l",
-    "m2l_forward",
-    "m2l_hadamard",
-    "m2l_inverse",
-    "m2l_svd",
-    "m2m",
-    "m2p",
-    "math_kernel",
-    "p2l",
-    "p2m",
-    "p2p",
+    "CHECK_TO_EQUIVALENT",
+    "L2L",
+    "L2P",
+    "M2L",
+    "M2L_FORMS",
+    "M2L_FORWARD",
+    "M2L_HADAMARD",
+    "M2L_INVERSE",
+    "M2L_SVD",
+    "M2M",
+    "M2P",
+    "OPERATORS",
+    "P2L",
+    "P2M",
+    "P2P",
+    "Form",
+    "Kernel",
+    "Operator",
+    "Specification",
 ]
 
+ALL = (
+    P2P,
+    P2M,
+    P2L,
+    M2M,
+    M2L,
+    M2L_FORWARD,
+    M2L_HADAMARD,
+    M2L_INVERSE,
+    M2L_SVD,
+    L2L,
+    L2P,
+    M2P,
+    CHECK_TO_EQUIVALENT,
+)
 
-def math_kernel(operator: str, greens: GreensFunction, order: int, dtype: Any) -> Kernel:
-    """Make the math-level kernel of an operator from what it depends on.
+OPERATORS = {operator.name: operator for operator in ALL}
+"""Operators by name: those that a book may have a recipe for. M2L has a dense form, one by Fourier transform in three
+stages, and one compressed by singular values; P2M, P2L and M2L end with the pseudo-inverse, check -> equivalent."""
 
-    Args:
-        operator: name of one of this package's operators.
-        greens: decides the formula of particle operators, and how many components the others have.
-        order: of the surfaces; only the FFT form of M2L has it in its loops.
-        dtype: float32, float64, or for operators between two kinds of data mixed (see `fmmloopy.precision`).
-
-    Returns:
-        A loopy translation unit.
-    """
-    rows, columns = greens.ntarget_components, greens.nsource_components
-    dtype, inner = outer_and_inner(dtype)
-    makers: dict[str, Callable[[], Kernel]] = {
-        "p2p": lambda: p2p(greens, dtype, inner),
-        "p2m": lambda: p2m(greens, dtype, inner),
-        "p2l": lambda: p2l(greens, dtype, inner),
-        "l2p": lambda: l2p(greens, dtype, inner),
-        "m2p": lambda: m2p(greens, dtype, inner),
-        "m2m": lambda: m2m(dtype),
-        "l2l": lambda: l2l(dtype),
-        "m2l": lambda: m2l(dtype),
-        "m2l_forward": lambda: m2l_forward(order, columns, dtype, inner),
-        "m2l_hadamard": lambda: m2l_hadamard(rows, columns, dtype),
-        "m2l_inverse": lambda: m2l_inverse(order, rows, dtype, inner),
-        "m2l_svd": lambda: m2l_svd(dtype),
-        "check_to_equivalent": lambda: check_to_equivalent(dtype),
-    }
-    return makers[operator]()
+M2L_FORMS = {
+    form: tuple(operator for operator in ALL if operator.m2l == form) for form in ("fft", "svd", "dense")
+}
+"""Stages of each form of M2L, in order."""

@@ -11,18 +11,36 @@ the other are backward stable, their product is not). Form, inames, rules and st
     check (nboxes + 1, ncolumns)         what the factor is applied to
     equivalent (nboxes + 1, nrows)       written at the boxes worked on
     scales (nboxes + 1,)                 per box: r^-k for a function of homogeneity k, else 1
-    boxes (ntargets + PADDING,)          boxes worked on; beyond the end: nboxes
+    boxes (ntargets + LANES,)          boxes worked on; beyond the end: nboxes
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import loopy as lp
-import numpy as np
-
-from fmmloopy.operators.dense import BLOCKS, MATRIX, OUTPUT, VECTOR, dense_kernel
-from fmmloopy.operators.pairwise import Kernel
+from fmmloopy.operators.dense import (
+    BLOCKS,
+    ENTRY,
+    MATRIX,
+    OUTPUT,
+    SCALES,
+    SIDES,
+    VECTOR,
+    dense_kernel,
+    multiplications,
+    sizes,
+    vector_length,
+)
+from fmmloopy.operators.operator import (
+    Array,
+    Boxes,
+    Counts,
+    Form,
+    Kernel,
+    Operator,
+    Role,
+    Specification,
+    counts,
+    indices,
+)
 
 TEXT = """
 entry(b_) := blanes*btile + b_
@@ -42,14 +60,37 @@ end
 """
 
 
-def check_to_equivalent(dtype: Any = np.float64) -> Kernel:
+def check_to_equivalent(spec: Specification) -> Kernel:
     """Make the kernel that applies one factor of the pseudo-inverse, in float32 or float64."""
-    arrays = [
-        lp.GlobalArg("table", None, shape=f"ntables, {MATRIX}"),
-        lp.GlobalArg("check", None, shape=VECTOR),
-        lp.GlobalArg("equivalent", None, shape=OUTPUT, is_output=True),
-        lp.GlobalArg("scales", None, shape="nboxes + 1"),
-        lp.GlobalArg("boxes", np.int32, shape=None),
-        lp.ValueArg("ntables,itable,btiles,ntargets", np.int32),
-    ]
-    return dense_kernel("check_to_equivalent", BLOCKS, TEXT, arrays, dtype)
+    return dense_kernel(spec, BLOCKS, TEXT)
+
+
+def _flops(spec: Specification, amount: Counts) -> float:
+    """Count both factors, n tc x k and k x n sc, k = n min(sc, tc): one after the other."""
+    rows, columns = vector_length(spec, spec.rows), vector_length(spec, spec.columns)
+    return multiplications(amount["boxes"], rows + columns, min(rows, columns))
+
+
+def _traffic(spec: Specification, amount: Counts) -> float:
+    return vector_length(spec, spec.rows + spec.columns) * amount["boxes"]
+
+
+CHECK_TO_EQUIVALENT = Operator(
+    "check_to_equivalent",
+    Form.DENSE,
+    Boxes(),
+    SIDES,
+    make=check_to_equivalent,
+    arguments=(
+        Array("table", f"ntables, {MATRIX}", whole=ENTRY),
+        Array("check", VECTOR, whole=ENTRY, has_zero_row=True),
+        Array("equivalent", OUTPUT, role=Role.WRITTEN),
+        Array("scales", "nboxes + 1", whole=SCALES),
+        *indices("boxes"),
+        *counts("ntables,itable,btiles,ntargets"),
+        *sizes("blanes,ilanes"),
+    ),
+    flops=_flops,
+    traffic=_traffic,
+    vectors=("rows", "columns"),
+)

@@ -14,7 +14,7 @@ Inames
 Parameters that a recipe fixes
     blanes, ilanes  lanes per tile; ilanes divides ROWS
 Substitution rules
-    entry(b)        index into the list of boxes, which is padded by PADDING entries
+    entry(b)        index into the list of boxes, which is padded by LANES entries
 Statements
     src             the box that lane b reads, an array over b
     init, x, sum    u[b, i] = 0;  x = input[src[b], j];  u[b, i] += table[.., j, itile, i] * x
@@ -27,15 +27,10 @@ box that is not there.
 
 from __future__ import annotations
 
-from typing import Any
-
 import loopy as lp
-import numpy as np
 
-from fmmloopy.operators.pairwise import Kernel
-
-ROWS = 16
-"""Surface vectors are padded to a multiple of this: the most lanes of rows that a recipe may use."""
+from fmmloopy.common.sizes import count_points
+from fmmloopy.operators.operator import Kernel, Number, Specification, counts
 
 MATRIX = "ncolumns, itiles, ilanes"
 """Shape of the last axes of a table: column, tile and lane of the row."""
@@ -46,18 +41,32 @@ VECTOR = "nboxes + 1, ncolumns"
 OUTPUT = "nboxes + 1, itiles, ilanes"
 """Shape of an output: box, tile and lane of the row."""
 
+BLOCKS = ["{[btile]: 0 <= btile < btiles}", "{[b]: 0 <= b < blanes}"]
+"""Domains of the boxes worked on."""
 
-def dense_kernel(name: str, domains: list[str], text: str, arrays: list[Any], dtype: Any) -> Kernel:
+ENTRY = (-5, 5)
+"""Entries of matrices and vectors in exact cases: sums of 8 * 64 products of at most 25."""
+
+SCALES = (1, 3)
+"""Scalings of boxes in exact cases."""
+
+SIDES = ("expansions", "expansions")
+"""Dense operators read and write expansions."""
+
+
+def sizes(lanes: str) -> tuple[Number, ...]:
+    """Return the last arguments of every dense operator, with its lane parameters."""
+    return counts(f"nboxes,ncolumns,itiles,{lanes}")
+
+
+def dense_kernel(spec: Specification, domains: list[str], text: str) -> Kernel:
     """Make a kernel over itile, i, j and the given domains, in the names of this module's documentation.
 
     Args:
-        name: the kernel's name.
+        spec: what it is made for.
         domains: domains of the other inames.
         text: its statements.
-        arrays: loopy arguments; those without a dtype get ``dtype``.
-        dtype: float32 or float64.
     """
-    lanes = "blanes," if "blanes" in text else ""
     knl = lp.make_kernel(
         [
             *domains,
@@ -66,14 +75,20 @@ def dense_kernel(name: str, domains: list[str], text: str, arrays: list[Any], dt
             "{[j]: 0 <= j < ncolumns}",
         ],
         text,
-        [*arrays, lp.ValueArg(f"nboxes,ncolumns,itiles,{lanes}ilanes", np.int32)],
-        name=name,
+        spec.loopy_arguments(),
+        name=spec.operator.name,
         assumptions="itiles >= 1 and ncolumns >= 1 and ilanes >= 1",
         silenced_warnings=["write_race(store)"],
         lang_version=lp.MOST_RECENT_LANGUAGE_VERSION,
     )
-    return lp.add_dtypes(knl, {a.name: dtype for a in arrays if a.dtype is None})
+    return knl
 
 
-BLOCKS = ["{[btile]: 0 <= btile < btiles}", "{[b]: 0 <= b < blanes}"]
-"""Domains of the boxes worked on."""
+def multiplications(applied: float, nrows: int, ncolumns: int) -> float:
+    """Count the operations of products of a matrix and a vector: a multiplication and an addition an entry."""
+    return 2 * applied * nrows * ncolumns
+
+
+def vector_length(spec: Specification, components: int) -> int:
+    """Return the numbers on a surface, padding left out."""
+    return components * count_points(spec.order)

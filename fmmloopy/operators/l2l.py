@@ -7,20 +7,38 @@ is also guarded by the child's being there. Its own arguments:
 
     table (ntables, 8, ncolumns, nrows)   matrices by the parent's level (one for homogeneous functions) and octant
     itable                                the matrix of this level
-    locals (nboxes + 1, nrows)            read at the parents, accumulated into at the children
+    locals (nboxes + 1, nrows)            read at the parents, added to at the children
     children (nboxes + 1, 8)              box or nboxes
-    parents (nparents + PADDING,)         boxes worked on; beyond the end: nboxes
+    parents (nparents + LANES,)         boxes worked on; beyond the end: nboxes
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import loopy as lp
-import numpy as np
-
-from fmmloopy.operators.dense import BLOCKS, MATRIX, OUTPUT, VECTOR, dense_kernel
-from fmmloopy.operators.pairwise import Kernel
+from fmmloopy.common.sizes import SIBLINGS
+from fmmloopy.operators.dense import (
+    BLOCKS,
+    ENTRY,
+    MATRIX,
+    OUTPUT,
+    SIDES,
+    VECTOR,
+    dense_kernel,
+    multiplications,
+    sizes,
+    vector_length,
+)
+from fmmloopy.operators.operator import (
+    Array,
+    Counts,
+    Families,
+    Form,
+    Kernel,
+    Operator,
+    Role,
+    Specification,
+    counts,
+    indices,
+)
 
 TEXT = """
 entry(b_) := blanes*btile + b_
@@ -43,17 +61,40 @@ end
 """
 
 
-def l2l(dtype: Any = np.float64) -> Kernel:
+def l2l(spec: Specification) -> Kernel:
     """Make the L2L kernel in float32 or float64.
 
     ``locals`` and ``result`` are one array under two names: children and parents are rows of their own.
     """
-    arrays = [
-        lp.GlobalArg("table", None, shape=f"ntables, 8, {MATRIX}"),
-        lp.GlobalArg("locals", None, shape=VECTOR),
-        lp.GlobalArg("result", None, shape=OUTPUT, is_input=True, is_output=True),
-        lp.GlobalArg("children", np.int32, shape="nboxes + 1, 8"),
-        lp.GlobalArg("parents", np.int32, shape=None),
-        lp.ValueArg("ntables,itable,btiles,nparents", np.int32),
-    ]
-    return dense_kernel("l2l", [*BLOCKS, "{[c]: 0 <= c < 8}"], TEXT, arrays, dtype)
+    return dense_kernel(spec, [*BLOCKS, f"{{[c]: 0 <= c < {SIBLINGS}}}"], TEXT)
+
+
+def _flops(spec: Specification, amount: Counts) -> float:
+    length = vector_length(spec, spec.columns)
+    return multiplications(amount["children"], length, length)
+
+
+def _traffic(spec: Specification, amount: Counts) -> float:
+    """Count the parents once, and the children twice: sums are read and written."""
+    return vector_length(spec, spec.columns) * (2 * amount["children"] + amount["parents"])
+
+
+L2L = Operator(
+    "l2l",
+    Form.DENSE,
+    Families("targets"),
+    SIDES,
+    make=l2l,
+    arguments=(
+        Array("table", f"ntables, {SIBLINGS}, {MATRIX}", whole=ENTRY),
+        Array("locals", VECTOR, whole=ENTRY, has_zero_row=True),
+        Array("result", OUTPUT, role=Role.ADDED_TO, same_as="locals"),
+        *indices("children", f"nboxes + 1, {SIBLINGS}"),
+        *indices("parents"),
+        *counts("ntables,itable,btiles,nparents"),
+        *sizes("blanes,ilanes"),
+    ),
+    flops=_flops,
+    traffic=_traffic,
+    vectors=("columns", "columns"),
+)

@@ -8,22 +8,40 @@ own:
 
     ibox                                  entry of the list of target boxes
     box, list_start, list_end             statements: the box and the bounds of its list
-    table (ntables, 343, ncolumns, nrows)    matrices by level (one for homogeneous functions) and transfer vector
+    table (ntables, TRANSFERS, ncolumns, nrows)    matrices by level (one for homogeneous functions) and transfer vector
     itable                                the matrices of these boxes
-    multipoles (nboxes + 1, nrows); checks (nboxes + 1, nrows), accumulated into
+    multipoles (nboxes + 1, nrows); checks (nboxes + 1, nrows), added to
     scales (nboxes + 1,)                  per box: r^k for a function of homogeneity k, else 1
     target_boxes (ntargets,), list_starts, lists, transfers     boxes worked on; the V list, rows by box
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import loopy as lp
-import numpy as np
-
-from fmmloopy.operators.dense import MATRIX, OUTPUT, VECTOR, dense_kernel
-from fmmloopy.operators.pairwise import Kernel
+from fmmloopy.common.sizes import TRANSFERS
+from fmmloopy.operators.dense import (
+    ENTRY,
+    MATRIX,
+    OUTPUT,
+    SCALES,
+    SIDES,
+    VECTOR,
+    dense_kernel,
+    multiplications,
+    sizes,
+    vector_length,
+)
+from fmmloopy.operators.operator import (
+    Array,
+    Counts,
+    Form,
+    Kernel,
+    Lists,
+    Operator,
+    Role,
+    Specification,
+    counts,
+    indices,
+)
 
 TEXT = """
 for ibox
@@ -48,15 +66,38 @@ end
 """
 
 
-def m2l(dtype: Any = np.float64) -> Kernel:
+def m2l(spec: Specification) -> Kernel:
     """Make the dense M2L kernel in float32 or float64; ``result`` are the check potentials."""
-    arrays = [
-        lp.GlobalArg("table", None, shape=f"ntables, 343, {MATRIX}"),
-        lp.GlobalArg("multipoles", None, shape=VECTOR),
-        lp.GlobalArg("result", None, shape=OUTPUT, is_input=True, is_output=True),
-        lp.GlobalArg("scales", None, shape="nboxes + 1"),
-        lp.GlobalArg("target_boxes,list_starts,lists,transfers", np.int32, shape=None),
-        lp.ValueArg("ntables,itable,ntargets", np.int32),
-    ]
     domains = ["{[ibox]: 0 <= ibox < ntargets}", "{[ilist]: list_start <= ilist < list_end}"]
-    return dense_kernel("m2l", domains, TEXT, arrays, dtype)
+    return dense_kernel(spec, domains, TEXT)
+
+
+def _flops(spec: Specification, amount: Counts) -> float:
+    return multiplications(amount["entries"], vector_length(spec, spec.rows), vector_length(spec, spec.columns))
+
+
+def _traffic(spec: Specification, amount: Counts) -> float:
+    """Count the vectors, the sums twice, and each matrix that occurs."""
+    rows, columns = vector_length(spec, spec.rows), vector_length(spec, spec.columns)
+    return columns * amount["sources"] + 2 * rows * amount["rows"] + rows * columns * amount["matrices"]
+
+
+M2L = Operator(
+    "m2l",
+    Form.DENSE,
+    Lists("ntargets", labels="transfers"),
+    SIDES,
+    make=m2l,
+    arguments=(
+        Array("table", f"ntables, {TRANSFERS}, {MATRIX}", whole=ENTRY),
+        Array("multipoles", VECTOR, whole=ENTRY, has_zero_row=True),
+        Array("result", OUTPUT, role=Role.ADDED_TO, whole=(-9, 9)),
+        Array("scales", "nboxes + 1", whole=SCALES),
+        *indices("target_boxes,list_starts,lists,transfers"),
+        *counts("ntables,itable,ntargets"),
+        *sizes("ilanes"),
+    ),
+    flops=_flops,
+    traffic=_traffic,
+    m2l="dense",
+)

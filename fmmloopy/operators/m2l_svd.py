@@ -19,7 +19,7 @@ Inames
     k, m              lane of a singular value: as a result of ``right``, and as a column of ``left``
     itile, i          tile and lane of rows: row = ilanes * itile + i
 Parameters that a recipe fixes
-    blanes, ilanes    lanes per tile; ilanes divides ROWS of :mod:`fmmloopy.operators.dense`
+    blanes, ilanes    lanes per tile; ilanes divides ROWS of :mod:`fmmloopy.common.sizes`
 Substitution rules
     pair(b)           index into the lists of pairs, which are padded
     target(b)         the box that pair b adds to
@@ -33,7 +33,7 @@ Statements
 Arguments
     right (nktiles, ncolumns, RANKS), left (nktiles, RANKS, nrows)    factors of all transfer vectors, one after another
     ktile_starts (TRANSFERS + 1,)         tiles by transfer vector
-    multipoles (nboxes + 1, ncolumns); result (nboxes + 1, nrows), accumulated into
+    multipoles (nboxes + 1, ncolumns); result (nboxes + 1, nrows), added to
     scales (nboxes + 1,)                  per box: r^k for a function of homogeneity k, else 1
     pair_starts (nchunks * TRANSFERS + 1,); pair_targets, pair_sources (npairs + padding,)    boxes of each pair
 
@@ -42,19 +42,20 @@ In one chunk, a transfer vector has at most one pair for each target.
 
 from __future__ import annotations
 
-from typing import Any
-
-import loopy as lp
-import numpy as np
-
-from fmmloopy.operators.dense import OUTPUT, VECTOR, dense_kernel
-from fmmloopy.operators.pairwise import Kernel
-
-TRANSFERS = 343
-"""Transfer vectors, those of adjacent boxes, which have no pairs, among them."""
-
-RANKS = 8
-"""Singular values of a tile: ranks are multiples of this."""
+from fmmloopy.common.sizes import RANKS, TRANSFERS
+from fmmloopy.operators.dense import OUTPUT, SCALES, SIDES, VECTOR, dense_kernel, multiplications, sizes, vector_length
+from fmmloopy.operators.operator import (
+    Array,
+    Counts,
+    Form,
+    Kernel,
+    Operator,
+    Pairs,
+    Role,
+    Specification,
+    counts,
+    indices,
+)
 
 TEXT = f"""
 pair(b_) := pair_start + blanes*ptile + b_
@@ -93,17 +94,8 @@ end
 """
 
 
-def m2l_svd(dtype: Any = np.float64) -> Kernel:
+def m2l_svd(spec: Specification) -> Kernel:
     """Make the compressed M2L kernel in float32 or float64; ``result`` are the check potentials."""
-    arrays = [
-        lp.GlobalArg("right", None, shape=f"nktiles, ncolumns, {RANKS}"),
-        lp.GlobalArg("left", None, shape=f"nktiles, {RANKS}, itiles, ilanes"),
-        lp.GlobalArg("multipoles", None, shape=VECTOR),
-        lp.GlobalArg("result", None, shape=OUTPUT, is_input=True, is_output=True),
-        lp.GlobalArg("scales", None, shape="nboxes + 1"),
-        lp.GlobalArg("ktile_starts,pair_starts,pair_targets,pair_sources", np.int32, shape=None),
-        lp.ValueArg("nktiles,nchunks", np.int32),
-    ]
     domains = [
         "{[chunk]: 0 <= chunk < nchunks}",
         f"{{[transfer]: 0 <= transfer < {TRANSFERS}}}",
@@ -113,4 +105,40 @@ def m2l_svd(dtype: Any = np.float64) -> Kernel:
         f"{{[k]: 0 <= k < {RANKS}}}",
         f"{{[m]: 0 <= m < {RANKS}}}",
     ]
-    return dense_kernel("m2l_svd", domains, TEXT, arrays, dtype)
+    return dense_kernel(spec, domains, TEXT)
+
+
+def _flops(spec: Specification, amount: Counts) -> float:
+    return multiplications(amount["ranks"], vector_length(spec, spec.rows + spec.columns), 1)
+
+
+def _traffic(spec: Specification, amount: Counts) -> float:
+    """Count the vectors, the sums twice, and the factors of each matrix that occurs."""
+    rows, columns = vector_length(spec, spec.rows), vector_length(spec, spec.columns)
+    return columns * amount["sources"] + 2 * rows * amount["rows"] + (rows + columns) * amount["kept"]
+
+
+FACTOR = (-2, 2)
+"""Entries of factors in exact cases, with vectors in -1 .. 1: at order 6, sums of 320 products of 2, times sums of 24
+products of 2, times 26 transfer vectors and scales of 3."""
+
+M2L_SVD = Operator(
+    "m2l_svd",
+    Form.PRODUCT,
+    Pairs(TRANSFERS, targets="nboxes", sources="nboxes"),
+    SIDES,
+    make=m2l_svd,
+    arguments=(
+        Array("right", f"nktiles, ncolumns, {RANKS}", whole=FACTOR),
+        Array("left", f"nktiles, {RANKS}, itiles, ilanes", whole=FACTOR),
+        Array("multipoles", VECTOR, whole=(-1, 1), has_zero_row=True),
+        Array("result", OUTPUT, role=Role.ADDED_TO, whole=(-9, 9)),
+        Array("scales", "nboxes + 1", whole=SCALES),
+        *indices("ktile_starts,pair_starts,pair_targets,pair_sources"),
+        *counts("nktiles,nchunks"),
+        *sizes("blanes,ilanes"),
+    ),
+    flops=_flops,
+    traffic=_traffic,
+    m2l="svd",
+)

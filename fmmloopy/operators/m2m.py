@@ -8,18 +8,36 @@ Form, inames, rules and statements: :mod:`fmmloopy.operators.dense`. Its own arg
     itable                                the matrix of this level
     multipoles (nboxes + 1, nrows)        read at the children, written at the parents
     children (nboxes + 1, 8)              box or nboxes
-    parents (nparents + PADDING,)         boxes worked on; beyond the end: nboxes
+    parents (nparents + LANES,)         boxes worked on; beyond the end: nboxes
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import loopy as lp
-import numpy as np
-
-from fmmloopy.operators.dense import BLOCKS, MATRIX, OUTPUT, VECTOR, dense_kernel
-from fmmloopy.operators.pairwise import Kernel
+from fmmloopy.common.sizes import SIBLINGS
+from fmmloopy.operators.dense import (
+    BLOCKS,
+    ENTRY,
+    MATRIX,
+    OUTPUT,
+    SIDES,
+    VECTOR,
+    dense_kernel,
+    multiplications,
+    sizes,
+    vector_length,
+)
+from fmmloopy.operators.operator import (
+    Array,
+    Counts,
+    Families,
+    Form,
+    Kernel,
+    Operator,
+    Role,
+    Specification,
+    counts,
+    indices,
+)
 
 TEXT = """
 entry(b_) := blanes*btile + b_
@@ -41,17 +59,40 @@ end
 """
 
 
-def m2m(dtype: Any = np.float64) -> Kernel:
+def m2m(spec: Specification) -> Kernel:
     """Make the M2M kernel in float32 or float64.
 
     ``multipoles`` and ``result`` are one array under two names: children and parents are rows of their own.
     """
-    arrays = [
-        lp.GlobalArg("table", None, shape=f"ntables, 8, {MATRIX}"),
-        lp.GlobalArg("multipoles", None, shape=VECTOR),
-        lp.GlobalArg("result", None, shape=OUTPUT, is_output=True),
-        lp.GlobalArg("children", np.int32, shape="nboxes + 1, 8"),
-        lp.GlobalArg("parents", np.int32, shape=None),
-        lp.ValueArg("ntables,itable,btiles,nparents", np.int32),
-    ]
-    return dense_kernel("m2m", [*BLOCKS, "{[c]: 0 <= c < 8}"], TEXT, arrays, dtype)
+    return dense_kernel(spec, [*BLOCKS, f"{{[c]: 0 <= c < {SIBLINGS}}}"], TEXT)
+
+
+def _flops(spec: Specification, amount: Counts) -> float:
+    length = vector_length(spec, spec.columns)
+    return multiplications(amount["children"], length, length)
+
+
+def _traffic(spec: Specification, amount: Counts) -> float:
+    """Count the children once, and the parents twice: sums are read and written."""
+    return vector_length(spec, spec.columns) * (amount["children"] + 2 * amount["parents"])
+
+
+M2M = Operator(
+    "m2m",
+    Form.DENSE,
+    Families("sources"),
+    SIDES,
+    make=m2m,
+    arguments=(
+        Array("table", f"ntables, {SIBLINGS}, {MATRIX}", whole=ENTRY),
+        Array("multipoles", VECTOR, whole=ENTRY, has_zero_row=True),
+        Array("result", OUTPUT, role=Role.WRITTEN, same_as="multipoles"),
+        *indices("children", f"nboxes + 1, {SIBLINGS}"),
+        *indices("parents"),
+        *counts("ntables,itable,btiles,nparents"),
+        *sizes("blanes,ilanes"),
+    ),
+    flops=_flops,
+    traffic=_traffic,
+    vectors=("columns", "columns"),
+)

@@ -25,14 +25,13 @@ Statements of kernels that compute in float32 from points in float64
     x0_rest ..., y0_rest ..., e0 ...      P2P only: what rounding has left of coordinates, and its difference
     begin0, fold0 ...       sums over all list entries in the type of the output, where it is another one
 
-Idle lanes read past their box: arrays of points are padded by at least a tile (PADDING), their sums are never stored.
+Idle lanes read past their box: arrays of points are padded by LANES entries, and their sums are never stored.
 Pairs at distance zero contribute nothing. Where one side is a surface, coordinates are relative to the centre of its
 box, so that differences between near points stay accurate in single precision however deep the box.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import loopy as lp
@@ -42,32 +41,15 @@ from pymbolic.mapper import IdentityMapper
 from pymbolic.primitives import Variable
 
 from fmmloopy.greens import ARGUMENT_PREFIX, GreensFunction
+from fmmloopy.operators.operator import GreensParameters, Kernel, Kind, Number, Particles, Specification, counts, indices
 
-Kernel = Any
-"""A loopy translation unit."""
-
-PADDING = 64
-"""Idle lanes read up to this many entries past the last point: the most lanes that a recipe may use."""
+LISTS = (*indices("target_boxes,list_starts,lists"), *counts("ntarget_boxes,tlanes,slanes"))
+"""The last arguments of every particle operator: what it runs over."""
 
 
-@dataclass(frozen=True)
-class Side:
-    """One side of a particle operator: where its points start and end, and how one is read.
-
-    Attributes:
-        start, end: expressions, evaluated once a box (targets) or once a list entry (sources).
-        position: coordinate ``k_`` of the point with index ``i_``.
-        rest: sources only: what rounding has left of that coordinate; "" where it makes no difference.
-        charge: sources only: charge component ``c_`` of the point with index ``i_``.
-        output: targets only: the entry that component ``c_`` of target ``i_`` accumulates into.
-    """
-
-    start: str
-    end: str
-    position: str
-    rest: str = ""
-    charge: str = ""
-    output: str = ""
+def scaled_by(kind: Kind, *more: Number) -> tuple[GreensParameters | Number, ...]:
+    """Return the arguments for the parameters of the Green's function and for constant factors of the result."""
+    return (GreensParameters(), Number("scaling", kind, whole=2), *more)
 
 
 class _Entry(IdentityMapper):  # type: ignore[misc]
@@ -97,91 +79,52 @@ def pair_rules(greens: GreensFunction, dtype: np.dtype[Any]) -> list[Substitutio
     ]
 
 
-def _pair_geometry(greens: GreensFunction) -> str:
-    """Write the statements for rinv and r, if the Green's function uses them."""
-    used = greens.variables
-    lines = []
-    if used & {"r", "rinv"}:
-        lines.append("<> rinv = 1/sqrt(r2) {id=rinv,dep=r2}")
-    if "r" in used:
-        lines.append("<> r = r2*rinv {id=r,dep=rinv:r2}")
-    return "\n                    ".join(lines)
-
-
-def pairwise_kernel(
-    name: str,
-    greens: GreensFunction,
-    dtype: np.dtype[Any],
-    targets: Side,
-    sources: Side,
-    arrays: list[Any],
-    per_source_box: bool = False,
-    output: np.dtype[Any] | None = None,
-    unit: str = "",
-) -> Kernel:
+def pairwise_kernel(spec: Specification, particles: Particles, unit: str = "") -> Kernel:
     """Make the math-level kernel of a particle operator.
 
+    The Green's function's rows are the components of a target's output, its columns those of a source's charge. Where
+    the sources have a ``rest``, that of the targets is found too, and differences of coordinates are as accurate as
+    with twice the digits.
+
     Args:
-        name: the operator's name, and the kernel's.
-        greens: rows are the components of a target's output, columns those of a source's charge.
-        dtype: float32 or float64, what pairs of points are computed in.
-        targets, sources: the two sides. With a ``rest`` of the sources, that of the targets is found too, and
-            differences of coordinates are as accurate as if these were in twice the dtype's precision.
-        arrays: loopy arguments that the sides read and write, beside the lists.
-        per_source_box: the target position depends on the source box (it is relative to that box's centre), so it is
-            read once a list entry and not once a tile.
-        output: of the outputs; None for ``dtype``. If it is another one, sums in ``dtype`` end with a list entry.
+        spec: what the kernel is made for.
+        particles: its two sides.
         unit: name of an argument by which lengths are multiplied, "" for none; derivatives are multiplied by it.
 
     Returns:
         A loopy translation unit with every argument's dtype given and tlanes, slanes left open.
     """
-    nrows, ncolumns = greens.ntarget_components, greens.nsource_components
-    output = output or dtype
-    folds = output != dtype
-    types = {array.dtype.numpy_dtype for array in arrays if array.dtype is not None}
-    real = dtype.name if {np.dtype(np.float32), np.dtype(np.float64)} <= types else ""  # nothing to infer it from
-    positions = [f"<{real}> x{k}[t] = target({k}, t) {{id=x{k}}}" for k in range(3)]
-    points = [f"<{real}> y{k} = source({k}, s) {{id=y{k},dep=src_start}}" for k in range(3)]
-    differences = [f"<> d{k} = x{k}[t] - y{k} {{id=d{k},dep=x{k}:y{k}}}" for k in range(3)]
-    if sources.rest:
-        positions += [f"<{real}> x{k}_rest[t] = target({k}, t) - x{k}[t] {{id=x{k}_rest,dep=x{k}}}" for k in range(3)]
-        points += [f"<{real}> y{k}_rest = source_rest({k}, s) {{id=y{k}_rest,dep=src_start}}" for k in range(3)]
-        differences = [
-            f"<> e{k} = x{k}_rest[t] - y{k}_rest {{id=e{k},dep=x{k}_rest:y{k}_rest}}\n"
-            f"<> d{k} = x{k}[t] - y{k} + e{k} {{id=d{k},dep=x{k}:y{k}:e{k}}}"
-            for k in range(3)
-        ]
-    clear = "\n".join(f"<{real}> u{i}[t] = 0 {{id=init{i}}}" for i in range(nrows))
-    total, begin, fold = "u", "", ""
-    if folds:
-        total = "total"
-        begin = "\n".join(f"<{output.name}> total{i}[t] = 0 {{id=begin{i}}}" for i in range(nrows))
-        fold = "\n".join(
-            f"total{i}[t] = total{i}[t] + u{i}[t] {{id=fold{i},dep=sum{i}:init{i}:begin{i}}}" for i in range(nrows)
-        )
-    charges = "\n".join(f"<> q{j} = charge({j}, s) {{id=q{j},dep=src_start:src_end}}" for j in range(ncolumns))
-    accumulate = "\n".join(
-        f"u{i}[t] = u{i}[t] + ({' + '.join(f'G_{i}_{j}*q{j}' for j in range(ncolumns))} if r2 > 0 else 0) "
-        f"{{id=sum{i},dep=init{i}:r*:d*:q*}}"
-        for i in range(nrows)
+    knl = lp.make_kernel(
+        [
+            "{[ibox]: 0 <= ibox < ntarget_boxes}",
+            "{[ttile, ilist]: 0 <= ttile < ttiles and list_start <= ilist < list_end}",
+            "{[stile]: 0 <= stile < stiles}",
+            "{[t, s]: 0 <= t < tlanes and 0 <= s < slanes}",
+        ],
+        [*pair_rules(spec.greens, spec.types.inner), _text(spec, particles, unit)],
+        spec.loopy_arguments(),
+        name=spec.operator.name,
+        assumptions="ntarget_boxes >= 1 and tlanes >= 1 and slanes >= 1",
+        silenced_warnings=[f"write_race(store{i})" for i in range(spec.rows)],
+        lang_version=lp.MOST_RECENT_LANGUAGE_VERSION,
     )
-    last, begun = ("fold", "begin") if folds else ("sum", "init")
-    factors = ["scaling"] * nrows
-    if unit:
-        factors[nrows - greens.nderivatives :] = [f"scaling*{unit}"] * greens.nderivatives
-    store = "\n".join(
-        f"out({i}, t) = out({i}, t) + {factor}*{total}{i}[t] {{id=store{i},dep={last}{i}:{begun}{i}:tgt_end}}"
-        for i, factor in enumerate(factors)
-    )
-    lines = {key: "\n".join(value) for key, value in (("x", positions), ("y", points), ("d", differences))}
-    text = f"""
+    return knl
+
+
+def _text(spec: Specification, particles: Particles, unit: str) -> str:
+    """Write the substitution rules and the statements."""
+    targets, sources = particles.targets, particles.sources
+    # A target is relative to the centre of the source box if its position says so: read once a list entry then.
+    per_source_box = "srcbox" in targets.position
+    positions, points, differences = _coordinates(sources.rest, _declared(spec, particles))
+    begin, clear, fold, store = _sums(spec, particles, unit)
+    return f"""
 itgt(t_) := tgt_start + tlanes*ttile + t_
 isrc(s_) := src_start + slanes*stile + s_
 target(k_, t_) := {targets.position.replace("i_", "itgt(t_)")}
 source(k_, s_) := {sources.position.replace("i_", "isrc(s_)")}
 {f"source_rest(k_, s_) := {sources.rest.replace('i_', 'isrc(s_)')}" if sources.rest else ""}
-charge(c_, s_) := {sources.charge.replace("i_", "isrc(s_)")} if isrc(s_) < src_end else 0
+charge(c_, s_) := {sources.value.replace("i_", "isrc(s_)")} if isrc(s_) < src_end else 0
 for ibox
     <> box = target_boxes[ibox] {{id=box}}
     <> tgt_start = {targets.start} {{id=tgt_start,dep=box}}
@@ -190,23 +133,23 @@ for ibox
     <> list_start = list_starts[box] {{id=list_start,dep=box}}
     <> list_end = list_starts[box + 1] {{id=list_end,dep=box}}
     for ttile
-        {begin if folds else clear}
-        {"" if per_source_box else lines["x"]}
+        {begin if begin else clear}
+        {"" if per_source_box else positions}
         for ilist
             <> srcbox = lists[ilist] {{id=srcbox}}
             <> src_start = {sources.start} {{id=src_start,dep=srcbox}}
             <> src_end = {sources.end} {{id=src_end,dep=srcbox}}
             <> stiles = (src_end - src_start + slanes - 1) // slanes {{id=stiles,dep=src_start:src_end}}
-            {lines["x"] if per_source_box else ""}
-            {clear if folds else ""}
+            {positions if per_source_box else ""}
+            {clear if begin else ""}
             for stile, s
-                {lines["y"]}
-                {charges}
+                {points}
+                {_charges(spec)}
                 for t
-                    {lines["d"]}
+                    {differences}
                     <> r2 = d0*d0 + d1*d1 + d2*d2 {{id=r2,dep=d0:d1:d2}}
-                    {_pair_geometry(greens)}
-                    {accumulate}
+                    {_distance(spec.greens)}
+                    {_terms(spec)}
                 end
             end
             {fold}
@@ -217,27 +160,80 @@ for ibox
     end
 end
 """
-    for i in range(nrows):
-        text = text.replace(f"out({i}, t)", targets.output.replace("c_", str(i)).replace("i_", "itgt(t)"))
-    parameters = [lp.ValueArg(name, dtype) for name in greens.arguments]
-    parameters += [lp.ValueArg(name, output) for name in ("scaling", unit) if name]
-    knl = lp.make_kernel(
-        [
-            "{[ibox]: 0 <= ibox < ntarget_boxes}",
-            "{[ttile, ilist]: 0 <= ttile < ttiles and list_start <= ilist < list_end}",
-            "{[stile]: 0 <= stile < stiles}",
-            "{[t, s]: 0 <= t < tlanes and 0 <= s < slanes}",
-        ],
-        [*pair_rules(greens, dtype), text],
-        [
-            *arrays,
-            *parameters,
-            lp.GlobalArg("target_boxes,list_starts,lists", np.int32, shape=None),
-            lp.ValueArg("ntarget_boxes,tlanes,slanes", np.int32),
-        ],
-        name=name,
-        assumptions="ntarget_boxes >= 1 and tlanes >= 1 and slanes >= 1",
-        silenced_warnings=[f"write_race(store{i})" for i in range(nrows)],
-        lang_version=lp.MOST_RECENT_LANGUAGE_VERSION,
+
+
+def _declared(spec: Specification, particles: Particles) -> str:
+    """Return the type of coordinates and sums, where loopy has two to infer it from; else ""."""
+    used = {a.kind for a in spec.operator.arrays_for(spec.types) if a.kind != Kind.INDEX}
+    return str(spec.types.inner.name) if spec.types.is_mixed and len(used) > 1 else ""
+
+
+def _coordinates(rest: str, real: str) -> tuple[str, str, str]:
+    """Write the statements for target coordinates, source coordinates, and their differences."""
+    positions = [f"<{real}> x{k}[t] = target({k}, t) {{id=x{k}}}" for k in range(3)]
+    points = [f"<{real}> y{k} = source({k}, s) {{id=y{k},dep=src_start}}" for k in range(3)]
+    differences = [f"<> d{k} = x{k}[t] - y{k} {{id=d{k},dep=x{k}:y{k}}}" for k in range(3)]
+    if rest:
+        positions += [f"<{real}> x{k}_rest[t] = target({k}, t) - x{k}[t] {{id=x{k}_rest,dep=x{k}}}" for k in range(3)]
+        points += [f"<{real}> y{k}_rest = source_rest({k}, s) {{id=y{k}_rest,dep=src_start}}" for k in range(3)]
+        differences = [
+            f"<> e{k} = x{k}_rest[t] - y{k}_rest {{id=e{k},dep=x{k}_rest:y{k}_rest}}\n"
+            f"<> d{k} = x{k}[t] - y{k} + e{k} {{id=d{k},dep=x{k}:y{k}:e{k}}}"
+            for k in range(3)
+        ]
+    return "\n".join(positions), "\n".join(points), "\n".join(differences)
+
+
+def _charges(spec: Specification) -> str:
+    """Write the statements that read the charge of a source."""
+    return "\n".join(f"<> q{j} = charge({j}, s) {{id=q{j},dep=src_start:src_end}}" for j in range(spec.columns))
+
+
+def _distance(greens: GreensFunction) -> str:
+    """Write the statements for rinv and r, if the Green's function uses them."""
+    used = greens.variables
+    lines = []
+    if used & {"r", "rinv"}:
+        lines.append("<> rinv = 1/sqrt(r2) {id=rinv,dep=r2}")
+    if "r" in used:
+        lines.append("<> r = r2*rinv {id=r,dep=rinv:r2}")
+    return "\n".join(lines)
+
+
+def _terms(spec: Specification) -> str:
+    """Write the statements that add what a pair of points gives."""
+    products = [" + ".join(f"G_{i}_{j}*q{j}" for j in range(spec.columns)) for i in range(spec.rows)]
+    return "\n".join(
+        f"u{i}[t] = u{i}[t] + ({product} if r2 > 0 else 0) {{id=sum{i},dep=init{i}:r*:d*:q*}}"
+        for i, product in enumerate(products)
     )
-    return knl
+
+
+def _sums(spec: Specification, particles: Particles, unit: str) -> tuple[str, str, str, str]:
+    """Write the statements that begin, clear, fold and store the sums of a tile.
+
+    If the output is of a wider type, sums end with a list entry and are folded into totals; else nothing begins or
+    folds.
+    """
+    rows, real = range(spec.rows), _declared(spec, particles)
+    output = next(a for a in spec.operator.arrays_for(spec.types) if a.name == particles.targets.array)
+    wide = spec.dtype_of(output.kind)
+    clear = "\n".join(f"<{real}> u{i}[t] = 0 {{id=init{i}}}" for i in rows)
+    total, begin, fold, last, begun = "u", "", "", "sum", "init"
+    if wide != spec.types.inner:
+        total, last, begun = "total", "fold", "begin"
+        begin = "\n".join(f"<{wide.name}> total{i}[t] = 0 {{id=begin{i}}}" for i in rows)
+        fold = "\n".join(
+            f"total{i}[t] = total{i}[t] + u{i}[t] {{id=fold{i},dep=sum{i}:init{i}:begin{i}}}" for i in rows
+        )
+    plain = spec.rows - spec.greens.nderivatives
+    factors = [f"scaling*{unit}" if unit and i >= plain else "scaling" for i in rows]
+    store = "\n".join(
+        f"out({i}, t) = out({i}, t) + {factor}*{total}{i}[t] {{id=store{i},dep={last}{i}:{begun}{i}:tgt_end}}"
+        for i, factor in enumerate(factors)
+    )
+    for i in rows:
+        store = store.replace(
+            f"out({i}, t)", particles.targets.value.replace("c_", str(i)).replace("i_", "itgt(t)")
+        )
+    return begin, clear, fold, store

@@ -11,15 +11,15 @@ The operators' own files state their formulas and lists. Arguments, beside those
 
 onto a surface (P2M, P2L):
 
-    sources (3, nsources + PADDING), charges (components, nsources + PADDING)     in tree order
+    sources (3, nsources + LANES), charges (components, nsources + LANES)     in tree order
     box_source_starts, box_source_ends    by box
-    checks (nboxes + 1, components, nsurface)      check potentials, accumulated into
+    checks (nboxes + 1, components, nsurface)      check potentials, added to
 
 from a surface (L2P, M2P):
 
     densities (nboxes + 1, components, nsurface)   multipoles or locals
-    targets (3, ntargets + PADDING)                in tree order
-    potentials (components, ntargets + PADDING)    accumulated into
+    targets (3, ntargets + LANES)                  in tree order
+    potentials (components, ntargets + LANES)      added to
     box_target_starts, box_target_ends    by box
 
 Mixed kernels have points, centres and potentials in float64, all else in float32, and compute in float32.
@@ -27,81 +27,124 @@ Mixed kernels have points, centres and potentials in float64, all else in float3
 
 from __future__ import annotations
 
-from typing import Any
-
-import loopy as lp
-import numpy as np
-
-from fmmloopy.greens import GreensFunction
-from fmmloopy.operators.pairwise import Kernel, Side, pairwise_kernel
+from fmmloopy.operators.operator import (
+    Argument,
+    Array,
+    Form,
+    Kernel,
+    Kind,
+    Lists,
+    Number,
+    Operator,
+    Particles,
+    Role,
+    Side,
+    Specification,
+    counts,
+    indices,
+)
+from fmmloopy.operators.pairwise import LISTS, pairwise_kernel, scaled_by
 
 SURFACE_TARGETS = Side(
     start="0",
     end="npoints",
     position="radius_factor*radii[box]*surface[k_, i_]",
-    output="checks[box, c_, i_]",
+    array="checks",
+    value="checks[box, c_, i_]",
+    is_surface=True,
 )
 POINT_SOURCES = Side(
     start="box_source_starts[srcbox]",
     end="box_source_ends[srcbox]",
     position="sources[k_, i_] - centres[k_, box]",
-    charge="charges[c_, i_]",
+    array="charges",
+    value="charges[c_, i_]",
 )
 POINT_TARGETS = Side(
     start="box_target_starts[box]",
     end="box_target_ends[box]",
     position="targets[k_, i_] - centres[k_, srcbox]",
-    output="potentials[c_, i_]",
+    array="potentials",
+    value="potentials[c_, i_]",
 )
 SURFACE_SOURCES = Side(
     start="0",
     end="npoints",
     position="radius_factor*radii[srcbox]*surface[k_, i_]",
-    charge="densities[srcbox, c_, i_]",
+    array="densities",
+    value="densities[srcbox, c_, i_]",
+    is_surface=True,
+)
+
+POINTS = (0, 4)
+"""Coordinates of points in exact cases, whose charges and densities are -1 to 1: with the polynomials that stand for
+the Green's function there, |G| <= 230, and a box sees at most 260 sources or 80 surfaces of 26 points."""
+
+_SURFACE: tuple[Argument, ...] = (
+    Array("surface", "3, nsurface", whole=(-1, 1)),
+    Array("centres", "3, nboxes", Kind.OUTER, whole=(0, 2)),
+    Array("radii", "nboxes", whole=(1, 2)),
+    Number("radius_factor", Kind.INNER),
+    *counts("npoints,nsurface,nboxes"),
 )
 
 
-def _surface_arguments(dtype: Any, inner: Any) -> list[Any]:
-    return [
-        lp.GlobalArg("surface", inner, shape="3, nsurface"),
-        lp.GlobalArg("centres", dtype, shape="3, nboxes"),
-        lp.GlobalArg("radii", inner, shape="nboxes"),
-        lp.ValueArg("radius_factor", inner),
-        lp.ValueArg("npoints,nsurface,nboxes", np.int32),
-    ]
+def onto_surface(name: str, interactions: str, surface: str) -> Operator:
+    """Make the record of an operator that sums charges of points onto the check surface of a box.
 
-
-def onto_surface_kernel(name: str, greens: GreensFunction, dtype: Any, inner: Any = None) -> Kernel:
-    """Make the kernel that sums charges of points onto the check surface of a box.
-
-    Points and centres are of ``dtype``, all else of ``inner``, None for the same.
+    Args:
+        name: of the operator.
+        interactions: which list it works through.
+        surface: which of the two radii its check surface has.
     """
-    rows, columns = greens.ntarget_components, greens.nsource_components
-    dtype, inner = np.dtype(dtype), np.dtype(inner or dtype)
-    arrays = [
-        *_surface_arguments(dtype, inner),
-        lp.GlobalArg("sources", dtype, shape="3, nsources"),
-        lp.GlobalArg("charges", inner, shape=f"{columns}, nsources"),
-        lp.GlobalArg("checks", inner, shape=f"nboxes + 1, {rows}, nsurface", is_input=True, is_output=True),
-        lp.GlobalArg("box_source_starts,box_source_ends", np.int32, shape=None),
-        lp.ValueArg("nsources", np.int32),
-    ]
-    return pairwise_kernel(name, greens, inner, SURFACE_TARGETS, POINT_SOURCES, arrays)
+    arguments: tuple[Argument, ...] = (
+        *_SURFACE,
+        Array("sources", "3, nsources", Kind.OUTER, whole=POINTS),
+        Array("charges", "{columns}, nsources", whole=(-1, 1)),
+        Array("checks", "nboxes + 1, {rows}, nsurface", role=Role.ADDED_TO, whole=(-9, 9)),
+        *indices("box_source_starts,box_source_ends"),
+        *counts("nsources"),
+        *scaled_by(Kind.INNER),
+        *LISTS,
+    )
+    particles = Particles(SURFACE_TARGETS, POINT_SOURCES, interactions, surface)
+    return _with_surface(name, particles, arguments)
 
 
-def from_surface_kernel(name: str, greens: GreensFunction, dtype: Any, inner: Any = None) -> Kernel:
-    """Make the kernel that sums densities on the equivalent surfaces of boxes onto points.
+def from_surface(name: str, interactions: str, surface: str) -> Operator:
+    """Make the record of an operator that sums densities on the equivalent surfaces of boxes onto points.
 
-    Points, centres and potentials are of ``dtype``, all else of ``inner``, None for the same.
+    Args:
+        name: of the operator.
+        interactions: which list it works through.
+        surface: which of the two radii the equivalent surfaces have.
     """
-    rows, columns = greens.ntarget_components, greens.nsource_components
-    dtype, inner = np.dtype(dtype), np.dtype(inner or dtype)
-    arrays = [
-        *_surface_arguments(dtype, inner),
-        lp.GlobalArg("targets", dtype, shape="3, ntargets"),
-        lp.GlobalArg("densities", inner, shape=f"nboxes + 1, {columns}, nsurface"),
-        lp.GlobalArg("potentials", dtype, shape=f"{rows}, ntargets", is_input=True, is_output=True),
-        lp.GlobalArg("box_target_starts,box_target_ends", np.int32, shape=None),
-        lp.ValueArg("ntargets", np.int32),
-    ]
-    return pairwise_kernel(name, greens, inner, POINT_TARGETS, SURFACE_SOURCES, arrays, True, dtype)
+    arguments: tuple[Argument, ...] = (
+        *_SURFACE,
+        Array("targets", "3, ntargets", Kind.OUTER, whole=POINTS),
+        Array("densities", "nboxes + 1, {columns}, nsurface", whole=(-1, 1)),
+        Array("potentials", "{rows}, ntargets", Kind.OUTER, Role.ADDED_TO, (-9, 9)),
+        *indices("box_target_starts,box_target_ends"),
+        *counts("ntargets"),
+        *scaled_by(Kind.OUTER),
+        *LISTS,
+    )
+    return _with_surface(name, Particles(POINT_TARGETS, SURFACE_SOURCES, interactions, surface), arguments)
+
+
+def surface_kernel(spec: Specification) -> Kernel:
+    """Make the kernel of a particle operator with a surface on one side."""
+    assert spec.operator.particles is not None
+    return pairwise_kernel(spec, spec.operator.particles)
+
+
+def _with_surface(name: str, particles: Particles, arguments: tuple[Argument, ...]) -> Operator:
+    return Operator(
+        name,
+        Form.PARTICLE,
+        Lists("ntarget_boxes"),
+        sides=("points", "expansions"),
+        make=surface_kernel,
+        arguments=arguments,
+        particles=particles,
+    )

@@ -1,0 +1,383 @@
+"""The record of an operator: all that the rest of the package needs to know of it, beside its math.
+
+An operator is one loopy kernel that states its formula, and one `Operator` that says what the kernel runs over, which
+arrays it reads and writes, and how much work that is. Compiling, planning, checking, shrinking, timing and counting
+read the record; no other part of the package knows an operator by its name.
+
+Shapes are written as loopy writes them, with the names of other arguments, whole numbers, and these in braces:
+``{rows}`` and ``{columns}``, target and source components of the Green's function; ``{order}``, ``{period}`` and
+``{points}`` of the surfaces. The axis ``itiles, ilanes`` are the rows of a vector, in tiles and lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import loopy as lp
+import numpy as np
+
+from fmmloopy.common.sizes import count_points, grid_period
+from fmmloopy.greens import GreensFunction
+from fmmloopy.precision import Types
+
+Kernel = Any
+"""A loopy translation unit."""
+
+LANE_PARAMETERS = ("tlanes", "slanes", "blanes", "ilanes")
+"""How many lanes a tile holds: parameters that are open in the math and fixed by a recipe."""
+
+
+class Form(StrEnum):
+    """What kind of computation an operator is."""
+
+    PARTICLE = "particle"
+    """Evaluates the Green's function between two sets of points."""
+    DENSE = "dense"
+    """Applies a matrix to the vectors of many boxes."""
+    TRANSFORM = "transform"
+    """A Fourier transform of the vectors of octets, one axis after the other."""
+    PRODUCT = "product"
+    """Multiplies with a matrix that pairs of boxes or octets share."""
+
+
+class Kind(StrEnum):
+    """Which type an argument has."""
+
+    OUTER = "outer"
+    INNER = "inner"
+    INDEX = "index"
+
+
+class Role(StrEnum):
+    """What a kernel does with an array."""
+
+    READ = "read"
+    WRITTEN = "written"
+    ADDED_TO = "added to"
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array argument.
+
+    Attributes:
+        name: in the kernel.
+        shape: see the module's documentation; "" if it is left open, as those of lists are.
+        kind: of its numbers.
+        role: what the kernel does with it.
+        whole: the least and the most whole number that it holds in exact test cases. Bounds are such that every
+            product and every partial sum stays below 2^24, which float32 holds exactly.
+        has_zero_row: whether its last row stands for the boxes that are not there, and is zero.
+        same_as: another argument that is the same array; the kernel reads and writes different rows of it.
+    """
+
+    name: str
+    shape: str = ""
+    kind: Kind = Kind.INNER
+    role: Role = Role.READ
+    whole: tuple[int, int] = (0, 0)
+    has_zero_row: bool = False
+    same_as: str = ""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that is an argument.
+
+    Attributes:
+        name: in the kernel.
+        kind: of the number; INDEX for a count.
+        whole: its value in exact test cases, if it is not a count.
+    """
+
+    name: str
+    kind: Kind = Kind.INDEX
+    whole: int = 1
+
+
+@dataclass(frozen=True)
+class GreensParameters:
+    """Stands among the arguments for the parameters of the Green's function."""
+
+
+Argument = Array | Number | GreensParameters
+
+
+def arrays(names: str, *args: Any, **fields: Any) -> tuple[Array, ...]:
+    """Make several arrays of one shape and role from names with commas between them."""
+    return tuple(Array(name, *args, **fields) for name in names.split(","))
+
+
+def indices(names: str, shape: str = "") -> tuple[Array, ...]:
+    """Make arrays of 32-bit indices."""
+    return arrays(names, shape, Kind.INDEX)
+
+
+def counts(names: str) -> tuple[Number, ...]:
+    """Make counts from names with commas between them."""
+    return tuple(Number(name) for name in names.split(","))
+
+
+# -- what a launch runs over
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Boxes, and the entries of an interaction list of each: ``target_boxes``, ``list_starts``, ``lists``.
+
+    Attributes:
+        count: argument that counts the boxes.
+        labels: array beside ``lists`` with a transfer vector for each entry; "" if there is none.
+    """
+
+    count: str
+    labels: str = ""
+
+
+@dataclass(frozen=True)
+class Families:
+    """Boxes of one level and their children: ``parents``, ``nparents``, ``children``.
+
+    Attributes:
+        side: whether the children with ``"sources"`` or those with ``"targets"`` have work.
+    """
+
+    side: str
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes: ``boxes``, ``ntargets``."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs in groups that share a matrix: ``pair_starts`` by chunk and group, ``pair_targets``, ``pair_sources``.
+
+    Attributes:
+        groups: how many groups a chunk of targets has.
+        targets, sources: arguments that count what pairs are of.
+        spectra: whether a matrix is one frequency's, from ``f_start`` to ``f_end``.
+    """
+
+    groups: int
+    targets: str
+    sources: str
+    spectra: bool = False
+
+
+@dataclass(frozen=True)
+class Octets:
+    """Octets, the eight children of a box: ``octet_children``, ``noctets``, for planes ``kz_start`` to ``kz_end``.
+
+    Attributes:
+        side: whether they have the children with ``"sources"`` or those with ``"targets"``.
+    """
+
+    side: str
+
+
+Over = Lists | Families | Boxes | Pairs | Octets
+
+
+# -- operators on particles
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a particle operator: where its points start and end, and how one is read.
+
+    Attributes:
+        start, end: expressions, evaluated once a box (targets) or once a list entry (sources).
+        position: coordinate ``k_`` of the point with index ``i_``.
+        array: argument that is added to (targets), or that holds the charges or densities (sources).
+        value: the entry of ``array`` for component ``c_`` of the point with index ``i_``.
+        rest: sources only: what rounding has left of the coordinate; "" where it makes no difference.
+        is_surface: whether its points are those of a box's surface.
+    """
+
+    start: str
+    end: str
+    position: str
+    array: str
+    value: str
+    rest: str = ""
+    is_surface: bool = False
+
+
+@dataclass(frozen=True)
+class Particles:
+    """What couples the two sides of a particle operator.
+
+    Attributes:
+        targets, sources: the sides.
+        list: which interaction list: ``"u"``, ``"w"``, ``"x"``, or ``"own"`` for the box itself.
+        surface: radius of the surface: ``"inner"`` or ``"outer"``; "" if both sides are points.
+    """
+
+    targets: Side
+    sources: Side
+    list: str
+    surface: str = ""
+
+
+# -- the record
+
+
+Counts = Mapping[str, float]
+"""How many of everything an evaluation has, by name; which names there are depends on what an operator runs over:
+
+families        children, parents: with sources or targets
+boxes           boxes: that are solved for
+lists           entries, rows, sources, matrices: of V lists, and the different matrices among their transfer vectors
+pairs of boxes  ranks: singular values of all entries of V lists; kept: of the different matrices; rows, sources
+pairs of octets pairs, rows, sources
+octets          octets, children
+"""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator.
+
+    Attributes:
+        name: an identifier; recipe books, commands and results know it by this.
+        form: what kind of computation it is.
+        over: what a launch runs over.
+        sides: the kinds of numbers that it stands between, see `fmmloopy.precision.Precision`.
+        make: makes its math-level kernel.
+        arguments: of the kernel, in its order.
+        mixed_arguments: the same for kernels of mixed types, where they are others; else empty.
+        particles: its two sides, if it is a particle operator.
+        depends_on_order: whether the order is in its loops, so that every order has code of its own.
+        flops: counts floating-point operations, if it is no particle operator.
+        traffic: counts the numbers that are read and written, each once, if it is no particle operator.
+        m2l: the form of M2L that it is a stage of; "" if of none.
+        timed_like: an operator that works alike, whose rates stand for its own where it was not timed.
+        vectors: components of the vectors that it reads and of those that it writes: ``"columns"`` of densities or
+            ``"rows"`` of check potentials.
+    """
+
+    name: str
+    form: Form
+    over: Over
+    sides: tuple[str, str]
+    make: Callable[[Specification], Kernel]
+    arguments: tuple[Argument, ...]
+    mixed_arguments: tuple[Argument, ...] = ()
+    particles: Particles | None = None
+    depends_on_order: bool = False
+    flops: Callable[[Specification, Counts], float] | None = None
+    traffic: Callable[[Specification, Counts], float] | None = None
+    m2l: str = ""
+    timed_like: str = ""
+    vectors: tuple[str, str] = ("columns", "rows")
+
+    def arguments_for(self, types: Types) -> tuple[Argument, ...]:
+        """Return the arguments of the kernel for these types."""
+        return self.mixed_arguments if types.is_mixed and self.mixed_arguments else self.arguments
+
+    def arrays_for(self, types: Types) -> tuple[Array, ...]:
+        """Return those that are arrays."""
+        return tuple(argument for argument in self.arguments_for(types) if isinstance(argument, Array))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the arrays that it writes."""
+        written = (a for a in self.arguments if isinstance(a, Array) and a.role != Role.READ)
+        return tuple(array.name for array in written)
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Arguments that are the same array as another one."""
+        return {a.name: a.same_as for a in self.arguments if isinstance(a, Array) and a.same_as}
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """Its lane parameters, which a recipe fixes."""
+        return tuple(a.name for a in self.arguments if isinstance(a, Number) and a.name in LANE_PARAMETERS)
+
+    @property
+    def gives_potentials(self) -> bool:
+        """Whether its targets are those of the evaluation: derivatives are then rows of its Green's function."""
+        return self.particles is not None and not self.particles.targets.is_surface
+
+    @property
+    def is_near(self) -> bool:
+        """Whether both of its sides are the points themselves."""
+        return self.gives_potentials and self.particles is not None and not self.particles.sources.is_surface
+
+
+@dataclass(frozen=True)
+class Specification:
+    """What a math-level kernel is made for.
+
+    Attributes:
+        operator: which operator.
+        greens: decides the formula of a particle operator, and how many components the others have.
+        order: of the surfaces, p.
+        types: floating-point types of the kernel.
+    """
+
+    operator: Operator
+    greens: GreensFunction
+    order: int
+    types: Types
+
+    @property
+    def rows(self) -> int:
+        """Target components of the Green's function."""
+        return self.greens.ntarget_components
+
+    @property
+    def columns(self) -> int:
+        """Source components of the Green's function."""
+        return self.greens.nsource_components
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What stands in braces in the shapes of arguments."""
+        order = self.order
+        sizes = {"order": order, "period": grid_period(order), "points": count_points(order)}
+        return {"rows": self.rows, "columns": self.columns, **sizes}
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What the kernel depends on: values of the Green's function's parameters do not matter."""
+        greens: Any = self.rows, self.columns
+        if self.operator.form == Form.PARTICLE:
+            matrix = [[str(entry) for entry in row] for row in self.greens.matrix]
+            greens = matrix, list(self.greens.parameters), self.greens.nderivatives
+        return self.operator.name, greens, self.order if self.operator.depends_on_order else None, self.types.name
+
+    def kernel(self) -> Kernel:
+        """Make the math-level kernel."""
+        return self.operator.make(self)
+
+    def dtype_of(self, kind: Kind) -> np.dtype[Any]:
+        """Return the type of an argument."""
+        return {Kind.OUTER: self.types.outer, Kind.INNER: self.types.inner, Kind.INDEX: np.dtype(np.int32)}[kind]
+
+    def loopy_arguments(self) -> list[Any]:
+        """Return the arguments of the kernel as loopy takes them."""
+        found: list[Any] = []
+        for argument in self.operator.arguments_for(self.types):
+            if isinstance(argument, GreensParameters):
+                found += [lp.ValueArg(name, self.types.inner) for name in self.greens.arguments]
+            elif isinstance(argument, Number):
+                found.append(lp.ValueArg(argument.name, self.dtype_of(argument.kind)))
+            else:
+                found.append(self._array(argument))
+        return found
+
+    def _array(self, array: Array) -> Any:
+        roles: dict[Role, dict[str, bool]] = {
+            Role.READ: {},
+            Role.WRITTEN: {"is_output": True},
+            Role.ADDED_TO: {"is_input": True, "is_output": True},
+        }
+        shape = array.shape.format(**self.sizes) or None
+        return lp.GlobalArg(array.name, self.dtype_of(array.kind), shape=shape, **roles[array.role])
