@@ -2,7 +2,7 @@
 
 from fmmloopy.devices import Device, DeviceError, find_devices
 from fmmloopy.direct import direct
-from fmmloopy.driver import Fmm
+from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 

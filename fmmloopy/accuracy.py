@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numbers
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fmmloopy.common.sizes import FIRST_ORDER
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-
-FIRST_ORDER = 2
+from fmmloopy.precision import PRECISIONS, Precision
 
 ERRORS: dict[str, tuple[float, ...]] = {
     "laplace": (
@@ -78,6 +79,40 @@ def errors_for(greens: GreensFunction) -> tuple[float, ...]:
         f"no errors were measured for the Green's function {greens.name!r}, so digits says nothing; "
         "give order=, 2 to 16, and compare with fmmloopy.direct (Laplace has about as many digits as the order)"
     )
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How accurate an evaluation is to be.
+
+    Attributes:
+        order: points per edge of the surfaces.
+        precision: which numbers are float32.
+        digits: what was asked for; None if the order was given instead.
+    """
+
+    order: int
+    precision: Precision
+    digits: float | None
+
+
+def settle_accuracy(greens: GreensFunction, digits: float | None, order: int | None, precision: str | None) -> Accuracy:
+    """Choose what is not given of order and precision.
+
+    Args:
+        greens: the plain Green's function.
+        digits: wanted digits, ignored if ``order`` is given; None for 6, or 5 in single precision.
+        order: None for the lowest that has the digits.
+        precision: by name; None for the narrowest that has the digits, or with ``order`` for double.
+
+    Raises:
+        ValueError: as `order_for`.
+    """
+    if order is not None:
+        return Accuracy(order, PRECISIONS[precision or "double"], None)
+    found = order_for(greens, digits, precision or "double")
+    name = precision or precision_for(greens, digits)
+    return Accuracy(found, PRECISIONS[name], digits_for(digits, name))
 
 
 def digits_for(digits: Any, precision: str = "double") -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.sizes import LANES, SIBLINGS, padded
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR
 from fmmloopy.m2l_tables import fourier_matrices
@@ -21,20 +22,8 @@ from fmmloopy.runtime import Array, Runtime
 from fmmloopy.surfaces import Tables, surface_grid
 from fmmloopy.tree import Tree
 
-ROWS = 16
-"""Vectors on a surface and rows of point arrays are padded to a multiple of this: every row starts at an aligned
-address, and the widest vector divides it."""
-
-BLOCK_PADDING = 64
-"""Lists of boxes are padded by this many entries, so that the idle lanes of a block have a box to read: nboxes."""
-
 Boxes = NDArray[np.intp]
 """Numbers of boxes."""
-
-
-def padded(count: int) -> int:
-    """Round up to a multiple of ROWS."""
-    return -(-count // ROWS) * ROWS
 
 
 class DeviceArrays:
@@ -63,8 +52,8 @@ class DeviceArrays:
         return self._runtime.upload(np.asarray(values, self.dtype))
 
     def indices(self, numbers: Sequence[int] | NDArray[Any], beyond: int = 0) -> Array:
-        """Upload whole numbers, with BLOCK_PADDING times ``beyond`` after them."""
-        return self._runtime.upload(np.append(numbers, [beyond] * BLOCK_PADDING).astype(np.int32))
+        """Upload numbers of boxes or pairs, with LANES times ``beyond`` after them, for the idle lanes of a block."""
+        return self._runtime.upload(np.append(numbers, [beyond] * LANES).astype(np.int32))
 
     def csr(self, csr: CSR) -> dict[str, Array]:
         """Upload lists, once."""
@@ -73,6 +62,13 @@ class DeviceArrays:
             self._by_name[id(csr)] = arrays, csr  # holding on to the lists keeps their id theirs
         lists: dict[str, Array] = self._by_name[id(csr)][0]
         return lists
+
+    def labels(self, values: NDArray[np.int32]) -> Array:
+        """Upload what stands beside the entries of a list, once."""
+        if id(values) not in self._by_name:
+            self._by_name[id(values)] = self._runtime.upload(values), values
+        array: Array = self._by_name[id(values)][0]
+        return array
 
     # -- expansions
 
@@ -188,7 +184,7 @@ class DeviceArrays:
 
     def _children(self, wanted: NDArray[np.bool_]) -> Array:
         children, none = self._tree.box_children, self._tree.nboxes
-        result = np.full((none + 1, 8), none, np.int32)
+        result = np.full((none + 1, SIBLINGS), none, np.int32)
         result[:-1] = np.where((children >= 0) & wanted[children], children, none)
         return self._runtime.upload(result)
 

@@ -24,11 +24,10 @@ from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.check import device_for
 from fmmloopy.compile import versions
 from fmmloopy.devices import Device
-from fmmloopy.driver import Fmm
+from fmmloopy.fmm import Fmm
 from fmmloopy.measuring.peaks import Peaks
-from fmmloopy.measuring.roofline import Roofline, count_bytes_in, roofline
+from fmmloopy.measuring.roofline import Roofline, count_bytes, roofline
 from fmmloopy.measuring.timing import FEWEST_RUNS, Difference, Setting, Timing, compare
-from fmmloopy.precision import TYPES, precision_of
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 from fmmloopy.work import Work, count_work
 
@@ -232,7 +231,7 @@ def measure(
                     recipes=book,
                     order=setting.order,
                     ncrit=ncrit_for(setting.order),
-                    precision=precision_of(setting.dtype),
+                    precision=setting.precision.name,
                     m2l="fft",
                 )
             )
@@ -253,13 +252,12 @@ def measure(
 
 
 def _figures(book: RecipeBook, fmm: Fmm, setting: Setting, seconds: Mapping[str, Sequence[float]]) -> Figures:
-    problem = fmm.tree, fmm.lists, fmm.order, fmm.kernel
-    counted = count_work(*problem, fmm.m2l, dtype=TYPES[setting.dtype].expansions)
+    counted = count_work(fmm.tree, fmm.lists, setting.method, fmm.m2l)
     work = {operator: counted[operator] for operator in counted if counted[operator].flops and operator in seconds}
     times = {operator: Timing(tuple(seconds[operator])) for operator in (*work, "clear", WHOLE) if operator in seconds}
     fingerprints = {operator: book.fingerprint(operator) for operator in work}
     device = fmm.device
-    nbytes = count_bytes_in(setting.dtype, *problem, fmm.m2l)
+    nbytes = count_bytes(fmm.tree, fmm.lists, setting.method, fmm.m2l)
     nbytes = {operator: nbytes[operator] for operator in work}
     what = (book.name, device.description, device.driver)
     return Figures(*what, setting, times, work, nbytes, fingerprints, dict(versions()))

@@ -11,29 +11,27 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, count
+from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.cache import cache_folder, write_atomically
-from fmmloopy.compile import operator_key
 from fmmloopy.cost_model import Measurement, Rates, fit_rates
-from fmmloopy.devices import Device, is_busy, processors
-from fmmloopy.greens import GreensFunction
-from fmmloopy.lists import InteractionLists
-from fmmloopy.plan import M2L_OPERATORS
-from fmmloopy.precision import DTYPES, TYPES, kernel_dtype
-from fmmloopy.recipes import RecipeBook
-from fmmloopy.tree import Tree
+from fmmloopy.devices import is_busy, processors
+from fmmloopy.execution.evaluation import Evaluation
+from fmmloopy.execution.setup import Setup
+from fmmloopy.operators import M2L_FORMS, OPERATORS
+from fmmloopy.runtime import Runtime
 from fmmloopy.work import count_work
 
-FORMAT = 4
+FORMAT = 5
 """Increase when the same key would have to give other rates."""
 
 POINTS, MANY_POINTS = 20_000, 100_000
@@ -67,56 +65,74 @@ nothing else is tried."""
 
 LONGEST = 0.25
 
-OPERATORS = ("p2p", "p2m", "p2l", "m2m", "l2l", "l2p", "m2p", "check_to_equivalent")
-"""Operators of every evaluation."""
-
-
-class Probe(Protocol):
-    """What is timed: `fmmloopy.Fmm`."""
-
-    tree: Tree
-    lists: InteractionLists
-    order: int
-    kernel: GreensFunction
-    precision: str
-    m2l: str
-    timings: dict[str, float]
-
-    def evaluate(self, charges: NDArray[Any]) -> Any:
-        """Evaluate once, and put seconds by operator into ``timings``."""
-
-
-BuildProbe = Callable[[NDArray[np.float64], int], Probe]
+BuildProbe = Callable[[NDArray[np.float64], int], Evaluation]
 """Builds an evaluation for points of shape (n, 3) and an ncrit."""
 
 
-def rates_keys(
-    greens: GreensFunction,
-    order: int,
-    dtype: str,
-    book: RecipeBook,
-    device: Device,
-    parameters: Mapping[str, Mapping[str, Any]],
-    npoints: int,
-) -> dict[str, str]:
+class KnownRates:
+    """The rates of a setup: those that are kept, or else those of evaluations of small problems.
+
+    Args:
+        setup: whose operators.
+        runtime: the open device, on which probes are measured.
+        most: sources or targets of the problem that rates are for, whichever are more.
+    """
+
+    def __init__(self, setup: Setup, runtime: Runtime, most: int) -> None:
+        self._setup, self._runtime, self._most = setup, runtime, most
+        self._found: dict[str, Rates] = {}
+
+    def of(self, form: str, measure: bool = False) -> Rates | None:
+        """Return the rates with a form of M2L, None if there are none.
+
+        Those of other forms are put beside those of the FFT form, if there are some: predictions differ by M2L alone.
+        What has been found once is used for good, whatever becomes of the cache folder.
+
+        Args:
+            form: of M2L.
+            measure: whether to measure what is not kept.
+        """
+        if form in self._found:
+            return self._found[form]
+        key = self._keys[form]
+
+        def build(points: NDArray[np.float64], ncrit: int) -> Evaluation:
+            return Evaluation.of_points(self._setup, form, ncrit, points, self._runtime)
+
+        # The tables of the dense form are too large to be made for probes.
+        rates = calibrate(key, build, self._most) if measure and form != "dense" else stored_rates(key)
+        shared = self.of("fft") if rates and form != "fft" else None
+        rates = rates.beside(shared) if rates and shared else rates
+        if rates:
+            self._found[form] = rates
+        return rates
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        return rates_keys(self._setup, self._most)
+
+
+def rates_keys(setup: Setup, npoints: int) -> dict[str, str]:
     """Write down everything that the speed of operators depends on: their code, the order, cores, many points or few.
 
-    The dtype is that of the evaluation: float32, float64, mixed or reduced. There are ``npoints`` sources or targets,
-    whichever are more.
+    Args:
+        setup: whose operators.
+        npoints: sources or targets, whichever are more.
 
     Returns:
         The key of the rates with each form of M2L.
     """
-    code = {
-        operator: operator_key(
-            operator, greens, order, kernel_dtype(operator, dtype), book, device, parameters.get(operator)
-        )
-        for operator in (*OPERATORS, *chain.from_iterable(M2L_OPERATORS.values()))
+    code = {operator: setup.code_key(operator).text() for operator in OPERATORS}
+    shared = [code[operator.name] for operator in OPERATORS.values() if not operator.m2l]
+    common = {
+        "format": FORMAT,
+        "order": setup.method.order,
+        "cores": processors(),
+        "probes": _count(npoints),
     }
-    common = {"format": FORMAT, "order": order, "cores": processors(), "probes": _count(npoints)}
     return {
-        form: repr({**common, "code": [code[operator] for operator in (*OPERATORS, *own)]})
-        for form, own in M2L_OPERATORS.items()
+        form: repr({**common, "code": [*shared, *(code[stage.name] for stage in stages)]})
+        for form, stages in M2L_FORMS.items()
     }
 
 
@@ -169,7 +185,8 @@ def measure(build: BuildProbe, npoints: int) -> list[Measurement]:
     first.run()
     if not any(_takes(first.run) <= LONGEST for _ in range(3)):
         return []
-    order, one_by_one = first.probe.order, first.probe.kernel.homogeneity is None
+    method = first.probe.setup.method
+    order, one_by_one = method.order, method.kernel.homogeneity is None
     del first
     points = probe_points(npoints)
     # Tables for each level, which such functions need, take gigabytes at high orders.
@@ -177,7 +194,7 @@ def measure(build: BuildProbe, npoints: int) -> list[Measurement]:
     return [found for group in groups for found in _take_turns([build(points, ncrit * order) for ncrit in group])]
 
 
-def _take_turns(probes: Sequence[Probe]) -> list[Measurement]:
+def _take_turns(probes: Sequence[Evaluation]) -> list[Measurement]:
     """Time evaluations of probes, one of each in a round, until they take as long as before."""
     timed, share = [_Timed(probe) for probe in probes], len(probes) / len(NCRITS)
     start = time.perf_counter()
@@ -199,17 +216,16 @@ def _takes(call: Callable[[], Any]) -> float:
 class _Timed:
     """An evaluation that is repeated, and the least seconds of each operator."""
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: Evaluation) -> None:
         self.probe, self.seconds = probe, dict[str, float]()
-        shape = (probe.tree.nsources, probe.kernel.nsource_components)
-        charges = np.random.default_rng(1).uniform(-1, 1, shape)
-        self._charges = charges[:, 0] if shape[1] == 1 else charges
-        expansions = TYPES[DTYPES[probe.precision]].expansions
-        self._work = count_work(probe.tree, probe.lists, probe.order, probe.kernel, probe.m2l, dtype=expansions)
+        method, problem = probe.setup.method, probe.problem
+        shape = (method.kernel.nsource_components, problem.tree.nsources)
+        self._charges = np.random.default_rng(1).uniform(-1, 1, shape).astype(method.precision.points)
+        self._work = count_work(problem.tree, problem.lists, method, probe.m2l)
 
     def run(self) -> bool:
         """Evaluate once more; return whether the operators took as long as the fastest did before."""
-        self.probe.evaluate(self._charges)
+        self.probe.run(self._charges)
         latest = {name: seconds for name, seconds in self.probe.timings.items() if name in self._work}
         low, high = sorted((sum(latest.values()), sum(self.seconds.values())))
         self.seconds = {name: min(seconds, self.seconds.get(name, seconds)) for name, seconds in latest.items()}

@@ -10,8 +10,8 @@ from typing import Any
 
 from fmmloopy.certificates import status
 from fmmloopy.devices import Device, find_devices
+from fmmloopy.operators import OPERATORS
 from fmmloopy.recipes import (
-    OPERATORS,
     SEQUENTIAL,
     RecipeBook,
     RecipeError,

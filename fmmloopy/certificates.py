@@ -24,7 +24,7 @@ from fmmloopy import recipes
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.compile import operators_hash, recipe_hash, versions
 from fmmloopy.devices import Device
-from fmmloopy.precision import kernel_dtype
+from fmmloopy.precision import find_precision
 from fmmloopy.recipes import RecipeBook, shipped_books, shipped_files
 
 CHECKER = 2
@@ -71,7 +71,7 @@ def record(
     entries = _read(path)
     for operator in operators:
         for dtype in dtypes:
-            key = _key(book, device, operator, kernel_dtype(operator, dtype), (parameters or {}).get(operator))
+            key = _key(book, device, operator, _types(book, operator, dtype), (parameters or {}).get(operator))
             entry = {"level": level, "skipped": list(skipped), "subject": _subject(book, device, operator)}
             known = entries.get(key, {})
             if not (level == "quick" and known.get("level") == "full" and known.get("subject") == entry["subject"]):
@@ -135,7 +135,7 @@ def _statuses(
     came_with = comes_certified(book, device)
     found = {}
     for operator, parameters in operators.items():
-        here = _status(entries, book, device, operator, kernel_dtype(operator, dtype), parameters)
+        here = _status(entries, book, device, operator, _types(book, operator, dtype), parameters)
         defaults = not _other_than_defaults(book, device, operator, parameters)
         found[operator] = CERTIFIED if came_with and defaults and here != FAILED else here
     return found
@@ -196,6 +196,11 @@ def _other_than_defaults(
     """Return the parameters that the recipe does not have on the device anyway."""
     defaults = book.defaults_on(operator, device.description)
     return {name: value for name, value in (parameters or {}).items() if defaults.get(name) != value}
+
+
+def _types(book: RecipeBook, operator: str, dtype: str) -> str:
+    """Return the types of an operator's kernel in an evaluation of a dtype: float32, float64 or mixed."""
+    return book.operator(operator).types_in(find_precision(dtype)).name
 
 
 def _key(book: RecipeBook, device: Device, operator: str, dtype: str, parameters: Mapping[str, Any] | None) -> str:

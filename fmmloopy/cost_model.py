@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from fmmloopy.accuracy import ncrit_for
-from fmmloopy.greens import GreensFunction
+from fmmloopy.common.sizes import count_points
+from fmmloopy.execution.setup import Method
 from fmmloopy.lists import build_lists
 from fmmloopy.m2l_svd import is_radial
+from fmmloopy.operators import OPERATORS
 from fmmloopy.small_boxes import absorb_small_boxes
-from fmmloopy.surfaces import count_points
 from fmmloopy.tree import Tree
 from fmmloopy.work import Work, count_m2l, count_without_m2l
 
@@ -28,12 +29,6 @@ SAMPLE = 192
 """Split boxes whose children have lists. Measured on 3 * 10^4 points in the cube, on the sphere, in clusters and along
 a line, ncrit 20 and 60, three draws: the sum over all operators is within 5% of that with all lists, within 9% where
 the targets are others than the sources. With half as many it was 7% and 23%."""
-
-STANDS_FOR = {"p2l": "p2m", "m2p": "l2p"}
-"""Operators that work alike: where one has not been timed, its rates are those of the other."""
-
-ANY_NCRIT = ("p2m", "l2p")
-"""Operators whose work does not depend on ncrit."""
 
 SVD_ORDER = 8
 """The highest order at which M2L's compressed form is compared: on the sphere, it is 1.9 times as fast as the FFT form
@@ -73,7 +68,9 @@ class Rates:
         Raises:
             UnknownRate: there are no rates for it.
         """
-        rate = self.per_unit.get(operator) or self.per_unit.get(STANDS_FOR.get(operator, ""))
+        rate = self.per_unit.get(operator) or (
+            self.per_unit.get(OPERATORS[operator].timed_like) if operator in OPERATORS else None
+        )
         if rate is None:
             raise UnknownRate(operator)
         unit, block = rate
@@ -93,19 +90,18 @@ class Rates:
         return Rates({**scaled, **others.per_unit})
 
 
-def why_fft_alone(greens: GreensFunction, order: int, most: int) -> str | None:
+def why_fft_alone(method: Method, most: int) -> str | None:
     """Say why M2L's compressed form need not be compared with the FFT form; None if it should be.
 
     Args:
-        greens: the plain Green's function.
-        order: points per edge of the surfaces.
+        method: Green's function and order.
         most: sources or targets, whichever are more.
     """
-    if order > SVD_ORDER:
+    if method.order > SVD_ORDER:
         return f"svd is compared up to order {SVD_ORDER}"
     if most < SVD_POINTS:
         return f"svd is compared from {SVD_POINTS:,} points on"
-    if greens.homogeneity is None or not is_radial(greens):
+    if method.kernel.homogeneity is None or not is_radial(method.kernel):
         return "svd is compared where 16 matrices stand for all: homogeneous functions of the distance"
     return None
 
@@ -164,35 +160,28 @@ class Candidate:
     @property
     def is_near_heavy(self) -> bool:
         """Whether P2P takes longer than what there would be more of with a smaller ncrit."""
-        near = self.seconds.get("p2p", 0.0)
-        return near > sum(seconds for name, seconds in self.seconds.items() if name not in ("p2p", *ANY_NCRIT))
+        near = {name for name in self.seconds if OPERATORS[name].is_near}
+        same = {name for name in self.seconds if not OPERATORS[name].depends_on_ncrit}
+        rest = sum(seconds for name, seconds in self.seconds.items() if name not in near | same)
+        return sum(self.seconds[name] for name in near) > rest
 
 
-def estimate_work(
-    tree: Tree,
-    order: int,
-    greens: GreensFunction,
-    forms: Sequence[str],
-    dtype: DTypeLike = np.float64,
-    sample: int = SAMPLE,
-) -> list[dict[str, Work]]:
+def estimate_work(tree: Tree, method: Method, forms: Sequence[str], sample: int = SAMPLE) -> list[dict[str, Work]]:
     """Estimate the work of every operator from the lists of a few boxes.
 
     Args:
         tree: the octree.
-        order: points per edge of the surfaces.
-        greens: the plain Green's function.
+        method: Green's function, order and precision.
         forms: of M2L.
-        dtype: float32 or float64.
         sample: split boxes whose children have lists; if there are no more of them, the work is exact.
 
     Returns:
         As `fmmloopy.work.count_work`, for each form.
     """
     parents, weights = sample_boxes(tree, sample)
-    lists = absorb_small_boxes(tree, build_lists(tree, parents), count_points(order))
-    shared = count_without_m2l(tree, lists, order, greens, weights=weights)
-    return [shared | count_m2l(tree, lists, order, greens, form, dtype, weights) for form in forms]
+    lists = absorb_small_boxes(tree, build_lists(tree, parents), count_points(method.order))
+    shared = count_without_m2l(tree, lists, method, weights=weights)
+    return [shared | count_m2l(tree, lists, method, form, weights) for form in forms]
 
 
 def sample_boxes(tree: Tree, sample: int) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
@@ -277,9 +266,7 @@ class Choice:
 def choose(
     grow: Callable[[int], Tree],
     most: int,
-    order: int,
-    greens: GreensFunction,
-    dtype: DTypeLike,
+    method: Method,
     rates_of: Callable[[str], Rates | None],
     forms: Sequence[str],
     ncrit: int | None,
@@ -289,9 +276,7 @@ def choose(
     Args:
         grow: makes the tree for an ncrit.
         most: sources or targets, whichever are more.
-        order: points per edge of the surfaces.
-        greens: the plain Green's function.
-        dtype: float32 or float64.
+        method: Green's function, order and precision.
         rates_of: gives the rates with a form of M2L, None if there are none; it is not called if all is given.
         forms: of M2L, to choose from; the first is used if there are no rates for it, others only beside it.
         ncrit: None if it is to be chosen.
@@ -310,7 +295,7 @@ def choose(
     def predict(ncrit: int) -> list[Candidate]:
         tree = trees[ncrit] = grow(ncrit)
         found = []
-        for form, work in zip(list(rates), estimate_work(tree, order, greens, list(rates), dtype), strict=True):
+        for form, work in zip(list(rates), estimate_work(tree, method, list(rates)), strict=True):
             try:
                 found.append(Candidate(ncrit, form, tree.nboxes, rates[form].seconds(work)))
             except UnknownRate:  # an operator that the probes had no work for
@@ -319,7 +304,7 @@ def choose(
                 del rates[form]
         return found
 
-    rule, missing = ncrit_for(order), "rates"
+    rule, missing = ncrit_for(method.order), "rates"
     if rates:
         try:
             candidates = predict(ncrit) if ncrit is not None else search_ncrit(rule, most, predict)

@@ -31,7 +31,7 @@ def direct(
     sources: ArrayLike,
     charges: ArrayLike,
     targets: ArrayLike | None = None,
-    greens: GreensFunction = ...,
+    kernel: GreensFunction = ...,
     gradient: Literal[False] = False,
     block: int = ...,
 ) -> FloatArray: ...
@@ -42,7 +42,7 @@ def direct(
     sources: ArrayLike,
     charges: ArrayLike,
     targets: ArrayLike | None = None,
-    greens: GreensFunction = ...,
+    kernel: GreensFunction = ...,
     *,
     gradient: Literal[True],
     block: int = ...,
@@ -53,7 +53,7 @@ def direct(
     sources: ArrayLike,
     charges: ArrayLike,
     targets: ArrayLike | None = None,
-    greens: GreensFunction = _LAPLACE,
+    kernel: GreensFunction = _LAPLACE,
     gradient: bool = False,
     block: int = BLOCK,
 ) -> FloatArray | tuple[FloatArray, FloatArray]:
@@ -66,7 +66,7 @@ def direct(
         sources: shape (nsources, 3), any unit of length.
         charges: shape (nsources,) for one source component, or (nsources, sc).
         targets: shape (ntargets, 3), the sources' unit; None for the sources themselves.
-        greens: the plain Green's function, tc x sc components; Laplace's by default.
+        kernel: the plain Green's function, tc x sc components; Laplace's by default.
         gradient: whether to return the gradient with respect to the target too.
         block: pairs evaluated at once by each thread, for speed and memory only.
 
@@ -79,11 +79,11 @@ def direct(
     """
     y = _points("sources", sources)
     x = y if targets is None else _points("targets", targets)
-    q = _charges(charges, y.shape[1], greens.nsource_components)
+    q = _charges(charges, y.shape[1], kernel.nsource_components)
     if block < 1:
         raise ValueError(f"block is {block}, expected a positive number of pairs, such as {BLOCK}")
-    values = _sum_all(greens.with_gradient() if gradient else greens, x, y, q, block)
-    tc = greens.ntarget_components
+    values = _sum_all(kernel.with_gradient() if gradient else kernel, x, y, q, block)
+    tc = kernel.ntarget_components
     potentials = values[0] if tc == 1 else np.ascontiguousarray(values[:tc].T)
     if not gradient:
         return potentials

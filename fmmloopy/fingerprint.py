@@ -21,7 +21,9 @@ _PINNED = ("loopy", "pymbolic", "islpy", "pytools", "numpy", "constantdict", "bu
 
 
 def fingerprint(function: Any) -> str:
-    """Return a hash of a function, or of an object that holds functions, the same in every process that runs the same Python version.
+    """Return a hash of a function, or of an object that holds functions.
+
+    It is the same in every process that runs the same Python version.
 
     Followed are functions, classes and constants that the function names, in any module outside the standard library
     and the packages that cached code depends on by version; of objects, their attributes and their classes. Objects of

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.greens import GreensFunction, laplace
-from fmmloopy.precision import DTYPES
+from fmmloopy.precision import PRECISIONS
 from fmmloopy.recipes import RecipeBook
 
 HALF_WIDTHS = {"float32": (1e-6, 1e9), "float64": (1e-90, 1e90)}
@@ -171,7 +171,7 @@ def check_precision(precision: Any, dtype: np.dtype[Any]) -> str | None:
     """
     if precision is None:
         return "single" if dtype == np.float32 else None
-    chosen = check_choice(precision, "precision", tuple(DTYPES))
+    chosen = check_choice(precision, "precision", tuple(PRECISIONS))
     if dtype == np.float32 and chosen != "single":
         raise ValueError(f"precision is {chosen!r}, expected 'single' for float32; give dtype=numpy.float64")
     return chosen

@@ -6,7 +6,7 @@ A step whose kernel does not give the sequential kernel's results is marked as w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ from fmmloopy.check import Finding, check_book, device_for
 from fmmloopy.checking.layers import Request, check_operator
 from fmmloopy.compile import CompiledOperator, compile_operator
 from fmmloopy.devices import Device, DeviceError
+from fmmloopy.execution.setup import Setup
 from fmmloopy.isolation import ChildError, Worker
 from fmmloopy.measuring.peaks import Peaks, peaks_by_dtype
 from fmmloopy.measuring.roofline import Roofline, roofline
 from fmmloopy.measuring.timing import Difference, OperatorTimer, Problem, Setting, Timing, compare, finite, make_problem
 from fmmloopy.messages import one_line
-from fmmloopy.recipes import OPERATORS, SEQUENTIAL, RecipeBook, RecipeError, load_recipes
+from fmmloopy.operators import OPERATORS
+from fmmloopy.precision import Types
+from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, load_recipes
 from fmmloopy.runtime import Runtime, make_runtime
 from fmmloopy.work import Work
 
@@ -239,14 +242,15 @@ class _Climber:
     ) -> None:
         self._book, self._problem, self._runtime, self._worker = book, problem, runtime, worker
         self._peaks, self._findings, self._runs, self._notify = peaks, findings, runs, notify
+        self._sequential = replace(SEQUENTIAL, operators=book.operators)
 
     def climb(self, operator: str) -> Ladder:
         """Time the sequential kernel of an operator and the kernel after every step."""
         problem = self._problem
         timer = OperatorTimer(problem, operator, self._book, self._runtime)
         self._notify(f"{operator}: the sequential kernel")
-        rungs = [Rung(0, "sequential", timer.time(self._code(operator, timer.dtype, SEQUENTIAL), self._runs))]
-        names = self._code(operator, timer.dtype, self._book).steps
+        rungs = [Rung(0, "sequential", timer.time(self._code(operator, timer.types, self._sequential), self._runs))]
+        names = self._code(operator, timer.types, self._book).steps
         for number, name in enumerate(names, 1):
             self._notify(f"{operator}: step {number}, {name}")
             rungs.append(self._rung(timer, operator, number, name, number == len(names), rungs))
@@ -260,11 +264,11 @@ class _Climber:
     ) -> Rung:
         wrong = self._finding(operator, number, last)
         if not wrong and not (last and self._findings is not None):  # a certificate says it of the last step
-            wrong = self._difference(operator, timer.dtype, number)
+            wrong = self._difference(operator, timer.types, number)
         if wrong:
             return Rung(number, name, None, wrong)
         try:
-            timing = timer.time(self._code(operator, timer.dtype, self._book, number), self._runs)
+            timing = timer.time(self._code(operator, timer.types, self._book, number), self._runs)
         except (RecipeError, DeviceError) as error:
             return Rung(number, name, None, one_line(error))
         previous = next(rung.timing for rung in reversed(before) if rung.timing)
@@ -279,18 +283,18 @@ class _Climber:
                     return f"{finding.layer}: {finding.message}"
         return ""
 
-    def _difference(self, operator: str, dtype: str, number: int) -> str:
+    def _difference(self, operator: str, types: Types, number: int) -> str:
         """Say where the kernel after a step differs from the sequential one on exact cases (`fmmloopy.checking.cases`).
 
         It runs in a process of its own, where it may crash or hang.
         """
-        request = Request(self._book, self._runtime.device.description, operator, dtype, layers=("exact",))
+        request = Request(self._book, self._runtime.device.description, operator, types.name, layers=("exact",))
         try:
             failure = self._worker.call(check_operator, request, number)
         except (ChildError, MemoryError) as error:
             return one_line(error)
         return f"{failure.layer}: {failure.message}" if failure else ""
 
-    def _code(self, operator: str, dtype: str, book: RecipeBook, steps: int | None = None) -> CompiledOperator:
-        what = operator, self._problem.greens, self._problem.setting.order, dtype
-        return compile_operator(*what, book, self._runtime.device, most_steps=steps)
+    def _code(self, operator: str, types: Types, book: RecipeBook, steps: int | None = None) -> CompiledOperator:
+        key = Setup(self._problem.setting.method, book, self._runtime.device).code_key(operator, types=types)
+        return compile_operator(replace(key, most_steps=steps))

@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.sizes import RANKS, TRANSFERS
 from fmmloopy.greens import COORDINATES, GreensFunction
-from fmmloopy.surfaces import NTRANSFERS, FloatArray, m2l_matrix, not_finite, surface_grid, transfer_vectors
-
-TILE = 8
-"""Ranks are multiples of this, or the whole rank: kernels work on tiles of singular values, which full ones fill."""
+from fmmloopy.surfaces import FloatArray, m2l_matrix, not_finite, surface_grid, transfer_vectors
 
 Vector = tuple[int, int, int]
 
@@ -113,7 +111,7 @@ def _component_sizes(greens: GreensFunction, matrix: FloatArray) -> tuple[FloatA
 
 def _rank(s: FloatArray, least: float) -> int:
     """Return how many singular values to keep: those above the least, and what fills a tile."""
-    return min(len(s), -(-int((s > least).sum()) // TILE) * TILE)
+    return min(len(s), -(-int((s > least).sum()) // RANKS) * RANKS)
 
 
 def arrange(
@@ -129,8 +127,8 @@ def arrange(
     """
     place = {k: entry for entry, k in enumerate(_vectors_of_entries(greens))}
     grid = surface_grid(order)
-    entries = np.full(NTRANSFERS, -1)
-    points = np.tile(np.arange(grid.shape[1]), (NTRANSFERS, 1))
+    entries = np.full(TRANSFERS, -1)
+    points = np.tile(np.arange(grid.shape[1]), (TRANSFERS, 1))
     for v, k in transfer_vectors():
         if k in place:
             entries[v] = place[k]
@@ -166,17 +164,17 @@ def tiles_of_factors(
         Where the tiles of each transfer vector start, shape (344,); right, shape (ntiles, columns, 8); left, shape
         (ntiles, 8, rows).
     """
-    ntiles = -(-factors.ranks // TILE)
+    ntiles = -(-factors.ranks // RANKS)
     starts, total = np.cumsum([0, *ntiles]), int(ntiles.sum())
     npoints = factors.points.shape[1]
     left, right = (
-        np.zeros((TILE * total, factor.shape[1] // npoints, nsurface)) for factor in (factors.left, factors.right)
+        np.zeros((RANKS * total, factor.shape[1] // npoints, nsurface)) for factor in (factors.left, factors.right)
     )
     for transfer in np.flatnonzero(ntiles):
         for whole, factor in zip((left, right), factors.of(int(transfer)), strict=True):
-            first = TILE * starts[transfer]
+            first = RANKS * starts[transfer]
             whole[first : first + len(factor), :, :npoints] = factor.reshape(len(factor), whole.shape[1], npoints)
-    left, right = (whole.reshape(total, TILE, whole.shape[1] * nsurface) for whole in (left, right))
+    left, right = (whole.reshape(total, RANKS, whole.shape[1] * nsurface) for whole in (left, right))
     return starts.astype(np.int32), np.ascontiguousarray(right.swapaxes(1, 2)), left
 
 

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.sizes import DIRECTIONS, SIBLINGS, TRANSFERS, grid_period
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import InteractionLists
-from fmmloopy.surfaces import NTRANSFERS, m2l_spectrum
+from fmmloopy.surfaces import m2l_spectrum
 from fmmloopy.tree import Tree
-
-DIRECTIONS = 26
-"""Neighbours of a box."""
 
 OCTETS_PER_CHUNK = 256
 """Target octets handled together: for one frequency, their sums and their neighbours' data fit in a level-2 cache."""
@@ -55,7 +53,7 @@ def find_box_pairs(lists: InteractionLists, boxes: NDArray[np.intp]) -> BoxPairs
     row = np.repeat(np.arange(len(boxes)), lengths)
     size = min(max(len(boxes) // CHUNKS, FEWEST_TARGETS), MOST_TARGETS)
     nchunks = -(-len(boxes) // size)
-    order, starts = _group(row // size * NTRANSFERS + lists.v_transfers[entries], nchunks * NTRANSFERS)
+    order, starts = _group(row // size * TRANSFERS + lists.v_transfers[entries], nchunks * TRANSFERS)
     return BoxPairs(
         starts=starts,
         targets=boxes[row[order]].astype(np.int32),
@@ -155,7 +153,7 @@ def transfer_indices() -> NDArray[np.intp]:
     """
     directions = np.delete(np.arange(27), DIRECTIONS // 2)
     towards = np.stack([directions % 3, directions // 3 % 3, directions // 9], axis=-1) - 1
-    octants = np.arange(8)
+    octants = np.arange(SIBLINGS)
     children = np.stack([octants & 1, octants >> 1 & 1, octants >> 2 & 1], axis=-1)
     k = 2 * towards[:, None, None] + children[None, :, None] - children[None, None, :]
     return np.asarray((k + 3) @ np.array([1, 7, 49]))
@@ -173,7 +171,7 @@ def hadamard_tables(
     spectrum = m2l_spectrum(greens, order, radius, inner)
     transfers = transfer_indices()
     n, nz = spectrum.shape[-2:]
-    shape = (nz, n * n, DIRECTIONS, *spectrum.shape[1:3], 8, 8)
+    shape = (nz, n * n, DIRECTIONS, *spectrum.shape[1:3], SIBLINGS, SIBLINGS)
     real, imaginary = np.empty(shape, dtype), np.empty(shape, dtype)
     for kz in range(nz):
         plane = spectrum[..., kz].transpose(4, 3, 0, 1, 2).reshape(n * n, *spectrum.shape[:3])
@@ -187,7 +185,7 @@ def fourier_matrices(order: int, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]
 
     Weights are 1 / N^3 for kz = 0 and 2 / N^3 for the others, which stand for their conjugates too.
     """
-    n = 2 * order - 1
+    n = grid_period(order)
     phase = -2j * np.pi * (np.outer(np.arange(order), np.arange(n)) % n) / n
     weights = np.full(order, 2.0 / n**3)
     weights[0] /= 2

@@ -22,9 +22,9 @@ from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
 from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.isolation import ChildError, Stage, Worker
 from fmmloopy.messages import one_line
-from fmmloopy.operators import math_kernel
-from fmmloopy.precision import kernel_dtype
-from fmmloopy.recipes import OPERATORS, RecipeBook, Step, apply_recipe, sequential_recipe
+from fmmloopy.operators import OPERATORS, Specification
+from fmmloopy.precision import Types, find_precision
+from fmmloopy.recipes import RecipeBook, Step, apply_recipe, sequential_recipe
 from fmmloopy.runtime import make_runtime
 from fmmloopy.showing.disassembly import NoMachineCode
 from fmmloopy.showing.machine_code import Loop, hottest_loop
@@ -67,7 +67,7 @@ class AppliedRecipe:
     Attributes:
         book: the book.
         operator: the operator's name.
-        greens, dtype: what the kernel is made for; the dtype is float64, float32 or mixed.
+        kernel, types: the Green's function and the floating-point types that the operator's kernel is made for.
         why: the recipe's docstring.
         parameters: what can be tuned.
         steps: the kernel as it is written, and after each step of the recipe.
@@ -75,8 +75,8 @@ class AppliedRecipe:
 
     book: RecipeBook
     operator: str
-    greens: GreensFunction
-    dtype: str
+    kernel: GreensFunction
+    types: Types
     why: str
     parameters: tuple[Parameter, ...]
     steps: tuple[Step, ...]
@@ -155,7 +155,7 @@ def suited_device(book: RecipeBook, which: str | Device | None = None) -> Device
 def list_steps(
     book: RecipeBook,
     operator: str,
-    greens: GreensFunction | None = None,
+    kernel: GreensFunction | None = None,
     dtype: Any = "float64",
     device: Device | None = None,
 ) -> AppliedRecipe:
@@ -163,8 +163,8 @@ def list_steps(
 
     Args:
         book: where the recipe is.
-        operator: one of :data:`fmmloopy.recipes.OPERATORS`.
-        greens: the Green's function; Laplace's by default.
+        operator: one of :data:`fmmloopy.operators.OPERATORS`.
+        kernel: the Green's function; Laplace's by default.
         dtype: of an evaluation: float64, float32, mixed or reduced; the operator's kernel is in what it has there.
         device: which the recipe's parameters are for; None for their usual values.
 
@@ -173,7 +173,7 @@ def list_steps(
         RecipeError: the recipe fails.
     """
     shown_operators(book, [operator])
-    greens, dtype = greens or laplace(), kernel_dtype(operator, dtype)
+    kernel, types = kernel or laplace(), book.operator(operator).types_in(find_precision(dtype))
     recipe = book.recipes.get(operator, sequential_recipe)
     choices = book.tuning.get(operator, {})
     given = book.parameters_on(operator, device.description) if device else {}
@@ -182,9 +182,9 @@ def list_steps(
         for name, parameter in inspect.signature(recipe).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     )
-    math = math_kernel(operator, greens, ORDER, dtype)
+    math = Specification(book.operator(operator), kernel, ORDER, types).kernel()
     steps = (Step(AS_WRITTEN, math), *apply_recipe(book, operator, math, given))
-    return AppliedRecipe(book, operator, greens, dtype, inspect.getdoc(recipe) or "", parameters, steps)
+    return AppliedRecipe(book, operator, kernel, types, inspect.getdoc(recipe) or "", parameters, steps)
 
 
 def compiled_step(recipe: AppliedRecipe, number: int, device: Device) -> CompiledOperator:
@@ -272,7 +272,8 @@ def _compile(recipe: AppliedRecipe, code: CompiledOperator, device: Device) -> t
         if device.kind == "c":
             environment = {ENVIRONMENT_VARIABLE: folder}
         compile_it = _build if INTEL in device.description else _launch
-        arguments = (code, recipe.greens, recipe.dtype, device.description)
+        spec = Specification(recipe.book.operator(recipe.operator), recipe.kernel, ORDER, recipe.types)
+        arguments = (code, spec, device.description)
         binary, failure = None, ""
         try:
             with Worker(environment) as worker:
@@ -285,7 +286,7 @@ def _compile(recipe: AppliedRecipe, code: CompiledOperator, device: Device) -> t
         return binary or libraries[0].read_bytes(), failure
 
 
-def _build(stage: Stage, code: CompiledOperator, greens: GreensFunction, dtype: Any, description: str) -> bytes:
+def _build(stage: Stage, code: CompiledOperator, spec: Specification, description: str) -> bytes:
     """Compile an operator and ask the runtime for the code."""
     import pyopencl as cl
 
@@ -296,9 +297,9 @@ def _build(stage: Stage, code: CompiledOperator, greens: GreensFunction, dtype: 
         raise DeviceError(f"{description!r} cannot compile {code.operator}: {one_line(error)}") from None
 
 
-def _launch(stage: Stage, code: CompiledOperator, greens: GreensFunction, dtype: Any, description: str) -> None:
+def _launch(stage: Stage, code: CompiledOperator, spec: Specification, description: str) -> None:
     """Run an operator on a small problem."""
-    run_case(real_case(code.operator, greens, dtype, ORDER), code, make_runtime(_found(description)))
+    run_case(real_case(spec), code, make_runtime(_found(description)))
 
 
 def _found(description: str) -> Device:

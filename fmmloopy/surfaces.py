@@ -27,16 +27,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER, SIBLINGS, TRANSFERS, grid_period
 from fmmloopy.greens import GreensFunction
-from fmmloopy.precision import dtype_name, outer_and_inner
+from fmmloopy.precision import find_types
 
 FloatArray = NDArray[np.float64]
 Factors = tuple[FloatArray, FloatArray]
 
 INNER = 1.05
 OUTER = 2.95
-MIN_ORDER, MAX_ORDER = 2, 16
-NTRANSFERS = 343
 
 # Singular values below TRUNCATION * eps(dtype) * (the largest one) are dropped. Measured on chains P2M-M2M-M2L-L2L-L2P
 # done in that dtype, mean error of 18 pairs of boxes, Laplace: in float32 at order 6, 4.4e-7 with factor 1, 7.2e-7 with
@@ -95,9 +94,9 @@ def check_order(order: int) -> int:
         value = -1 if isinstance(order, bool) else operator.index(order)
     except TypeError:
         value = -1
-    if not MIN_ORDER <= value <= MAX_ORDER:
+    if not FIRST_ORDER <= value <= LAST_ORDER:
         raise ValueError(
-            f"order is {order!r}, expected an integer from {MIN_ORDER} to {MAX_ORDER}: points per cube edge; "
+            f"order is {order!r}, expected an integer from {FIRST_ORDER} to {LAST_ORDER}: points per cube edge; "
             "6 gives about 5 digits, 10 about 9"
         )
     return value
@@ -133,11 +132,6 @@ def surface_grid(order: int) -> NDArray[np.int32]:
     grid = np.indices((order, order, order), dtype=np.int32).reshape(3, -1)
     on_boundary = ((grid == 0) | (grid == order - 1)).any(axis=0)
     return np.ascontiguousarray(grid[:, on_boundary])
-
-
-def count_points(order: int) -> int:
-    """Return the number of points of a surface of order p: 6 (p - 1)^2 + 2."""
-    return 6 * (order - 1) ** 2 + 2
 
 
 def surface_points(order: int) -> FloatArray:
@@ -189,14 +183,14 @@ def pseudo_inverse(matrix: FloatArray, dtype: Any = np.float64) -> Factors:
     Raises:
         ValueError: dtype is none of these.
     """
-    u, inverse, vt = _truncated_svd(matrix, dtype_name(dtype))
+    u, inverse, vt = _truncated_svd(matrix, find_types(dtype).name)
     return u.T, vt.T * inverse
 
 
 def _truncated_svd(matrix: FloatArray, dtype: str) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return U, the inverse of S with dropped values 0, and V^T."""
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-    info = np.finfo(outer_and_inner(dtype)[0])
+    info = np.finfo(find_types(dtype).outer)
     kept = (s > TRUNCATION[dtype] * float(info.eps) * s[0]) & (s > float(info.tiny))
     inverse = np.zeros_like(s)
     np.divide(1, s, out=inverse, where=kept)
@@ -248,12 +242,12 @@ def build_tables(
             mixed, radii are not positive and halving, or the Green's function is not finite between the surfaces.
     """
     order, (inner, outer) = check_order(order), check_ratios(inner, outer)
-    precision = dtype_name(dtype)
+    precision = find_types(dtype).name
     needed = table_radii(greens, radii)
     surface = surface_points(order)
     npoints = surface.shape[1]
     factors = [_box_factors(greens, surface, radius, inner, outer, precision) for radius in needed]
-    shape = (len(needed), 8, npoints * greens.nsource_components, npoints * greens.nsource_components)
+    shape = (len(needed), SIBLINGS, npoints * greens.nsource_components, npoints * greens.nsource_components)
     m2m, l2l = np.empty(shape), np.empty(shape)
     for table, radius in enumerate(needed):
         upward, downward = factors[table]
@@ -263,7 +257,7 @@ def build_tables(
             child = factors[table + 1][1]
         else:
             child = _box_factors(greens, surface, radius / 2, inner, outer, precision)[1]
-        for octant in range(8):
+        for octant in range(SIBLINGS):
             offset = radius / 2 * octant_offset(octant)
             child_inner = offset + inner * radius / 2 * surface
             box_outer = outer * radius * surface
@@ -368,7 +362,7 @@ def m2l_matrices(
         ValueError: order is not an integer from 2 to 16.
     """
     npoints = surface_grid(order).shape[1]
-    shape = (NTRANSFERS, npoints * greens.ntarget_components, npoints * greens.nsource_components)
+    shape = (TRANSFERS, npoints * greens.ntarget_components, npoints * greens.nsource_components)
     matrices = np.zeros(shape, dtype)
     for index, k in transfer_vectors():
         matrices[index] = m2l_matrix(greens, order, radius, k, inner)
@@ -399,13 +393,13 @@ def m2l_spectrum(greens: GreensFunction, order: int, radius: float, inner: float
         ValueError: order is not an integer from 2 to 16.
     """
     order = check_order(order)
-    size = 2 * order - 1
+    size = grid_period(order)
     # Grid differences i - j of target and source points, in the order of a cyclic convolution: 0 to p - 1, 1 - p to -1.
     differences = np.fft.fftfreq(size, 1 / size)
     steps = np.stack(np.meshgrid(differences, differences, differences, indexing="ij"))
     steps *= 2 * inner * radius / (order - 1)
     components = (greens.ntarget_components, greens.nsource_components)
-    spectrum = np.zeros((NTRANSFERS, *components, size, size, size // 2 + 1), np.complex128)
+    spectrum = np.zeros((TRANSFERS, *components, size, size, size // 2 + 1), np.complex128)
     for index, k in transfer_vectors():
         kernel = greens.evaluate(steps - 2 * radius * np.array(k, np.float64)[:, None, None, None])
         spectrum[index] = np.fft.rfftn(kernel, axes=(2, 3, 4))

@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder, write_atomically
+from fmmloopy.common.sizes import count_points
 from fmmloopy.greens import GreensFunction
 from fmmloopy.m2l_svd import Factors, arrange, compress, count_entries
-from fmmloopy.precision import dtype_name
+from fmmloopy.precision import find_types
 from fmmloopy.surfaces import (
     INNER,
     OUTER,
@@ -35,7 +36,6 @@ from fmmloopy.surfaces import (
     build_tables,
     check_order,
     check_ratios,
-    count_points,
     surface_points,
     table_radii,
 )
@@ -80,7 +80,7 @@ def cached_tables(
     """
     order, (inner, outer) = check_order(order), check_ratios(inner, outer)
     needed = table_radii(greens, radii)
-    key = _key(greens, order, needed, dtype_name(dtype), inner, outer)
+    key = _key(greens, order, needed, find_types(dtype).name, inner, outer)
     shapes = _shapes(greens, order, len(needed))
 
     def build() -> Arrays:

@@ -31,6 +31,9 @@ Keys = NDArray[np.uint64]
 DEEPEST_LEVEL = 21
 """Level of the finest boxes that a 63-bit Morton key can name: 21 bits an axis."""
 
+FIRST_LEVEL = 2
+"""Boxes of levels 0 and 1 have no box that is apart from them, so there are no expansions above this level."""
+
 CENTRE_BITS = 7
 """The root's centre is a multiple of a power of two, 1/64 to 1/128 of the half width."""
 
@@ -446,3 +449,9 @@ def _assemble(points: SortedPoints, splits: Sequence[Keys]) -> Tree:
         box_target_starts=target_starts,
         box_target_ends=target_ends,
     )
+
+
+def level_radii(tree: Tree) -> NDArray[np.float64]:
+    """Return the box radius (half width) on each level that has expansions, from FIRST_LEVEL on: one at least."""
+    levels = np.arange(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL + 1))
+    return np.asarray(tree.half_width / 2.0**levels, np.float64)

@@ -21,10 +21,11 @@ from fmmloopy.check import check_book, device_for
 from fmmloopy.checking.layers import Request, check_operator
 from fmmloopy.compile import compile_operator, recipe_hash, versions
 from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
+from fmmloopy.execution.setup import Setup
 from fmmloopy.isolation import Stage, Worker, WorkerError
 from fmmloopy.measuring.timing import NothingToDo, OperatorTimer, Problem, Setting, Timing, compare, make_problem
 from fmmloopy.messages import one_line
-from fmmloopy.precision import DTYPES, MIXED, dtype_name, kernel_dtype
+from fmmloopy.precision import DTYPE_NAMES, find_precision
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 from fmmloopy.runtime import Runtime, make_runtime
 from fmmloopy.tuned import Tuned, holds, merge, read_entries, read_store, write_store
@@ -135,7 +136,7 @@ def tune(
         if not space_of(book, operator):
             known = ", ".join(o for o in book.recipes if space_of(book, o)) or "none"
             raise ValueError(f"{book.name} has no tuning parameters for {operator!r}; it has some for {known}")
-    names = list(map(dtype_name, dtypes))
+    names = [find_precision(dtype).dtype_name for dtype in dtypes]
     for name in names:
         if name not in ("float64", "float32"):
             raise ValueError(f"dtype is {name}, expected float32 or float64; mixed kernels take over those of float32")
@@ -336,8 +337,8 @@ def time_candidate(
     problem, runtime = _opened(setting, device)
     timer = OperatorTimer(problem, operator, book, runtime)
     stage("generating code", limit)
-    greens, dtype = setting.greens, np.dtype(setting.dtype)
-    code = compile_operator(operator, greens, setting.order, dtype, book, runtime.device, parameters)
+    setup = Setup(setting.method, book, runtime.device, {operator: parameters})
+    code = compile_operator(setup.code_key(operator))
     # The device's compiler runs within; then comes a run that may be slow, but not endless.
     stage("compiling and running it", limit if math.isinf(best) else limit + 20 * best)
     first = timer.time(code, 1)
@@ -364,9 +365,10 @@ def _certify(
         if not is_faster and trial is not default and default.timing:
             continue  # no better than the defaults, which come later
         # Mixed kernels use what was found for the type that they compute in.
-        mixed = [name for name in DTYPES.values() if dtype == "float32" and kernel_dtype(operator, name) == MIXED]
+        record = book.operator(operator)
+        mixed = [n for n, p in DTYPE_NAMES.items() if dtype == "float32" and record.types_in(p).is_mixed]
         # And where near points rule float32 out, P2P's kernel is that of float64.
-        more = [*mixed, *(["float64"] if operator == "p2p" and mixed else [])]
+        more = [*mixed, *(["float64"] if record.is_near and mixed else [])]
         dtypes = [dtype, *(more if device.has_float64 else [])]
         report = check_book(book, [operator], device, dtypes, parameters={operator: trial.parameters})
         if report.ok:

@@ -20,7 +20,7 @@ from fmmloopy.cache import write_atomically
 from fmmloopy.certificates import CERTIFIED, operator_status
 from fmmloopy.compile import recipe_hash, versions
 from fmmloopy.devices import Device
-from fmmloopy.precision import computed_in
+from fmmloopy.precision import find_precision
 from fmmloopy.recipes import RecipeBook
 
 ENVIRONMENT_VARIABLE = "FMMLOOPY_CONFIG_DIR"
@@ -168,7 +168,9 @@ def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -
     fitting = [
         e
         for e in entries
-        if e.dtype == computed_in(e.operator, dtype) and e.operator in book.recipes and holds(e, book, device, dtype)
+        if e.operator in book.recipes
+        and e.dtype == book.operator(e.operator).types_in(find_precision(dtype)).inner.name
+        and holds(e, book, device, dtype)
     ]
     fitting.sort(key=lambda e: abs(e.order - order), reverse=True)
     return {entry.operator: dict(entry.parameters) for entry in fitting}

@@ -19,22 +19,26 @@ those. Other Green's functions add one operation for each +, -, *, /, power and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from pymbolic.mapper.flop_counter import FlopCounterBase
 
 from fmmloopy.accuracy import svd_tolerance
+from fmmloopy.common.sizes import DIRECTIONS, count_points
+from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
-from fmmloopy.m2l_tables import DIRECTIONS, OCTETS_PER_CHUNK
-from fmmloopy.plan import FIRST_LEVEL, M2L_OPERATORS, level_radii
-from fmmloopy.surfaces import INNER, count_points, table_radii
+from fmmloopy.m2l_tables import OCTETS_PER_CHUNK
+from fmmloopy.operators import M2L_FORMS, OPERATORS, Operator
+from fmmloopy.operators.operator import Boxes, Families, Lists, Pairs
+from fmmloopy.surfaces import INNER, table_radii
 from fmmloopy.table_cache import cached_factors
-from fmmloopy.tree import Tree
+from fmmloopy.tree import FIRST_LEVEL, Tree, level_radii
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,9 @@ class Work:
     Attributes:
         pairs: evaluations of the Green's function, one per pair of points; 0 for dense products and transforms.
         flops: floating-point operations.
-        blocks: pieces of work that are begun: pairs of boxes where there are pairs of points; for ``m2l_hadamard``
-            tables of one frequency and direction, each read for a chunk of octets; 0 for the other operators. How the
-            work is cut up is not how much it is: it is passed over when two are compared.
+        blocks: pieces of work that are begun: pairs of boxes where there are pairs of points; for products by
+            frequency, tables of one frequency and direction, each read for a chunk of octets; 0 for other operators.
+            How the work is cut up is not how much it is: it is ignored when two are compared.
     """
 
     pairs: int
@@ -55,25 +59,16 @@ class Work:
 
 
 def count_work(
-    tree: Tree,
-    lists: InteractionLists,
-    order: int,
-    greens: GreensFunction,
-    m2l: str = "fft",
-    gradient: bool = False,
-    dtype: DTypeLike = np.float64,
+    tree: Tree, lists: InteractionLists, method: Method, m2l: str = "fft", gradient: bool = False
 ) -> dict[str, Work]:
     """Count the work of every operator in one evaluation.
 
     Args:
         tree: the octree.
         lists: the lists that are worked through, such as ``Fmm.lists``.
-        order: points per edge of the surfaces, p.
-        greens: the plain Green's function, rows x columns components.
-        m2l: ``"fft"``, counted as ``m2l_forward``, ``m2l_hadamard`` and ``m2l_inverse``; ``"svd"``, as ``m2l_svd``; or
-            ``"dense"``, as ``m2l``.
+        method: Green's function, order and precision; on the latter the ranks of ``"svd"`` depend.
+        m2l: the form of M2L, a key of :data:`fmmloopy.operators.M2L_FORMS`, each of whose stages is counted.
         gradient: whether P2P, L2P and M2P compute gradients too.
-        dtype: float32 or float64, on which the ranks of ``"svd"`` depend.
 
     Returns:
         Work by operator, with the keys of ``Fmm.timings``. Operators that have nothing to do are there, with zeros.
@@ -81,102 +76,127 @@ def count_work(
     Raises:
         ValueError: ``m2l`` is another word.
     """
-    far = count_m2l(tree, lists, order, greens, m2l, dtype)
-    return count_without_m2l(tree, lists, order, greens, gradient) | far
+    return count_without_m2l(tree, lists, method, gradient) | count_m2l(tree, lists, method, m2l)
 
 
 def count_without_m2l(
     tree: Tree,
     lists: InteractionLists,
-    order: int,
-    greens: GreensFunction,
+    method: Method,
     gradient: bool = False,
     weights: NDArray[np.float64] | None = None,
 ) -> dict[str, Work]:
     """Count the work of all operators but M2L, which is the same with each form of it, or estimate it.
 
     Args:
-        tree, lists, order, greens, gradient: as for `count_work`.
+        tree, lists, method, gradient: as for `count_work`.
         weights: shape (nboxes,), how many split boxes each split box whose children have lists stands for; 0 where
             they have none. None if all boxes have lists.
     """
-    npoints = count_points(order)
-    rows, columns = greens.ntarget_components * npoints, greens.nsource_components * npoints
-    nsources = (tree.box_source_ends - tree.box_source_starts).astype(np.int64)
-    ntargets = (tree.box_target_ends - tree.box_target_starts).astype(np.int64)
-    leaves = tree.is_leaf & (tree.box_levels >= FIRST_LEVEL)
-
-    box_weights = _box_weights(tree, weights)
-    # Boxes that stand for others stand for as many boxes as there are, but not for exactly as many targets.
-    targets_in_leaves = ntargets * tree.is_leaf
-    leaf_weights = box_weights * (targets_in_leaves.sum() / max(box_weights @ targets_in_leaves, 1.0))
-    surface = np.full(tree.nboxes, npoints, np.int64)
-    in_lists = {
-        "p2p": (lists.u, leaf_weights, ntargets, nsources),
-        "p2l": (lists.x, box_weights, surface, nsources),
-        "m2p": (lists.w, leaf_weights, ntargets, surface),
-    }
-    one_by_one = {"p2m": (nsources[leaves], npoints), "l2p": (ntargets[leaves], npoints)}
-    pairs = {name: _count_pairs(csr, w * rows, entries) for name, (csr, w, rows, entries) in in_lists.items()}
-    pairs |= {name: n * int(points.sum()) for name, (points, n) in one_by_one.items()}
-    blocks = {name: round(float(w @ csr.lengths)) for name, (csr, w, _, _) in in_lists.items()}
-    blocks |= {name: int((points > 0).sum()) for name, (points, _) in one_by_one.items()}
-    plain = flops_per_pair(greens)
-    at_targets = flops_per_pair(greens.with_gradient()) if gradient else plain
-    work = {
-        name: Work(count, count * (plain if name in ("p2m", "p2l") else at_targets), blocks[name])
-        for name, count in pairs.items()
-    }
-
-    translated = tree.box_levels > FIRST_LEVEL  # boxes whose parents have expansions
-    work["m2m"] = _products(int((translated & (nsources > 0)).sum()), columns, columns)
-    work["l2l"] = _products(int((translated & (ntargets > 0)).sum()), columns, columns)
-    solved = int((leaves & (nsources > 0)).sum() + ((tree.box_levels >= FIRST_LEVEL) & (ntargets > 0)).sum())
-    # Two factors, n tc x k and k x n sc, with k = n min(sc, tc): one after the other.
-    work["check_to_equivalent"] = _products(solved, rows + columns, min(rows, columns))
-    return work
+    counter = _Counter(tree, lists, method, weights)
+    return {op.name: counter.work(op, gradient) for op in OPERATORS.values() if not op.m2l}
 
 
 def count_m2l(
-    tree: Tree,
-    lists: InteractionLists,
-    order: int,
-    greens: GreensFunction,
-    m2l: str,
-    dtype: DTypeLike,
-    weights: NDArray[np.float64] | None = None,
+    tree: Tree, lists: InteractionLists, method: Method, m2l: str, weights: NDArray[np.float64] | None = None
 ) -> dict[str, Work]:
     """Count the work of one form of M2L, or estimate it; arguments and errors as of the two functions above."""
-    if m2l not in M2L_OPERATORS:
-        raise ValueError(f"m2l is {m2l!r}, expected {' or '.join(map(repr, M2L_OPERATORS))}")
-    if m2l == "fft":
-        return _count_m2l_fft(tree, lists, order, greens, np.ones(tree.nboxes) if weights is None else weights)
-    npoints, box_weights = count_points(order), _box_weights(tree, weights)
-    rows, columns = greens.ntarget_components * npoints, greens.nsource_components * npoints
-    if m2l == "dense":
-        return {"m2l": _products(round(float(box_weights @ lists.v.lengths)), rows, columns)}
-    ranks = v_ranks(tree, lists, order, greens, dtype)
-    kept = round(float(np.repeat(box_weights, lists.v.lengths) @ ranks))
-    return {"m2l_svd": _products(kept, rows + columns, 1)}
+    if m2l not in M2L_FORMS:
+        raise ValueError(f"m2l is {m2l!r}, expected {' or '.join(map(repr, M2L_FORMS))}")
+    counter = _Counter(tree, lists, method, weights)
+    return {operator.name: counter.work(operator) for operator in M2L_FORMS[m2l]}
 
 
-def v_ranks(
-    tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction, dtype: DTypeLike
-) -> NDArray[np.int64]:
+class _Counter:
+    """Counts what operators run over, from a tree and its lists, and asks their records what work that is."""
+
+    def __init__(
+        self, tree: Tree, lists: InteractionLists, method: Method, weights: NDArray[np.float64] | None
+    ) -> None:
+        self.tree, self.lists, self.method, self.weights = tree, lists, method, weights
+        self.nsources = (tree.box_source_ends - tree.box_source_starts).astype(np.int64)
+        self.ntargets = (tree.box_target_ends - tree.box_target_starts).astype(np.int64)
+        self.has = {"sources": self.nsources > 0, "targets": self.ntargets > 0}
+        self.leaves = tree.is_leaf & (tree.box_levels >= FIRST_LEVEL)
+
+    def work(self, operator: Operator, gradient: bool = False) -> Work:
+        """Count the work of an operator."""
+        if operator.particles:
+            return self._pairs(operator, gradient and operator.gives_potentials)
+        assert operator.flops is not None
+        counts = self._counts(operator)
+        return Work(0, int(operator.flops(self.method.specification(operator), counts)), int(counts.get("tables", 0)))
+
+    def _counts(self, operator: Operator) -> Mapping[str, float]:
+        """Count what an operator runs over; names as of :data:`fmmloopy.operators.operator.Counts`."""
+        over, tree = operator.over, self.tree
+        if isinstance(over, Families):
+            # Of the boxes, those whose parents have expansions.
+            return {"children": int(((tree.box_levels > FIRST_LEVEL) & self.has[over.side]).sum())}
+        if isinstance(over, Boxes):
+            downward = (tree.box_levels >= FIRST_LEVEL) & self.has["targets"]
+            return {"boxes": int((self.leaves & self.has["sources"]).sum() + downward.sum())}
+        if isinstance(over, Lists):
+            return {"entries": round(float(self._box_weights @ self.lists.v.lengths))}
+        if isinstance(over, Pairs) and not over.spectra:
+            ranks = v_ranks(tree, self.lists, self.method)
+            return {"ranks": round(float(np.repeat(self._box_weights, self.lists.v.lengths) @ ranks))}
+        nsources, ntargets, npairs, nchildren = _count_octets(
+            tree, self.lists, np.ones(tree.nboxes) if self.weights is None else self.weights
+        )
+        if isinstance(over, Pairs):
+            frequencies = self.method.specification(operator).frequencies
+            return {"pairs": npairs, "tables": frequencies * DIRECTIONS * -(-ntargets // OCTETS_PER_CHUNK)}
+        return {"octets": nsources if over.side == "sources" else ntargets, "children": nchildren}
+
+    def _pairs(self, operator: Operator, gradient: bool) -> Work:
+        """Count pairs of points, and pairs of boxes for its blocks."""
+        particles, spec = operator.particles, self.method.specification(operator, gradient)
+        assert particles is not None
+        targets = self._points(particles.targets.is_surface, self.ntargets)
+        sources = self._points(particles.sources.is_surface, self.nsources)
+        if particles.list == "own":
+            points = (targets if particles.sources.is_surface else sources)[self.leaves]
+            pairs, blocks = count_points(self.method.order) * int(points.sum()), int((points > 0).sum())
+        else:
+            weights = self._box_weights if particles.targets.is_surface else self._leaf_weights
+            csr: CSR = getattr(self.lists, particles.list)
+            pairs = _count_pairs(csr, weights * targets, sources)
+            blocks = round(float(weights @ csr.lengths))
+        return Work(pairs, pairs * flops_per_pair(spec.greens), blocks)
+
+    def _points(self, is_surface: bool, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the points of every box on one side of an operator."""
+        return np.full(self.tree.nboxes, count_points(self.method.order), np.int64) if is_surface else counts
+
+    @property
+    def _box_weights(self) -> NDArray[np.float64]:
+        """How many boxes each box stands for: as many as its parent."""
+        return _box_weights(self.tree, self.weights)
+
+    @property
+    def _leaf_weights(self) -> NDArray[np.float64]:
+        """The same for the targets of leaves: boxes stand for as many boxes as there are, but not for exactly as many
+        targets."""
+        in_leaves, weights = self.ntargets * self.tree.is_leaf, self._box_weights
+        return np.asarray(weights * (in_leaves.sum() / max(weights @ in_leaves, 1.0)))
+
+
+def v_ranks(tree: Tree, lists: InteractionLists, method: Method) -> NDArray[np.int64]:
     """Return the singular values that M2L's compressed form keeps for each entry of the V lists.
 
     Args:
-        tree, lists, order, greens, dtype: as for `count_work`.
+        tree, lists, method: as for `count_work`.
     """
-    tolerance = svd_tolerance(order, np.dtype(dtype))
-    radii = table_radii(greens, level_radii(tree))
+    tolerance = svd_tolerance(method.order, method.precision.expansions)
+    radii = table_radii(method.kernel, level_radii(tree))
     tables = (
         np.repeat(tree.box_levels - FIRST_LEVEL, lists.v.lengths) if len(radii) > 1 else np.zeros_like(lists.v.lists)
     )
     found = np.zeros(len(lists.v_transfers), np.int64)
     for table in np.unique(tables):
         here = tables == table
-        found[here] = _ranks(greens, order, float(radii[table]), tolerance)[lists.v_transfers[here]]
+        found[here] = _ranks(method.kernel, method.order, float(radii[table]), tolerance)[lists.v_transfers[here]]
     return found
 
 
@@ -231,38 +251,6 @@ def _box_weights(tree: Tree, weights: NDArray[np.float64] | None) -> NDArray[np.
 def _count_pairs(csr: CSR, ntargets: NDArray[np.float64], nsources: NDArray[np.int64]) -> int:
     """Sum (targets of the row) x (sources of the entry) over all entries of a list."""
     return round(float(np.repeat(ntargets, csr.lengths) @ nsources[csr.lists]))
-
-
-def _products(count: int, rows: int, columns: int) -> Work:
-    """Count products of a matrix and a vector: a multiplication and an addition an entry."""
-    return Work(0, 2 * count * rows * columns)
-
-
-def _count_m2l_fft(
-    tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction, weights: NDArray[np.float64]
-) -> dict[str, Work]:
-    """Count the three stages as `fmmloopy.operators.m2l_fft` writes them, all planes of frequencies in one launch.
-
-    A complex product added to a sum is 8 operations, a real times a complex one 4.
-    """
-    nsources, ntargets, npairs, nchildren = _count_octets(tree, lists, weights)
-    rows, columns = greens.ntarget_components, greens.nsource_components
-    p, n, npoints = order, 2 * order - 1, count_points(order)
-    siblings, nplanes, nfrequencies = 8, order, order * (2 * order - 1) ** 2
-
-    # Along z to one plane of real data, then along y and x in the plane.
-    forward = nplanes * siblings * (4 * p * p * p + 8 * p * n * p + 8 * n * n * p)
-    # A matrix of 8 x 8 complex entries for each pair of components, then the sums added to the target's.
-    hadamard = nfrequencies * (8 * siblings**2 * rows * columns + 2 * siblings * rows)
-    # Along x and y in the plane, its weight, then along z to the points of the surface alone.
-    inverse = nplanes * siblings * (8 * n * p * n + 8 * p * p * n + 2 * p * p + 4 * npoints)
-    scaled = 2 * nchildren * npoints
-    tables = nfrequencies * DIRECTIONS * -(-ntargets // OCTETS_PER_CHUNK)
-    return {
-        "m2l_forward": Work(0, nsources * columns * forward),
-        "m2l_hadamard": Work(0, npairs * hadamard, tables),
-        "m2l_inverse": Work(0, rows * (ntargets * inverse + scaled)),
-    }
 
 
 def _count_octets(tree: Tree, lists: InteractionLists, weights: NDArray[np.float64]) -> tuple[int, int, int, int]:

@@ -107,7 +107,8 @@ def _measure(
     from fmmloopy.check import device_for
     from fmmloopy.devices import choose_device
     from fmmloopy.measuring.peaks import peaks_by_dtype
-    from fmmloopy.recipes import OPERATORS, load_recipes
+    from fmmloopy.operators import OPERATORS
+    from fmmloopy.recipes import load_recipes
 
     chosen = load_recipes(book) if book else None
     device = device_for(chosen, which) if chosen else choose_device(which)

@@ -65,7 +65,7 @@ def ladder(
     from fmmloopy.measuring.peaks import peaks_by_dtype
     from fmmloopy.measuring.plots import check_suffix, draw_ladders
     from fmmloopy.measuring.timing import Setting
-    from fmmloopy.recipes import OPERATORS
+    from fmmloopy.operators import OPERATORS
 
     if plot:
         check_suffix(plot)

@@ -51,13 +51,13 @@ def show(
 ) -> None:
     """Show the steps of recipes: as mathematics, as source for a device, as machine code."""
     from fmmloopy.greens import laplace, yukawa
-    from fmmloopy.precision import TYPES
+    from fmmloopy.precision import DTYPE_NAMES
     from fmmloopy.recipes import load_recipes
     from fmmloopy.show import list_steps, shown_operators, suited_device
 
     kernels = {"laplace": laplace, "yukawa": yukawa}
-    if dtype not in TYPES:
-        raise ValueError(f"--dtype is {dtype!r}, expected {' or '.join(TYPES)}")
+    if dtype not in DTYPE_NAMES:
+        raise ValueError(f"--dtype is {dtype!r}, expected {' or '.join(DTYPE_NAMES)}")
     if kernel not in kernels:
         raise ValueError(f"--kernel is {kernel!r}, expected {' or '.join(kernels)}")
     if diff and asm:
@@ -173,7 +173,7 @@ def _title(recipe: AppliedRecipe, number: int) -> Text:
 
 def _print_lists(book: RecipeBook, recipes: Sequence[AppliedRecipe], everything: bool) -> None:
     """Print the steps of recipes; operators that share all of them share a heading."""
-    from fmmloopy.recipes import OPERATORS
+    from fmmloopy.operators import OPERATORS
 
     out = console()
     if book.recipes:

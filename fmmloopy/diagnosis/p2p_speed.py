@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.sizes import LANES
 from fmmloopy.compile import compile_operator
 from fmmloopy.devices import Device, DeviceError
 from fmmloopy.direct import direct
+from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import laplace
-from fmmloopy.operators.pairwise import PADDING
+from fmmloopy.operators import P2P
+from fmmloopy.precision import find_precision
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook, load_recipes
 from fmmloopy.runtime import Runtime, make_runtime
 
@@ -57,7 +60,7 @@ def measure(device: Device, seconds: float = 1.0) -> Speed:
     arguments = _leaves(dtype)
     gpairs = _rate(runtime, book, dtype, arguments, seconds)
     gain = None
-    if "p2p" in book.recipes:
+    if P2P.name in book.recipes:
         gain = gpairs / _rate(runtime, SEQUENTIAL, dtype, arguments, seconds / 2)
     return Speed(book.name, dtype.name, gpairs, gain)
 
@@ -66,9 +69,9 @@ def _leaves(dtype: np.dtype[Any]) -> dict[str, Any]:
     """Return the arguments of P2P but for its output and the number of target boxes."""
     rng = np.random.default_rng(0)
     count = BOXES * POINTS
-    points = np.zeros((3, count + PADDING), dtype)
+    points = np.zeros((3, count + LANES), dtype)
     points[:, :count] = rng.random((3, count))
-    charges = np.zeros((1, count + PADDING), dtype)
+    charges = np.zeros((1, count + LANES), dtype)
     charges[:, :count] = rng.random(count)
     starts = np.arange(BOXES + 1, dtype=np.int32) * POINTS
     return {
@@ -80,8 +83,8 @@ def _leaves(dtype: np.dtype[Any]) -> dict[str, Any]:
         "target_boxes": np.arange(BOXES, dtype=np.int32),
         "list_starts": np.arange(BOXES + 1, dtype=np.int32) * NEIGHBOURS,
         "lists": np.concatenate([rng.permutation(BOXES)[:NEIGHBOURS] for _ in range(BOXES)]).astype(np.int32),
-        "nsources": count + PADDING,
-        "ntargets": count + PADDING,
+        "nsources": count + LANES,
+        "ntargets": count + LANES,
         "scaling": laplace().scaling,
     }
 
@@ -94,19 +97,19 @@ def _rate(
     seconds: float,
 ) -> float:
     """Return 10^9 pairs a second, of as many boxes as take a twentieth of the time."""
-    code = compile_operator("p2p", laplace(), 2, dtype, book, runtime.device)
+    code = compile_operator(Setup(Method(laplace(), 2, find_precision(dtype)), book, runtime.device).code_key(P2P.name))
     uploaded = {k: runtime.upload(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
     uploaded["potentials"] = runtime.zeros((1, arguments["ntargets"]), dtype)
     boxes = 4
     launch = runtime.bind(code, {**uploaded, "ntarget_boxes": boxes})
     runtime.run([launch])
     _compare(runtime.read(uploaded["potentials"]), arguments, runtime.device)
-    while (taken := runtime.run([launch])["p2p"]) < seconds / 20 and boxes < BOXES:
+    while (taken := runtime.run([launch])[P2P.name]) < seconds / 20 and boxes < BOXES:
         boxes = min(4 * boxes, BOXES)
         launch = runtime.bind(code, {**uploaded, "ntarget_boxes": boxes})
     best = spent = taken
     while spent < seconds:
-        taken = runtime.run([launch])["p2p"]
+        taken = runtime.run([launch])[P2P.name]
         best, spent = min(best, taken), spent + taken
     return boxes * NEIGHBOURS * POINTS**2 / best / 1e9
 

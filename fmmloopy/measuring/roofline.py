@@ -18,17 +18,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fmmloopy.common.sizes import TRANSFERS, count_points
+from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GEOMETRY, GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
-from fmmloopy.m2l_tables import DIRECTIONS, find_octet_pairs
+from fmmloopy.m2l_tables import find_octet_pairs
 from fmmloopy.measuring.peaks import Peaks
-from fmmloopy.plan import FIRST_LEVEL
-from fmmloopy.precision import computed_in
-from fmmloopy.recipes import OPERATORS
-from fmmloopy.surfaces import NTRANSFERS, count_points
-from fmmloopy.tree import Tree
+from fmmloopy.operators import M2L_FORMS, OPERATORS, Operator, Specification
+from fmmloopy.operators.operator import Boxes, Families, Lists, Pairs, Particles
+from fmmloopy.tree import FIRST_LEVEL, Tree
 from fmmloopy.work import Work, v_ranks
 
 ROOT_FLOPS = 2
@@ -81,93 +80,89 @@ def roofline(work: Work, nbytes: int, peaks: Peaks, greens: GreensFunction) -> R
     return Roofline(limits, tuple(sorted(functions)))
 
 
-def count_bytes(
-    tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction, itemsize: int, m2l: str = "fft"
-) -> dict[str, int]:
+def count_bytes(tree: Tree, lists: InteractionLists, method: Method, m2l: str = "fft") -> dict[str, int]:
     """Count what each operator has to read and write in one evaluation, every number once, however often it is used.
 
     Sums that are added to count twice, read and written. Lists and other indices are left out: so it is a lower bound.
+    All numbers of an operator are counted in what it computes in.
 
     Args:
-        tree, lists, order, greens, m2l: as for `fmmloopy.work.count_work`.
-        itemsize: bytes of a number.
+        tree, lists, method, m2l: as for `fmmloopy.work.count_work`.
 
     Returns:
         Bytes by operator, with M2L in the form asked for.
     """
-    n, rows, columns = count_points(order), greens.ntarget_components, greens.nsource_components
-    nsources = (tree.box_source_ends - tree.box_source_starts).astype(np.int64)
-    ntargets = (tree.box_target_ends - tree.box_target_starts).astype(np.int64)
-    deep, below = tree.box_levels >= FIRST_LEVEL, tree.box_levels > FIRST_LEVEL
-    parents = deep & ~tree.is_leaf
-    upward, downward = tree.is_leaf & deep & (nsources > 0), deep & (ntargets > 0)
-    leaves = tree.is_leaf & downward
-    checks, source = 2 * n * rows, 3 + columns
-    target = 2 * rows if tree.same_points else 2 * rows + 3
-    entries = {name: _entries(getattr(lists, name), tree.nboxes) for name in "uvwx"}
-    acting = {name: _rows(getattr(lists, name)) for name in "uvwx"}
-
-    numbers = {
-        "p2p": target * _sum(ntargets, acting["u"]) + source * _sum(nsources, entries["u"] & tree.is_leaf),
-        "p2m": source * _sum(nsources, upward) + checks * int(upward.sum()),
-        "p2l": source * _sum(nsources, entries["x"]) + checks * int(acting["x"].sum()),
-        "l2p": (2 * rows + 3) * _sum(ntargets, leaves) + n * columns * int(leaves.sum()),
-        "m2p": (2 * rows + 3) * _sum(ntargets, acting["w"]) + n * columns * int(entries["w"].sum()),
-        "m2m": n * columns * int((below & (nsources > 0)).sum() + 2 * (parents & (nsources > 0)).sum()),
-        "l2l": n * columns * int(2 * (below & (ntargets > 0)).sum() + (parents & (ntargets > 0)).sum()),
-        "check_to_equivalent": n * (rows + columns) * int(upward.sum() + downward.sum()),
-    }
-    vectors = n * columns * int(entries["v"].sum()) + checks * int(acting["v"].sum())
-    if m2l == "dense":
-        numbers["m2l"] = vectors + n * n * rows * columns * len(np.unique(lists.v_transfers))
-    elif m2l == "svd":
-        numbers["m2l_svd"] = vectors + n * (rows + columns) * _ranks(tree, lists, order, greens, itemsize)
-    else:
-        numbers |= _fft_numbers(tree, lists, order, greens)
-    return {name: itemsize * count for name, count in numbers.items()}
+    counter = _Counter(tree, lists, method)
+    counted = [operator for operator in OPERATORS.values() if not operator.m2l]
+    return {operator.name: counter.nbytes(operator) for operator in (*counted, *M2L_FORMS[m2l])}
 
 
-def count_bytes_in(
-    dtype: str, tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction, m2l: str = "fft"
-) -> dict[str, int]:
-    """Count them in an evaluation of a dtype, see `fmmloopy.precision`: all of an operator in what it computes in."""
-    inner = {name: computed_in(name, dtype) for name in OPERATORS}
-    counts = {i: count_bytes(tree, lists, order, greens, np.dtype(i).itemsize, m2l) for i in set(inner.values())}
-    return {name: counts[i][name] for name, i in inner.items() if name in counts[i]}
+class _Counter:
+    """Counts what operators read and write, from a tree and its lists, by their records."""
+
+    def __init__(self, tree: Tree, lists: InteractionLists, method: Method) -> None:
+        self.tree, self.lists, self.method = tree, lists, method
+        self.nsources = (tree.box_source_ends - tree.box_source_starts).astype(np.int64)
+        self.ntargets = (tree.box_target_ends - tree.box_target_starts).astype(np.int64)
+        self.has = {"sources": self.nsources > 0, "targets": self.ntargets > 0}
+        self.deep, self.below = tree.box_levels >= FIRST_LEVEL, tree.box_levels > FIRST_LEVEL
+
+    def nbytes(self, operator: Operator) -> int:
+        """Count the bytes of an operator."""
+        spec = self.method.specification(operator)
+        if operator.particles:
+            numbers: float = self._points(operator.particles, spec)
+        else:
+            assert operator.traffic is not None
+            numbers = operator.traffic(spec, self._counts(operator))
+        return int(numbers) * spec.types.inner.itemsize
+
+    def _points(self, particles: Particles, spec: Specification) -> int:
+        """Count numbers of an operator on particles: those of its targets, and those of its sources."""
+        n, tree = count_points(spec.order), self.tree
+        if particles.list == "own":
+            side = "sources" if particles.targets.is_surface else "targets"
+            rows = entries = tree.is_leaf & self.deep & self.has[side]
+        else:
+            csr: CSR = getattr(self.lists, particles.list)
+            rows, entries = csr.lengths > 0, np.bincount(csr.lists, minlength=tree.nboxes) > 0
+        if particles.targets.is_surface:
+            targets = 2 * n * spec.rows * int(rows.sum())
+        else:
+            # Coordinates that are the sources' too have been read.
+            both = tree.same_points and not particles.sources.is_surface
+            targets = (2 * spec.rows + (0 if both else 3)) * int(self.ntargets[rows].sum())
+        if particles.sources.is_surface:
+            return targets + n * spec.columns * int(entries.sum())
+        leaves = entries & tree.is_leaf if not particles.targets.is_surface else entries
+        return targets + (3 + spec.columns) * int(self.nsources[leaves].sum())
+
+    def _counts(self, operator: Operator) -> Mapping[str, float]:
+        """Count what other operators run over; names as of :data:`fmmloopy.operators.operator.Counts`."""
+        over, tree, lists = operator.over, self.tree, self.lists
+        if isinstance(over, Families):
+            wanted, parents = self.has[over.side], self.deep & ~tree.is_leaf
+            return {"children": int((self.below & wanted).sum()), "parents": int((parents & wanted).sum())}
+        if isinstance(over, Boxes):
+            upward, downward = tree.is_leaf & self.deep & self.has["sources"], self.deep & self.has["targets"]
+            return {"boxes": int(upward.sum() + downward.sum())}
+        if isinstance(over, Lists) or (isinstance(over, Pairs) and not over.spectra):
+            v = lists.v
+            sources = np.bincount(v.lists, minlength=tree.nboxes) > 0
+            counts = {"sources": int(sources.sum()), "rows": int((v.lengths > 0).sum())}
+            if isinstance(over, Lists):
+                return {**counts, "matrices": len(np.unique(lists.v_transfers))}
+            return {**counts, "kept": _kept_ranks(tree, lists, self.method)}
+        octets = find_octet_pairs(tree, lists, range(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL)))
+        if isinstance(over, Pairs):
+            return {"sources": len(octets.source_children), "rows": len(octets.target_children)}
+        children = octets.source_children if over.side == "sources" else octets.target_children
+        return {"octets": len(children), "children": int((children < tree.nboxes).sum())}
 
 
-def _fft_numbers(tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction) -> dict[str, int]:
-    """Count numbers of the three stages of M2L: spectra are complex, and of eight siblings each."""
-    n, rows, columns = count_points(order), greens.ntarget_components, greens.nsource_components
-    octets = find_octet_pairs(tree, lists, range(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL)))
-    frequencies = order * (2 * order - 1) ** 2
-    multipoles = 2 * 8 * frequencies * columns * len(octets.source_children)
-    locals_ = 2 * 8 * frequencies * rows * len(octets.target_children)
-    children = [int((c < tree.nboxes).sum()) for c in (octets.source_children, octets.target_children)]
-    return {
-        "m2l_forward": n * columns * children[0] + multipoles,
-        "m2l_hadamard": multipoles + 2 * locals_ + 2 * frequencies * DIRECTIONS * 8 * 8 * rows * columns,
-        "m2l_inverse": locals_ + 2 * n * rows * children[1],
-    }
-
-
-def _ranks(tree: Tree, lists: InteractionLists, order: int, greens: GreensFunction, itemsize: int) -> int:
+def _kept_ranks(tree: Tree, lists: InteractionLists, method: Method) -> int:
     """Sum the ranks of the compressed matrices that are needed, on each level where they differ."""
-    ranks = v_ranks(tree, lists, order, greens, f"f{itemsize}")
-    levels = np.repeat(tree.box_levels, lists.v.lengths) if greens.homogeneity is None else 0
-    _, first = np.unique(NTRANSFERS * levels + lists.v_transfers, return_index=True)
+    ranks = v_ranks(tree, lists, method)
+    levels = np.repeat(tree.box_levels, lists.v.lengths) if method.kernel.homogeneity is None else 0
+    _, first = np.unique(TRANSFERS * levels + lists.v_transfers, return_index=True)
     return int(ranks[first].sum())
-
-
-def _entries(csr: CSR, nboxes: int) -> NDArray[np.bool_]:
-    """Return which boxes are in some row of a list."""
-    return np.bincount(csr.lists, minlength=nboxes) > 0
-
-
-def _rows(csr: CSR) -> NDArray[np.bool_]:
-    """Return which boxes have a row with entries."""
-    return np.asarray(csr.lengths > 0)
-
-
-def _sum(numbers: NDArray[np.int64], where: NDArray[np.bool_]) -> int:
-    return int(numbers[where].sum())

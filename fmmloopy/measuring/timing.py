@@ -15,20 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.accuracy import ncrit_for
+from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER, count_points
 from fmmloopy.compile import CompiledOperator
 from fmmloopy.devices import Device, DeviceError
+from fmmloopy.execution.plan import Plan
+from fmmloopy.execution.plan import Problem as PlannedProblem
+from fmmloopy.execution.setup import Method, Setup
+from fmmloopy.execution.stages import Stages
+from fmmloopy.execution.values import Charges, Checks, Locals, Multipoles, Potentials
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import InteractionLists, build_lists
-from fmmloopy.measuring.roofline import count_bytes_in
+from fmmloopy.measuring.roofline import count_bytes
 from fmmloopy.near_field import least_distance
-from fmmloopy.plan import FIRST_LEVEL, M2L_OPERATORS, Plan, level_radii
-from fmmloopy.precision import TYPES, computed_in, tables_dtype
+from fmmloopy.operators import M2L_FORMS, OPERATORS, Operator
+from fmmloopy.operators.operator import Families
+from fmmloopy.precision import DTYPE_NAMES, Precision, Types
 from fmmloopy.recipes import RecipeBook
 from fmmloopy.runtime import Launch, Runtime
 from fmmloopy.small_boxes import absorb_small_boxes
-from fmmloopy.surfaces import Tables, count_points
+from fmmloopy.surfaces import Tables
 from fmmloopy.table_cache import cached_tables
-from fmmloopy.tree import Tree, grow_tree, sort_points
+from fmmloopy.tree import FIRST_LEVEL, Tree, grow_tree, level_radii, sort_points
 from fmmloopy.work import Work, count_work
 
 DISTRIBUTIONS: Mapping[str, str] = {"sphere": "on the sphere", "cube": "in the cube", "clustered": "clustered"}
@@ -41,11 +48,6 @@ FEWEST_RUNS = 3
 
 BUDGET = 3.0
 """Seconds after which an operator is not run again, if it has run FEWEST_RUNS times."""
-
-WHOLE_LISTS = ("m2p", "p2l")
-"""Operators timed on lists with all small boxes in them: where points outnumber those of a surface in no box, `Fmm`
-gives these operators nothing to do."""
-
 
 # -- problems
 
@@ -75,11 +77,11 @@ class Setting:
     def __post_init__(self) -> None:
         if self.points < 1:
             raise ValueError(f"points is {self.points}, expected at least 1")
-        if not 2 <= self.order <= 16:
-            raise ValueError(f"order is {self.order}, expected 2 to 16")
+        if not FIRST_ORDER <= self.order <= LAST_ORDER:
+            raise ValueError(f"order is {self.order}, expected {FIRST_ORDER} to {LAST_ORDER}")
         for name, choices in (
             ("distribution", tuple(DISTRIBUTIONS)),
-            ("dtype", tuple(TYPES)),
+            ("dtype", tuple(DTYPE_NAMES)),
             ("kernel", tuple(KERNELS)),
         ):
             if getattr(self, name) not in choices:
@@ -91,9 +93,19 @@ class Setting:
         """The Green's function."""
         return KERNELS[self.kernel]()
 
+    @property
+    def precision(self) -> Precision:
+        """The working precision."""
+        return DTYPE_NAMES[self.dtype]
+
+    @property
+    def method(self) -> Method:
+        """Green's function, order and precision."""
+        return Method(self.greens, self.order, self.precision)
+
     def computed_in(self, operator: str) -> str:
         """Return what an operator computes in: float64 or float32."""
-        return computed_in(operator, self.dtype)
+        return str(OPERATORS[operator].types_in(self.precision).inner.name)
 
     def check_device(self, device: Device) -> None:
         """Make sure that a device has what the problem is in.
@@ -110,7 +122,7 @@ class Setting:
 
     def make_points(self) -> NDArray[Any]:
         """Return the points, shape (points, 3), always the same."""
-        rng, dtype = np.random.default_rng(0), TYPES[self.dtype].points
+        rng, dtype = np.random.default_rng(0), self.precision.points
         if self.distribution == "cube":
             return rng.random((self.points, 3)).astype(dtype)
         points: NDArray[np.float64] = rng.standard_normal((self.points, 3))
@@ -128,7 +140,7 @@ class Problem:
         greens: the Green's function.
         tree: the octree.
         lists: as `Fmm` works through them.
-        whole_lists: the same before small boxes are taken out, for WHOLE_LISTS.
+        whole_lists: the same before small boxes are taken out.
         tables: translation tables.
         distance: what no two points are nearer than, where that matters to P2P, see `fmmloopy.near_field`.
     """
@@ -142,20 +154,23 @@ class Problem:
     distance: float | None = None
 
     def lists_for(self, operator: str) -> InteractionLists:
-        """Return the lists that an operator is timed on."""
-        return self.whole_lists if operator in WHOLE_LISTS else self.lists
+        """Return the lists that an operator is timed on.
+
+        For operators that work through W or X lists those with all small boxes in them: where points outnumber those of
+        a surface in no box, `Fmm` gives these operators nothing to do.
+        """
+        particles = OPERATORS[operator].particles
+        return self.whole_lists if particles and particles.list in ("w", "x") else self.lists
 
     def work(self, operator: str, gradient: bool = False) -> Work:
         """Count the work of an operator."""
-        lists, setting = self.lists_for(operator), self.setting
-        form, dtype = _form(operator), TYPES[setting.dtype].expansions
-        return count_work(self.tree, lists, setting.order, self.greens, form, gradient, dtype=dtype)[operator]
+        lists, method = self.lists_for(operator), self.setting.method
+        return count_work(self.tree, lists, method, _form(OPERATORS[operator]), gradient)[operator]
 
     def nbytes(self, operator: str) -> int:
         """Count the bytes that an operator has to read and write, all in what it computes in."""
-        lists, setting = self.lists_for(operator), self.setting
-        form = _form(operator)
-        return count_bytes_in(setting.dtype, self.tree, lists, setting.order, self.greens, form)[operator]
+        lists, method = self.lists_for(operator), self.setting.method
+        return count_bytes(self.tree, lists, method, _form(OPERATORS[operator]))[operator]
 
 
 def make_problem(setting: Setting, ncrit: int | None = None) -> Problem:
@@ -168,14 +183,14 @@ def make_problem(setting: Setting, ncrit: int | None = None) -> Problem:
     Raises:
         ValueError: near pairs cannot be in the dtype that the setting asks for.
     """
-    greens, types = setting.greens, TYPES[setting.dtype]
+    greens, precision = setting.greens, setting.precision
     points = sort_points(setting.make_points())
     tree = grow_tree(points, ncrit or ncrit_for(setting.order), split_coincident=False)
     lists = build_lists(tree)
-    tables = cached_tables(greens, setting.order, level_radii(tree), tables_dtype(setting.dtype))
+    tables = cached_tables(greens, setting.order, level_radii(tree), precision.tables)
     absorbed = absorb_small_boxes(tree, lists, count_points(setting.order))
     distance = None
-    if types.near != types.points and (distance := least_distance(points, tree)) is None:
+    if precision.near != precision.points and (distance := least_distance(points, tree)) is None:
         raise ValueError(f"of {setting}, some are too near each other for float32; take fewer points, or float64")
     return Problem(setting, greens, tree, absorbed, lists, tables, distance)
 
@@ -198,17 +213,18 @@ class OperatorTimer:
         gradient: whether P2P, L2P or M2P computes gradients too; the code must be for them.
 
     Attributes:
-        dtype: what code has to be made for.
+        types: what code has to be made for.
     """
 
     def __init__(
         self, problem: Problem, operator: str, book: RecipeBook, runtime: Runtime, gradient: bool = False
     ) -> None:
-        self._operator, self._runtime, self._gradient = operator, runtime, gradient
-        data = problem.tree, problem.lists_for(operator), problem.tables, problem.greens, problem.setting.dtype
-        self._plan = _Plan(runtime, *data, book, {}, problem.distance)
-        self.dtype = self._plan.dtype_of(operator, gradient)
-        self._plan.fill(np.random.default_rng(1))
+        self._operator, self._gradient = book.operator(operator), gradient
+        setup = Setup(problem.setting.method, book, runtime.device)
+        planned = PlannedProblem(problem.tree, problem.lists_for(operator), problem.tables, problem.distance)
+        self._plan = Plan(runtime, setup, planned)
+        self.types: Types = self._plan.types_of(self._operator, gradient)
+        _fill(self._plan, np.random.default_rng(1))
 
     def time(self, code: CompiledOperator, runs: int = 7) -> Timing:
         """Run code several times, after once for the device's compiler; fewer times if it is slow, see BUDGET.
@@ -220,10 +236,10 @@ class OperatorTimer:
             NothingToDo: the operator has nothing to do in this problem.
         """
         launches = self._launches(code)
-        first = self._plan.run(launches)[self._operator]
+        first = self._plan.run(launches)[self._operator.name]
         seconds = [first] if first > BUDGET else []
         while len(seconds) < runs and (len(seconds) < FEWEST_RUNS or sum(seconds) < BUDGET):
-            seconds.append(self._plan.run(launches)[self._operator])
+            seconds.append(self._plan.run(launches)[self._operator.name])
         return Timing(tuple(seconds))
 
     def time_by_both_clocks(self, code: CompiledOperator, runs: int = 7) -> tuple[Timing, Timing]:
@@ -241,70 +257,60 @@ class OperatorTimer:
         Raises:
             DeviceError, NothingToDo: as for `time`.
         """
-        launches = [launch for launch in self._launches(code) if launch.operator == self._operator]
+        launches = [launch for launch in self._launches(code) if launch.operator == self._operator.name]
         self._plan.run(launches)
         kernels: list[float] = []
         wall: list[float] = []
         while len(wall) < runs and (len(wall) < FEWEST_RUNS or sum(wall) < BUDGET):
             start = time.perf_counter()
-            kernels.append(self._plan.run(launches)[self._operator])
+            kernels.append(self._plan.run(launches)[self._operator.name])
             wall.append(time.perf_counter() - start)
         return Timing(tuple(kernels)), Timing(tuple(wall))
 
     def _launches(self, code: CompiledOperator) -> tuple[Launch, ...]:
-        launches = self._plan.launches_with(self._operator, code, self._gradient)
-        if not any(launch.operator == self._operator for launch in launches):
-            raise NothingToDo(f"{self._operator} has nothing to do in this problem; take more points")
-        return launches
+        name = self._operator.name
+        self._plan.use(code, self._gradient)
+        do = Stages(self._plan)
+        _record(do, self._operator, _form(self._operator), self._gradient)
+        if not any(launch.operator == name for launch in do.launches):
+            raise NothingToDo(f"{name} has nothing to do in this problem; take more points")
+        return tuple(do.launches)
 
 
-class _Plan(Plan):
-    """A plan in which the code of one operator can be exchanged, and one operator launched by itself."""
-
-    _chosen: CompiledOperator | None = None
-
-    def compiled(self, operator: str, gradient: bool = False) -> CompiledOperator:
-        """Return the exchanged code of an operator, or its own."""
-        if self._chosen and operator == self._chosen.operator:
-            return self._chosen
-        return super().compiled(operator, gradient)
-
-    def launches_with(self, operator: str, code: CompiledOperator, gradient: bool = False) -> tuple[Launch, ...]:
-        """Return the launches of an operator, with this code for it."""
-        self._chosen = code
-        return self.record(lambda plan: _launch(plan, operator, gradient))
-
-    def fill(self, rng: np.random.Generator) -> None:
-        """Put random numbers where a whole evaluation would have put charges and expansions."""
-        arrays = self._expansions
-        for each in (self._points, self._spectra):  # kernels read those of one or the other
-            _ = each.charges
-        self.write_charges(rng.uniform(-1, 1, (arrays.columns, self._tree.nsources)))
-        for array in (arrays.multipoles, arrays.locals, arrays.checks, arrays.between):
-            values = rng.uniform(-1, 1, array.shape).astype(array.dtype)
-            values[-1] = 0  # stands for boxes that are not there
-            self._runtime.write(array, values)
-
-
-def _launch(plan: Plan, operator: str, gradient: bool) -> None:
-    """Append the launches of one operator, and of those that it cannot do without."""
-    if operator in ("p2p", "l2p", "m2p"):
-        getattr(plan, operator)(gradient)
-    elif operator in ("p2m", "p2l"):
-        getattr(plan, operator)()
-    elif operator in ("m2m", "l2l"):
-        for level in range(FIRST_LEVEL, plan.nlevels - 1):
-            getattr(plan, operator)(level)
-    elif operator == "check_to_equivalent":
-        plan.upward_equivalent()
-        plan.downward_equivalent()
-    else:
-        plan.m2l(_form(operator))
-
-
-def _form(operator: str) -> str:
+def _form(operator: Operator) -> str:
     """Return the form of M2L that an operator belongs to; the first, if to none."""
-    return next((form for form, own in M2L_OPERATORS.items() if operator in own), next(iter(M2L_OPERATORS)))
+    return operator.m2l or next(iter(M2L_FORMS))
+
+
+def _fill(plan: Plan, rng: np.random.Generator) -> None:
+    """Put random numbers where a whole evaluation would have put charges and expansions."""
+    arrays = plan.expansions
+    for each in (plan.points, plan.spectra):  # kernels read those of one or the other
+        _ = each.charges
+    plan.write_charges(rng.uniform(-1, 1, (arrays.columns, plan.problem.tree.nsources)))
+    for array in (arrays.multipoles, arrays.locals, arrays.checks, arrays.between):
+        values = rng.uniform(-1, 1, array.shape).astype(array.dtype)
+        values[-1] = 0  # stands for boxes that are not there
+        plan.runtime.write(array, values)
+
+
+def _record(do: Stages, operator: Operator, form: str, gradient: bool) -> None:
+    """Record the launches of one operator, and of those that it cannot do without, by what it runs over."""
+    plan = do.plan
+    checks, multipoles = Checks(plan.expansions.checks), Multipoles(plan.expansions.multipoles)
+    locals_ = Locals(plan.expansions.locals)
+    if operator.particles:
+        reads: Charges | Multipoles = multipoles if operator.particles.sources.is_surface else do.charges
+        writes = Potentials(plan.points.potentials(gradient), gradient) if operator.gives_potentials else checks
+        do.particles(operator, reads, writes)
+    elif operator.m2l:
+        do.m2l(multipoles, form)
+    elif isinstance(operator.over, Families):
+        for level in range(FIRST_LEVEL, do.nlevels - 1):
+            do.translate(operator, multipoles if operator.over.side == "sources" else locals_, level)
+    else:
+        do.upward_equivalent(checks)
+        do.downward_equivalent(checks)
 
 
 # -- statistics

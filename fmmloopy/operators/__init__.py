@@ -63,7 +63,5 @@ OPERATORS = {operator.name: operator for operator in ALL}
 """Operators by name: those that a book may have a recipe for. M2L has a dense form, one by Fourier transform in three
 stages, and one compressed by singular values; P2M, P2L and M2L end with the pseudo-inverse, check -> equivalent."""
 
-M2L_FORMS = {
-    form: tuple(operator for operator in ALL if operator.m2l == form) for form in ("fft", "svd", "dense")
-}
+M2L_FORMS = {form: tuple(operator for operator in ALL if operator.m2l == form) for form in ("fft", "svd", "dense")}
 """Stages of each form of M2L, in order."""

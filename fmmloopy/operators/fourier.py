@@ -35,6 +35,7 @@ WAVE = (-1, 1)
 SPECTRUM = f"kz_end - kz_start, {{{{period}}}}, {{{{period}}}}, {{components}}, noctets + 1, {SIBLINGS}"
 """Shape of transformed vectors with these components: axes kz, ky, kx."""
 
+
 def grid(points: str) -> tuple[Array, ...]:
     """Return arguments of both transforms: the children, the grid coordinates of so many points, the transform."""
     return (

@@ -34,7 +34,6 @@ import loopy as lp
 from fmmloopy.common.sizes import DIRECTIONS, SIBLINGS, count_frequencies
 from fmmloopy.operators.fourier import spectral_numbers
 from fmmloopy.operators.operator import (
-    Array,
     Counts,
     Form,
     Kernel,

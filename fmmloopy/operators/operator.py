@@ -19,9 +19,9 @@ from typing import Any
 import loopy as lp
 import numpy as np
 
-from fmmloopy.common.sizes import count_points, grid_period
+from fmmloopy.common.sizes import count_frequencies, count_points, grid_period
 from fmmloopy.greens import GreensFunction
-from fmmloopy.precision import Types
+from fmmloopy.precision import Precision, Types
 
 Kernel = Any
 """A loopy translation unit."""
@@ -276,6 +276,10 @@ class Operator:
     timed_like: str = ""
     vectors: tuple[str, str] = ("columns", "rows")
 
+    def types_in(self, precision: Precision) -> Types:
+        """Return the types of its kernel in an evaluation of a precision."""
+        return precision.types_of(self.sides)
+
     def arguments_for(self, types: Types) -> tuple[Argument, ...]:
         """Return the arguments of the kernel for these types."""
         return self.mixed_arguments if types.is_mixed and self.mixed_arguments else self.arguments
@@ -304,6 +308,11 @@ class Operator:
     def gives_potentials(self) -> bool:
         """Whether its targets are those of the evaluation: derivatives are then rows of its Green's function."""
         return self.particles is not None and not self.particles.targets.is_surface
+
+    @property
+    def depends_on_ncrit(self) -> bool:
+        """Whether its work changes with the number of points in a leaf: not if each point meets one surface."""
+        return self.particles is None or self.particles.list != "own"
 
     @property
     def is_near(self) -> bool:
@@ -343,6 +352,11 @@ class Specification:
         order = self.order
         sizes = {"order": order, "period": grid_period(order), "points": count_points(order)}
         return {"rows": self.rows, "columns": self.columns, **sizes}
+
+    @property
+    def frequencies(self) -> int:
+        """Frequencies of M2L's transforms."""
+        return count_frequencies(self.order)
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -41,7 +41,16 @@ from pymbolic.mapper import IdentityMapper
 from pymbolic.primitives import Variable
 
 from fmmloopy.greens import ARGUMENT_PREFIX, GreensFunction
-from fmmloopy.operators.operator import GreensParameters, Kernel, Kind, Number, Particles, Specification, counts, indices
+from fmmloopy.operators.operator import (
+    GreensParameters,
+    Kernel,
+    Kind,
+    Number,
+    Particles,
+    Specification,
+    counts,
+    indices,
+)
 
 LISTS = (*indices("target_boxes,list_starts,lists"), *counts("ntarget_boxes,tlanes,slanes"))
 """The last arguments of every particle operator: what it runs over."""
@@ -233,7 +242,5 @@ def _sums(spec: Specification, particles: Particles, unit: str) -> tuple[str, st
         for i, factor in enumerate(factors)
     )
     for i in rows:
-        store = store.replace(
-            f"out({i}, t)", particles.targets.value.replace("c_", str(i)).replace("i_", "itgt(t)")
-        )
+        store = store.replace(f"out({i}, t)", particles.targets.value.replace("c_", str(i)).replace("i_", "itgt(t)"))
     return begin, clear, fold, store

@@ -1,0 +1,57 @@
+"""What is decided before an evaluation is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fmmloopy.cost_model import Choice, Rates, choose, why_fft_alone
+from fmmloopy.execution.setup import Setup
+from fmmloopy.tree import Tree
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All that an evaluation is built from, besides its points.
+
+    Attributes:
+        setup: the method, recipes and device.
+        choice: ncrit and the form of M2L, and why.
+        fft_alone: why no other form of M2L was compared; None if one was, or if the form was given.
+        digits: what was asked for; None if an order was given instead.
+    """
+
+    setup: Setup
+    choice: Choice
+    fft_alone: str | None
+    digits: float | None
+
+
+def decide(
+    setup: Setup,
+    grow: Callable[[int], Tree],
+    most: int,
+    rates_of: Callable[[str], Rates | None],
+    *,
+    ncrit: int | None = None,
+    m2l: str | None = None,
+    digits: float | None = None,
+) -> tuple[Decision, Tree | None]:
+    """Decide on what is not given.
+
+    Args:
+        setup: the method, recipes and device.
+        grow: makes the tree for an ncrit.
+        most: sources or targets, whichever are more.
+        rates_of: gives the rates with a form of M2L, None if there are none; not called if all is given.
+        ncrit: most points in a leaf; None to choose.
+        m2l: the form of M2L; None to choose.
+        digits: what was asked for.
+
+    Returns:
+        The decision; and the tree for it, if it was made to choose.
+    """
+    fft_alone = None if m2l else why_fft_alone(setup.method, most)
+    forms = (m2l,) if m2l else ("fft",) if fft_alone else ("fft", "svd")
+    choice, tree = choose(grow, most, setup.method, rates_of, forms, ncrit)
+    return Decision(setup, choice, fft_alone, digits), tree

@@ -1,0 +1,133 @@
+"""An evaluation: a problem that is built once and evaluated for any charges."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.common.sizes import count_points
+from fmmloopy.execution.passes import downward_pass, potential_pass, upward_pass
+from fmmloopy.execution.plan import Plan, Problem
+from fmmloopy.execution.setup import Setup
+from fmmloopy.execution.stages import Stages
+from fmmloopy.execution.values import Potentials
+from fmmloopy.lists import build_lists
+from fmmloopy.near_field import least_distance
+from fmmloopy.precision import Precision
+from fmmloopy.progress import generating
+from fmmloopy.runtime import Launch, Runtime
+from fmmloopy.small_boxes import absorb_small_boxes
+from fmmloopy.table_cache import cached_tables
+from fmmloopy.tree import DEEPEST_LEVEL, SortedPoints, Tree, grow_tree, level_radii, sort_points
+
+DEEPEST_SINGLE = 15
+"""In float32 centres of boxes are exact down to this level."""
+
+Timings = dict[str, float]
+
+
+@contextmanager
+def timed(timings: Timings, name: str) -> Iterator[None]:
+    """Add the seconds that a block takes to a dictionary."""
+    start = time.perf_counter()
+    yield
+    timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
+
+
+def grower(points: SortedPoints, precision: Precision) -> Callable[[int], Tree]:
+    """Return what makes the tree of sorted points for an ncrit.
+
+    Boxes around coincident points are not split: that would only cost digits of gradients, whose errors are those of
+    potentials over the size of the box.
+    """
+    deepest = DEEPEST_SINGLE if precision.points == np.float32 else DEEPEST_LEVEL
+    return partial(grow_tree, points, max_level=deepest, split_coincident=False)
+
+
+class Evaluation:
+    """The fast multipole method for given points: its passes, recorded once and replayed for new charges.
+
+    Args:
+        setup: the method, recipes and device.
+        m2l: the form of M2L.
+        points: sorted.
+        tree: the octree of these points.
+        runtime: the open device.
+        timings: to which seconds by stage are added: lists, tables, setup.
+
+    Attributes:
+        setup, m2l: as given.
+        problem: tree, lists and tables.
+        timings: seconds by stage of the construction and, of the last run, by operator.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        m2l: str,
+        points: SortedPoints,
+        tree: Tree,
+        runtime: Runtime,
+        timings: Timings | None = None,
+    ) -> None:
+        self.setup, self.m2l = setup, m2l
+        self.timings: Timings = {} if timings is None else timings
+        method = setup.method
+        with timed(self.timings, "lists"):
+            lists = absorb_small_boxes(tree, build_lists(tree), count_points(method.order))
+        with timed(self.timings, "tables"):
+            tables = cached_tables(method.kernel, method.order, level_radii(tree), method.precision.tables)
+        with timed(self.timings, "setup"):
+            searched = method.precision.near != method.precision.points
+            self.problem = Problem(tree, lists, tables, least_distance(points, tree) if searched else None)
+            self._plan = Plan(runtime, setup, self.problem)
+            self._recorded: dict[bool, tuple[tuple[Launch, ...], Potentials]] = {}
+            self.prepare(gradient=False)
+            self._target_places = np.empty_like(tree.target_order)
+            self._target_places[tree.target_order] = np.arange(tree.ntargets)
+
+    @classmethod
+    def of_points(cls, setup: Setup, m2l: str, ncrit: int, points: NDArray[np.float64], runtime: Runtime) -> Evaluation:
+        """Build an evaluation for points of shape (n, 3), sources and targets at once."""
+        precision = setup.method.precision
+        sorted_points = sort_points(points, None, precision.points)
+        return cls(setup, m2l, sorted_points, grower(sorted_points, precision)(ncrit), runtime)
+
+    def prepare(self, gradient: bool) -> None:
+        """Record what a run needs, unless it is recorded: the first time, this generates and compiles code."""
+        if gradient not in self._recorded:
+            self._recorded[gradient] = self._record(gradient)
+
+    def run(self, charges: NDArray[Any], gradient: bool = False) -> NDArray[Any]:
+        """Evaluate once, and put seconds by operator into ``timings``.
+
+        Args:
+            charges: shape (source components, nsources), in the order of the points as they were given.
+            gradient: whether the gradient is wanted too.
+
+        Returns:
+            Shape (target components, ntargets) in the order of the targets as they were given; with ``gradient`` four
+            times as many rows: the potentials, then their derivatives.
+        """
+        self.prepare(gradient)
+        launches, potentials = self._recorded[gradient]
+        # Permuted by reading in a random order: writing in one takes longer. No index is out of range to be clipped.
+        exponent = self._plan.write_charges(charges.take(self.problem.tree.source_order, axis=1, mode="clip"))
+        self.timings.update(self._plan.run(launches))
+        found: NDArray[Any] = self._plan.read_potentials(potentials, exponent)
+        return found.take(self._target_places, axis=1, mode="clip")
+
+    def _record(self, gradient: bool) -> tuple[tuple[Launch, ...], Potentials]:
+        """Record the passes; return their launches, and the potentials that these give."""
+        with generating(f"{self.setup.device.name}, {self.setup.book.name}") as notify:
+            do = Stages(self._plan, notify)
+            multipoles = upward_pass(do, do.charges)
+            locals_ = downward_pass(do, do.charges, multipoles, self.m2l)
+            potentials = potential_pass(do, do.charges, multipoles, locals_, gradient)
+        return tuple(do.launches), potentials

@@ -1,0 +1,16 @@
+"""The forms of M2L: how each is bound to a plan. A form is a function that returns the launches for some levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fmmloopy.execution.m2l_forms.dense import dense
+from fmmloopy.execution.m2l_forms.fft import fft
+from fmmloopy.execution.m2l_forms.svd import svd
+from fmmloopy.runtime import Launch
+
+FORMS: dict[str, Callable[..., list[Launch]]] = {form.__name__: form for form in (fft, svd, dense)}
+"""By name. Called with a plan, what to tell the names of operators, the levels of the target boxes, the number of their
+table, multipoles, and the check potentials that are added to."""
+
+__all__ = ["FORMS"]

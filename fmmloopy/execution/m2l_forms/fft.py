@@ -1,0 +1,101 @@
+"""M2L by Fourier transform: octets are transformed, multiplied frequency by frequency, and transformed back.
+
+Planes of frequencies are handled in batches, as many at a time as the workspace holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fmmloopy.common.sizes import SIBLINGS, grid_period
+from fmmloopy.execution.plan import Plan
+from fmmloopy.execution.values import Checks, Multipoles
+from fmmloopy.m2l_tables import OctetPairs, find_octet_pairs, hadamard_tables
+from fmmloopy.operators import M2L_FORWARD, M2L_HADAMARD, M2L_INVERSE
+from fmmloopy.runtime import Array, Launch
+
+SPECTRAL_BYTES = 256 * 2**20
+"""Workspace for transformed expansions: planes of frequencies are handled in batches that fit, one plane at least."""
+
+Arguments = dict[str, Any]
+
+
+def fft(
+    plan: Plan, notify: Callable[[str], None], levels: range, table: int, multipoles: Multipoles, checks: Checks
+) -> list[Launch]:
+    """Return the launches for the boxes of some levels; arguments as of :data:`fmmloopy.execution.m2l_forms.FORMS`."""
+    pairs = find_octet_pairs(plan.problem.tree, plan.problem.lists, levels)
+    if not pairs.npairs:
+        return []
+    order = plan.setup.method.order
+    plane = grid_period(order) ** 2  # frequencies
+    nsources, ntargets = len(pairs.source_children), len(pairs.target_children)
+    nplanes = _planes_at_a_time(plan, nsources, ntargets)
+    spectra = plan.spectra.spectra(nplanes * plane * SIBLINGS, nsources + 1, ntargets + 1)
+    common = {
+        **spectra,
+        **plan.spectra.fourier,
+        "surface_grid": plan.expansions.surface_grid,
+        "npoints": plan.expansions.npoints,
+        "nsurface": plan.expansions.nsurface,
+        "nboxes": plan.problem.tree.nboxes,
+    }
+    forward = common | _forward(plan, pairs, multipoles.array)
+    hadamard = common | _hadamard(plan, pairs, table)
+    inverse = common | _inverse(plan, pairs, checks.array)
+    launches = []
+    for start in range(0, order, nplanes):
+        end = min(start + nplanes, order)
+        planes, frequencies = {"kz_start": start, "kz_end": end}, {"f_start": start * plane, "f_end": end * plane}
+        launches += [
+            plan.bind(M2L_FORWARD, forward | planes, notify),
+            *(plan.runtime.clear(spectra[name]) for name in ("Lr", "Li")),
+            plan.bind(M2L_HADAMARD, hadamard | frequencies, notify),
+            plan.bind(M2L_INVERSE, inverse | planes, notify),
+        ]
+    return launches
+
+
+def _planes_at_a_time(plan: Plan, nsources: int, ntargets: int) -> int:
+    """Return how many planes of frequencies the workspace holds; complex numbers of eight siblings each."""
+    order, arrays = plan.setup.method.order, plan.spectra
+    octets = arrays.columns * (nsources + 1) + arrays.rows * (ntargets + 1)
+    nbytes = 2 * grid_period(order) ** 2 * SIBLINGS * octets * arrays.dtype.itemsize
+    return int(min(order, max(1, SPECTRAL_BYTES // nbytes)))
+
+
+def _forward(plan: Plan, pairs: OctetPairs, multipoles: Array) -> Arguments:
+    return {
+        "octet_children": plan.runtime.upload(pairs.source_children),
+        "noctets": len(pairs.source_children),
+        "multipoles": multipoles,
+    }
+
+
+def _hadamard(plan: Plan, pairs: OctetPairs, table: int) -> Arguments:
+    tables, method = plan.problem.tables, plan.setup.method
+    real, imaginary = hadamard_tables(
+        method.kernel, method.order, tables.radii[table], tables.inner, plan.spectra.dtype
+    )
+    return {
+        "Kr": plan.runtime.upload(real),
+        "Ki": plan.runtime.upload(imaginary),
+        "pair_starts": plan.runtime.upload(pairs.starts),
+        "pair_targets": plan.expansions.indices(pairs.targets),
+        "pair_sources": plan.expansions.indices(pairs.sources),
+        "nchunks": pairs.nchunks,
+        "nsource_octets": len(pairs.source_children),
+        "ntarget_octets": len(pairs.target_children),
+        "nfreqs": len(real),
+    }
+
+
+def _inverse(plan: Plan, pairs: OctetPairs, checks: Array) -> Arguments:
+    arrays, a_child = plan.expansions, pairs.target_children.min(axis=1)
+    return {
+        "octet_children": plan.runtime.upload(pairs.target_children),
+        "noctets": len(pairs.target_children),
+        "octet_scales": arrays.upload(arrays.scaling(plan.problem.tree.box_radii[a_child], 1)),
+        "checks": checks,
+    }

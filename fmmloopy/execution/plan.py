@@ -1,0 +1,228 @@
+"""A plan: the arrays of one problem on a device, the code of its operators, and how one is bound to the other.
+
+Plans keep nothing that depends on charges: what they upload and generate serves every evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.arrays import Boxes, DeviceArrays
+from fmmloopy.compile import CompiledOperator, compile_operator
+from fmmloopy.execution.setup import Setup
+from fmmloopy.execution.values import Potentials
+from fmmloopy.lists import CSR, InteractionLists
+from fmmloopy.near_field import find_unit, replace_by_leaves
+from fmmloopy.operators import Operator
+from fmmloopy.operators.operator import Families, Particles
+from fmmloopy.precision import Types
+from fmmloopy.runtime import Array, Launch, Runtime
+from fmmloopy.surfaces import Tables
+from fmmloopy.tree import FIRST_LEVEL, Tree
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Points with all that follows from them.
+
+    Attributes:
+        tree: the octree.
+        lists: the interaction lists that are worked through.
+        tables: translation tables.
+        distance: what no two points are nearer than, unless they coincide; None if some are too near for float32, or
+            if nobody has looked.
+    """
+
+    tree: Tree
+    lists: InteractionLists
+    tables: Tables
+    distance: float | None = None
+
+
+class Plan:
+    """A problem on a device.
+
+    Args:
+        runtime: the open device.
+        setup: the method, recipes and parameters.
+        problem: points, tree, lists and tables.
+
+    Attributes:
+        runtime, setup, problem: as given.
+        arrays: on the device, by name of their dtype.
+        points, expansions, spectra: those that are in the dtype of each kind of number.
+        has_sources, has_targets: shape (nboxes,), which boxes have any.
+    """
+
+    def __init__(self, runtime: Runtime, setup: Setup, problem: Problem) -> None:
+        self.runtime, self.setup, self.problem = runtime, setup, problem
+        method, precision = setup.method, setup.method.precision
+        kinds = precision.points, precision.expansions, precision.spectra
+        self.arrays = {
+            dtype.name: DeviceArrays(runtime, problem.tree, problem.tables, method.kernel, dtype)
+            for dtype in dict.fromkeys(kinds)
+        }
+        self.points, self.expansions, self.spectra = (self.arrays[dtype.name] for dtype in kinds)
+        self.has_sources, self.has_targets = self.points.has_sources, self.points.has_targets
+        self._code: dict[tuple[str, bool], CompiledOperator] = {}
+        self._units: dict[bool, float | None] = {}
+
+    # -- values that come and go
+
+    def write_charges(self, charges: NDArray[Any]) -> int:
+        """Put charges of shape (components, nsources), in tree order, on the device.
+
+        Charges in float64 that operators read in float32 are divided by a power of two that makes the largest about 1:
+        float32 has no numbers beyond 10^38.
+
+        Returns:
+            The exponent of that power, which `read_potentials` multiplies with; 0 if nothing was divided.
+        """
+        narrowed = charges.dtype == np.float64 and self.spectra.dtype == np.float32
+        exponent = int(np.frexp(np.abs(charges).max(initial=0.0))[1]) if narrowed else 0
+        scaled = np.ldexp(charges, -exponent) if narrowed else charges
+        for arrays in self.arrays.values():
+            if arrays.has_charges:
+                values = np.zeros(arrays.charges.shape, arrays.dtype)
+                values[:, : charges.shape[1]] = scaled
+                self.runtime.write(arrays.charges, values)
+        return exponent
+
+    def run(self, launches: Sequence[Launch]) -> dict[str, float]:
+        """Replay launches, wait, and return seconds by operator."""
+        return self.runtime.run(launches)
+
+    def read_potentials(self, potentials: Potentials, exponent: int) -> NDArray[Any]:
+        """Return potentials in tree order, shape (components, ntargets); with gradient, 4 times as many components."""
+        values = self.runtime.read(potentials.array)[:, : self.problem.tree.ntargets]
+        return np.ldexp(values.astype(np.float64), exponent) if exponent else values
+
+    # -- code
+
+    def code(self, operator: Operator, notify: Callable[[str], None], gradient: bool = False) -> CompiledOperator:
+        """Return the code of an operator; ``notify`` is told its name before the code is first made."""
+        name = operator.name
+        if (name, gradient) not in self._code:
+            notify(name)
+            types = self.types_of(operator, gradient)
+            self._code[name, gradient] = compile_operator(self.setup.code_key(name, gradient, types))
+        return self._code[name, gradient]
+
+    def use(self, code: CompiledOperator, gradient: bool = False) -> None:
+        """Take other code for an operator, from the next recording on."""
+        self._code[code.operator, gradient] = code
+
+    def types_of(self, operator: Operator, gradient: bool = False) -> Types:
+        """Return the types of an operator's kernel: P2P is mixed only where float32 holds what near pairs give."""
+        types = self.setup.book.operator(operator.name).types_in(self.setup.method.precision)
+        if operator.is_near and types.is_mixed and not self._unit(gradient):
+            return Types(types.outer, types.outer)
+        return types
+
+    def _unit(self, gradient: bool) -> float | None:
+        """Return the unit of length in which float32 holds what near pairs give, None if there is none."""
+        if gradient not in self._units:
+            plain = self.setup.method.kernel
+            kernel = plain.with_gradient() if gradient else plain
+            is_homogeneous, width = plain.homogeneity is not None, self.problem.tree.half_width
+            distance = self.problem.distance
+            found = None if distance is None else find_unit(kernel, is_homogeneous, width, distance)
+            self._units[gradient] = found
+        return self._units[gradient]
+
+    def bind(
+        self, operator: Operator, arguments: Mapping[str, Any], notify: Callable[[str], None], gradient: bool = False
+    ) -> Launch:
+        """Bind an operator to its arguments; those that it does not have are left out."""
+        return self.runtime.bind(self.code(operator, notify, gradient), arguments)
+
+    def counts(
+        self, operator: Operator, boxes: Boxes, rows: int, columns: int, notify: Callable[[str], None]
+    ) -> dict[str, int]:
+        """Count the tiles of a dense product, given the lanes that the recipe has chosen."""
+        lanes, nsurface = dict(self.code(operator, notify).lanes), self.expansions.nsurface
+        return {
+            "btiles": -(-len(boxes) // lanes.get("blanes", 1)),
+            "itiles": rows * nsurface // lanes["ilanes"],
+            "ncolumns": columns * nsurface,
+            "nboxes": self.problem.tree.nboxes,
+        }
+
+    # -- which boxes, and what they work through
+
+    def particles_of(self, operator: Operator) -> Particles:
+        """Return the two sides of a particle operator."""
+        particles = self.setup.book.operator(operator.name).particles
+        assert particles is not None
+        return particles
+
+    def list_of(self, name: str, by_leaves: bool = False) -> CSR:
+        """Return an interaction list by its name, ``"own"`` for the list of a box that is the box itself.
+
+        Args:
+            name: of the list.
+            by_leaves: whether entries that are no leaves are replaced by their leaves.
+        """
+        if name == "own":
+            return self._own
+        return self._leaves_of_u if by_leaves else getattr(self.problem.lists, name)
+
+    def boxes_of(self, particles: Particles) -> Boxes:
+        """Return the target boxes of a particle operator: those whose list has entries, or the leaves with points."""
+        if particles.list != "own":
+            return np.flatnonzero(self.list_of(particles.list).lengths)
+        return self.leaves(self.has_sources if particles.targets.is_surface else self.has_targets)
+
+    def leaves(self, wanted: NDArray[np.bool_]) -> Boxes:
+        """Return the leaves that are wanted and have expansions."""
+        tree = self.problem.tree
+        return np.flatnonzero(tree.is_leaf & wanted & (tree.box_levels >= FIRST_LEVEL))
+
+    def parents(self, level: int, wanted: NDArray[np.bool_]) -> Boxes:
+        """Return the boxes of a level that are wanted and have children."""
+        tree = self.problem.tree
+        return np.flatnonzero(~tree.is_leaf & wanted & (tree.box_levels == level))
+
+    def children_of(self, operator: Operator) -> Array:
+        """Return the children that an operator works on: all of a parent's, or those with targets."""
+        over = self.setup.book.operator(operator.name).over
+        assert isinstance(over, Families)
+        return self.points.children if over.side == "sources" else self.points.target_children
+
+    def levels_by_table(self) -> list[tuple[range, int]]:
+        """Return which levels share a table: all of them, or each has its own."""
+        nlevels = self.problem.tree.nlevels
+        if len(self.problem.tables.radii) == 1:
+            return [(range(FIRST_LEVEL, nlevels), 0)] if nlevels > FIRST_LEVEL else []
+        return [(range(level, level + 1), level - FIRST_LEVEL) for level in range(FIRST_LEVEL, nlevels)]
+
+    def on_levels(self, levels: range, boxes: Boxes) -> Boxes:
+        """Return those boxes that are on some levels."""
+        here = self.problem.tree.box_levels[boxes]
+        return boxes[(here >= levels.start) & (here < levels.stop)]
+
+    def with_v_lists(self, levels: range) -> Boxes:
+        """Return the boxes of some levels that have entries in their V lists."""
+        return self.on_levels(levels, np.flatnonzero(self.problem.lists.v.lengths))
+
+    def local_points(self, gradient: bool) -> dict[str, Any]:
+        """Return what near pairs in float32 have in place of sources in float64."""
+        unit, kernel = self._unit(gradient), self.setup.method.kernel
+        assert unit is not None
+        scaling = kernel.scaling * unit ** -(kernel.homogeneity or 0)
+        return {"sources": self.spectra.local_sources(unit), "unit": unit, "scaling": scaling}
+
+    @cached_property
+    def _leaves_of_u(self) -> CSR:
+        return replace_by_leaves(self.problem.tree, self.problem.lists.u)
+
+    @cached_property
+    def _own(self) -> CSR:
+        boxes = np.arange(self.problem.tree.nboxes + 1, dtype=np.int32)
+        return CSR(boxes, boxes[:-1])

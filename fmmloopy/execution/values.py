@@ -1,0 +1,58 @@
+"""What the stages of an evaluation hand on to each other: arrays on a device, by what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fmmloopy.arrays import DeviceArrays
+from fmmloopy.runtime import Array
+
+
+@dataclass(frozen=True)
+class Charges:
+    """Charges of the sources in tree order, (columns, nsources padded).
+
+    Attributes:
+        by_dtype: the arrays of a plan, by name of their dtype; charges are written in each dtype that is asked for.
+    """
+
+    by_dtype: Mapping[str, DeviceArrays]
+
+    def in_dtype(self, name: str) -> Array:
+        """Return the charges as operators that compute in a dtype read them."""
+        return self.by_dtype[name].charges
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Check potentials, (nboxes + 1, rows, nsurface)."""
+
+    array: Array
+
+
+@dataclass(frozen=True)
+class Multipoles:
+    """Upward equivalent densities, (nboxes + 1, columns, nsurface)."""
+
+    array: Array
+
+
+@dataclass(frozen=True)
+class Locals:
+    """Downward equivalent densities, (nboxes + 1, columns, nsurface)."""
+
+    array: Array
+
+
+@dataclass(frozen=True)
+class Potentials:
+    """Potentials of the targets in tree order, (rows, ntargets padded), or with the gradient four times as many rows.
+
+    Attributes:
+        array: the potentials.
+        gradient: whether they come with their derivatives.
+    """
+
+    array: Array
+    gradient: bool

@@ -1,0 +1,296 @@
+"""The fast multipole method: potentials of many charges, in time proportional to their number.
+
+The method itself, its upward and downward pass, is in :mod:`fmmloopy.execution.passes`.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fmmloopy.accuracy import settle_accuracy
+from fmmloopy.calibration import FEWEST_POINTS, KnownRates
+from fmmloopy.certificates import warn_if_uncertified
+from fmmloopy.choosing.decision import decide
+from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
+from fmmloopy.devices import Device, DeviceError, choose_device
+from fmmloopy.execution.evaluation import Evaluation, Timings, grower, timed
+from fmmloopy.execution.setup import Method, Setup
+from fmmloopy.greens import GreensFunction
+from fmmloopy.inputs import (
+    check_charges,
+    check_choice,
+    check_count,
+    check_dtype,
+    check_extent,
+    check_kernel,
+    check_parameters,
+    check_points,
+    check_precision,
+    check_scaling,
+    fits,
+)
+from fmmloopy.lists import InteractionLists
+from fmmloopy.operators import M2L_FORMS
+from fmmloopy.plan_report import PlanReport, make_rows
+from fmmloopy.precision import DOUBLE, SINGLE, Precision
+from fmmloopy.recipes import RecipeBook, load_recipes
+from fmmloopy.runtime import Runtime, make_runtime
+from fmmloopy.tree import SortedPoints, Tree, sort_points
+from fmmloopy.tuned import tuned_parameters
+from fmmloopy.work import count_work
+
+
+class Fmm:
+    """Potentials of many charges, in time proportional to their number.
+
+    Computes f(x_i) = sum over j of G(x_i - y_j) q_j; pairs at distance zero contribute nothing. Building it makes the
+    tree, the interaction lists and the code; `evaluate` can then be called for any number of charges.
+
+    Args:
+        sources: shape (nsources, 3), points of the charges, in any unit.
+        targets: shape (ntargets, 3), points where potentials are wanted; None for the sources themselves.
+        kernel: the Green's function.
+        digits: wanted accuracy: relative error of the potentials in the 2-norm below 10^-digits, as measured for
+            charges of both signs; decides ``order`` and ``precision``, and is ignored if ``order`` is given.
+            Gradients of such charges err up to ten times as much. None for 6, or 5 in single precision, whose rounding
+            leaves 1e-6.
+        device: what to run on: part of a device's description, ``"c"``, or None for the best that is found.
+        recipes: a recipe book, its name or the path of its file; None for the one that suits the device.
+        dtype: of charges and potentials, numpy.float32 or numpy.float64; None for that of the sources.
+        order: points per edge of the surfaces, 2 to 16, in place of what ``digits`` picks.
+        ncrit: most sources, and most targets, in a leaf. None for the one that is predicted to be the fastest, by rates
+            that are kept in the cache folder. Where there are none yet, probes are run for a few seconds, or, for less
+            than 4096 points, 25 times the order is taken. Results with another ncrit differ by less than the error.
+        precision: what to work in. ``"double"``: float64. ``"mixed"``: pairs of near points, and transforms and
+            products of M2L's FFT form, in float32, the rest in float64; its rounding leaves a relative error of 3e-7 in
+            the 2-norm. ``"reduced"``: expansions in float32 too, which leaves 1.6e-6. In both, points stay in float64,
+            and so do near pairs where some are too near for float32. ``"single"``: all in float32, points rounded to
+            it, to 6e-8 of their extent, whatever distance that leaves between near ones. None for reduced or mixed
+            where ``digits`` allow three times that error, that is for up to 5 and 6; else, or with ``order``, for
+            double; and for single where dtype is float32.
+        m2l: ``"fft"``; ``"svd"``, compressed by singular values below the error of the order, faster where boxes have
+            few neighbours, as on surfaces; or ``"dense"``, the reference for both. None for ``"fft"`` or ``"svd"``,
+            whichever is predicted to be faster; for ``"fft"`` without a comparison at orders above 8, for less than
+            100,000 points, and for functions that are not homogeneous functions of the distance alone.
+        parameters: tuning parameters by operator and keyword; for operators that are not given, what `fmmloopy tune`
+            has stored for the device, else the recipes' defaults.
+        runtime: an open device, from `fmmloopy.runtime.make_runtime`, in place of ``device``: evaluations that share it
+            share the programs that are built for it. None to open the device.
+
+    Attributes:
+        tree, lists: the octree and its interaction lists.
+        order, ncrit, dtype, precision, device, recipes, m2l, parameters: what was chosen.
+        timings: seconds by stage (tree, choice, lists, tables, setup, evaluate), of the construction and of the last
+            evaluation, and by operator (p2p, p2m ..., clear), of the last evaluation, as the device's clock has them.
+            The tree is made with the choice where several are compared.
+
+    Raises:
+        ValueError: an argument that cannot be used; the text says what is expected.
+        DeviceError: no such device, or not enough memory on it.
+        RecipeError: no such recipe book, or a recipe that fails.
+
+    Warns:
+        UncertifiedWarning: the recipes have not passed `fmmloopy check` on this device, or have changed since.
+    """
+
+    def __init__(
+        self,
+        sources: ArrayLike,
+        targets: ArrayLike | None = None,
+        kernel: GreensFunction | None = None,
+        digits: float | None = None,
+        device: str | Device | None = None,
+        recipes: str | Path | RecipeBook | None = None,
+        dtype: DTypeLike | None = None,
+        *,
+        order: int | None = None,
+        ncrit: int | None = None,
+        precision: str | None = None,
+        m2l: str | None = None,
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        self.timings: Timings = {}
+        self.kernel, self.dtype = check_kernel(kernel), check_dtype(dtype, sources)
+        points = check_points(sources, "sources")
+        others = None if targets is None else check_points(targets, "targets")
+        m2l = None if m2l is None else check_choice(m2l, "m2l", tuple(M2L_FORMS))
+        ncrit = None if ncrit is None else check_count(ncrit, "ncrit", 1)
+        order = None if order is None else check_count(order, "order", FIRST_ORDER, LAST_ORDER)
+        accuracy = settle_accuracy(self.kernel, digits, order, check_precision(precision, self.dtype))
+        runtime = _open(device, runtime)
+        with timed(self.timings, "tree"):
+            sorted_points = sort_points(points, others, accuracy.precision.points)
+            fitting = _fit(accuracy.precision, sorted_points, self.kernel, is_given=precision is not None)
+        setup = _set_up(Method(self.kernel, accuracy.order, fitting), runtime.device, recipes, parameters)
+        warn_if_uncertified(setup.book, setup.device, fitting.dtype_name, setup.parameters)
+        self._rates = KnownRates(setup, runtime, sorted_points.most)
+        grow, measure = grower(sorted_points, fitting), sorted_points.most >= FEWEST_POINTS
+        with timed(self.timings, "choice"):
+            self._decision, tree = decide(
+                setup,
+                grow,
+                sorted_points.most,
+                lambda form: self._rates.of(form, measure),
+                ncrit=ncrit,
+                m2l=m2l,
+                digits=accuracy.digits,
+            )
+        with timed(self.timings, "tree"):
+            tree = tree or grow(self.ncrit)
+        self._evaluation = Evaluation(setup, self.m2l, sorted_points, tree, runtime, self.timings)
+        self._evaluated_gradient = False
+
+    # -- what was chosen
+
+    @property
+    def tree(self) -> Tree:
+        """The octree."""
+        return self._evaluation.problem.tree
+
+    @property
+    def lists(self) -> InteractionLists:
+        """The interaction lists that are worked through."""
+        return self._evaluation.problem.lists
+
+    @property
+    def order(self) -> int:
+        """Points per edge of the surfaces."""
+        return self._decision.setup.method.order
+
+    @property
+    def precision(self) -> str:
+        """The working precision: double, mixed, reduced or single."""
+        return self._decision.setup.method.precision.name
+
+    @property
+    def ncrit(self) -> int:
+        """Most sources, and most targets, in a leaf."""
+        return self._decision.choice.ncrit
+
+    @property
+    def m2l(self) -> str:
+        """The form of M2L: fft, svd or dense."""
+        return self._decision.choice.m2l
+
+    @property
+    def device(self) -> Device:
+        """What it runs on."""
+        return self._decision.setup.device
+
+    @property
+    def recipes(self) -> RecipeBook:
+        """The recipe book."""
+        return self._decision.setup.book
+
+    @property
+    def parameters(self) -> Mapping[str, Mapping[str, Any]]:
+        """Tuning parameters of the recipes, by operator: tuned ones and those that were given."""
+        return self._decision.setup.parameters
+
+    # -- evaluating
+
+    @overload
+    def evaluate(self, charges: ArrayLike, gradient: Literal[False] = False) -> NDArray[Any]: ...
+
+    @overload
+    def evaluate(self, charges: ArrayLike, gradient: Literal[True]) -> tuple[NDArray[Any], NDArray[Any]]: ...
+
+    def evaluate(self, charges: ArrayLike, gradient: bool = False) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
+        """Compute potentials, in the order of the targets.
+
+        Args:
+            charges: shape (nsources,), or (nsources, components) for a Green's function with several.
+            gradient: whether the gradient with respect to the target is wanted too.
+
+        Returns:
+            Potentials, shape (ntargets,) or (ntargets, components). With ``gradient``, also the gradients, shape
+            (ntargets, 3) or (ntargets, components, 3).
+
+        Raises:
+            ValueError: charges of a wrong shape or type, or not finite.
+        """
+        rows, columns = self.kernel.ntarget_components, self.kernel.nsource_components
+        values = check_charges(charges, self.tree.nsources, columns, self.dtype)
+        self._evaluation.prepare(gradient)
+        start = time.perf_counter()
+        result = self._evaluation.run(values, gradient).astype(self.dtype, copy=False)
+        self._evaluated_gradient = gradient
+        self.timings["evaluate"] = time.perf_counter() - start
+        potentials = result[0] if rows == 1 else result[:rows].T.copy()
+        if not gradient:
+            return potentials
+        gradients = np.moveaxis(result[rows:].reshape(rows, 3, -1), -1, 0).copy()
+        return (potentials.copy(), gradients[:, 0]) if rows == 1 else (potentials, gradients)
+
+    def plan_report(self) -> PlanReport:
+        """Say what was chosen and why, and what was predicted against what the last evaluation took."""
+        decision, rates = self._decision, self._rates.of(self.m2l)
+        method = decision.setup.method
+        work = count_work(self.tree, self.lists, method, self.m2l)
+        return PlanReport(
+            nsources=self.tree.nsources,
+            ntargets=self.tree.ntargets,
+            digits=decision.digits,
+            order=method.order,
+            choice=decision.choice,
+            fft_alone=decision.fft_alone,
+            precision=method.precision.name,
+            book=decision.setup.book.name,
+            device=decision.setup.device.description,
+            rates=rates is not None,
+            rows=make_rows(work, rates, self.timings),
+            gradient=self._evaluated_gradient,
+            evaluate=self.timings.get("evaluate"),
+        )
+
+
+def _open(device: str | Device | None, runtime: Runtime | None) -> Runtime:
+    """Open a device, unless it is open."""
+    if runtime is not None:
+        if device is not None:
+            raise ValueError(f"device {device!r} and a runtime are given, expected one of them; leave out device")
+        return runtime
+    chosen = choose_device(device)
+    if chosen.kind == "c" and device is None:
+        warnings.warn(
+            "no OpenCL device was found: running sequentially through the C compiler; "
+            "`pip install pyopencl[pocl]` gives a device that runs on any processor",
+            stacklevel=3,
+        )
+    return make_runtime(chosen)
+
+
+def _fit(precision: Precision, points: SortedPoints, kernel: GreensFunction, is_given: bool) -> Precision:
+    """Return a precision that holds powers of distances in the tree: the one that was settled on, or double.
+
+    Raises:
+        ValueError: they do not fit, and the precision was given or there is no wider one.
+    """
+    if not is_given and precision != SINGLE and not fits(points.half_width, kernel, precision.spectra):
+        precision = DOUBLE
+    check_extent(points.half_width, precision.spectra)
+    check_scaling(kernel, precision.spectra)
+    return precision
+
+
+def _set_up(
+    method: Method,
+    device: Device,
+    recipes: str | Path | RecipeBook | None,
+    parameters: Mapping[str, Mapping[str, Any]] | None,
+) -> Setup:
+    """Find the recipes for a device, with the parameters that were tuned for them and those that are given."""
+    if method.precision.points == np.float64 and not device.has_float64:
+        raise DeviceError(f"{device.name} has no double precision; use precision='single' or numpy.float32")
+    book = load_recipes(recipes, device.description)
+    check_parameters(parameters or {}, book)
+    tuned = tuned_parameters(book, device, method.precision.dtype_name, method.order)
+    return Setup(method, book, device, {**tuned, **(parameters or {})})
