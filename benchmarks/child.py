@@ -31,11 +31,11 @@ from fmmloopy.bench import WHOLE
 from fmmloopy.compile import compile_operator
 from fmmloopy.devices import choose_device
 from fmmloopy.direct import direct
-from fmmloopy.driver import Fmm
+from fmmloopy.execution.setup import Setup
+from fmmloopy.fmm import Fmm
 from fmmloopy.ladder import climb
-from fmmloopy.measuring.roofline import count_bytes_in
+from fmmloopy.measuring.roofline import count_bytes
 from fmmloopy.measuring.timing import OperatorTimer, Setting, make_problem
-from fmmloopy.precision import DTYPES, TYPES
 from fmmloopy.recipes import load_recipes
 from fmmloopy.runtime import make_runtime
 from fmmloopy.work import count_work
@@ -185,10 +185,8 @@ def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation
 
 def _amounts(fmm: Fmm, timed: Iterable[str]) -> dict[str, Amount]:
     """Return the work of the operators that were timed; numbers take as many bytes as what it is computed in."""
-    dtype = DTYPES[fmm.precision]
-    problem = fmm.tree, fmm.lists, fmm.order, fmm.kernel, fmm.m2l
-    work = count_work(*problem, dtype=TYPES[dtype].expansions)
-    nbytes = count_bytes_in(dtype, *problem)
+    problem = fmm.tree, fmm.lists, fmm.method, fmm.m2l
+    work, nbytes = count_work(*problem), count_bytes(*problem)
     return {n: Amount(w.pairs, w.flops, nbytes[n]) for n, w in work.items() if w.flops and n in timed}
 
 
@@ -221,8 +219,7 @@ def time_operators(case: OperatorCase, device: str, folder: Path) -> list[Operat
     book, runtime = load_recipes(None, chosen.description), make_runtime(chosen)
     ncrit = case.ncrit or ncrit_for(case.order)
     problem = make_problem(Setting(case.points, case.distribution, case.order, case.dtype), ncrit)
-    greens = problem.greens.with_gradient() if case.gradient else problem.greens
-    tree = problem.tree
+    setup, tree = Setup(problem.setting.method, book, chosen), problem.tree
     sizes = (tree.box_source_ends - tree.box_source_starts)[tree.is_leaf]
     sizes = np.repeat(sizes, sizes)  # one for each point
     found = []
@@ -231,7 +228,7 @@ def time_operators(case: OperatorCase, device: str, folder: Path) -> list[Operat
         if not work.flops:
             continue
         timer = OperatorTimer(problem, operator, book, runtime, case.gradient)
-        code = compile_operator(operator, greens, case.order, np.dtype(case.dtype), book, chosen)
+        code = compile_operator(setup.code_key(operator, case.gradient))
         kernels, wall = timer.time_by_both_clocks(code, OPERATOR_RUNS)
         found.append(
             OperatorTime(

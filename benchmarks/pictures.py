@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.results import OperatorTime, Results
 from benchmarks.suite import NAMES
+from fmmloopy.common.sizes import count_points
 from fmmloopy.measuring.plots import (
     LAST_COLOUR,
     LIMIT_COLOUR,
@@ -16,7 +17,6 @@ from fmmloopy.measuring.plots import (
     WRONG_COLOUR,
     format_share,
 )
-from fmmloopy.surfaces import count_points
 
 COLOURS = (LAST_COLOUR, "#E69F00", "#009E73", "#CC79A7", STEP_COLOUR)
 """Of runtimes, in their order; by Okabe and Ito."""

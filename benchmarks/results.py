@@ -15,7 +15,8 @@ from fmmloopy.greens import laplace
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.roofline import Roofline, roofline
 from fmmloopy.measuring.timing import Timing, compare
-from fmmloopy.precision import DTYPES, computed_in
+from fmmloopy.operators import OPERATORS
+from fmmloopy.precision import PRECISIONS
 from fmmloopy.work import Work
 
 FORMAT = 2
@@ -99,7 +100,7 @@ class Evaluation:
 
     def computed_in(self, operator: str) -> str:
         """Return what an operator computes in: float32 or float64."""
-        return computed_in(operator, DTYPES[self.precision])
+        return str(OPERATORS[operator].types_in(PRECISIONS[self.precision]).inner.name)
 
     def least(self, peaks: Mapping[str, Peaks]) -> float:
         """Return seconds that no schedule of this work can beat: the limits of the operators, one after the other.

@@ -8,8 +8,9 @@ from itertools import starmap
 from benchmarks.results import Evaluation, OperatorTime, Results
 from benchmarks.suite import GROUPS, NAMES
 from benchmarks.targets import THEIR_PEAKS, Verdict, format_value
-from fmmloopy.accuracy import ERRORS, FIRST_ORDER
+from fmmloopy.accuracy import ERRORS
 from fmmloopy.bench import WHOLE
+from fmmloopy.common.sizes import FIRST_ORDER
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.plots import format_share
 from fmmloopy.measuring.probes import SQRT_DIV

@@ -17,7 +17,7 @@ from benchmarks.suite import FIRST_CUBE, FIRST_SPHERE, MILLION, NAMES
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.plots import format_share
 from fmmloopy.measuring.probes import NEWTON, SQRT_DIV
-from fmmloopy.plan import M2L_OPERATORS
+from fmmloopy.operators import CHECK_TO_EQUIVALENT, M2L_FORMS
 
 MISSES = Path(__file__).parent / "misses.toml"
 
@@ -315,7 +315,7 @@ def _starts(results: Results, runtime: str) -> list[Evaluation]:
     return results.find_evaluations(runtime=runtime, group="start", points=10_000, digits=6)
 
 
-M2L = (*M2L_OPERATORS["fft"], "check_to_equivalent")
+M2L = tuple(operator.name for operator in (*M2L_FORMS["fft"], CHECK_TO_EQUIVALENT))
 
 TARGETS = (
     Target(

@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[fl.Fmm, np.nda
 
 def rate_operators(fmm: fl.Fmm) -> dict[str, dict[str, float]]:
     """Return seconds, share, work and rates of each operator that ran in the last evaluation."""
-    work, whole, rates = count_work(fmm.tree, fmm.lists, fmm.order, fmm.kernel), fmm.timings["evaluate"], {}
+    work, whole, rates = count_work(fmm.tree, fmm.lists, fmm.method, fmm.m2l), fmm.timings["evaluate"], {}
     for operator in (name for names in PASSES.values() for name in names if fmm.timings.get(name)):
         seconds, pairs, flops = fmm.timings[operator], work[operator].pairs, work[operator].flops
         rates[operator] = {"seconds": seconds, "share": seconds / whole, "pairs": pairs, "flops": flops}

@@ -161,14 +161,19 @@ class Fmm:
         return self._evaluation.problem.lists
 
     @property
+    def method(self) -> Method:
+        """Green's function, order and precision: what work and accuracy depend on."""
+        return self._decision.setup.method
+
+    @property
     def order(self) -> int:
         """Points per edge of the surfaces."""
-        return self._decision.setup.method.order
+        return self.method.order
 
     @property
     def precision(self) -> str:
         """The working precision: double, mixed, reduced or single."""
-        return self._decision.setup.method.precision.name
+        return self.method.precision.name
 
     @property
     def ncrit(self) -> int:
@@ -233,16 +238,15 @@ class Fmm:
     def plan_report(self) -> PlanReport:
         """Say what was chosen and why, and what was predicted against what the last evaluation took."""
         decision, rates = self._decision, self._rates.of(self.m2l)
-        method = decision.setup.method
-        work = count_work(self.tree, self.lists, method, self.m2l)
+        work = count_work(self.tree, self.lists, self.method, self.m2l)
         return PlanReport(
             nsources=self.tree.nsources,
             ntargets=self.tree.ntargets,
             digits=decision.digits,
-            order=method.order,
+            order=self.order,
             choice=decision.choice,
             fft_alone=decision.fft_alone,
-            precision=method.precision.name,
+            precision=self.precision,
             book=decision.setup.book.name,
             device=decision.setup.device.description,
             rates=rates is not None,

@@ -199,7 +199,7 @@ def compiled_step(recipe: AppliedRecipe, number: int, device: Device) -> Compile
     if number == 0:
         ((name, kernel),) = sequential_recipe(step.kernel)
         step, names = Step(name, kernel), [name]
-    return generate_code(recipe.operator, step.kernel, recipe.book, device, tuple(names))
+    return generate_code(recipe.book.operator(recipe.operator), step.kernel, recipe.book, device, tuple(names))
 
 
 def device_source(recipe: AppliedRecipe, number: int, device: Device) -> str:

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 from entries import ENTRIES, NO_STEPS, Entry, Trap
 from excerpt import excerpt, names_in
 
 from fmmloopy.compile import generate_code
 from fmmloopy.devices import Device
 from fmmloopy.greens import laplace, yukawa
-from fmmloopy.operators import math_kernel
+from fmmloopy.operators import OPERATORS, Specification
+from fmmloopy.precision import find_types
 from fmmloopy.recipes import RecipeBook, RecipeError, Step, apply_recipe, open_lanes, sequential_recipe, shipped_books
 from fmmloopy.showing.math_text import math_text
 from fmmloopy.transforms import pocl_cpu, steps
@@ -161,7 +161,7 @@ def call_of_step(entry: Entry) -> tuple[Kernel, Kernel]:
 def run(recipe: Callable[..., Any], entry: Entry, operator: str = "") -> list[Step]:
     """Apply a recipe to an entry's operator, or another, and return what it yields."""
     operator = operator or entry.operator
-    knl = math_kernel(operator, GREENS[entry.greens](), 5, np.dtype(entry.dtype))
+    knl = Specification(OPERATORS[operator], GREENS[entry.greens](), 5, find_types(entry.dtype)).kernel()
     return apply_recipe(_book(operator, recipe), operator, knl)
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fmmloopy.operators.operator import (
+    Argument,
     Array,
     Form,
     Kernel,
@@ -61,7 +62,7 @@ LOCAL_SOURCES = replace(SOURCES, position="sources[0, k_, i_]", rest="sources[1,
 _TARGETS = Array("targets", "3, ntargets", Kind.OUTER, whole=POINTS)
 _CHARGES = Array("charges", "{columns}, nsources", whole=(-1, 1))
 _POTENTIALS = Array("potentials", "{rows}, ntargets", Kind.OUTER, Role.ADDED_TO, (-9, 9))
-_RANGES = (
+_RANGES: tuple[Argument, ...] = (
     *indices("box_target_starts,box_target_ends,box_source_starts,box_source_ends"),
     *counts("ntargets,nsources"),
 )

@@ -52,11 +52,11 @@ from fmmloopy.operators.operator import (
     indices,
 )
 
-LISTS = (*indices("target_boxes,list_starts,lists"), *counts("ntarget_boxes,tlanes,slanes"))
+LISTS: tuple[Argument, ...] = (*indices("target_boxes,list_starts,lists"), *counts("ntarget_boxes,tlanes,slanes"))
 """The last arguments of every particle operator: what it runs over."""
 
 
-def scaled_by(kind: Kind, *more: Number) -> tuple[GreensParameters | Number, ...]:
+def scaled_by(kind: Kind, *more: Number) -> tuple[Argument, ...]:
     """Return the arguments for the parameters of the Green's function and for constant factors of the result."""
     return (GreensParameters(), Number("scaling", kind, whole=2), *more)
 

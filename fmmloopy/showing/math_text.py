@@ -25,7 +25,7 @@ from loopy.symbolic import StringifyMapper
 from pymbolic.mapper.stringifier import PREC_NONE, PREC_PRODUCT, PREC_SUM
 from pymbolic.primitives import Product
 
-from fmmloopy.recipes import Kernel
+from fmmloopy.operators import Kernel
 
 INDENT = "    "
 
