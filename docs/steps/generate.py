@@ -140,7 +140,7 @@ def full_text(entry: Entry, knl: Kernel) -> str:
 
 def source(operator: str, step: Step) -> str:
     """Generate the OpenCL code of a kernel."""
-    return generate_code(operator, step.kernel, _book(operator, None), DEVICE, (step.name,)).source
+    return generate_code(OPERATORS[operator], step.kernel, _book(operator, None), DEVICE, (step.name,)).source
 
 
 def call_of_step(entry: Entry) -> tuple[Kernel, Kernel]:

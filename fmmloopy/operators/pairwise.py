@@ -42,6 +42,7 @@ from pymbolic.primitives import Variable
 
 from fmmloopy.greens import ARGUMENT_PREFIX, GreensFunction
 from fmmloopy.operators.operator import (
+    Argument,
     GreensParameters,
     Kernel,
     Kind,
