@@ -1,11 +1,13 @@
 """Certificates: which recipes have passed which checks, on which device, with which versions of everything.
 
 One file per book and device in the cache folder. Deleted, recipes count as unchecked until they are checked again. A
-certificate holds only while everything that it names is the same: a recipe that was edited, an operator that changed,
-or another driver make it stale.
+certificate is for kernels: for what the recipe and the operator generate, with parameters, on a device. It names the
+code of both by their hashes, which do not change with comments, docstrings or the places of files. Where they have
+changed, the kernels that they generate are compared with those that were checked: if they are the same, the certificate
+holds. Another driver, or another version of loopy, makes it stale.
 
 Books that come with fmmloopy bring certificates for the runtimes that they were checked on. Those are for a runtime and
-not for a processor, and hold while the text of books and operators is what it was.
+not for a processor.
 """
 
 from __future__ import annotations
@@ -20,18 +22,27 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fmmloopy import recipes
+from fmmloopy import greens, precision, recipes
+from fmmloopy import operators as operators_package
 from fmmloopy.cache import cache_folder, write_atomically
-from fmmloopy.compile import operators_hash, recipe_hash, versions
+from fmmloopy.common import sizes
+from fmmloopy.compile import CodeKey, compile_operator, math_hash, recipe_hash, versions
 from fmmloopy.devices import Device
-from fmmloopy.precision import find_precision
-from fmmloopy.recipes import RecipeBook, shipped_books, shipped_files
+from fmmloopy.fingerprint import hash_of_sources
+from fmmloopy.operators import Form, Specification
+from fmmloopy.recipes import RecipeBook, RecipeError, shipped_books, shipped_files
 
-CHECKER = 2
+CHECKER = 3
 """Increase when the check finds what it did not find before: older certificates are stale then."""
 
 SHIPPED_FILE = Path(__file__).parent / "shipped_certificates.json"
 """Certificates of the books that come with fmmloopy; ``.ci/certify`` makes it."""
+
+REFERENCE_ORDER = 3
+"""Order of the kernels by which recipes are compared: the one that every check generates code for."""
+
+CODE = ("recipe", "operator")
+"""What a certificate names that may change as long as the kernels stay the same."""
 
 NONE, CERTIFIED, STALE, FAILED = "none", "certified", "stale", "failed"
 
@@ -73,6 +84,10 @@ def record(
         for dtype in dtypes:
             key = _key(book, device, operator, _types(book, operator, dtype), (parameters or {}).get(operator))
             entry = {"level": level, "skipped": list(skipped), "subject": _subject(book, device, operator)}
+            if level != FAILED:
+                chosen = (parameters or {}).get(operator)
+                with suppress(RecipeError):  # without them, an edited recipe is to be checked again
+                    entry["kernels"] = kernels_hash(book, device, operator, _types(book, operator, dtype), chosen)
             known = entries.get(key, {})
             if not (level == "quick" and known.get("level") == "full" and known.get("subject") == entry["subject"]):
                 entries[key] = entry
@@ -128,29 +143,46 @@ def _warn_once(text: str) -> None:
 
 
 def _statuses(
-    book: RecipeBook, device: Device, operators: Mapping[str, Mapping[str, Any] | None], dtype: str
+    book: RecipeBook, device: Device, parameters_of: Mapping[str, Mapping[str, Any] | None], dtype: str
 ) -> dict[str, str]:
     """Return the status of each operator: of what the book came with, unless it has failed here; else of here."""
     entries = _read(certificates_file(book, device))
-    came_with = comes_certified(book, device)
     found = {}
-    for operator, parameters in operators.items():
-        here = _status(entries, book, device, operator, _types(book, operator, dtype), parameters)
-        defaults = not _other_than_defaults(book, device, operator, parameters)
-        found[operator] = CERTIFIED if came_with and defaults and here != FAILED else here
+    for operator, parameters in parameters_of.items():
+        types = _types(book, operator, dtype)
+        here = _status(entries, book, device, operator, types, parameters)
+        if here not in (CERTIFIED, FAILED) and not _other_than_defaults(book, device, operator, parameters):
+            here = CERTIFIED if comes_certified(book, device, operator, types) else here
+        found[operator] = here
     return found
 
 
-def comes_certified(book: RecipeBook, device: Device) -> bool:
-    """Return whether a book came with fmmloopy, is as it came, and was checked on the runtime of a device."""
+def comes_certified(book: RecipeBook, device: Device, operator: str, types: str) -> bool:
+    """Return whether a recipe came with fmmloopy and was checked on the runtime of a device, as it generates kernels.
+
+    Args:
+        book, operator: whose recipe, with the parameters that it has on the device.
+        device: what it runs on.
+        types: of the kernel: float32, float64 or mixed.
+    """
     if book is not shipped_books().get(book.name):
         return False
     shipped = read_shipped()
-    return shipped["sources"] == sources_hash() and shipping_label(book, device) in shipped["certified"]
+    certified = shipped["certified"].get(shipping_label(book, device))
+    if certified is None:
+        return False
+    if shipped["sources"] == sources_hash():
+        return True
+    return kernels_hash(book, device, operator, types) in certified["kernels"].get(operator, ())
 
 
 def read_shipped() -> dict[str, Any]:
-    """Return what was checked before this was released: the hash of all sources, and a list of labels."""
+    """Return what was checked before this was released.
+
+    Returns:
+        ``sources``: the hash of all sources then. ``certified``: by label, ``level``, ``processor``, and ``kernels``:
+        hashes by operator, for the types and parameters that were checked.
+    """
     content: dict[str, Any] = json.loads(SHIPPED_FILE.read_text())
     return content
 
@@ -161,13 +193,31 @@ def shipping_label(book: RecipeBook, device: Device) -> str:
     return f"{book.name} on {runtime}, driver {device.driver}, loopy {dict(versions())['loopy']}"
 
 
+@cache
 def sources_hash() -> str:
-    """Return a hash of the text of operators, books, and what lies between them."""
-    folders = [Path(recipes.__file__).parent / "recipes.py", *shipped_files()]
-    digest = hashlib.sha256(operators_hash().encode())
-    for path in sorted(folders, key=lambda path: path.name):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:32]
+    """Return a hash of what operators, books, and what lies between them say; comments and file names do not count."""
+    between = [Path(module.__file__ or "") for module in (greens, precision, sizes, recipes)]
+    folder = Path(operators_package.__file__ or "").parent
+    return hash_of_sources([*between, *folder.glob("*.py"), *shipped_files()])[:32]
+
+
+def kernels_hash(
+    book: RecipeBook, device: Device, operator: str, types: str, parameters: Mapping[str, Any] | None = None
+) -> str:
+    """Return a hash of the kernels that a recipe generates: for a few Green's functions, after its last step.
+
+    Raises:
+        RecipeError: the recipe fails, or what it makes cannot be turned into code.
+    """
+    record = book.operator(operator)
+    functions = [greens.laplace()]
+    if record.form == Form.PARTICLE:
+        functions.append(greens.yukawa())
+    if record.gives_potentials:
+        functions += [function.with_gradient() for function in functions]
+    specs = [Specification(record, function, REFERENCE_ORDER, precision.find_types(types)) for function in functions]
+    found = [compile_operator(CodeKey(spec, book, device, parameters or {})).identity for spec in specs]
+    return hashlib.sha256(" ".join(found).encode()).hexdigest()[:32]
 
 
 def _status(
@@ -185,9 +235,27 @@ def _status(
         return NONE
     then, now = entry["subject"], _subject(book, device, operator)
     changed = [name for name in now if then.get(name) != now[name]]
+    if changed and set(changed) <= set(CODE) and _same_kernels(entry, book, device, operator, dtype, parameters):
+        changed = []
     if changed:
         return f"{STALE}: {', '.join(changed)} changed since"
     return FAILED if entry["level"] == FAILED else CERTIFIED
+
+
+def _same_kernels(
+    entry: Mapping[str, Any],
+    book: RecipeBook,
+    device: Device,
+    operator: str,
+    types: str,
+    parameters: Mapping[str, Any] | None,
+) -> bool:
+    """Return whether a recipe still generates the kernels that were checked, whatever its code is now."""
+    try:
+        kernels = entry.get("kernels")
+        return kernels is not None and kernels == kernels_hash(book, device, operator, types, parameters)
+    except RecipeError:
+        return False
 
 
 def _other_than_defaults(
@@ -200,7 +268,7 @@ def _other_than_defaults(
 
 def _types(book: RecipeBook, operator: str, dtype: str) -> str:
     """Return the types of an operator's kernel in an evaluation of a dtype: float32, float64 or mixed."""
-    return book.operator(operator).types_in(find_precision(dtype)).name
+    return book.operator(operator).types_in(precision.find_precision(dtype)).name
 
 
 def _key(book: RecipeBook, device: Device, operator: str, dtype: str, parameters: Mapping[str, Any] | None) -> str:
@@ -215,7 +283,7 @@ def _subject(book: RecipeBook, device: Device, operator: str) -> dict[str, str]:
     packages = {name: version for name, version in versions() if name != "fmmloopy"}
     return {
         "recipe": recipe_hash(book, operator),
-        "operators": operators_hash()[:32],
+        "operator": math_hash(book.operator(operator))[:32],
         "driver": device.driver,
         "checker": str(CHECKER),
         **packages,

@@ -19,10 +19,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fmmloopy import greens as greens_module
-from fmmloopy import precision
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.devices import Device
+from fmmloopy.fingerprint import fingerprint
 from fmmloopy.hints import explain
 from fmmloopy.messages import one_line
 from fmmloopy.operators import Operator, Specification
@@ -58,6 +57,12 @@ class CompiledOperator:
     steps: tuple[str, ...]
     build_options: tuple[str, ...]
 
+    @property
+    def identity(self) -> str:
+        """A hash of what runs: the source and how it is launched; how it came about does not matter."""
+        launch = self.entry, self.arguments, self.global_size, self.local_size, self.lanes, self.build_options
+        return hashlib.sha256(repr((self.source, launch)).encode()).hexdigest()[:32]
+
 
 @dataclass(frozen=True)
 class CodeKey:
@@ -88,7 +93,7 @@ class CodeKey:
         return repr(
             {
                 "format": FORMAT,
-                "math": operators_hash(),
+                "math": math_hash(self.specification.operator),
                 "specification": self.specification.key,
                 "book": self.book.name,
                 "recipe": self.book.fingerprint(self.operator),
@@ -120,23 +125,29 @@ def compile_operator(key: CodeKey) -> CompiledOperator:
     Raises:
         RecipeError: the recipe fails, or what it makes cannot be turned into code.
     """
-    text = key.text()
-    path = cache_folder() / "code" / f"{key.operator}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-    cached = _read(path, text)
+    cached = _read(_file(key), key.text())
     if cached is None:
         cached = generate(key)
-        content = json.dumps({"key": text, "code": asdict(cached), "checksum": _checksum(cached)})
-        with suppress(OSError):  # without a place to keep it, code is generated each time
-            write_atomically(path, content)
+        keep(key, cached)
     return cached
 
 
+def keep(key: CodeKey, code: CompiledOperator) -> None:
+    """Keep code on disk for those who ask for it by its key."""
+    content = json.dumps({"key": key.text(), "code": asdict(code), "checksum": _checksum(code)})
+    with suppress(OSError):  # without a place to keep it, code is generated each time
+        write_atomically(_file(key), content)
+
+
+def _file(key: CodeKey) -> Path:
+    digest = hashlib.sha256(key.text().encode()).hexdigest()[:32]
+    return cache_folder() / "code" / f"{key.operator}-{digest}.json"
+
+
 @cache
-def operators_hash() -> str:
-    """Return a hash of the text of all that makes code from operators."""
-    folder = Path(__file__).parent / "operators"
-    files = [*sorted(folder.glob("*.py")), *map(Path, (greens_module.__file__, precision.__file__, __file__))]
-    return hashlib.sha256(b"".join(p.name.encode() + p.read_bytes() for p in files)).hexdigest()
+def math_hash(operator: Operator) -> str:
+    """Return a hash of the code that makes the math-level kernel of an operator."""
+    return fingerprint((operator, Specification))
 
 
 @cache
@@ -233,12 +244,22 @@ def generate_code(
         source=generated.device_code(),
         entry=program.name,
         arguments=arguments,
-        global_size=tuple(str(size) for size in groups) or ("1",),
+        global_size=tuple(map(_written, groups)) or ("1",),
         local_size=tuple(int(size) for size in items) or (1,) * max(len(groups), 1),
         lanes=tuple(lanes_of(knl).items()),
         steps=steps,
         build_options=book.build_options,
     )
+
+
+def _written(size: Any) -> str:
+    """Write down an expression of sizes, its terms in one order: loopy has them in another in every process."""
+    from pymbolic.primitives import Product, Sum
+
+    if isinstance(size, (Sum, Product)):
+        sign = " + " if isinstance(size, Sum) else "*"
+        return sign.join(sorted(f"({_written(child)})" for child in size.children))
+    return str(size)
 
 
 def _generated(knl: Any) -> Any:

@@ -6,11 +6,14 @@ functions, and for files that have been edited since they were imported.
 
 from __future__ import annotations
 
+import ast
 import dis
 import functools
 import hashlib
+import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -108,10 +111,19 @@ def _is_pinned(module: str | None) -> bool:
 def _add_code(put: Callable[[bytes], None], code: CodeType, seen: set[int]) -> None:
     _frame(put, "code", code.co_code)
     _frame(put, "names", repr((code.co_names, code.co_varnames, code.co_freevars, code.co_argcount)).encode())
-    # The first constant of a function that has a docstring is the docstring: harmless, and kept.
-    _frame(put, "constants", str(len(code.co_consts)).encode())
-    for constant in code.co_consts:
+    constants = code.co_consts[1:] if _has_docstring(code) else code.co_consts
+    _frame(put, "constants", str(len(constants)).encode())
+    for constant in constants:
         _add(put, constant, seen)
+
+
+def _has_docstring(code: CodeType) -> bool:
+    """Return whether the first constant of a function is its docstring, which does nothing."""
+    if sys.version_info >= (3, 13):
+        return bool(code.co_flags & inspect.CO_HAS_DOCSTRING)
+    # Functions without one have None in its place; comprehensions and lambdas, whose names no function has, do not.
+    is_function = bool(code.co_flags & inspect.CO_OPTIMIZED) and not code.co_name.startswith("<")
+    return is_function and bool(code.co_consts) and isinstance(code.co_consts[0], str)
 
 
 def _names(code: CodeType) -> set[str]:
@@ -164,3 +176,39 @@ def _add_module(put: Callable[[bytes], None], module: ModuleType, names: set[str
             _add_module(put, value, names, seen)
         else:
             _add(put, value, seen)
+
+
+def hash_of_sources(paths: Iterable[Path]) -> str:
+    """Return a hash of what Python files say, whatever they are called and wherever they lie.
+
+    Comments, docstrings, the layout of lines and imports do not count; what is imported counts where it is defined.
+    The hash is the same with every version of Python that reads the files.
+    """
+    digests = []
+    for path in paths:
+        parts = "\n".join(_statements(ast.parse(path.read_text())))
+        digests.append(hashlib.sha256(parts.encode()).hexdigest())
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def _statements(node: ast.AST) -> Iterator[str]:
+    """Write down a tree without positions, docstrings, imports, and fields that are empty."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return
+    yield type(node).__name__
+    for name, value in ast.iter_fields(node):
+        if value is None or value == [] or name in ("kind", "type_comment", "ctx"):
+            continue
+        items = value if isinstance(value, list) else [value]
+        yield name
+        for item in items:
+            if isinstance(item, ast.AST):
+                if not (name == "body" and _is_text(item)):
+                    yield from _statements(item)
+            else:
+                yield repr(item)
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Return whether a statement is a string alone, as docstrings are."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
