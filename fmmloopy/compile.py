@@ -13,7 +13,7 @@ import sqlite3
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +23,8 @@ from fmmloopy import greens as greens_module
 from fmmloopy import precision
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.devices import Device
+from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.greens import GreensFunction
 from fmmloopy.hints import explain
 from fmmloopy.messages import one_line
@@ -38,35 +40,8 @@ FFT_OPERATORS = ("m2l_forward", "m2l_hadamard", "m2l_inverse")
 DENSE_OPERATORS = ("m2m", "l2l", "m2l", "m2l_svd", "check_to_equivalent")
 """Operators whose launches depend on how many lanes a tile has."""
 
-FORMAT = 2
+FORMAT = 3
 """Increase whenever the same key would have to give other code."""
-
-
-@dataclass(frozen=True)
-class CompiledOperator:
-    """Source of one operator for one device, and how it is launched.
-
-    Attributes:
-        operator: its name.
-        source: the whole program.
-        entry: name of the function in it.
-        arguments: in the order of the function: (name, "array" or "number", dtype).
-        global_size: number of work-groups on each axis, as expressions in the arguments that are numbers.
-        local_size: work-items of a group on each axis.
-        lanes: lane parameters that the recipe has fixed; they decide how many tiles there are.
-        steps: names of the recipe's steps.
-        build_options: for the device's compiler.
-    """
-
-    operator: str
-    source: str
-    entry: str
-    arguments: tuple[tuple[str, str, str], ...]
-    global_size: tuple[str, ...]
-    local_size: tuple[int, ...]
-    lanes: tuple[tuple[str, int], ...]
-    steps: tuple[str, ...]
-    build_options: tuple[str, ...]
 
 
 def compile_operator(
@@ -126,9 +101,9 @@ def operator_key(
             "dtype": dtype_name(dtype),
             "book": book.name,
             "recipe": book.fingerprint(operator),
-            "parameters": sorted((parameters or {}).items()),
+            "parameters": sorted(book.parameters_on(operator, device, parameters).items()),
             "steps": most_steps,
-            "device": (device.kind, device.description, device.driver),
+            "device": (device.backend, device.description, device.driver),
             "versions": versions(),
         }
     )
@@ -202,7 +177,7 @@ def generate(
         math = math_kernel(operator, greens, order, dtype)
     except Exception as error:
         raise RecipeError(f"{operator}: no kernel for {greens.name!r}: {one_line(error)}") from error
-    given = book.parameters_on(operator, device.description, parameters)
+    given = book.parameters_on(operator, device, parameters)
     steps = apply_recipe(book, operator, math, given, most_steps)
     names = tuple(step.name for step in steps)
     try:
@@ -224,10 +199,10 @@ def generate_code(
     import loopy as lp
 
     where = f"{book.name}, {operator}, after step {len(steps)} {steps[-1]!r}"
-    hint = "; for device 'c' use recipes='sequential'" if device.kind == "c" and book.name != "sequential" else ""
+    backend = backend_of(device)
+    hint = backend.no_code if book.name != "sequential" else ""
     _check_lanes(where, knl, operator)
-    if device.kind == "c":
-        knl = knl.copy(target=lp.CTarget())
+    knl = backend.retarget(knl)
     shown = io.StringIO()
     try:
         # Where a check fails, loopy prints the kernel.
@@ -256,7 +231,7 @@ def generate_code(
     )
     return CompiledOperator(
         operator=operator,
-        source=generated.device_code(),
+        source=backend.prelude + generated.device_code(),
         entry=program.name,
         arguments=arguments,
         global_size=tuple(str(size) for size in groups) or ("1",),

@@ -16,7 +16,7 @@ from fmmloopy.accuracy import digits_for, order_for, precision_for
 from fmmloopy.calibration import FEWEST_POINTS, calibrate, rates_keys, stored_rates
 from fmmloopy.certificates import warn_if_uncertified
 from fmmloopy.cost_model import Rates, choose, why_fft_alone
-from fmmloopy.devices import Device, DeviceError, choose_device
+from fmmloopy.devices import Device, DeviceError, choose_device, missing_devices
 from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import (
     check_charges,
@@ -157,15 +157,11 @@ class Fmm:
         if runtime is not None and device is not None:
             raise ValueError(f"device {device!r} and a runtime are given, expected one of them; leave out device")
         self.device = choose_device(device) if runtime is None else runtime.device
-        if self.device.kind == "c" and device is None and runtime is None:
-            warnings.warn(
-                "no OpenCL device was found: running sequentially through the C compiler; "
-                "`pip install pyopencl[pocl]` gives a device that runs on any processor",
-                stacklevel=2,
-            )
+        if device is None and runtime is None and missing_devices():
+            warnings.warn(missing_devices(), stacklevel=2)
         if self._types.points == np.float64 and not self.device.has_float64:
             raise DeviceError(f"{self.device.name} has no double precision; use precision='single' or numpy.float32")
-        self.recipes = load_recipes(recipes, self.device.description)
+        self.recipes = load_recipes(recipes, self.device)
         check_parameters(parameters or {}, self.recipes)
         self._runtime = runtime or make_runtime(self.device)
 
@@ -316,7 +312,11 @@ class Fmm:
 
         key = self._keys[form]
         # The tables of the dense form are too large to be made for probes.
-        rates = calibrate(key, build, self._most) if measure and form != "dense" else stored_rates(key)
+        rates = (
+            calibrate(key, build, self._most, self.device.limits.probes)
+            if measure and form != "dense"
+            else stored_rates(key)
+        )
         shared = self._rates("fft", measure=False) if rates and form != "fft" else None
         rates = rates.beside(shared) if rates and shared else rates
         if rates:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.arrays import Boxes, DeviceArrays
 from fmmloopy.balance import cut_heavy_boxes
-from fmmloopy.compile import CompiledOperator, compile_operator
+from fmmloopy.compile import compile_operator
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.greens import GreensFunction
 from fmmloopy.lists import CSR, InteractionLists
 from fmmloopy.m2l_svd import tiles_of_factors
@@ -29,9 +30,6 @@ from fmmloopy.runtime import Array, Launch, Runtime
 from fmmloopy.surfaces import Tables, m2l_matrices
 from fmmloopy.table_cache import cached_factors
 from fmmloopy.tree import Tree
-
-SPECTRAL_BYTES = 256 * 2**20
-"""Workspace for transformed expansions: planes of frequencies are handled in batches that fit, one plane at least."""
 
 M2L_OPERATORS = {"fft": ("m2l_forward", "m2l_hadamard", "m2l_inverse"), "svd": ("m2l_svd",), "dense": ("m2l",)}
 """Operators of each form of M2L."""
@@ -289,10 +287,9 @@ class Plan:
 
     def _pieces(self, boxes: Boxes, csr: CSR, by_sources: bool) -> dict[str, Any]:
         """Return the arguments that put pieces in the place of target boxes, if one has too much work."""
-        tree = self._tree
-        pieces = cut_heavy_boxes(
-            tree, boxes, csr, tree.box_source_ends - tree.box_source_starts if by_sources else None
-        )
+        tree, limits = self._tree, self._runtime.device.limits
+        sources = tree.box_source_ends - tree.box_source_starts if by_sources else None
+        pieces = cut_heavy_boxes(tree, boxes, csr, sources, limits.heavy_share, limits.piece_targets)
         if pieces is None:
             return {}
         return {
@@ -417,7 +414,8 @@ class Plan:
         plane = (2 * order - 1) ** 2  # frequencies
         nsources, ntargets = len(pairs.source_children), len(pairs.target_children)
         octets = arrays.columns * (nsources + 1) + arrays.rows * (ntargets + 1)
-        nplanes = int(min(order, max(1, SPECTRAL_BYTES // (2 * plane * 8 * octets * self._spectra.dtype.itemsize))))
+        workspace = self._runtime.device.limits.workspace
+        nplanes = int(min(order, max(1, workspace // (2 * plane * 8 * octets * self._spectra.dtype.itemsize))))
         kernel = hadamard_tables(
             self._greens, order, self._tables.radii[table], self._tables.inner, self._spectra.dtype
         )

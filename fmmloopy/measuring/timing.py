@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.accuracy import ncrit_for
-from fmmloopy.compile import CompiledOperator
 from fmmloopy.devices import Device, DeviceError
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import InteractionLists, build_lists
 from fmmloopy.measuring.roofline import count_bytes_in

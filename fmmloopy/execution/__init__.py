@@ -1,0 +1,1 @@
+"""Execution: what devices are, and the backends that compile and run code on them."""
