@@ -216,7 +216,7 @@ def _repeat(fmm: Fmm, charges: Sequence[Array], runs: int) -> tuple[dict[str, li
 def time_operators(case: OperatorCase, device: str, folder: Path) -> list[OperatorTime]:
     """Time operators by themselves; those that have nothing to do are left out."""
     chosen = choose_device(device)
-    book, runtime = load_recipes(None, chosen.description), make_runtime(chosen)
+    book, runtime = load_recipes(None, chosen), make_runtime(chosen)
     ncrit = case.ncrit or ncrit_for(case.order)
     problem = make_problem(Setting(case.points, case.distribution, case.order, case.dtype), ncrit)
     setup, tree = Setup(problem.setting.method, book, chosen), problem.tree
@@ -246,7 +246,7 @@ def time_operators(case: OperatorCase, device: str, folder: Path) -> list[Operat
 def time_steps(case: StepsCase, device: str, folder: Path) -> list[Step]:
     """Time an operator after every step of the device's recipe."""
     chosen = choose_device(device)
-    book = load_recipes(None, chosen.description)
+    book = load_recipes(None, chosen)
     setting = Setting(case.points, case.distribution, case.order)
     (ladder,) = climb(book, [case.operator], chosen, setting, certify=False).ladders
     return [

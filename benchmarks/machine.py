@@ -10,8 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from fmmloopy.compile import versions
-from fmmloopy.devices import Device, DeviceError, choose_device, find_devices, processors, vector_instructions
+from fmmloopy.devices import Device, DeviceError, choose_device, find_devices, processors
 from fmmloopy.doctor import installed_version
+from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.processor import vector_instructions
 from fmmloopy.measuring.peaks import processor_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,16 +34,13 @@ def choose_devices(names: Sequence[str] | None = None) -> list[Device]:
             which = ", ".join(device.name for device in chosen)
             raise DeviceError(f"{which} are different processors, each with peaks of its own; measure one at a time")
         return chosen
-    found = [device for device in find_devices() if device.kind != "c" and not device.is_simulator]
+    found = [device for device in find_devices() if not (backend_of(device).last_resort or device.is_simulator)]
     return [device for device in found if processor_of(device) == processor_of(found[0])] or [choose_device("c")]
 
 
 def runtime_label(device: Device) -> str:
     """Return a short name for a device's runtime: PoCL 3.0, Intel; or else the device's own."""
-    pocl = re.search(r"PoCL \d+\.\d+", device.description)
-    if pocl:
-        return pocl[0]
-    return "Intel" if "CPU Intel(R) OpenCL" in device.description else device.name
+    return backend_of(device).label(device)
 
 
 def describe_machine(device: Device) -> dict[str, str]:

@@ -15,12 +15,6 @@ from numpy.typing import NDArray
 from fmmloopy.lists import CSR, make_csr
 from fmmloopy.tree import Tree
 
-SHARE = 1 / 1024
-"""Boxes with more than this share of a launch's work are cut into pieces with no more, if they have targets enough."""
-
-TARGETS = 64
-"""A piece has a multiple of these: full vectors, and enough of them to pay for reading the sources."""
-
 
 @dataclass(frozen=True)
 class Pieces:
@@ -37,7 +31,7 @@ class Pieces:
 
 
 def cut_heavy_boxes(
-    tree: Tree, boxes: NDArray[np.intp], csr: CSR, sources: NDArray[np.integer[Any]] | None = None
+    tree: Tree, boxes: NDArray[np.intp], csr: CSR, sources: NDArray[np.integer[Any]] | None, share: float, targets: int
 ) -> Pieces | None:
     """Cut boxes with much work into pieces, which come last.
 
@@ -49,6 +43,9 @@ def cut_heavy_boxes(
         boxes: shape (n,), boxes to work through.
         csr: their lists.
         sources: shape (nboxes,): sources that an entry of a list stands for; None for the same number for all.
+        share: boxes with more than this share of a launch's work are cut into pieces with no more, if they have
+            targets enough.
+        targets: a piece has a multiple of these.
 
     Returns:
         The pieces; None if no box has too much work.
@@ -59,8 +56,8 @@ def cut_heavy_boxes(
     weights = np.ones(len(entries)) if sources is None else sources[csr.lists[entries]].astype(np.float64)
     per_target = np.bincount(np.repeat(np.arange(len(boxes)), lengths), weights, len(boxes))
     starts, ends = tree.box_target_starts[boxes], tree.box_target_ends[boxes]
-    most = SHARE * float(per_target @ (ends - starts))
-    size = np.maximum(most / np.maximum(per_target, 1) // TARGETS, 1) * TARGETS
+    most = share * float(per_target @ (ends - starts))
+    size = np.maximum(most / np.maximum(per_target, 1) // targets, 1) * targets
     counts = np.ceil((ends - starts) / size).astype(np.int64)
     if counts.max(initial=0) <= 1:
         return None

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.cost_model import Measurement, Rates, fit_rates
 from fmmloopy.devices import is_busy, processors
+from fmmloopy.execution.device import Probes
 from fmmloopy.execution.evaluation import Evaluation
 from fmmloopy.execution.setup import Setup
 from fmmloopy.operators import M2L_FORMS, OPERATORS
@@ -33,15 +34,6 @@ from fmmloopy.work import count_work
 
 FORMAT = 5
 """Increase when the same key would have to give other rates."""
-
-POINTS, MANY_POINTS = 20_000, 100_000
-"""Points of the probes, for small problems and for those of FROM points or more. Still smaller ones are over before all
-cores have begun. Larger ones do not fit into caches, and keep all cores busy to the end of each launch: with the small
-probes, predictions for a million points on the sphere (3 digits, PoCL 3.1) were 20% above the truth for P2P and 10% to
-50% below it for the stages of M2L, and the ncrit chosen was 8 to 13% slower than the best."""
-
-FROM = 200_000
-"""Up to 1e5 points the small probes tell the truth: the sum over all operators within 1% in the cube at 6 digits."""
 
 NCRITS = (8, 24, 72)
 """The ncrit of each probe, over the order: much M2L, a balance, much P2P."""
@@ -58,12 +50,6 @@ and the choice stays right. One after the other they led to an ncrit of 700 in p
 STEADY, PATIENCE = 1.2, 4.0
 """Rounds go on, for so many seconds at most, until each probe takes as long as its fastest times before, within this
 factor: a moment that slows some of them alone does not choose."""
-
-SMALL = 500
-"""Points of a problem that is tried first: where even that takes longer than LONGEST seconds, three times in a row,
-nothing else is tried."""
-
-LONGEST = 0.25
 
 BuildProbe = Callable[[NDArray[np.float64], int], Evaluation]
 """Builds an evaluation for points of shape (n, 3) and an ncrit."""
@@ -100,7 +86,8 @@ class KnownRates:
             return Evaluation.of_points(self._setup, form, ncrit, points, self._runtime)
 
         # The tables of the dense form are too large to be made for probes.
-        rates = calibrate(key, build, self._most) if measure and form != "dense" else stored_rates(key)
+        probes = self._setup.device.limits.probes
+        rates = calibrate(key, build, self._most, probes) if measure and form != "dense" else stored_rates(key)
         shared = self.of("fft") if rates and form != "fft" else None
         rates = rates.beside(shared) if rates and shared else rates
         if rates:
@@ -128,7 +115,7 @@ def rates_keys(setup: Setup, npoints: int) -> dict[str, str]:
         "format": FORMAT,
         "order": setup.method.order,
         "cores": processors(),
-        "probes": _count(npoints),
+        "probes": _count(npoints, setup.device.limits.probes),
     }
     return {
         form: repr({**common, "code": [*shared, *(code[stage.name] for stage in stages)]})
@@ -136,9 +123,9 @@ def rates_keys(setup: Setup, npoints: int) -> dict[str, str]:
     }
 
 
-def _count(npoints: int) -> int:
+def _count(npoints: int, sizes: Probes) -> int:
     """Return the points of the probes for a problem."""
-    return MANY_POINTS if npoints >= FROM else POINTS
+    return sizes.many_points if npoints >= sizes.many_from else sizes.points
 
 
 def rates_file(key: str) -> Path:
@@ -152,7 +139,7 @@ def stored_rates(key: str) -> Rates | None:
     return kept.rates if kept else None
 
 
-def calibrate(key: str, build: BuildProbe, npoints: int) -> Rates | None:
+def calibrate(key: str, build: BuildProbe, npoints: int, sizes: Probes) -> Rates | None:
     """Return the rates that are kept under a key; measure and keep them if there are none.
 
     Those of a time when other programs ran are measured again when none do.
@@ -161,6 +148,7 @@ def calibrate(key: str, build: BuildProbe, npoints: int) -> Rates | None:
         key: from `rates_keys`.
         build: builds what is measured.
         npoints: sources or targets of the problem that rates are for, whichever are more.
+        sizes: of the probes on the device.
 
     Returns:
         The rates; None if they cannot be had, for whatever reason. That a device is too slow is kept too.
@@ -170,7 +158,7 @@ def calibrate(key: str, build: BuildProbe, npoints: int) -> Rates | None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the evaluation that this is for says the same
-                measurements = measure(build, _count(npoints))
+                measurements = measure(build, _count(npoints, sizes), sizes)
                 kept = _Kept(fit_rates(measurements) if measurements else None, busy)
         except Exception:  # whatever it is: the evaluation that this is for says so too, or does without
             return kept.rates if kept else None
@@ -179,11 +167,11 @@ def calibrate(key: str, build: BuildProbe, npoints: int) -> Rates | None:
     return kept.rates
 
 
-def measure(build: BuildProbe, npoints: int) -> list[Measurement]:
+def measure(build: BuildProbe, npoints: int, sizes: Probes) -> list[Measurement]:
     """Time a few evaluations of so many points with different ncrit; none if the device is too slow for that."""
-    first = _Timed(build(probe_points(SMALL), SMALL // 8))
+    first = _Timed(build(probe_points(sizes.first), sizes.first // 8))
     first.run()
-    if not any(_takes(first.run) <= LONGEST for _ in range(3)):
+    if not any(_takes(first.run) <= sizes.longest for _ in range(3)):
         return []
     method = first.probe.setup.method
     order, one_by_one = method.order, method.kernel.homogeneity is None

@@ -15,6 +15,7 @@ from fmmloopy.recipes import (
     SEQUENTIAL,
     RecipeBook,
     RecipeError,
+    devices_in_words,
     installed_books,
     load_installed,
     load_recipes,
@@ -29,12 +30,13 @@ class Entry:
     Attributes:
         name: what :func:`fmmloopy.load_recipes` finds it by.
         origin: where it comes from.
-        pattern: regular expression of the devices that it is for.
+        pattern: the devices that it is for, in words or as a regular expression.
         suits: descriptions of the devices here that it is for.
         default_for: those of them that get it when no book is asked for.
         operators: that it has recipes for.
         tuning: values worth trying, by operator and keyword.
-        by_device: keyword arguments in place of defaults, by operator and regular expression of devices.
+        by_device: keyword arguments in place of defaults, by operator and devices, which are told as
+            in ``pattern``.
         certificates: by description of a device that it suits: certified, stale with the reason, or none.
         trouble: why it cannot be used, in one line; empty if it can.
     """
@@ -84,16 +86,19 @@ def _tried(name: str, origin: str, load: Callable[[], RecipeBook], devices: Sequ
 
 
 def _entry(name: str, origin: str, book: RecipeBook, devices: Sequence[Device]) -> Entry:
-    default_for = tuple(d.description for d in devices if load_recipes(None, d.description) is book)
-    suited = [d for d in devices if book.suits(d.description) or d.description in default_for]
+    default_for = tuple(d.description for d in devices if load_recipes(None, d) is book)
+    suited = [d for d in devices if book.suits(d) or d.description in default_for]
     return Entry(
         name,
         origin,
-        book.device,
+        devices_in_words(book.device),
         tuple(d.description for d in suited),
         default_for,
         tuple(operator for operator in OPERATORS if operator in book.recipes),
         dict(book.tuning),
-        dict(book.by_device),
+        {
+            operator: {devices_in_words(condition): given for condition, given in conditions.items()}
+            for operator, conditions in book.by_device.items()
+        },
         {d.description: status(book, d) for d in suited},
     )

@@ -188,8 +188,8 @@ def read_shipped() -> dict[str, Any]:
 
 
 def shipping_label(book: RecipeBook, device: Device) -> str:
-    """Name a book, a runtime (a device's description up to the processor) and its version, and loopy's."""
-    runtime = device.description.rpartition(device.name)[0].strip()
+    """Name a book, a kind of device and its runtime, whatever the processor, and the versions of runtime and loopy."""
+    runtime = f"{device.backend} {device.kind} {device.runtime}"
     return f"{book.name} on {runtime}, driver {device.driver}, loopy {dict(versions())['loopy']}"
 
 
@@ -262,7 +262,7 @@ def _other_than_defaults(
     book: RecipeBook, device: Device, operator: str, parameters: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the parameters that the recipe does not have on the device anyway."""
-    defaults = book.defaults_on(operator, device.description)
+    defaults = book.defaults_on(operator, device)
     return {name: value for name, value in (parameters or {}).items() if defaults.get(name) != value}
 
 
@@ -283,6 +283,7 @@ def _subject(book: RecipeBook, device: Device, operator: str) -> dict[str, str]:
     packages = {name: version for name, version in versions() if name != "fmmloopy"}
     return {
         "recipe": recipe_hash(book, operator),
+        "parameters": repr(sorted(book.parameters_on(operator, device).items())),
         "operator": math_hash(book.operator(operator))[:32],
         "driver": device.driver,
         "checker": str(CHECKER),

@@ -50,8 +50,9 @@ from fmmloopy.checking.layers import (
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.shrink import shrink
 from fmmloopy.checking.whole import check_whole
-from fmmloopy.compile import CompiledOperator
-from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
+from fmmloopy.devices import Device, DeviceError, choose_device, choose_suited
+from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.inputs import check_parameters
 from fmmloopy.isolation import ChildError, ChildTimedOut, Worker, WorkerError
 from fmmloopy.messages import one_line
@@ -192,12 +193,12 @@ def check_book(
     library = sanitizer.find_library()
     if library is None:
         skipped.append(sanitizer.MISSING)
-    elif device.kind == "c":
-        skipped.append("oclgrind runs OpenCL only, and this is C code")
+    elif (language := backend_of(device).language) != sanitizer.LANGUAGE:
+        skipped.append(f"oclgrind runs {sanitizer.LANGUAGE} only, and this is {language} code")
         library = None
     folder = "" if reproducers is None else str(Path(reproducers).resolve())
     full = level == "full"
-    common = Request(book, device.description, "", "", {}, full, LAYERS[:-1], folder)
+    common = Request(book, device, "", "", {}, full, LAYERS[:-1], folder)
     if limit is not None:
         common = replace(common, code_limit=limit, run_limit=limit)
     requests = [
@@ -226,7 +227,7 @@ def check_book(
 def device_for(book: RecipeBook, device: str | Device | None = None) -> Device:
     """Return the device that is asked for; for None, the first that a book is for, or else the preferred one."""
     if device is None:
-        return next((d for d in find_devices() if book.suits(d.description)), choose_device())
+        return choose_suited(book.suits)
     return choose_device(device)
 
 
@@ -240,7 +241,7 @@ def _choices(
     yield dict(parameters or {})
     if parameters:
         return
-    usual, here = book.defaults(operator), book.defaults_on(operator, device.description)
+    usual, here = book.defaults(operator), book.defaults_on(operator, device)
     elsewhere = [usual, *({**usual, **keywords} for keywords in book.by_device.get(operator, {}).values())]
     tuned = [{**here, name: v} for name, values in book.tuning.get(operator, {}).items() for v in values]
     seen = [here]

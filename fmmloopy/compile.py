@@ -21,6 +21,8 @@ from typing import Any
 
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.devices import Device
+from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.fingerprint import fingerprint
 from fmmloopy.hints import explain
 from fmmloopy.messages import one_line
@@ -29,39 +31,6 @@ from fmmloopy.recipes import LANE_BOUNDS, RecipeBook, RecipeError, Step, apply_r
 
 FORMAT = 3
 """Increase whenever the same key would have to give other code."""
-
-
-@dataclass(frozen=True)
-class CompiledOperator:
-    """Source of one operator for one device, and how it is launched.
-
-    Attributes:
-        operator: its name.
-        source: the whole program.
-        entry: name of the function in it.
-        arguments: in the order of the function: (name, "array" or "number", dtype).
-        global_size: number of work-groups on each axis, as expressions in the arguments that are numbers.
-        local_size: work-items of a group on each axis.
-        lanes: lane parameters that the recipe has fixed; they decide how many tiles there are.
-        steps: names of the recipe's steps.
-        build_options: for the device's compiler.
-    """
-
-    operator: str
-    source: str
-    entry: str
-    arguments: tuple[tuple[str, str, str], ...]
-    global_size: tuple[str, ...]
-    local_size: tuple[int, ...]
-    lanes: tuple[tuple[str, int], ...]
-    steps: tuple[str, ...]
-    build_options: tuple[str, ...]
-
-    @property
-    def identity(self) -> str:
-        """A hash of what runs: the source and how it is launched; how it came about does not matter."""
-        launch = self.entry, self.arguments, self.global_size, self.local_size, self.lanes, self.build_options
-        return hashlib.sha256(repr((self.source, launch)).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -97,9 +66,9 @@ class CodeKey:
                 "specification": self.specification.key,
                 "book": self.book.name,
                 "recipe": self.book.fingerprint(self.operator),
-                "parameters": sorted(self.parameters.items()),
+                "parameters": sorted(self._given.items()),
                 "steps": self.most_steps,
-                "device": (self.device.kind, self.device.description, self.device.driver),
+                "device": (self.device.backend, self.device.description, self.device.driver),
                 "versions": versions(),
             }
         )
@@ -115,8 +84,12 @@ class CodeKey:
             math = spec.kernel()
         except Exception as error:
             raise RecipeError(f"{self.operator}: no kernel for {spec.greens.name!r}: {one_line(error)}") from error
-        given = self.book.parameters_on(self.operator, self.device.description, self.parameters)
-        return apply_recipe(self.book, self.operator, math, given, self.most_steps)
+        return apply_recipe(self.book, self.operator, math, self._given, self.most_steps)
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """What the recipe is called with."""
+        return self.book.parameters_on(self.operator, self.device, self.parameters)
 
 
 def compile_operator(key: CodeKey) -> CompiledOperator:
@@ -209,10 +182,10 @@ def generate_code(
     import loopy as lp
 
     where = f"{book.name}, {operator.name}, after step {len(steps)} {steps[-1]!r}"
-    hint = "; for device 'c' use recipes='sequential'" if device.kind == "c" and book.name != "sequential" else ""
+    backend = backend_of(device)
+    hint = backend.no_code if book.name != "sequential" else ""
     _check_lanes(where, knl, operator)
-    if device.kind == "c":
-        knl = knl.copy(target=lp.CTarget())
+    knl = backend.retarget(knl)
     shown = io.StringIO()
     try:
         # Where a check fails, loopy prints the kernel.
@@ -241,7 +214,7 @@ def generate_code(
     )
     return CompiledOperator(
         operator=operator.name,
-        source=generated.device_code(),
+        source=backend.prelude + generated.device_code(),
         entry=program.name,
         arguments=arguments,
         global_size=tuple(map(_written, groups)) or ("1",),

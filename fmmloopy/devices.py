@@ -1,187 +1,57 @@
-"""Find and describe the devices that operators can run on."""
+"""Find devices and choose among them."""
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
 import os
-import re
-import sys
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any
 
-from fmmloopy.cache import cache_folder, write_atomically
+from fmmloopy.execution.backends import BACKENDS, backend_of
+from fmmloopy.execution.backends.c import C_DEVICE
+from fmmloopy.execution.device import CPU, GPU, OTHER, Device, DeviceError
 
-PREFERENCE = (
-    r"CPU Intel\(R\) OpenCL",
-    r"CPU .*PoCL (3\.[1-9]|[4-9]\.|\d\d)",
-    r"CPU .*PoCL",
-    r"^(?!.*Oclgrind).*CPU",
-    r"^(?!.*Oclgrind)",
-    r"",
-)
-"""Descriptions of devices, the fastest first: where several are found, a device that matches an earlier one is taken.
-Simulators are last.
-Measured with P2P on two cores of an AMD Zen 4: 2.2, 2.0 and 1.7 Gpairs/s for the first three."""
+__all__ = [
+    "C_DEVICE",
+    "ENVIRONMENT_VARIABLE",
+    "Device",
+    "DeviceError",
+    "choose_device",
+    "choose_suited",
+    "find_devices",
+    "is_busy",
+    "match_device",
+    "missing_devices",
+    "processors",
+]
 
+ENVIRONMENT_VARIABLE = "FMMLOOPY_DEVICE"
+"""Names the device that is taken where none is asked for."""
 
-class DeviceError(Exception):
-    """A device that is not there or cannot be used; the text says which there are."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """Something that runs operators.
-
-    Attributes:
-        kind: "opencl", or "c" for the processor through a C compiler.
-        name: what the vendor calls it.
-        description: kind, type, platform, version and name in one line, of a CPU its vector instructions too; recipe
-            books, and their parameters by device, are chosen by it.
-        driver: version of the driver or runtime, part of what makes compiled code stale.
-        has_float64: whether it computes in double precision.
-        handle: the pyopencl device; None for "c".
-    """
-
-    kind: str
-    name: str
-    description: str
-    driver: str = ""
-    has_float64: bool = True
-    handle: Any = field(default=None, compare=False, repr=False)
-
-    @property
-    def is_simulator(self) -> bool:
-        """Whether it checks every access, and is hundreds of times slower than what it simulates."""
-        return "oclgrind" in self.description.lower()
-
-
-C_DEVICE = Device("c", "C compiler", "c CPU through the system's C compiler, sequential")
-"""The processor, through loopy's C target: always there, and slow."""
-
-
-INTEL_LIBRARY = "libintelocl.so"
-"""Intel's runtime for CPUs, as its wheels install it."""
-
-_INTEL_NEEDS = ("libimf.so", "libintlc.so.5", "libirng.so", "libsvml.so", "libtbb.so.12", "libtbbmalloc.so.2")
-"""Libraries beside it that it does not find on its own, in the order in which they load."""
-
-SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
-"""Where every OpenCL loader looks for runtimes: a file for each, which names its library."""
-
-_OUR_PREFIX = "fmmloopy_"
-"""Begins the names of the files that we announce runtimes with."""
-
-
-def hidden_runtimes() -> dict[str, Path]:
-    """Find OpenCL runtimes that wheels or conda packages have installed, but do not announce to the loader.
-
-    They lie below the environment's folder, where only conda's own loader looks. A wheel's announcement may name a path
-    of the machine that built it; its library is then in the environment's ``lib``. Simulators stay out of sight.
-
-    Returns:
-        Path of the library by name of the file that announces it.
-    """
-    prefix = Path(sys.prefix)
-    found = {}
-    for announcement in sorted((prefix / "etc/OpenCL/vendors").glob("*.icd")):
-        named = Path(announcement.read_text().strip())
-        library = next((p for p in (prefix / "lib" / named, prefix / "lib" / named.name) if p.is_file()), None)
-        if library and "oclgrind" not in library.name:
-            found[announcement.name] = library
-    return found
-
-
-def load_needed(library: Path) -> None:
-    """Load what a runtime needs and does not find from where it lies; that is known of Intel's.
-
-    Raises:
-        OSError: a library is missing or cannot be loaded; the text names it.
-    """
-    if library.name == INTEL_LIBRARY:
-        for needed in _INTEL_NEEDS:
-            ctypes.CDLL(str(library.parent / needed), ctypes.RTLD_GLOBAL)
-
-
-def _show_hidden_runtimes() -> None:
-    """Point the OpenCL loader to a folder that announces hidden runtimes beside the system's.
-
-    Does nothing if the user has set OCL_ICD_VENDORS, or if nothing is hidden.
-    """
-    chosen = os.environ.get("OCL_ICD_VENDORS", "")
-    if chosen and not any(Path(chosen).glob(f"{_OUR_PREFIX}*.icd")):  # else a parent process of ours has set it
-        return
-    wanted = {}
-    try:
-        for name, library in hidden_runtimes().items():
-            with suppress(OSError):  # this one is not usable here; others are
-                load_needed(library)
-                wanted[_OUR_PREFIX + name] = f"{library}\n"
-        if not wanted:
-            return
-        for system in sorted(SYSTEM_VENDORS.glob("*.icd")):
-            wanted[system.name] = system.read_text()
-        vendors = cache_folder() / "icd" / hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
-        for name, text in wanted.items():
-            if not (vendors / name).exists() or (vendors / name).read_text() != text:
-                write_atomically(vendors / name, text)
-    except OSError:
-        return  # there is no place to announce them from
-    os.environ["OCL_ICD_VENDORS"] = str(vendors)
+_KINDS = (GPU, CPU, OTHER)
+"""The preferred kind first."""
 
 
 @cache
 def find_devices() -> tuple[Device, ...]:
-    """Return all devices, the preferred one first; the last is always the C compiler."""
-    return (*sorted(_opencl_devices(), key=_rank), C_DEVICE)
+    """Return all devices, the preferred one first; the last is always the C compiler.
 
-
-def _rank(device: Device) -> int:
-    return next(i for i, pattern in enumerate(PREFERENCE) if re.search(pattern, device.description))
-
-
-_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "Neon"}
-"""Vector instructions of processors, the widest first: as Linux lists them, and as they are called."""
-
-
-@cache
-def vector_instructions() -> str:
-    """Return the widest vector instructions that this machine's processor has, ``""`` where the system does not say.
-
-    How many registers recipes may fill follows from it: 32 with AVX-512, 16 with AVX2. Few runtimes tell.
+    Devices that compute come before simulators; among them GPUs before CPUs, and those with float64 first; among CPUs
+    the fastest runtime. Where no device is asked for the first is taken, unless $FMMLOOPY_DEVICE names another.
     """
-    with suppress(OSError):
-        flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))
-        return next((name for flag, name in _VECTORS.items() if flag in flags), "")
-    return ""
+    found = (device for backend in BACKENDS for device in backend.find_devices())
+    return tuple(sorted(found, key=_rank))
 
 
-def _opencl_devices() -> list[Device]:
-    _show_hidden_runtimes()
-    try:
-        import pyopencl as cl
-
-        platforms = cl.get_platforms()
-    except Exception:  # no loader, no platform, a broken driver: whatever it is, OpenCL is not to be had
-        return []
-    devices: dict[str, Device] = {}
-    for platform in platforms:
-        try:
-            handles = platform.get_devices()
-        except cl.Error:
-            continue  # a platform without devices
-        for handle in handles:
-            kind = "CPU" if handle.type & cl.device_type.CPU else "GPU" if handle.type & cl.device_type.GPU else "other"
-            vectors = vector_instructions() if kind == "CPU" else ""
-            words = f"opencl {kind} {platform.name} {platform.version} {handle.name} {vectors}"
-            description = " ".join(words.split())
-            double = bool(handle.double_fp_config)
-            device = Device("opencl", handle.name, description, handle.driver_version, double, handle)
-            devices.setdefault(description, device)
-    return list(devices.values())
+def _rank(device: Device) -> tuple[int, ...]:
+    backend = backend_of(device)
+    return (
+        bool(backend.last_resort),
+        device.is_simulator,
+        _KINDS.index(device.kind),
+        not device.has_float64,
+        BACKENDS.index(backend),
+        backend.rank(device),
+    )
 
 
 def choose_device(which: str | Device | None = None) -> Device:
@@ -189,7 +59,7 @@ def choose_device(which: str | Device | None = None) -> Device:
 
     Args:
         which: a device; part of a description, whatever its case (such as ``"pocl"``, ``"PoCL 3.0"`` or ``"c"``); or
-            None for the preferred one.
+            None for the one that $FMMLOOPY_DEVICE names in the same way, or else the preferred one.
 
     Raises:
         DeviceError: no device matches.
@@ -198,19 +68,43 @@ def choose_device(which: str | Device | None = None) -> Device:
         return which
     if which is not None and not isinstance(which, str):
         raise DeviceError(f"device is {which!r}, expected part of a device's description, such as 'pocl' or 'c'")
-    devices = find_devices()
-    if which is None:
-        return devices[0]
+    if which is not None:
+        return _matching(which, "")
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    return _matching(named, f"${ENVIRONMENT_VARIABLE}: ") if named else find_devices()[0]
+
+
+def match_device(which: str, devices: Sequence[Device]) -> Device | None:
+    """Return the first device with this description, or else with this in its description; None if there is none."""
     if which.lower() == "c":
         return C_DEVICE
-    for device in devices:
-        if which == device.description:
-            return device
-    for device in devices:
-        if which.lower() in device.description.lower():
-            return device
-    found = "; ".join(repr(d.description) for d in devices)
-    raise DeviceError(f"no device matches {which!r}; there are {found}: give part of one of these")
+    same = (device for device in devices if which == device.description)
+    alike = (device for device in devices if which.lower() in device.description.lower())
+    return next(same, None) or next(alike, None)
+
+
+def _matching(which: str, where: str) -> Device:
+    found = match_device(which, find_devices())
+    if found is not None:
+        return found
+    there = "; ".join(repr(d.description) for d in find_devices())
+    raise DeviceError(f"{where}no device matches {which!r}; there are {there}: give part of one of these")
+
+
+def choose_suited(suits: Callable[[Device], bool]) -> Device:
+    """Return the device that is taken where none is asked for if it suits, else the first that does, else the former.
+
+    Raises:
+        DeviceError: $FMMLOOPY_DEVICE names none.
+    """
+    usual = choose_device()
+    return next((device for device in (usual, *find_devices()) if suits(device)), usual)
+
+
+def missing_devices() -> str:
+    """Say what is missing where the preferred device is a last resort; ``""`` if it is not, or was asked for."""
+    asked = os.environ.get(ENVIRONMENT_VARIABLE)
+    return "" if asked else backend_of(find_devices()[0]).last_resort
 
 
 def processors() -> int:

@@ -19,12 +19,13 @@ import platformdirs
 
 from fmmloopy.cache import cache_folder
 from fmmloopy.checking.sanitizer import find_library
-from fmmloopy.devices import SYSTEM_VENDORS, Device, find_devices, hidden_runtimes, load_needed
+from fmmloopy.devices import ENVIRONMENT_VARIABLE, Device, find_devices
 from fmmloopy.diagnosis.checkups import (
     PROBLEM,
     DeviceFinding,
     Finding,
     check_cache,
+    check_choice,
     check_compiler,
     check_cuda,
     check_intel,
@@ -38,6 +39,7 @@ from fmmloopy.diagnosis.checkups import (
     check_speeds,
 )
 from fmmloopy.diagnosis.p2p_speed import Speed, measure
+from fmmloopy.execution.backends.opencl_loader import SYSTEM_VENDORS, hidden_runtimes, load_needed
 from fmmloopy.hints import described
 from fmmloopy.isolation import ChildError, Stage, Worker
 
@@ -81,16 +83,20 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
             crashed = []
         except ChildError as error:
             devices, crashed = [], check_listing(str(error), crashing_runtimes())
-        probed = [DeviceFinding(device.description, device.driver) for device in devices]
+        probed = [
+            DeviceFinding(d.description, d.driver, backend=d.backend, runtime=d.runtime, version=d.version)
+            for d in devices
+        ]
         for i, device in enumerate(devices if probe else []):
             show(f"measuring P2P on {device.name}")
             probed[i] = _probe(worker, probed[i])
-    opencl = [p for p in probed if p.description.startswith("opencl")]
+    opencl = [p for p in probed if p.backend == "opencl"]
     chosen = bool(os.environ.get("OCL_ICD_VENDORS"))
     findings = [
         *check_packages(_requirements(), installed_version),
         *check_loopy(_requirements("loopy")),
         *(crashed or check_opencl(opencl)),
+        *check_choice(os.environ.get(ENVIRONMENT_VARIABLE, ""), devices),
         *check_pocl(opencl),
         *check_intel(hidden_runtimes(), installed_version, load_needed, opencl, chosen),
         *check_oclgrind(find_library()),

@@ -19,7 +19,7 @@ from fmmloopy.calibration import FEWEST_POINTS, KnownRates
 from fmmloopy.certificates import warn_if_uncertified
 from fmmloopy.choosing.decision import decide
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
-from fmmloopy.devices import Device, DeviceError, choose_device
+from fmmloopy.devices import Device, DeviceError, choose_device, missing_devices
 from fmmloopy.execution.evaluation import Evaluation, Timings, grower, timed
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import GreensFunction
@@ -263,12 +263,8 @@ def _open(device: str | Device | None, runtime: Runtime | None) -> Runtime:
             raise ValueError(f"device {device!r} and a runtime are given, expected one of them; leave out device")
         return runtime
     chosen = choose_device(device)
-    if chosen.kind == "c" and device is None:
-        warnings.warn(
-            "no OpenCL device was found: running sequentially through the C compiler; "
-            "`pip install pyopencl[pocl]` gives a device that runs on any processor",
-            stacklevel=3,
-        )
+    if device is None and missing_devices():
+        warnings.warn(missing_devices(), stacklevel=3)
     return make_runtime(chosen)
 
 
@@ -294,7 +290,7 @@ def _set_up(
     """Find the recipes for a device, with the parameters that were tuned for them and those that are given."""
     if method.precision.points == np.float64 and not device.has_float64:
         raise DeviceError(f"{device.name} has no double precision; use precision='single' or numpy.float32")
-    book = load_recipes(recipes, device.description)
+    book = load_recipes(recipes, device)
     check_parameters(parameters or {}, book)
     tuned = tuned_parameters(book, device, method.precision.dtype_name, method.order)
     return Setup(method, book, device, {**tuned, **(parameters or {})})

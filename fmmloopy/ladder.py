@@ -13,8 +13,9 @@ from typing import Any
 from fmmloopy.certificates import CERTIFIED, operator_status
 from fmmloopy.check import Finding, check_book, device_for
 from fmmloopy.checking.layers import Request, check_operator
-from fmmloopy.compile import CompiledOperator, compile_operator
+from fmmloopy.compile import compile_operator
 from fmmloopy.devices import Device, DeviceError
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.setup import Setup
 from fmmloopy.isolation import ChildError, Worker
 from fmmloopy.measuring.peaks import Peaks, peaks_by_dtype
@@ -205,7 +206,7 @@ def _certify(
     book: RecipeBook, operators: Sequence[str], device: Device, dtype: str, notify: Notify
 ) -> tuple[Finding, ...]:
     """Check recipes without a certificate, with the parameters that they have on the device."""
-    here = {operator: book.defaults_on(operator, device.description) for operator in operators}
+    here = {operator: book.defaults_on(operator, device) for operator in operators}
     unknown = [o for o in operators if operator_status(book, device, o, dtype, here[o]) != CERTIFIED]
     if not unknown:
         return ()
@@ -288,7 +289,7 @@ class _Climber:
 
         It runs in a process of its own, where it may crash or hang.
         """
-        request = Request(self._book, self._runtime.device.description, operator, types.name, layers=("exact",))
+        request = Request(self._book, self._runtime.device, operator, types.name, layers=("exact",))
         try:
             failure = self._worker.call(check_operator, request, number)
         except (ChildError, MemoryError) as error:

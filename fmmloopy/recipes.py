@@ -10,7 +10,11 @@ each step; every kernel that it yields is complete and can run. Keyword argument
         knl = lp.tag_inames(knl, {"ibox": "g.0"})
         yield "one work-group per box", knl
 
-    BOOK = RecipeBook("my_cpu", device="My platform", recipes={"p2p": p2p}, tuning={"p2p": {"lanes": (4, 8, 16)}})
+    def my_cpus(device):
+        '''CPUs through my runtime.'''
+        return device.kind == "cpu" and device.runtime == "mine"
+
+    BOOK = RecipeBook("my_cpu", device=my_cpus, recipes={"p2p": p2p}, tuning={"p2p": {"lanes": (4, 8, 16)}})
 
 An operator that a book does not mention runs as its sequential kernel: a new device is one file, and correct from its
 first day.
@@ -29,7 +33,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 import loopy as lp
@@ -42,6 +46,10 @@ from fmmloopy.operators import OPERATORS, Operator
 from fmmloopy.operators.operator import LANE_PARAMETERS, Kernel
 
 Recipe = Callable[..., Iterator[tuple[str, Kernel]]]
+
+Condition = Callable[[Any], bool] | str
+"""Which devices something is for: a function of a :class:`fmmloopy.Device`, whose docstring says in its first line
+which those are; or a regular expression that is searched for in their descriptions."""
 
 LANE_BOUNDS = {
     **{name: range(1, LANES + 1) for name in ("tlanes", "slanes", "blanes")},
@@ -77,26 +85,27 @@ class RecipeBook:
 
     Attributes:
         name: identifier, the name that users choose the book by.
-        device: regular expression searched for in a device's description (see
-            :attr:`fmmloopy.devices.Device.description`); the book is a candidate for devices where it is found.
+        device: the book is a candidate for devices for which this function of a :class:`fmmloopy.Device` is true; or in
+            whose descriptions this regular expression is found.
         recipes: operator -> recipe; an operator that is missing runs as its sequential kernel.
         tuning: operator -> keyword argument of its recipe -> values worth trying.
-        by_device: operator -> regular expression -> keyword arguments of its recipe: what it is given, in place of its
-            defaults, on devices in whose description the expression is found, the first that is. For processors that
-            one runtime serves and that do not want the same.
+        by_device: operator -> condition, a function or a regular expression as for ``device`` -> keyword arguments of
+            its recipe: what it is given, in place of its defaults, on devices for which the condition holds, the first
+            that does. For processors that one runtime serves and that do not want the same.
         build_options: options for the device's compiler.
         operators: operators of its own, by the name of the one that each takes the place of.
 
     Raises:
-        RecipeError: an unknown operator, no regular expression, or a keyword that the recipe does not have.
+        RecipeError: an unknown operator, a condition that is neither a function nor a regular expression, or a keyword
+            that the recipe does not have.
     """
 
     name: str
-    device: str
+    device: Condition
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     tuning: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     build_options: tuple[str, ...] = ()
-    by_device: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    by_device: Mapping[str, Mapping[Condition, Mapping[str, Any]]] = field(default_factory=dict)
     operators: Mapping[str, Operator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,24 +119,30 @@ class RecipeBook:
             for operator in operators:
                 if operator not in OPERATORS:
                     raise RecipeError(f"{self.name}: {what} for {operator!r}, expected one of {', '.join(OPERATORS)}")
-        self._check_pattern("device", self.device)
+        self._check_condition("device", self.device)
         for operator, choices in self.tuning.items():
             self._check_keywords("tuning", operator, choices)
-        for operator, patterns in self.by_device.items():
-            for pattern, keywords in patterns.items():
-                self._check_pattern(f"by_device of {operator}", pattern)
+        for operator, conditions in self.by_device.items():
+            for condition, keywords in conditions.items():
+                self._check_condition(f"by_device of {operator}", condition)
                 self._check_keywords("by_device", operator, keywords)
         object.__setattr__(self, "recipes", MappingProxyType(dict(self.recipes)))
         object.__setattr__(self, "tuning", MappingProxyType({k: dict(v) for k, v in self.tuning.items()}))
-        by_device = {k: {pattern: dict(given) for pattern, given in v.items()} for k, v in self.by_device.items()}
+        by_device = {k: {condition: dict(given) for condition, given in v.items()} for k, v in self.by_device.items()}
         object.__setattr__(self, "by_device", MappingProxyType(by_device))
         object.__setattr__(self, "operators", MappingProxyType(dict(self.operators)))
 
-    def _check_pattern(self, what: str, pattern: str) -> None:
+    def _check_condition(self, what: str, condition: Condition) -> None:
+        if callable(condition):
+            return
+        if not isinstance(condition, str):
+            raise RecipeError(
+                f"{self.name}: {what} is {condition!r}, expected a function of a device or a regular expression"
+            )
         try:
-            re.compile(pattern)
+            re.compile(condition)
         except re.error as error:
-            raise RecipeError(f"{self.name}: {what} is {pattern!r}, no regular expression: {error}") from None
+            raise RecipeError(f"{self.name}: {what} is {condition!r}, no regular expression: {error}") from None
 
     def _check_keywords(self, what: str, operator: str, keywords: Iterable[str]) -> None:
         known = list(inspect.signature(self.recipes[operator]).parameters)[1:] if operator in self.recipes else ()
@@ -148,15 +163,33 @@ class RecipeBook:
         """Return the operator of a name: the book's own, or else the package's."""
         return self.operators.get(name, OPERATORS[name])
 
-    def suits(self, description: str) -> bool:
-        """Return whether the book is meant for a device of this description."""
-        return re.search(self.device, description) is not None
+    def suits(self, device: Any) -> bool:
+        """Return whether the book is meant for a device.
 
-    def parameters_on(self, operator: str, description: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the keyword arguments that a recipe is called with on a device: ``by_device``'s, and those given."""
-        patterns = self.by_device.get(operator, {}).items()
-        own = next((keywords for pattern, keywords in patterns if re.search(pattern, description)), {})
+        Raises:
+            RecipeError: the function that tells fails.
+        """
+        return self._holds(self.device, device)
+
+    def parameters_on(self, operator: str, device: Any, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the keyword arguments that a recipe is called with on a device: ``by_device``'s, and those given.
+
+        Raises:
+            RecipeError: a function that tells devices apart fails.
+        """
+        conditions = self.by_device.get(operator, {}).items()
+        own = next((keywords for condition, keywords in conditions if self._holds(condition, device)), {})
         return {**own, **(given or {})}
+
+    def _holds(self, condition: Condition, device: Any) -> bool:
+        try:
+            if isinstance(condition, str):
+                return re.search(condition, device.description) is not None
+            return bool(condition(device))
+        except Exception as error:
+            raise RecipeError(
+                f"{self.name}: {devices_in_words(condition)!r} fails for the device {device!r}: {described(error)}"
+            ) from error
 
     def defaults(self, operator: str) -> dict[str, Any]:
         """Return the keyword arguments of a recipe that have a default, and what that is."""
@@ -165,17 +198,28 @@ class RecipeBook:
             name: parameter.default for name, parameter in known.items() if parameter.default is not parameter.empty
         }
 
-    def defaults_on(self, operator: str, description: str) -> dict[str, Any]:
+    def defaults_on(self, operator: str, device: Any) -> dict[str, Any]:
         """Return the keyword arguments of a recipe, and what they are on a device where nothing is given."""
-        return {**self.defaults(operator), **self.parameters_on(operator, description)}
+        return {**self.defaults(operator), **self.parameters_on(operator, device)}
 
     def fingerprint(self, operator: str) -> str:
         """Return a hash of the recipe of an operator, and of all that it calls; code made by it is kept under this."""
-        by_device = self.by_device.get(operator)
+        by_device = [
+            (condition if isinstance(condition, str) else fingerprint(condition), dict(keywords))
+            for condition, keywords in self.by_device.get(operator, {}).items()
+        ]
         options = repr(self.build_options) + (repr(by_device) if by_device else "")
         if operator in self.operators:
             options += fingerprint(self.operators[operator])
         return fingerprint(self.recipes.get(operator, sequential_recipe)) + options
+
+
+def devices_in_words(condition: Condition) -> str:
+    """Return what a condition says of devices: the first line of a function's docstring, or a regular expression."""
+    if isinstance(condition, str):
+        return condition
+    text = condition.__doc__ if isinstance(condition, FunctionType) else None
+    return (text or "").strip().partition("\n")[0].rstrip(".") or getattr(condition, "__name__", repr(condition))
 
 
 def separate_lanes(knl: Kernel) -> Kernel:
@@ -235,7 +279,12 @@ def sequential_recipe(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     yield "sequential", separate_lanes(fix_lanes(knl))
 
 
-SEQUENTIAL = RecipeBook("sequential", device="(?!)")
+def no_device(device: Any) -> bool:
+    """None, unless it is asked for."""
+    return False
+
+
+SEQUENTIAL = RecipeBook("sequential", device=no_device)
 """The book without recipes: every operator as its sequential kernel, on any device."""
 
 
@@ -320,13 +369,13 @@ def shipped_files() -> list[Path]:
     return sorted(Path(next(iter(transforms.__path__))).glob("*.py"))
 
 
-def load_recipes(which: str | Path | RecipeBook | None = None, description: str = "") -> RecipeBook:
+def load_recipes(which: str | Path | RecipeBook | None = None, device: Any = None) -> RecipeBook:
     """Find a recipe book.
 
     Args:
         which: a book; the name of a shipped book or of an entry point in group ``fmmloopy.recipes``; the path of a .py
             file that defines ``BOOK``; ``"sequential"``; or None for the first shipped book that suits the device.
-        description: the device's, for ``which=None``.
+        device: a :class:`fmmloopy.Device`, for ``which=None``; without it, that is ``"sequential"``.
 
     Raises:
         RecipeError: there is no such book, or its file cannot be used.
@@ -336,7 +385,10 @@ def load_recipes(which: str | Path | RecipeBook | None = None, description: str 
     if which is not None and not isinstance(which, (str, Path)):
         raise RecipeError(f"recipes is {which!r}, expected a book, its name, or the path of its file")
     if which is None:
-        return next((book for book in shipped_books().values() if book.suits(description)), SEQUENTIAL)
+        if isinstance(device, str):
+            raise RecipeError(f"device is {device!r}, expected one of fmmloopy.find_devices()")
+        books_for = () if device is None else shipped_books().values()
+        return next((book for book in books_for if book.suits(device)), SEQUENTIAL)
     if isinstance(which, Path) or which.endswith(".py"):
         return _load_file(Path(which))
     if which == SEQUENTIAL.name:

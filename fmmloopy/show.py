@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmmloopy.cache import ENVIRONMENT_VARIABLE
 from fmmloopy.checking.case import run_case
 from fmmloopy.checking.real_cases import real_case
-from fmmloopy.compile import CompiledOperator, generate_code
-from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
+from fmmloopy.compile import generate_code
+from fmmloopy.devices import Device, DeviceError, choose_device, choose_suited
+from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.isolation import ChildError, Stage, Worker
 from fmmloopy.messages import one_line
@@ -35,11 +36,6 @@ AS_WRITTEN = "as it is written"
 
 ORDER = 5
 """Of the surfaces: the FFT form of M2L has it in its loops."""
-
-INTEL = "CPU Intel(R) OpenCL"
-
-GIVE_CODE = (INTEL, "CPU Portable Computing Language")
-"""Platforms, as descriptions of devices have them, whose machine code can be had."""
 
 COMPILE_SECONDS = 120.0
 """Time that a compiler gets."""
@@ -144,12 +140,12 @@ def shown_operators(book: RecipeBook, operators: Sequence[str] | None = None) ->
 
 
 def suited_device(book: RecipeBook, which: str | Device | None = None) -> Device:
-    """Return the device asked for; the first that the book is for if none is, and the preferred one if there is none.
+    """Return the device asked for; if none is, one that the book is for, and the preferred one if there is none.
 
     Raises:
         DeviceError: no device matches.
     """
-    return choose_device(which or next((d for d in find_devices() if book.suits(d.description)), None))
+    return choose_device(which) if which else choose_suited(book.suits)
 
 
 def list_steps(
@@ -176,7 +172,7 @@ def list_steps(
     kernel, types = kernel or laplace(), book.operator(operator).types_in(find_precision(dtype))
     recipe = book.recipes.get(operator, sequential_recipe)
     choices = book.tuning.get(operator, {})
-    given = book.parameters_on(operator, device.description) if device else {}
+    given = book.parameters_on(operator, device) if device else {}
     parameters = tuple(
         Parameter(name, given.get(name, parameter.default), tuple(choices.get(name, ())))
         for name, parameter in inspect.signature(recipe).parameters.items()
@@ -252,7 +248,8 @@ def machine_code(recipe: AppliedRecipe, number: int, device: Device) -> MachineC
     code = compiled_step(recipe, number, device)
     try:
         binary, failure = _compile(recipe, code, device)
-        return MachineCode(device.description, hottest_loop(binary, code.entry), failure)
+        loop = hottest_loop(binary, code.entry, backend_of(device).launched_name(device, code.entry))
+        return MachineCode(device.description, loop, failure)
     except (NoMachineCode, DeviceError, ChildError) as error:
         return MachineCode(device.description, None, one_line(error, 400))
 
@@ -260,24 +257,16 @@ def machine_code(recipe: AppliedRecipe, number: int, device: Device) -> MachineC
 def _compile(recipe: AppliedRecipe, code: CompiledOperator, device: Device) -> tuple[bytes, str]:
     """Let a device's compiler make its code in a process of its own; return it, and how that process failed.
 
-    PoCL compiles for the size of a work-group, when a kernel is launched, into its cache, and the C runtime keeps a
-    library in ours; so both caches are put into a folder of this function. Intel's runtime hands its code out.
+    Some runtimes hand their code out. Others leave it in a cache when a kernel is launched, which is put into a folder
+    of this function.
     """
-    if device.kind != "c" and not any(platform in device.description for platform in GIVE_CODE):
-        raise NoMachineCode(
-            f"no way to get at that of {device.description!r}: only of CPUs, through PoCL, Intel's runtime or C"
-        )
     with tempfile.TemporaryDirectory(prefix="fmmloopy-") as folder:
-        environment = {"PYOPENCL_NO_CACHE": "1", "POCL_CACHE_DIR": folder, "POCL_KERNEL_CACHE": "1"}
-        if device.kind == "c":
-            environment = {ENVIRONMENT_VARIABLE: folder}
-        compile_it = _build if INTEL in device.description else _launch
+        environment = backend_of(device).code_environment(device, Path(folder))
         spec = Specification(recipe.book.operator(recipe.operator), recipe.kernel, ORDER, recipe.types)
-        arguments = (code, spec, device.description)
         binary, failure = None, ""
         try:
             with Worker(environment) as worker:
-                binary = worker.call(compile_it, *arguments, limit=COMPILE_SECONDS)
+                binary = worker.call(_build_or_launch, code, spec, device, limit=COMPILE_SECONDS)
         except ChildError as error:
             failure = str(error)
         libraries = [path for path in Path(folder).rglob("*.so") if code.entry in path.name]
@@ -286,21 +275,10 @@ def _compile(recipe: AppliedRecipe, code: CompiledOperator, device: Device) -> t
         return binary or libraries[0].read_bytes(), failure
 
 
-def _build(stage: Stage, code: CompiledOperator, spec: Specification, description: str) -> bytes:
-    """Compile an operator and ask the runtime for the code."""
-    import pyopencl as cl
-
-    program = cl.Program(cl.Context([_found(description).handle]), code.source)
-    try:
-        return bytes(program.build(list(code.build_options)).get_info(cl.program_info.BINARIES)[0])
-    except cl.Error as error:
-        raise DeviceError(f"{description!r} cannot compile {code.operator}: {one_line(error)}") from None
-
-
-def _launch(stage: Stage, code: CompiledOperator, spec: Specification, description: str) -> None:
-    """Run an operator on a small problem."""
-    run_case(real_case(spec), code, make_runtime(_found(description)))
-
-
-def _found(description: str) -> Device:
-    return next(device for device in find_devices() if device.description == description)
+def _build_or_launch(stage: Stage, code: CompiledOperator, spec: Specification, device: Device) -> bytes | None:
+    """Ask the runtime for the code of an operator; where it does not give it, run the operator on a small problem."""
+    runtime = make_runtime(device)
+    binary = runtime.machine_code(code)
+    if binary is None:
+        run_case(real_case(spec), code, runtime)
+    return binary

@@ -5,17 +5,17 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import keyword
-import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fmmloopy.cache import write_atomically
 from fmmloopy.devices import Device, choose_device
-from fmmloopy.recipes import SEQUENTIAL, RecipeError, shipped_books
-
-FAMILIES = (r"CPU Intel\(R\) OpenCL", r"CPU .*PoCL \d+\.\d+", r"GPU NVIDIA CUDA", r"GPU AMD Accelerated")
-"""Families of devices that are told apart by part of a description; other devices are known by their names."""
+from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.device import GPU
+from fmmloopy.recipes import SEQUENTIAL, RecipeError, devices_in_words, shipped_books
 
 STARTER = '''"""{name}: recipes for {device}.
 
@@ -47,10 +47,16 @@ def p2p(knl: Kernel, *, lanes: int = 16) -> Iterator[tuple[str, Kernel]]:
     # - any rewrite of loopy (import loopy as lp), such as lp.split_iname, lp.precompute or lp.tag_inames.
 
 
+def my_devices(device: Any) -> bool:
+    """{words}."""
+    # Other fields of a device that a book may ask for: vendor, instructions, registers, cores, memory, width, ...
+    return bool({condition})
+
+
 BOOK = RecipeBook(
     "{name}",
-    # For devices in whose description this regular expression is found; `fmmloopy doctor` prints descriptions.
-    device=r"{pattern}",
+    # The devices that get these recipes when no book is asked for.
+    device=my_devices,
     # Operators that are not here run as their sequential kernels, which are right but slow. P2M, P2L, L2P and M2P have
     # the same loops as P2P, so its recipe will do for them too: "p2m": p2p, ...
     recipes={{"p2p": p2p}},
@@ -92,13 +98,13 @@ class Started:
         path: of the file.
         name: of the book in it.
         origin: name of the book that it is a copy of; empty if it is the starter.
-        pattern: regular expression of the devices that it is for.
+        devices: which it is for, in words or as a regular expression.
     """
 
     path: Path
     name: str
     origin: str
-    pattern: str
+    devices: str
 
 
 def start_book(
@@ -129,9 +135,9 @@ def start_book(
         raise FileNotFoundError(f"no folder {path.parent}; make it first")
     if path.is_dir() or (path.exists() and not force):
         raise FileExistsError(f"{path} is there already; give another name, or --force to replace the file")
-    text, pattern = _copy(origin, name) if origin else _starter(name, device or choose_device())
+    text, devices = _copy(origin, name) if origin else _starter(name, device or choose_device())
     write_atomically(path, lambda temporary: _write(temporary, text))
-    return Started(path, name, origin or "", pattern)
+    return Started(path, name, origin or "", devices)
 
 
 def _write(temporary: Path, text: str) -> None:
@@ -141,24 +147,24 @@ def _write(temporary: Path, text: str) -> None:
 
 
 def _starter(name: str, device: Device) -> tuple[str, str]:
-    """Return the text of a small book for a device, and its pattern."""
-    pattern = _pattern(device)
-    form, other = (ITEMS, TRY_LANES) if " GPU " in device.description else (LANES, TRY_ITEMS)
-    recipe, other = (form, "") if device.kind == "c" else (form + GROUPS, other)  # C has no work-groups
-    return STARTER.format(name=name, device=device.name, pattern=pattern, recipe=recipe, other=other), pattern
+    """Return the text of a small book for a device and those of its family, and which those are."""
+    backend = backend_of(device)
+    family = backend.family(device)
+    condition = " and ".join(_asking(name, value) for name, value in family.facts)
+    form, other = (ITEMS, TRY_LANES) if device.kind == GPU else (LANES, TRY_ITEMS)
+    recipe, other = (form + GROUPS, other) if backend.has_groups else (form, "")
+    described = {"device": device.name, "words": family.words, "condition": condition}
+    return STARTER.format(name=name, recipe=recipe, other=other, **described), family.words
 
 
-def _pattern(device: Device) -> str:
-    """Return a regular expression for a device and those of its family."""
-    for family in FAMILIES:
-        if match := re.search(family, device.description):
-            version = re.search(r"PoCL \d+\.\d+", match[0])
-            return rf"CPU .*{re.escape(version[0])}" if version else family
-    return re.escape(device.name)
+def _asking(name: str, value: Any) -> str:
+    """Write the comparison of a field of a device with a value; of a version, its first numbers."""
+    start = f"[:{len(value)}]" if isinstance(value, tuple) else ""
+    return f"device.{name}{start} == {json.dumps(value) if isinstance(value, str) else repr(value)}"
 
 
 def _copy(origin: str, name: str) -> tuple[str, str]:
-    """Return the text of a shipped book under another name, and its pattern."""
+    """Return the text of a shipped book under another name, and the devices that it is for."""
     books = shipped_books()
     if origin not in books:
         raise RecipeError(f"no shipped recipe book {origin!r} to begin with; there are {', '.join(books)}")
@@ -171,4 +177,4 @@ def _copy(origin: str, name: str) -> tuple[str, str]:
     lines = text.splitlines(keepends=True)
     line, where = lines[call.args[0].lineno - 1], call.args[0]
     lines[where.lineno - 1] = line[: where.col_offset] + f'"{name}"' + line[where.end_col_offset :]
-    return "".join(lines), books[origin].device
+    return "".join(lines), devices_in_words(books[origin].device)

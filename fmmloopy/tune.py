@@ -259,7 +259,7 @@ def _search(
 
 def _defaults(book: RecipeBook, operator: str, device: Device, space: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the parameters that are tuned are on a device before."""
-    defaults = book.defaults_on(operator, device.description)
+    defaults = book.defaults_on(operator, device)
     return {name: defaults[name] for name in space if name in defaults}
 
 
@@ -311,7 +311,7 @@ def _try(
         timing, abandoned = worker.call(time_candidate, *arguments)
         wrong = None
         if timing.median < best:  # nothing wrong may set the pace; the whole check comes for what wins
-            request = Request(book, device.description, operator, setting.dtype, parameters, layers=("exact",))
+            request = Request(book, device, operator, setting.dtype, parameters, layers=("exact",))
             wrong = worker.call(check_operator, request)
     except (NothingToDo, WorkerError):
         raise

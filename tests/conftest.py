@@ -6,16 +6,23 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyopencl as cl
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from fmmloopy import cli
 from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder
+from fmmloopy.devices import ENVIRONMENT_VARIABLE as DEVICE_VARIABLE
 from fmmloopy.devices import Device, choose_device, find_devices
+from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.backends.opencl import device_of
+from fmmloopy.execution.processor import Processor
 from fmmloopy.greens import GreensFunction
 from fmmloopy.measuring import peaks
 from fmmloopy.measuring.probes import FMA, NEWTON, TRIAD
@@ -31,6 +38,7 @@ if not os.environ.get(ENVIRONMENT_VARIABLE):
     os.environ[ENVIRONMENT_VARIABLE] = _cache.name
 _config = tempfile.TemporaryDirectory(prefix="fmmloopy-tests-")
 os.environ[CONFIG_VARIABLE] = _config.name
+os.environ.pop(DEVICE_VARIABLE, None)  # tests say which devices they mean
 
 
 @pytest.fixture
@@ -114,13 +122,45 @@ def c_compiler() -> str | None:
     return next((name for name in candidates if name and shutil.which(name)), None)
 
 
+def made_up_device(kind: str, platform: str, version: str, name: str, driver: str = "1.0", vectors: str = "") -> Device:
+    """Return the device that the OpenCL backend makes of what a driver says; without a handle to open it.
+
+    Args:
+        kind: CPU or GPU.
+        platform, version, name, driver: as pyopencl has them.
+        vectors: vector instructions of this machine's processor.
+    """
+    handle = SimpleNamespace(
+        type=getattr(cl.device_type, kind),
+        name=name,
+        driver_version=driver,
+        double_fp_config=63,
+        max_compute_units=8,
+        global_mem_size=2**34,
+    )
+    processor = Processor("", vectors, {"AVX-512": 64, "AVX2": 32}.get(vectors, 0), {"AVX-512": 32}.get(vectors, 16))
+    return replace(device_of(SimpleNamespace(name=platform, version=version), handle, processor), handle=None)
+
+
+def made_up_intel(name: str = "AMD EPYC", vectors: str = "") -> Device:
+    """Return a CPU through Intel's runtime."""
+    return made_up_device("CPU", "Intel(R) OpenCL", "OpenCL 3.1 LINUX", name, "2026.22.10.0.01_160000", vectors)
+
+
+def made_up_pocl(release: str, name: str = "cpu", vectors: str = "", kind: str = "CPU") -> Device:
+    """Return a device through a release of PoCL, such as 3.1+debian."""
+    version = f"OpenCL 3.0 PoCL {release} Linux"
+    return made_up_device(kind, "Portable Computing Language", version, name, release, vectors)
+
+
+def made_up_nvidia(name: str = "H200") -> Device:
+    """Return a GPU through NVIDIA's driver."""
+    return made_up_device("GPU", "NVIDIA CUDA", "OpenCL 3.0 CUDA 12.4", name, "550.54.15")
+
+
 def _device_id(device: Device) -> str:
-    """Return a short name: the platform's and its version, where the description has one of those known."""
-    for platform in ("PoCL", "Intel(R) OpenCL", "Oclgrind", "CUDA"):
-        if platform in device.description:
-            version = device.description.split(platform, 1)[1].split()
-            return f"{platform.split('(')[0]}-{version[0]}" if version else platform
-    return device.kind
+    """Return a short name: the runtime's and its version, where they are known."""
+    return backend_of(device).label(device).replace(" ", "-")
 
 
 def devices(*, simulators: bool = False) -> list[Any]:
@@ -135,9 +175,9 @@ def devices(*, simulators: bool = False) -> list[Any]:
         name = _device_id(device)
         name = name if name not in names else f"{name}-{len(names)}"
         names.add(name)
-        missing = device.kind == "c" and c_compiler() is None
+        missing = device.backend == "c" and c_compiler() is None
         reason = "no C compiler: none of $CC, cc, gcc, clang is there"
-        marks = [pytest.mark.skipif(missing, reason=reason)] if device.kind == "c" else []
+        marks = [pytest.mark.skipif(missing, reason=reason)] if device.backend == "c" else []
         parameters.append(pytest.param(device, id=name, marks=marks))
     return parameters
 
@@ -152,7 +192,7 @@ def device(request: pytest.FixtureRequest) -> Device:
 @pytest.fixture
 def opencl_device() -> Device:
     """The preferred OpenCL device; tests that take it are skipped where there is none."""
-    found = next((d for d in find_devices() if d.kind == "opencl"), None)
+    found = next((d for d in find_devices() if d.backend == "opencl"), None)
     if found is None:
         pytest.skip("no OpenCL device was found")
     return found

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import cube, devices
 
 import fmmloopy as fl
-from fmmloopy import balance
-from fmmloopy.balance import SHARE, TARGETS, cut_heavy_boxes
+from fmmloopy.balance import cut_heavy_boxes
+from fmmloopy.execution.device import CPU_LIMITS
 from fmmloopy.lists import CSR, build_lists
 from fmmloopy.tree import build_tree
+
+SHARE, TARGETS = CPU_LIMITS.heavy_share, CPU_LIMITS.piece_targets
 
 
 def lumpy(rng, n):
@@ -39,7 +43,7 @@ def test_pieces_cover_what_the_boxes_did(by_sources, rng):
     u = build_lists(tree).u
     boxes = np.flatnonzero(u.lengths)
     nsources = tree.box_source_ends - tree.box_source_starts
-    pieces = cut_heavy_boxes(tree, boxes, u, nsources if by_sources else None)
+    pieces = cut_heavy_boxes(tree, boxes, u, nsources if by_sources else None, SHARE, TARGETS)
     before = work_of(tree.box_target_starts[boxes], tree.box_target_ends[boxes], u, boxes, nsources)
     after = work_of(pieces.starts, pieces.ends, pieces.csr, range(len(pieces.starts)), nsources)
     # With the same entries in the same order, so that sums have the same bits.
@@ -52,7 +56,7 @@ def test_pieces_are_small_and_last(rng):
     u = build_lists(tree).u
     boxes = np.flatnonzero(u.lengths)
     nsources = tree.box_source_ends - tree.box_source_starts
-    pieces = cut_heavy_boxes(tree, boxes, u, nsources)
+    pieces = cut_heavy_boxes(tree, boxes, u, nsources, SHARE, TARGETS)
     sizes = pieces.ends - pieces.starts
     per_target = np.add.reduceat(nsources[pieces.csr.lists], pieces.csr.starts[:-1])
     work = per_target * sizes
@@ -71,24 +75,24 @@ def test_boxes_alike_stay_whole(rng):
     boxes = np.flatnonzero(u.lengths)
     nsources = tree.box_source_ends - tree.box_source_starts
     assert len(boxes) > 2 / SHARE
-    assert cut_heavy_boxes(tree, boxes, u, nsources) is None
+    assert cut_heavy_boxes(tree, boxes, u, nsources, SHARE, TARGETS) is None
 
 
 def test_no_boxes_at_all(rng):
     tree = build_tree(cube(rng, 10), None, 20)
     empty = CSR(np.zeros(tree.nboxes + 1, np.int32), np.zeros(0, np.int32))
-    assert cut_heavy_boxes(tree, np.zeros(0, np.intp), empty) is None
+    assert cut_heavy_boxes(tree, np.zeros(0, np.intp), empty, None, SHARE, TARGETS) is None
 
 
 @pytest.mark.parametrize("device", devices())
-def test_no_bit_changes(device, monkeypatch, rng):
+def test_no_bit_changes(device, rng):
     """Every target has the same sums in the same order; with gradients, and of W lists too."""
     points = np.concatenate([0.3 + 1e-9 * rng.random((700, 3)), rng.random((800, 3)) ** 3])
     charges = rng.uniform(-1, 1, len(points))
     results = []
     for share in (SHARE, 1.0):
-        monkeypatch.setattr(balance, "SHARE", share)
-        fmm = fl.Fmm(points, order=3, ncrit=30, precision="single", device=device)
+        limits = replace(device.limits, heavy_share=share)
+        fmm = fl.Fmm(points, order=3, ncrit=30, precision="single", device=replace(device, limits=limits))
         results.append((fmm.evaluate(charges), *fmm.evaluate(charges, gradient=True)))
     assert fmm.tree.is_leaf.any()
     for one, other in zip(*results, strict=True):

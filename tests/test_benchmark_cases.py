@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import made_up_device
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -18,7 +19,7 @@ from benchmarks import child, machine, run
 from benchmarks.results import Evaluation
 from benchmarks.suite import EvaluationCase, OperatorCase, PeerCase
 from fmmloopy.bench import WHOLE
-from fmmloopy.devices import C_DEVICE, Device, DeviceError
+from fmmloopy.devices import C_DEVICE, DeviceError
 
 
 def test_one_case_in_a_process_of_its_own(opencl_device, tmp_path):
@@ -96,7 +97,7 @@ def test_what_is_measured_while_the_machine_is_slow_is_measured_again(monkeypatc
 
 
 def test_devices_of_several_processors_are_not_held_against_one(monkeypatch):
-    cpu, gpu = (Device("opencl", name, f"opencl {name} by a vendor") for name in ("CPU one", "GPU two"))
+    cpu, gpu = (made_up_device(kind, "A vendor", "", f"{kind} {n}") for kind, n in (("CPU", "one"), ("GPU", "two")))
     monkeypatch.setattr(machine, "find_devices", lambda: [cpu, gpu, C_DEVICE])
     assert machine.choose_devices() == [cpu]
     monkeypatch.setattr(machine, "choose_device", lambda name: {"one": cpu, "two": gpu}[name])

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from conftest import made_up_intel, made_up_nvidia, made_up_pocl
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -24,7 +25,6 @@ from benchmarks.results import (
     write_results,
 )
 from fmmloopy.bench import WHOLE
-from fmmloopy.devices import Device
 from fmmloopy.measuring.probes import RSQRT
 
 
@@ -62,16 +62,17 @@ def test_cases_are_chosen_by_group_and_number_of_points():
 
 
 @pytest.mark.parametrize(
-    ("description", "label"),
+    ("device", "label"),
     [
-        ("opencl CPU Intel(R) OpenCL OpenCL 3.1 LINUX AMD EPYC", "Intel"),
-        ("opencl CPU Portable Computing Language OpenCL 3.0 PoCL 3.1+debian Linux, None+Asserts pthread", "PoCL 3.1"),
-        ("opencl CPU Portable Computing Language OpenCL 3.0 PoCL 3.0-rc2 Linux, Release pthread", "PoCL 3.0"),
-        ("opencl GPU NVIDIA CUDA OpenCL 3.0 CUDA 12.4 A card", "A card"),
+        (made_up_intel(), "Intel"),
+        (made_up_pocl("3.1+debian"), "PoCL 3.1"),
+        (made_up_pocl("3.0-rc2"), "PoCL 3.0"),
+        (made_up_nvidia("A card"), "A card"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_labels_of_runtimes(description, label):
-    assert machine.runtime_label(Device("opencl", "A card", description)) == label
+def test_labels_of_runtimes(device, label):
+    assert machine.runtime_label(device) == label
 
 
 # -- targets

@@ -16,6 +16,7 @@ from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder
 from fmmloopy.calibration import FEWEST_POINTS, calibrate, probe_points, rates_file, rates_keys, stored_rates
 from fmmloopy.cost_model import Measurement, Rates
 from fmmloopy.devices import C_DEVICE
+from fmmloopy.execution.device import Probes
 from fmmloopy.lists import build_lists
 from fmmloopy.plan import M2L_OPERATORS
 from fmmloopy.plan_report import make_rows
@@ -23,6 +24,8 @@ from fmmloopy.recipes import load_recipes
 from fmmloopy.runtime import make_runtime
 from fmmloopy.tree import build_tree
 from fmmloopy.work import Work, count_work
+
+SIZES = Probes()
 
 OPERATORS = (*calibration.OPERATORS, *(name for names in M2L_OPERATORS.values() for name in names))
 MEASURED = [Measurement({"p2p": Work(10**6, 12 * 10**6, 100)}, {"p2p": 1e-3})]
@@ -33,7 +36,7 @@ def count_measurements(own_cache, monkeypatch):
     """Put made-up measurements in place of those of a device, and count how often they are asked for."""
     asked = []
 
-    def measure(build, count):
+    def measure(build, count, sizes):
         asked.append(build)
         return MEASURED
 
@@ -50,11 +53,11 @@ def never(points, ncrit):
 
 def test_rates_are_measured_once(count_measurements):
     assert stored_rates("key") is None
-    first = calibrate("key", never, 5000)
+    first = calibrate("key", never, 5000, SIZES)
     assert first.per_unit["p2p"][0] == pytest.approx(1e-9, rel=0.1)
-    assert calibrate("key", never, 5000) == stored_rates("key") == first
+    assert calibrate("key", never, 5000, SIZES) == stored_rates("key") == first
     assert len(count_measurements) == 1
-    calibrate("another key", never, 5000)
+    calibrate("another key", never, 5000, SIZES)
     assert len(count_measurements) == 2
 
 
@@ -70,12 +73,12 @@ def test_rates_are_measured_once(count_measurements):
     ],
 )
 def test_damaged_files_count_as_none(damage, count_measurements):
-    expected = calibrate("key", never, 5000)
+    expected = calibrate("key", never, 5000, SIZES)
     file = rates_file("key")
     assert damage(file.read_text()) != file.read_text()
     file.write_text(damage(file.read_text()))
     assert stored_rates("key") is None
-    assert calibrate("key", never, 5000) == expected
+    assert calibrate("key", never, 5000, SIZES) == expected
     assert len(count_measurements) == 2
     assert stored_rates("key") == expected
 
@@ -83,33 +86,33 @@ def test_damaged_files_count_as_none(damage, count_measurements):
 def test_rates_of_a_busy_machine_are_measured_again_when_it_is_quiet(count_measurements, monkeypatch):
     for busy, times in ((True, 1), (True, 1), (False, 2), (True, 2), (False, 2)):
         monkeypatch.setattr(calibration, "is_busy", lambda busy=busy: busy)
-        assert calibrate("key", never, 5000) == stored_rates("key")
+        assert calibrate("key", never, 5000, SIZES) == stored_rates("key")
         assert len(count_measurements) == times
 
 
 def test_rates_of_a_busy_machine_are_better_than_none(count_measurements, monkeypatch):
     monkeypatch.setattr(calibration, "is_busy", lambda: True)
-    kept = calibrate("key", never, 5000)
+    kept = calibrate("key", never, 5000, SIZES)
     monkeypatch.setattr(calibration, "is_busy", lambda: False)
 
-    def fails(build, count):
+    def fails(build, count, sizes):
         raise fl.DeviceError("gone")
 
     monkeypatch.setattr(calibration, "measure", fails)
-    assert calibrate("key", never, 5000) == kept
+    assert calibrate("key", never, 5000, SIZES) == kept
 
 
 def test_a_deleted_file_is_made_again(count_measurements):
-    calibrate("key", never, 5000)
+    calibrate("key", never, 5000, SIZES)
     rates_file("key").unlink()
-    calibrate("key", never, 5000)
+    calibrate("key", never, 5000, SIZES)
     assert len(count_measurements) == 2
 
 
 def test_a_cache_that_cannot_be_written(count_measurements, own_cache, monkeypatch):
     (own_cache / "a file").write_text("")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(own_cache / "a file"))
-    assert calibrate("key", never, 5000).per_unit["p2p"][0] > 0
+    assert calibrate("key", never, 5000, SIZES).per_unit["p2p"][0] > 0
     assert stored_rates("key") is None
 
 
@@ -117,7 +120,7 @@ def test_a_device_that_fails_has_no_rates(own_cache):
     def fails(points, ncrit):
         raise fl.DeviceError("busy")
 
-    assert calibrate("key", fails, 5000) is None
+    assert calibrate("key", fails, 5000, SIZES) is None
     assert not rates_file("key").exists()
 
 
@@ -148,9 +151,9 @@ def test_a_device_that_takes_long_is_tried_once(own_cache, monkeypatch):
             clock=clock,
         )
 
-    assert calibrate("key", build, 5000) is None
-    assert built == [calibration.SMALL]
-    assert calibrate("key", never, 5000) is None
+    assert calibrate("key", build, 5000, SIZES) is None
+    assert built == [SIZES.first]
+    assert calibrate("key", never, 5000, SIZES) is None
     assert stored_rates("key") is None
 
 
@@ -203,7 +206,7 @@ def test_probes_take_turns_until_the_machine_is_steady(slowness, rounds, monkeyp
     clock = [0.0]
     monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[0])
     machine = Machine(slowness, clock, fl.laplace())
-    found = calibration.measure(machine, 300)
+    found = calibration.measure(machine, 300, SIZES)
     assert machine.built == 4
     assert machine.evaluated == [0, 1, 2] * rounds
     for probe, measurement in enumerate(found):
@@ -217,15 +220,15 @@ def test_probes_with_tables_for_each_level_are_timed_one_by_one(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[0])
     machine = Machine(lambda number, probe: 1.0, clock, fl.yukawa())
-    assert len(calibration.measure(machine, 300)) == 3
+    assert len(calibration.measure(machine, 300, SIZES)) == 3
     assert machine.evaluated == [0] * 4 + [1] * 4 + [2] * 4
 
 
-@pytest.mark.parametrize(("npoints", "probes"), [(100_000, calibration.POINTS), (10**6, calibration.MANY_POINTS)])
+@pytest.mark.parametrize(("npoints", "probes"), [(100_000, SIZES.points), (10**6, SIZES.many_points)])
 def test_large_problems_have_large_probes(npoints, probes, own_cache, monkeypatch):
     asked = []
-    monkeypatch.setattr(calibration, "measure", lambda build, count: asked.append(count) or MEASURED)
-    calibrate("key", never, npoints)
+    monkeypatch.setattr(calibration, "measure", lambda build, count, sizes: asked.append(count) or MEASURED)
+    calibrate("key", never, npoints, SIZES)
     assert asked == [probes]
 
 
@@ -264,12 +267,12 @@ def test_the_key_holds_what_rates_depend_on():
         key(book=replace(book, recipes=other, tuning={}, by_device={})),
         key(device=replace(C_DEVICE, driver="newer")),
         key(m2l="dense"),
-        key(npoints=calibration.FROM),
+        key(npoints=SIZES.many_from),
         key(parameters={"p2p": {"lanes": 4}}),
     }
     assert len(keys) == 10
     assert key() == key()
-    assert key() == key(npoints=calibration.FROM - 1)
+    assert key() == key(npoints=SIZES.many_from - 1)
     # The values of parameters are arguments of the code.
     assert key(greens=fl.yukawa(1.0)) == key(greens=fl.yukawa(2.0))
 
@@ -323,7 +326,7 @@ def made_up_rates(own_cache, monkeypatch):
     asked = []
     equal = dict.fromkeys(OPERATORS, (3e-11, 0.0)) | dict.fromkeys(("p2p", "p2m", "p2l", "l2p", "m2p"), (1e-9, 0.0))
 
-    def rates(key, build=None, npoints=0):
+    def rates(key, build=None, npoints=0, sizes=None):
         if build is not None:
             asked.append("svd" if "m2l_svd" in key else "fft")
         # Those of the compressed form have another rate of P2M, as if the device had been slower then.
@@ -355,7 +358,7 @@ def test_the_default_compares_forms_of_m2l(make, expected, made_up_rates, rng, o
 def test_the_report_needs_no_cache(sphere_points, opencl_device, count_measurements, monkeypatch):
     """What was chosen by is what is reported, whether or not it could be kept."""
     monkeypatch.setattr(
-        "fmmloopy.driver.calibrate", lambda key, build, npoints: Rates(dict.fromkeys(OPERATORS, (1e-9, 0.0)))
+        "fmmloopy.driver.calibrate", lambda key, build, npoints, sizes: Rates(dict.fromkeys(OPERATORS, (1e-9, 0.0)))
     )
     report = fl.Fmm(sphere_points, order=3, device=opencl_device).plan_report()
     assert not list((cache_folder() / "rates").glob("*"))

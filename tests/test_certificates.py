@@ -6,14 +6,14 @@ import dataclasses
 import warnings
 
 import pytest
+from conftest import made_up_pocl
 
 from fmmloopy import certificates
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
 from fmmloopy.certificates import FAILED, UncertifiedWarning, record, status, warn_if_uncertified
-from fmmloopy.devices import Device
 from fmmloopy.recipes import RecipeBook, shipped_books
 
-DEVICE = Device("opencl", "pthread-a processor", "opencl CPU a platform PoCL 3.0 pthread-a processor", "3.0")
+DEVICE = made_up_pocl("3.0", "pthread-a processor")
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_a_shipped_book_is_certified_where_it_was_checked(monkeypatch):
     shipped = {"sources": certificates.sources_hash(), "certified": [certificates.shipping_label(book, DEVICE)]}
     monkeypatch.setattr(certificates, "read_shipped", lambda: shipped)
     assert status(book, DEVICE) == "certified"
-    other_processor = dataclasses.replace(DEVICE, name="other", description="opencl CPU a platform PoCL 3.0 other")
+    other_processor = made_up_pocl("3.0", "other")
     assert status(book, other_processor) == "certified"
     assert status(book, dataclasses.replace(DEVICE, driver="3.1")) == "none"
     assert status(dataclasses.replace(book, device="another"), DEVICE) == "none", "a copy is not what was shipped"

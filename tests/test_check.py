@@ -13,7 +13,7 @@ from fmmloopy.devices import find_devices
 from fmmloopy.recipes import RecipeBook, fix_lanes, load_recipes, separate_lanes
 from fmmloopy.transforms import pocl_cpu
 
-OPENCL = [d for d in find_devices() if d.kind == "opencl" and not d.is_simulator]
+OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 
 pytestmark = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 

@@ -16,8 +16,9 @@ from conftest import devices
 import fmmloopy as fl
 from fmmloopy import compile as compile_module
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.compile import CompiledOperator, compile_operator, generate, operator_key
+from fmmloopy.compile import compile_operator, generate, operator_key
 from fmmloopy.devices import C_DEVICE, find_devices
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, fix_lanes, load_recipes, separate_lanes
 from fmmloopy.runtime import make_runtime
@@ -200,7 +201,7 @@ DIFFERENCES = {
     "parameters by device": {"book": RecipeBook("sequential", "", {"p2p": wide_p2p}, by_device=BY_DEVICE)},
     "tuning parameters": {"parameters": {"lanes": 8}},
     "other tuning parameters": {"parameters": {"lanes": 16}},
-    "kind of device": {"device": replace(C_DEVICE, kind="opencl")},
+    "kind of device": {"device": replace(C_DEVICE, backend="opencl")},
     "device": {"device": replace(C_DEVICE, description="another compiler")},
     "driver": {"device": replace(C_DEVICE, driver="2.0")},
 }
@@ -385,4 +386,4 @@ def test_arrays_come_back_as_they_went(runtime):
 
 def test_unused_devices_cost_nothing():
     """Describing a device opens none: handles stay with the devices that were found."""
-    assert [d.handle is None for d in find_devices()] == [d.kind == "c" for d in find_devices()]
+    assert [d.handle is None for d in find_devices()] == [d.backend == "c" for d in find_devices()]

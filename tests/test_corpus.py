@@ -21,7 +21,7 @@ from fmmloopy.checking import sanitizer
 from fmmloopy.devices import find_devices
 from fmmloopy.recipes import OPERATORS, RecipeBook
 
-OPENCL = [d for d in find_devices() if d.kind == "opencl" and not d.is_simulator]
+OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 
 Entry = TypeVar("Entry", Right, Wrong)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import c_compiler
+from conftest import c_compiler, made_up_intel, made_up_nvidia, made_up_pocl
 from typer.testing import CliRunner
 
 from fmmloopy.cli import app
@@ -20,6 +21,7 @@ from fmmloopy.diagnosis.checkups import (
     DeviceFinding,
     Finding,
     check_cache,
+    check_choice,
     check_compiler,
     check_cuda,
     check_intel,
@@ -37,10 +39,16 @@ from fmmloopy.doctor import Diagnosis, _probe, examine
 from fmmloopy.hints import ISLPY_REMEDY
 from fmmloopy.isolation import ChildCrashed, ChildTimedOut
 
-INTEL = DeviceFinding("opencl CPU Intel(R) OpenCL OpenCL 3.1 LINUX AMD EPYC", "1")
-POCL_30 = DeviceFinding("opencl CPU Portable Computing Language OpenCL 3.0 PoCL 3.0 cpu", "1")
-POCL_31 = DeviceFinding("opencl CPU Portable Computing Language OpenCL 3.0 PoCL 3.1+debian cpu", "1")
-NVIDIA = DeviceFinding("opencl GPU NVIDIA CUDA OpenCL 3.0 CUDA 12.4 H200", "1")
+
+def found(device):
+    return DeviceFinding(
+        device.description, device.driver, backend=device.backend, runtime=device.runtime, version=device.version
+    )
+
+
+INTEL, POCL_30, POCL_31, NVIDIA = map(
+    found, (made_up_intel(), made_up_pocl("3.0"), made_up_pocl("3.1+debian"), made_up_nvidia())
+)
 
 
 def verdicts(findings):
@@ -158,7 +166,7 @@ def test_newer_pocl_is_suggested(devices):
     ("gain", "text"), [(7.0, "vectorizes: lanes are 7.0 times"), (1.1, "does not vectorize: lanes are")]
 )
 def test_pocl_that_was_measured(gain, text):
-    finding = check_pocl([DeviceFinding(POCL_31.description, "1", Speed("b", "float64", 2.0, gain))])[0]
+    finding = check_pocl([replace(POCL_31, speed=Speed("b", "float64", 2.0, gain))])[0]
     assert finding.text.startswith(text)
     assert finding.text.endswith("(measured)")
 
@@ -190,6 +198,19 @@ def test_intel():
     assert verdicts(intel({}, {}, [INTEL])) == [FINE], "from the system"
     (finding,) = intel(LIBRARY, both, [POCL_30], chosen=True)
     assert (finding.verdict, finding.remedy) == (SUGGESTION, "unset OCL_ICD_VENDORS")
+
+
+def test_device_of_the_environment():
+    devices = [made_up_intel(), made_up_pocl("3.0")]
+    assert check_choice("", devices) == []
+    (finding,) = check_choice("pocl", devices)
+    assert (finding.subject, finding.verdict) == ("$FMMLOOPY_DEVICE", FINE)
+    assert finding.text == f"names 'pocl': where no device is asked for, {POCL_30.description} is taken"
+    (finding,) = check_choice("c", devices)
+    assert C_DEVICE.description in finding.text
+    (finding,) = check_choice("nvidia", devices)
+    assert (finding.verdict, finding.remedy) == (PROBLEM, "unset FMMLOOPY_DEVICE")
+    assert finding.text == "names 'nvidia', which no device here matches: evaluations fail that ask for no device"
 
 
 def test_oclgrind():
@@ -348,11 +369,11 @@ def diagnose(monkeypatch):
 SPEED = Speed("pocl_cpu", "float64", 1.234, 4.0)
 HEALTHY = Diagnosis(
     (Finding("packages", "all there"), Finding("oclgrind", "is not installed", SUGGESTION, "apt-get install oclgrind")),
-    (DeviceFinding(POCL_30.description, "1", SPEED), DeviceFinding(INTEL.description, "1")),
+    (replace(POCL_30, speed=SPEED), INTEL),
 )
 ILL = Diagnosis(
     (Finding("islpy", "[too] new", PROBLEM, ISLPY_REMEDY), *HEALTHY.findings),
-    (DeviceFinding(POCL_30.description, "1", None, "it died"),),
+    (replace(POCL_30, trouble="it died"),),
 )
 
 
@@ -397,7 +418,5 @@ def test_command_for_machines(diagnosis, diagnose):
 
 
 def test_device_without_double_precision_is_measured_in_single(opencl_device):
-    from dataclasses import replace
-
     assert isinstance(opencl_device, Device)
     assert measure(replace(opencl_device, has_float64=False), 0.05).dtype == "float32"

@@ -26,10 +26,10 @@ def _books_and_devices():
     """Every shipped book on the device that it is for, and on the preferred one."""
     pairs = []
     for device in find_devices():
-        if device.kind != "opencl" or device.is_simulator:
+        if device.backend != "opencl" or device.is_simulator:
             continue
         for book in shipped_books().values():
-            if book.suits(device.description) or not pairs or device is find_devices()[0]:
+            if book.suits(device) or not pairs or device is find_devices()[0]:
                 pairs.append(
                     pytest.param(book, device, id=f"{book.name}-{device.description.split()[-1]}-{len(pairs)}")
                 )

@@ -23,7 +23,7 @@ from fmmloopy.recipes import RecipeBook
 from fmmloopy.testing import assert_recipe
 from fmmloopy.transforms import steps
 
-OPENCL = [d for d in find_devices() if d.kind == "opencl" and not d.is_simulator]
+OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 
 pytestmark = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
@@ -171,7 +171,7 @@ def test_certificates_hold_until_something_changes(own_cache):
     changed = RecipeBook("certified_here", "", {"check_to_equivalent": other})
     assert status(changed, device) == "stale: recipe changed since"
     assert operator_status(book, device, "check_to_equivalent", "float64", {}) == "certified"
-    newer = type(device)(device.kind, device.name, device.description, "another driver", True, device.handle)
+    newer = type(device)(device.backend, device.name, device.description, "another driver", True, device.handle)
     assert operator_status(book, newer, "check_to_equivalent", "float64") == "stale: driver changed since"
 
     def wrong(knl):

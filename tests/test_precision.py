@@ -20,7 +20,7 @@ NPOINTS = 4000
 CHOSEN = {2: "reduced", 3: "reduced", 4: "reduced", 5: "reduced", 6: "mixed", 7: "double", 8: "double"}
 """Digits -> working precision."""
 
-OPENCL = [d for d in find_devices() if d.kind == "opencl" and not d.is_simulator]
+OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 
 
 def near_pairs(rng, n):

@@ -11,14 +11,15 @@ import shutil
 import loopy as lp
 import numpy as np
 import pytest
-from conftest import devices
+from conftest import devices, made_up_device, made_up_nvidia, made_up_pocl
 
 from fmmloopy import show
 from fmmloopy.cli import main
-from fmmloopy.devices import C_DEVICE, Device, find_devices
+from fmmloopy.devices import C_DEVICE, find_devices
 from fmmloopy.greens import laplace, yukawa
 from fmmloopy.recipes import OPERATORS, SEQUENTIAL, RecipeBook, RecipeError, fix_lanes, load_recipes, shipped_books
 from fmmloopy.show import (
+    _build_or_launch,
     compiled_step,
     device_source,
     list_steps,
@@ -55,7 +56,7 @@ def test_steps_are_those_of_the_device():
     book = load_recipes("pocl31_cpu")
     names = {}
     for processor, roots in (("AMD EPYC", "auto"), ("Intel(R) Xeon(R)", "newton")):
-        recipe = list_steps(book, "p2p", device=Device("opencl", processor, f"opencl CPU PoCL 3.1 {processor}", "3.1"))
+        recipe = list_steps(book, "p2p", device=made_up_pocl("3.1", processor))
         assert next(p.default for p in recipe.parameters if p.name == "roots") == roots
         names[roots] = recipe.steps[3].name
     assert names["newton"] == "reciprocal square root by Newton's iteration"
@@ -321,8 +322,8 @@ def test_other_operators(operator, device):
 @pytest.mark.parametrize(
     ("device", "reason"),
     [
-        (show.Device("opencl", "x", "opencl GPU NVIDIA CUDA H200"), "no way to get at that of 'opencl"),
-        (show.Device("opencl", "x", "opencl CPU Oclgrind 1.2"), "no way to get at that of 'opencl"),
+        (made_up_nvidia(), "no way to get at that of 'opencl"),
+        (made_up_device("CPU", "Oclgrind", "OpenCL 1.2", "x"), "no way to get at that of 'opencl"),
     ],
 )
 def test_devices_that_keep_their_code(device, reason):
@@ -337,12 +338,12 @@ def crash(stage, *arguments):
 
 
 def crash_after_compiling(stage, *arguments):
-    show._launch(stage, *arguments)
+    _build_or_launch(stage, *arguments)
     os.abort()
 
 
 def test_a_compiler_that_crashes_is_reported(monkeypatch):
-    monkeypatch.setattr(show, "_launch", crash)
+    monkeypatch.setattr(show, "_build_or_launch", crash)
     found = machine_code(list_steps(SEQUENTIAL, "p2p"), 1, C_DEVICE)
     assert found.loop is None
     assert re.search(r"no machine code: the process died of signal 6", found.verdict)
@@ -351,14 +352,14 @@ def test_a_compiler_that_crashes_is_reported(monkeypatch):
 @needs_disassembler
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 def test_a_kernel_that_crashes_when_it_runs_is_looked_at_all_the_same(monkeypatch):
-    monkeypatch.setattr(show, "_launch", crash_after_compiling)
+    monkeypatch.setattr(show, "_build_or_launch", crash_after_compiling)
     found = machine_code(list_steps(SEQUENTIAL, "p2p"), 1, C_DEVICE)
     assert found.loop is not None
     assert "died of signal 6" in found.reason
 
 
 def test_source_that_does_not_compile_is_reported(opencl_device):
-    if not any(platform in opencl_device.description for platform in show.GIVE_CODE):
+    if opencl_device.runtime not in ("pocl", "intel"):
         pytest.skip("the preferred device does not give its code")
     book = RecipeBook("bad", device="x", build_options=("-Dy0=)",))
     found = machine_code(list_steps(book, "p2p"), 1, opencl_device)
@@ -427,7 +428,7 @@ def test_command_prints_json_and_nothing_else(capsys, opencl_device):
 
 
 def test_command_fails_where_there_is_no_machine_code(capsys, monkeypatch):
-    monkeypatch.setattr(show, "_launch", crash)
+    monkeypatch.setattr(show, "_build_or_launch", crash)
     status, out, _ = run(capsys, "sequential", "-o", "p2p", "--asm", "-d", "c")
     assert status == 1
     assert "no machine code: the process died of signal 6" in out

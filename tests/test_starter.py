@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import devices
+from conftest import devices, made_up_device, made_up_intel, made_up_nvidia, made_up_pocl
 from typer.testing import CliRunner
 
 from fmmloopy.check import check_book
 from fmmloopy.cli import app
-from fmmloopy.devices import C_DEVICE, Device
+from fmmloopy.devices import C_DEVICE
 from fmmloopy.greens import laplace
 from fmmloopy.operators import math_kernel
-from fmmloopy.recipes import RecipeError, apply_recipe, load_recipes, shipped_books
+from fmmloopy.recipes import RecipeError, apply_recipe, devices_in_words, load_recipes, shipped_books
 from fmmloopy.starter import start_book
 
-DESCRIPTIONS = {
-    "opencl CPU Intel(R) OpenCL OpenCL 3.1 LINUX AMD EPYC": "opencl CPU Intel(R) OpenCL OpenCL 4.0 LINUX Other",
-    "opencl CPU Portable Computing Language OpenCL 3.0 PoCL 3.1+debian Linux cpu": "opencl CPU Portable PoCL 3.1 cpu",
-    "opencl CPU Portable Computing Language OpenCL 3.0 PoCL 6.0 Linux cpu": "opencl CPU Portable PoCL 6.0 x86",
-    "opencl GPU NVIDIA CUDA OpenCL 3.0 CUDA 12.4 H200": "opencl GPU NVIDIA CUDA OpenCL 3.0 CUDA 13.0 Other",
-    "opencl GPU Some Vendor OpenCL 3.0 My (fast) GPU+": "opencl GPU Some Vendor OpenCL 3.1 My (fast) GPU+",
+FAMILIES = {
+    "CPUs through Intel's runtime": (made_up_intel("AMD EPYC"), made_up_intel("Intel(R) Xeon(R)", "AVX-512")),
+    "CPUs through PoCL 3.1": (made_up_pocl("3.1+debian"), made_up_pocl("3.1.2", "x86")),
+    "CPUs through PoCL 6.0": (made_up_pocl("6.0"), made_up_pocl("6.0-pre", "x86")),
+    "GPUs through PoCL 6.0": (made_up_pocl("6.0", kind="GPU"), made_up_pocl("6.0", "another", kind="GPU")),
+    "GPUs through NVIDIA's driver": (made_up_nvidia("H200"), made_up_nvidia("Other")),
+    "My (fast) GPU + more": (
+        made_up_device("GPU", "Some Vendor", "OpenCL 3.0", 'My (fast) "GPU" + more'),
+        made_up_device("GPU", "Some Vendor", "OpenCL 3.1", 'My (fast) "GPU" + more'),
+    ),
+    "the C compiler": (C_DEVICE, C_DEVICE),
 }
-"""Of a device, and of a relative that its book should suit too."""
+"""A device, and a relative that its book should suit too."""
 
 
 def passes(path, device):
@@ -41,27 +45,27 @@ def test_starter_passes_the_check_as_it_is(device, tmp_path):
     started = start_book(tmp_path / "my_device.py", device=device)
     book = load_recipes(started.path)
     assert book.name == started.name == "my_device"
-    assert book.suits(device.description)
+    assert book.suits(device)
     passes(started.path, device)
 
 
 def test_starter_for_gpus_passes_too(tmp_path, opencl_device):
     """In the form that it has for a GPU, on whatever is here."""
-    gpu = replace(opencl_device, description="opencl GPU NVIDIA CUDA OpenCL 3.0 CUDA 12.4 H200")
-    started = start_book(tmp_path / "my_gpu.py", device=gpu)
+    started = start_book(tmp_path / "my_gpu.py", device=made_up_nvidia())
     steps = apply_recipe(load_recipes(started.path), "p2p", math_kernel("p2p", laplace(), 3, np.float64))
     assert [step.name for step in steps] == ["one work-item per target of a tile", "one work-group per box"]
     passes(started.path, opencl_device)
 
 
-@pytest.mark.parametrize("description", DESCRIPTIONS)
-def test_starter_suits_its_device_and_relatives(description, tmp_path):
-    device = Device("opencl", description.split("OpenCL 3.0 ")[-1], description)
-    book = load_recipes(start_book(tmp_path / "mine.py", device=device).path)
-    assert book.suits(description)
-    assert book.suits(DESCRIPTIONS[description])
-    others = [other for other in DESCRIPTIONS if other != description]
-    assert not any(book.suits(other) for other in others)
+@pytest.mark.parametrize("words", FAMILIES)
+def test_starter_suits_its_device_and_relatives(words, tmp_path):
+    device, relative = FAMILIES[words]
+    started = start_book(tmp_path / "mine.py", device=device)
+    book = load_recipes(started.path)
+    assert started.devices == devices_in_words(book.device) == words
+    assert book.suits(device)
+    assert book.suits(relative)
+    assert not any(book.suits(other) for name, others in FAMILIES.items() if name != words for other in others)
 
 
 @pytest.mark.parametrize("origin", shipped_books())
@@ -69,11 +73,13 @@ def test_copies_are_their_originals_under_another_name(origin, tmp_path):
     started = start_book(tmp_path / "mine.py", origin)
     copy, book = load_recipes(started.path), shipped_books()[origin]
     assert copy.name == started.name == "mine"
-    assert (copy.device, copy.build_options) == (book.device, book.build_options)
-    assert started.pattern == book.device
+    assert copy.build_options == book.build_options
+    assert started.devices == devices_in_words(copy.device) == devices_in_words(book.device)
     assert set(copy.recipes) == set(book.recipes)
     assert {k: dict(v) for k, v in copy.tuning.items()} == {k: dict(v) for k, v in book.tuning.items()}
-    assert copy.by_device == book.by_device
+    for device in (*(device for pair in FAMILIES.values() for device in pair), made_up_pocl("3.0")):
+        assert copy.suits(device) == book.suits(device)
+        assert all(copy.parameters_on(o, device) == book.parameters_on(o, device) for o in book.recipes)
     for operator in ("p2p", "m2m"):
         math = math_kernel(operator, laplace(), 3, np.float64)
         ours, theirs = (apply_recipe(b, operator, math) for b in (copy, book))
@@ -148,7 +154,7 @@ def test_command(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["new", "my_gpu.py", "--from", "pocl_cpu"])
     assert done.exit_code == 0, done.output
     assert load_recipes("my_gpu.py").name == "my_gpu"
-    assert "wrote my_gpu.py: a copy of pocl_cpu, for devices that match CPU .*PoCL" in done.output
+    assert "wrote my_gpu.py: a copy of pocl_cpu, for CPUs through PoCL 3.0 and older" in done.output
     assert done.output.endswith(
         "next:\n  fmmloopy check my_gpu.py\n  fmmloopy ladder my_gpu.py --operator p2p --plot ladder.png\n"
     )

@@ -13,7 +13,7 @@ from fmmloopy.recipes import shipped_books
 from fmmloopy.transforms import steps
 from fmmloopy.transforms.inline import InlineFunction
 
-OPENCL = [d for d in find_devices() if d.kind == "opencl" and not d.is_simulator]
+OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 
 
 def _apply(step, expression, x):

@@ -24,7 +24,7 @@ from fmmloopy.transforms import steps
 from fmmloopy.tune import Trial, _candidates, _defaults, import_entries, tune, verify_store
 from fmmloopy.tuned import Tuned, merge, read_entries, read_store, store_file, tuned_parameters, write_store
 
-OPENCL = [d for d in find_devices() if d.kind == "opencl" and not d.is_simulator]
+OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
 SMALL = Setting(points=3000, order=3)

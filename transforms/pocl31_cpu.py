@@ -32,9 +32,14 @@ def particles(knl: Kernel, *, width: int = 64, roots: str = "auto") -> Iterator[
     yield from pocl_cpu.particle_vectors(knl, width, pocl_cpu.choose_roots(knl, roots, "both"))
 
 
+def new_pocl(device: Any) -> bool:
+    """CPUs through PoCL 3.1 and newer."""
+    return bool(device.kind == "cpu" and device.runtime == "pocl" and device.version >= (3, 1))
+
+
 BOOK = RecipeBook(
     "pocl31_cpu",
-    device=r"CPU .*PoCL (3\.[1-9]|[4-9]\.|\d\d)",
+    device=new_pocl,
     recipes={
         **pocl_cpu.BOOK.recipes,
         **dict.fromkeys(pocl_cpu.PARTICLE_OPERATORS, particles),
@@ -44,7 +49,7 @@ BOOK = RecipeBook(
         **{key: {"width": (32, 64), "roots": ("auto", "newton")} for key in pocl_cpu.PARTICLE_OPERATORS},
     },
     by_device={
-        **{key: {pocl_cpu.AVX_512: blocks} for key, blocks in pocl_cpu.LARGE_BLOCKS.items()},
-        **{key: {pocl_cpu.INTEL_PROCESSORS: {"roots": "newton"}} for key in pocl_cpu.PARTICLE_OPERATORS},
+        **{key: {pocl_cpu.has_avx512: blocks} for key, blocks in pocl_cpu.LARGE_BLOCKS.items()},
+        **{key: {pocl_cpu.made_by_intel: {"roots": "newton"}} for key in pocl_cpu.PARTICLE_OPERATORS},
     },
 )

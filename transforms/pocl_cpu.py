@@ -192,18 +192,36 @@ def m2l_inverse(knl: Kernel) -> Steps:
     yield "one work-group per octet", knl
 
 
-INTEL_PROCESSORS = r"(?i)\bintel\b(?!\(R\) OpenCL)"
-"""On any runtime. Two cores of a Xeon (Emerald Rapids) compute 1.2 G reciprocal roots a second with 1/sqrt in f64 and
-5.4 with Newton's iteration, those of an AMD Zen 3 1.9 and 3.8, where the iteration keeps multipliers from all else that
-a pair of points needs. So recipes that have the choice take it on Intel's processors; only that one was measured."""
+def old_pocl(device: Any) -> bool:
+    """CPUs through PoCL 3.0 and older."""
+    return bool(device.kind == "cpu" and device.runtime == "pocl" and () < device.version < (3, 1))
 
-AVX_512 = "AVX-512"
-"""Twice the registers of AVX2, 32: room for blocks of twice the size."""
+
+def made_by_intel(device: Any) -> bool:
+    """Processors of Intel.
+
+    On any runtime. Two cores of a Xeon (Emerald Rapids) compute 1.2 G reciprocal roots a second with 1/sqrt in f64 and
+    5.4 with Newton's iteration, those of an AMD Zen 3 1.9 and 3.8, where the iteration keeps multipliers from all else
+    that a pair of points needs. So recipes that have the choice take it on these; only that one was measured.
+    """
+    return bool(device.vendor == "intel")
+
+
+def has_avx512(device: Any) -> bool:
+    """Processors with AVX-512.
+
+    It has twice the registers of AVX2, 32: room for blocks of twice the size.
+    """
+    return bool(device.instructions == "AVX-512")
+
+
+def intel_with_avx512(device: Any) -> bool:
+    """Processors of Intel with AVX-512."""
+    return made_by_intel(device) and has_avx512(device)
+
 
 PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")
 DENSE_OPERATORS = ("m2m", "l2l", "check_to_equivalent")
-
-INTEL_AVX_512 = f"{INTEL_PROCESSORS}.*{AVX_512}"
 
 LARGE_BLOCKS = {
     **{key: {"vectors": 2} for key in DENSE_OPERATORS},
@@ -214,7 +232,7 @@ LARGE_BLOCKS = {
 
 BOOK = RecipeBook(
     "pocl_cpu",
-    device=r"CPU .*PoCL ([12]\.|3\.0)",
+    device=old_pocl,
     recipes={
         **dict.fromkeys(PARTICLE_OPERATORS, particles),
         **dict.fromkeys(DENSE_OPERATORS, dense),
@@ -231,5 +249,5 @@ BOOK = RecipeBook(
         "m2l_svd": {"pairs": (4, 6, 8), "vectors": (1, 2)},
     },
     # For AMD's processors this compiler makes code for AVX2, whatever they have.
-    by_device={key: {INTEL_AVX_512: blocks} for key, blocks in LARGE_BLOCKS.items()},
+    by_device={key: {intel_with_avx512: blocks} for key, blocks in LARGE_BLOCKS.items()},
 )

@@ -47,9 +47,14 @@ def m2l_hadamard(knl: Kernel, *, pairs: int = 1) -> Iterator[tuple[str, Kernel]]
     yield from pocl_cpu.blocks_of_pairs(knl, pairs)
 
 
+def intel_runtime(device: Any) -> bool:
+    """CPUs of any vendor through Intel's runtime."""
+    return bool(device.kind == "cpu" and device.runtime == "intel")
+
+
 BOOK = RecipeBook(
     "simd_cpu",
-    device=r"CPU Intel\(R\) OpenCL",
+    device=intel_runtime,
     recipes={
         **pocl31_cpu.BOOK.recipes,
         **dict.fromkeys(pocl_cpu.PARTICLE_OPERATORS, particles),
@@ -62,7 +67,7 @@ BOOK = RecipeBook(
     },
     by_device={
         **pocl31_cpu.BOOK.by_device,
-        **{key: {pocl_cpu.AVX_512: {**pocl_cpu.LARGE_BLOCKS[key], "boxes": 8}} for key in pocl_cpu.DENSE_OPERATORS},
-        "m2l_hadamard": {pocl_cpu.INTEL_AVX_512: pocl_cpu.LARGE_BLOCKS["m2l_hadamard"]},
+        **{key: {pocl_cpu.has_avx512: {**pocl_cpu.LARGE_BLOCKS[key], "boxes": 8}} for key in pocl_cpu.DENSE_OPERATORS},
+        "m2l_hadamard": {pocl_cpu.intel_with_avx512: pocl_cpu.LARGE_BLOCKS["m2l_hadamard"]},
     },
 )

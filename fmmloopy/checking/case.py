@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.compile import PARTICLE_OPERATORS, CompiledOperator
+from fmmloopy.compile import PARTICLE_OPERATORS
 from fmmloopy.devices import DeviceError
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.greens import GreensFunction
 from fmmloopy.runtime import Array, Runtime
 from fmmloopy.surfaces import count_points

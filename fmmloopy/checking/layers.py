@@ -25,8 +25,9 @@ from fmmloopy.checking.cases import hostile_layouts, make_case
 from fmmloopy.checking.real_cases import SINGLE, real_case, term_magnitudes, widened
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.shrink import shrink
-from fmmloopy.compile import PARTICLE_OPERATORS, CompiledOperator, compile_operator, generate_code
-from fmmloopy.devices import C_DEVICE, DeviceError, choose_device
+from fmmloopy.compile import PARTICLE_OPERATORS, compile_operator, generate_code
+from fmmloopy.devices import C_DEVICE, Device, DeviceError, choose_device
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.isolation import Stage
 from fmmloopy.messages import one_line
@@ -73,7 +74,7 @@ class Request:
 
     Attributes:
         book: whose recipe.
-        device: a device's whole description.
+        device: on what.
         operator: its name.
         dtype: float32, float64 or mixed.
         parameters: keyword arguments of the recipe.
@@ -85,7 +86,7 @@ class Request:
     """
 
     book: RecipeBook
-    device: str
+    device: Device
     operator: str
     dtype: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -142,7 +143,7 @@ def reproducer_name(request: Request, layer: str) -> str:
     return f"{request.book.name}-{request.operator}{chosen}-{request.dtype}-{layer}"
 
 
-def run_attempt(_stage: Stage, device: str, case: Case, code: CompiledOperator) -> None:
+def run_attempt(_stage: Stage, device: str | Device, case: Case, code: CompiledOperator) -> None:
     """Run code on a case, to see whether it comes back."""
     chosen = choose_device(device)
     with suppress(DeviceError, TypeError):  # an error that is reported is no crash

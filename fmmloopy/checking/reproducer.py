@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from fmmloopy.cache import write_atomically
 from fmmloopy.checking.case import Case
-from fmmloopy.compile import CompiledOperator
+from fmmloopy.devices import Device
+from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.backends.backend import OPENCL_C
+from fmmloopy.execution.launch import CompiledOperator, launch_sizes
 from fmmloopy.messages import one_line
-from fmmloopy.runtime import launch_sizes
 
 SHORT = 40
 """Arrays up to this size are written out; longer ones are packed."""
@@ -100,7 +102,7 @@ def write_reproducer(
     case: Case,
     code: CompiledOperator,
     expected: Mapping[str, NDArray[Any]] | None,
-    device: str,
+    device: Device,
     dies: bool = False,
 ) -> str:
     """Write ``name.py`` and ``name.cl`` and return the path of the first.
@@ -114,17 +116,16 @@ def write_reproducer(
         case: the input.
         code: the kernel.
         expected: what its outputs should hold; None where they are right, and only a simulator sees what is wrong.
-        device: description of the device that it was seen on.
+        device: on which it was seen.
         dies: whether the kernel crashes or does not return.
 
     Returns:
         The path of the program; "" where there is none: for C code, or in a folder that cannot be written.
     """
-    if not device.startswith("opencl"):
+    if backend_of(device).language != OPENCL_C:
         return ""
     arguments = case.arguments_for(dict(code.lanes))
-    groups = launch_sizes(code, arguments)
-    local = code.local_size + (1,) * (len(groups) - len(code.local_size))
+    groups, local = launch_sizes(code, arguments, device.limits)
     output = {n: arguments[n] for n in case.output}
     same = {}
     if case.operator in ("m2m", "l2l"):
@@ -150,7 +151,7 @@ def write_reproducer(
         else "",
         global_size=tuple(g * w for g, w in zip(groups, local, strict=True)),
         local_size=local,
-        device=device,
+        device=device.description,
         options=list(code.build_options),
         entry=code.entry,
     )

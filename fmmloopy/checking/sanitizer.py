@@ -10,11 +10,16 @@ import re
 import shutil
 from pathlib import Path
 
+from fmmloopy.execution.backends.backend import OPENCL_C
+
 DEVICE = "Oclgrind"
 """Part of the description of its device."""
 
 MISSING = "oclgrind was not found: races, reads out of bounds and uninitialized values were not looked for; install it \
 with `apt-get install oclgrind`"
+
+LANGUAGE = OPENCL_C
+"""What it runs."""
 
 LOG_VARIABLE = "OCLGRIND_LOG"
 

@@ -119,9 +119,7 @@ def _measure(
     for figures in kept:
         if figures.setting != setting:
             raise ValueError(f"{figures.book} was timed with {figures.setting}, expected {setting}")
-    mine, *others = bench.measure(
-        [chosen or load_recipes(None, device.description), *books], device, setting, runs, tell
-    )
+    mine, *others = bench.measure([chosen or load_recipes(None, device), *books], device, setting, runs, tell)
     for figures in others:
         bench.save(figures)
     return mine, peaks, others, kept, str(bench.save(mine, save))

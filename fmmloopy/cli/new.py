@@ -27,7 +27,7 @@ def new(
     what = f"a copy of {started.origin}" if started.origin else "P2P, explained line by line"
     path = shlex.quote(str(started.path))
     out = console()
-    out.print(Text(f"wrote {started.path}: {what}, for devices that match {started.pattern}"))
+    out.print(Text(f"wrote {started.path}: {what}, for {started.devices}"))
     out.print("next:")
     out.print(Text(f"  fmmloopy check {path}"))
     out.print(Text(f"  fmmloopy ladder {path} --operator p2p --plot ladder.png"))

@@ -26,7 +26,7 @@ def recipes(
     from fmmloopy.recipes import load_recipes
 
     books = list_books(files or ())
-    defaults = {device.description: load_recipes(None, device.description).name for device in find_devices()}
+    defaults = {device.description: load_recipes(None, device).name for device in find_devices()}
     if json:
         print_json({"books": [asdict(book) for book in books], "defaults": defaults})
     else:
@@ -72,11 +72,10 @@ def _by_device(by_device: Any) -> list[str]:
     return _shared(
         (
             operator,
-            ", ".join(f"{keyword}={value}" for keyword, value in given.items())
-            + f" where the description has {pattern}",
+            ", ".join(f"{keyword}={value}" for keyword, value in given.items()) + f" for {devices}",
         )
-        for operator, patterns in by_device.items()
-        for pattern, given in patterns.items()
+        for operator, conditions in by_device.items()
+        for devices, given in conditions.items()
     )
 
 

@@ -174,10 +174,11 @@ def _title(recipe: AppliedRecipe, number: int) -> Text:
 def _print_lists(book: RecipeBook, recipes: Sequence[AppliedRecipe], everything: bool) -> None:
     """Print the steps of recipes; operators that share all of them share a heading."""
     from fmmloopy.operators import OPERATORS
+    from fmmloopy.recipes import devices_in_words
 
     out = console()
     if book.recipes:
-        out.print(Text(f"{book.name}, for devices whose description has {book.device!r}\n"))
+        out.print(Text(f"{book.name}, for devices: {devices_in_words(book.device)}\n"))
     alike: dict[str, list[AppliedRecipe]] = {}
     for recipe in recipes:
         names = [step.name for step in recipe.steps]

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmmloopy.cache import ENVIRONMENT_VARIABLE, write_atomically
-from fmmloopy.devices import INTEL_LIBRARY, SYSTEM_VENDORS
+from fmmloopy.devices import ENVIRONMENT_VARIABLE as DEVICE_VARIABLE
+from fmmloopy.devices import Device, match_device
 from fmmloopy.diagnosis.p2p_speed import Speed
+from fmmloopy.execution.backends.opencl import INTEL, NVIDIA, POCL
+from fmmloopy.execution.backends.opencl_loader import INTEL_LIBRARY, SYSTEM_VENDORS
 
 FINE, SUGGESTION, PROBLEM = "fine", "suggestion", "problem"
 
@@ -57,12 +60,16 @@ class DeviceFinding:
         description, driver: the device's.
         speed: of P2P; None if it was not measured or failed.
         trouble: why it failed, in one line.
+        backend, runtime, version: the device's.
     """
 
     description: str
     driver: str
     speed: Speed | None = None
     trouble: str = ""
+    backend: str = ""
+    runtime: str = ""
+    version: tuple[int, ...] = ()
 
 
 # -- packages
@@ -148,14 +155,30 @@ def check_opencl(devices: Sequence[DeviceFinding]) -> list[Finding]:
     return [Finding("OpenCL", text, PROBLEM, 'pip install "pyopencl[pocl]"')]
 
 
+def check_choice(named: str, devices: Sequence[Device]) -> list[Finding]:
+    """Say which device $FMMLOOPY_DEVICE takes where none is asked for.
+
+    Args:
+        named: its value.
+        devices: those found.
+    """
+    if not named:
+        return []
+    device = match_device(named, devices)
+    if device is None:
+        text = f"names {named!r}, which no device here matches: evaluations fail that ask for no device"
+        return [Finding(f"${DEVICE_VARIABLE}", text, PROBLEM, f"unset {DEVICE_VARIABLE}")]
+    text = f"names {named!r}: where no device is asked for, {device.description} is taken"
+    return [Finding(f"${DEVICE_VARIABLE}", text)]
+
+
 def check_pocl(devices: Sequence[DeviceFinding]) -> list[Finding]:
     """Say which versions of PoCL there are, and whether they vectorize: as measured, or else as known."""
     found, versions = [], []
     for device in devices:
-        match = re.search(r"PoCL (\d+)\.(\d+)", device.description)
-        if match is None:
+        if device.runtime != POCL:
             continue
-        versions.append((int(match[1]), int(match[2])))
+        versions.append(device.version[:2])
         if device.speed and device.speed.gain:
             word = "vectorizes" if device.speed.gain >= GAIN else "does not vectorize"
             text = f"{word}: lanes are {device.speed.gain:.1f} times as fast as single targets (measured)"
@@ -163,7 +186,7 @@ def check_pocl(devices: Sequence[DeviceFinding]) -> list[Finding]:
             text = "vectorizes loops over lanes, square roots included (known, not measured)"
         else:
             text = "vectorizes loops over lanes, but no square roots (known, not measured)"
-        found.append(Finding(f"PoCL {match[1]}.{match[2]}", text))
+        found.append(Finding(f"PoCL {'.'.join(map(str, versions[-1]))}", text))
     if not any(version >= (3, 1) for version in versions):
         text = "PoCL 3.1 and newer vectorize square roots too; not found here"
         found.append(Finding("PoCL", text, SUGGESTION, "apt-get install pocl-opencl-icd"))
@@ -190,7 +213,7 @@ def check_intel(
     """
     name = "Intel's OpenCL runtime"
     library = next((path for path in hidden.values() if path.name == INTEL_LIBRARY), None)
-    if library is None and any("Intel(R) OpenCL" in device.description for device in devices):
+    if library is None and any(device.runtime == INTEL for device in devices):
         return [Finding(name, "is installed in the system")]
     if library is None:
         if machine not in ("x86_64", "AMD64"):
@@ -205,7 +228,7 @@ def check_intel(
             "intel-cmplr-lib-rt" if version_of("intel-cmplr-lib-rt") is None else "--force-reinstall intel-opencl-rt"
         )
         return [Finding(name, f"{version} does not load: {error}", PROBLEM, f"pip install {package}")]
-    if chosen and not any("Intel(R) OpenCL" in device.description for device in devices):
+    if chosen and not any(device.runtime == INTEL for device in devices):
         text = f"{version} is hidden, because OCL_ICD_VENDORS is set and does not announce it"
         return [Finding(name, text, SUGGESTION, "unset OCL_ICD_VENDORS")]
     return [Finding(name, f"{version}, its libraries load")]
@@ -229,7 +252,7 @@ def check_cuda(driver: bool, runtime: bool, devices: Sequence[DeviceFinding]) ->
     """
     if not driver:
         return [Finding("CUDA", "no NVIDIA driver")]
-    if any("NVIDIA" in device.description for device in devices):
+    if any(device.runtime == NVIDIA for device in devices):
         return [Finding("CUDA", "driver and NVIDIA's OpenCL runtime are there")]
     if runtime:
         remedy = f"mkdir -p {SYSTEM_VENDORS} && echo libnvidia-opencl.so.1 > {SYSTEM_VENDORS}/nvidia.icd"

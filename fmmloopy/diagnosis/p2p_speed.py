@@ -54,7 +54,7 @@ def measure(device: Device, seconds: float = 1.0) -> Speed:
     Raises:
         DeviceError, RecipeError: the device cannot run it, or gives wrong potentials.
     """
-    book = load_recipes(None, device.description)
+    book = load_recipes(None, device)
     dtype = np.dtype(np.float64 if device.has_float64 else np.float32)
     runtime = make_runtime(device)
     arguments = _leaves(dtype)

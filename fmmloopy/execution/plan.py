@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.arrays import Boxes, DeviceArrays
-from fmmloopy.compile import CompiledOperator, compile_operator
+from fmmloopy.compile import compile_operator
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.setup import Setup
 from fmmloopy.execution.values import Potentials
 from fmmloopy.lists import CSR, InteractionLists

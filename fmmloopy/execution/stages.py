@@ -151,9 +151,9 @@ class Stages:
 
     def _pieces(self, boxes: Boxes, csr: CSR, by_sources: bool) -> dict[str, Any]:
         """Return the arguments that put pieces in the place of target boxes, if one has too much work."""
-        plan, tree = self.plan, self.plan.problem.tree
+        plan, tree, limits = self.plan, self.plan.problem.tree, self.plan.runtime.device.limits
         sources = tree.box_source_ends - tree.box_source_starts if by_sources else None
-        pieces = cut_heavy_boxes(tree, boxes, csr, sources)
+        pieces = cut_heavy_boxes(tree, boxes, csr, sources, limits.heavy_share, limits.piece_targets)
         if pieces is None:
             return {}
         return {

@@ -21,6 +21,7 @@ from typing import Any
 
 from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.devices import Device, DeviceError, choose_device, find_devices, is_busy, processors
+from fmmloopy.execution.device import CPU
 from fmmloopy.isolation import ChildError, Stage, Worker
 from fmmloopy.measuring.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
 
@@ -117,9 +118,7 @@ def _peaks(device: Device, dtype: str, again: bool, notify: Notify | None, busy_
 
 def processor_of(device: Device) -> str:
     """Return the name of the processor that a device runs on; all CPU devices of a machine share one."""
-    if device.kind != "c" and " CPU " not in device.description:
-        return device.name
-    return _cpu()
+    return _cpu() if device.kind == CPU else device.name
 
 
 @cache
@@ -139,7 +138,7 @@ def cache_bytes(device: Device) -> int:
     if processor_of(device) == _cpu():
         with suppress(OSError, ValueError, AttributeError):
             return max(os.sysconf("SC_LEVEL3_CACHE_SIZE"), os.sysconf("SC_LEVEL2_CACHE_SIZE"), 0)
-    return int(getattr(device.handle, "global_mem_cache_size", 0))
+    return device.cache
 
 
 def _members(device: Device, dtype: str) -> list[Device]:

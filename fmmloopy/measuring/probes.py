@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.compile import CompiledOperator
 from fmmloopy.devices import Device, DeviceError
+from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.backends.backend import Backend
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.runtime import Runtime, make_runtime
 
 FMA, SQRT_DIV, RSQRT, NEWTON, TRIAD, READ = "FMA", "sqrt+div", "rsqrt()", "Newton", "triad", "read"
@@ -26,9 +28,6 @@ the exponent, as the recipes' ``newton_rsqrt`` does it. Each is multiplied with 
 
 STREAMS = (TRIAD, READ)
 """Uses of memory: out = x + a y, three numbers moved for each; and the sum of two arrays, two numbers."""
-
-GROUPS = 128
-"""Work-groups on a CPU, many for each core; other devices get 32 times as many."""
 
 ACCURACY = 16.0
 """Units of eps that a result may be off by: a root with fewer bits is no reciprocal root."""
@@ -65,10 +64,12 @@ def probes_for(device: Device, dtype: str) -> list[Probe]:
     vectors = [Probe(FMA, dtype, lanes, chains) for chains in (12, 6)]
     vectors += [Probe(way, dtype, width, chains) for way in ROOTS for width, chains in ((lanes, 6), (lanes // 2, 8))]
     streams = [Probe(TRIAD, dtype, lanes), Probe(READ, dtype, lanes)]
-    if device.kind == "c":
-        return [probe for probe in (*vectors, *streams) if probe.quantity != RSQRT]
-    items = [Probe(quantity, dtype, 1, 8, 64) for quantity in (FMA, *ROOTS)]
-    return [*vectors, *items, *streams, Probe(TRIAD, dtype, lanes, local=16), Probe(TRIAD, dtype, 1, local=256)]
+    probes, backend = [*vectors, *streams], backend_of(device)
+    if backend.has_groups:
+        items = [Probe(quantity, dtype, 1, 8, 64) for quantity in (FMA, *ROOTS)]
+        wide = [Probe(TRIAD, dtype, lanes, local=16), Probe(TRIAD, dtype, 1, local=256)]
+        probes = [*vectors, *items, *streams, *wide]
+    return [probe for probe in probes if backend.has_rsqrt or probe.quantity != RSQRT]
 
 
 def measure(probe: Probe, device: Device, cache: int = 0, seconds: float = 0.004, repeats: int = 25) -> float:
@@ -94,10 +95,10 @@ def measure(probe: Probe, device: Device, cache: int = 0, seconds: float = 0.004
 
 
 def _measure_arithmetic(probe: Probe, runtime: Runtime, seconds: float, repeats: int) -> float:
-    groups = _groups(runtime.device)
+    groups = runtime.device.limits.groups
     start = np.linspace(1, 2, probe.chains * probe.local * probe.width).astype(probe.dtype)
     out = runtime.zeros((groups * probe.local * probe.width,), probe.dtype)
-    code = _code(probe, groups, runtime.device.kind)
+    code = _code(probe, groups, backend_of(runtime.device))
     arguments = {"out": out, "x": runtime.upload(start), "y": out, "a": A, "b": B}
 
     runtime.run([runtime.bind(code, {**arguments, "n": 1})])
@@ -118,14 +119,14 @@ def _measure_stream(probe: Probe, runtime: Runtime, nbytes: int, repeats: int) -
     """Stream arrays of this many bytes each; sums of small whole numbers, which are exact."""
     itemsize = np.dtype(probe.dtype).itemsize
     vectors = nbytes // itemsize // probe.width
-    alone = probe.quantity == READ or runtime.device.kind == "c"  # a work-item goes through many vectors
-    groups = _groups(runtime.device) if alone else vectors // probe.local
+    alone = probe.quantity == READ or not backend_of(runtime.device).has_groups  # a work-item goes through many vectors
+    groups = runtime.device.limits.groups if alone else vectors // probe.local
     n = vectors // (groups * probe.local)
     numbers = n * groups * probe.local * probe.width
     x, y = np.ones(numbers, probe.dtype), np.full(numbers, 2, probe.dtype)
     out = runtime.zeros((numbers,), probe.dtype)
     arguments = {"out": out, "x": runtime.upload(x), "y": runtime.upload(y), "a": A, "b": B, "n": n}
-    launch = runtime.bind(_code(probe, groups, runtime.device.kind), arguments)
+    launch = runtime.bind(_code(probe, groups, backend_of(runtime.device)), arguments)
     runtime.run([launch])
     found = runtime.read(out)
     if probe.quantity == READ:
@@ -136,48 +137,13 @@ def _measure_stream(probe: Probe, runtime: Runtime, nbytes: int, repeats: int) -
     return (2 if probe.quantity == READ else 3) * numbers * itemsize / best
 
 
-def _groups(device: Device) -> int:
-    """Return how many work-groups fill a device."""
-    return 1 if device.kind == "c" else GROUPS if " CPU " in device.description else 32 * GROUPS
-
-
 def _compare(probe: Probe, found: NDArray[Any], expected: NDArray[Any]) -> None:
     error = float(np.max(np.abs(found - expected) / expected) / np.finfo(probe.dtype).eps)
     if not error <= ACCURACY:
         raise DeviceError(f"the probe of {probe.quantity} in {probe.dtype} is off by {error:.3g} eps")
 
 
-# -- source, the same for OpenCL and for C but for what is defined before it
-
-_OPENCL = """
-#pragma OPENCL EXTENSION cl_khr_fp64 : enable
-#define KERNEL __kernel __attribute__((reqd_work_group_size({local}, 1, 1)))
-#define GLOBAL __global
-#define LOCAL_ITEM get_local_id(0)
-#define ITEM get_global_id(0)
-#define AS_V(x) as_{real}{n}(x)
-#define AS_L(x) as_u{whole}{n}(x)
-#define SQRT_DIV(x) x = a / sqrt(x)
-typedef {real}{n} V;
-typedef V M;
-"""
-
-_C = """
-#pragma GCC optimize ("-ffp-contract=fast", "-fno-math-errno")
-#include <math.h>
-#include <string.h>
-#define KERNEL
-#define GLOBAL
-#define LOCAL_ITEM 0
-#define ITEM 0
-#define AS_V(x) ((V) (x))
-#define AS_L(x) ((L) (x))
-#define SQRT_DIV(x) do {{ {real} t[{width}]; memcpy(t, &x, sizeof t); \
-  for (int l = 0; l < {width}; ++l) t[l] = a / {sqrt}(t[l]); memcpy(&x, t, sizeof t); }} while (0)
-typedef {real} V __attribute__((vector_size({nbytes})));
-typedef {real} M __attribute__((vector_size({nbytes}), aligned({itemsize}), may_alias));
-typedef unsigned {whole} L __attribute__((vector_size({nbytes})));
-"""
+# -- source, the same for all backends but for what is defined before it
 
 _FUNCTION = """
 KERNEL void probe(GLOBAL {real} *restrict out, GLOBAL {real} const *restrict x, GLOBAL {real} const *restrict y,
@@ -237,7 +203,7 @@ def _body(probe: Probe) -> str:
     return "\n".join([*loads, *loop, f"  out_v[ITEM] = {' + '.join(names)};"])
 
 
-def _code(probe: Probe, groups: int, kind: str) -> CompiledOperator:
+def _code(probe: Probe, groups: int, backend: Backend) -> CompiledOperator:
     """Write the program of a probe."""
     double = probe.dtype == "float64"
     itemsize = 8 if double else 4
@@ -251,7 +217,7 @@ def _code(probe: Probe, groups: int, kind: str) -> CompiledOperator:
         "nbytes": itemsize * probe.width,
         "local": probe.local,
     }
-    source = (_C if kind == "c" else _OPENCL) + _FUNCTION
+    source = backend.probe_header + _FUNCTION
     arrays = [(name, "array", probe.dtype) for name in ("out", "x", "y")]
     numbers = [(name, "number", probe.dtype) for name in ("a", "b")]
     return CompiledOperator(

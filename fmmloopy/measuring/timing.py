@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER, count_points
-from fmmloopy.compile import CompiledOperator
 from fmmloopy.devices import Device, DeviceError
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.plan import Plan
 from fmmloopy.execution.plan import Problem as PlannedProblem
 from fmmloopy.execution.setup import Method, Setup

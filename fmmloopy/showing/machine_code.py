@@ -116,21 +116,21 @@ class Loop:
         return "inner loop: " + ", ".join(parts) + (f"; others like it: {', '.join(others)}" if others else "")
 
 
-def hottest_loop(binary: bytes, entry: str) -> Loop:
+def hottest_loop(binary: bytes, entry: str, launched: str = "") -> Loop:
     """Find the loop of a kernel that does its arithmetic.
 
     Args:
         binary: an ELF file: a library or an object file, or Intel's container of one.
         entry: name of the kernel.
+        launched: name of the function that is launched, if that is another.
 
     Raises:
         NoMachineCode: the file is for another architecture, there is no disassembler, or no loop does arithmetic.
     """
     functions = disassemble(binary)
-    # PoCL launches <kernel>_workgroup, which has the kernel inlined or calls it.
-    launched = {name: code for name, code in functions.items() if name == f"_pocl_kernel_{entry}_workgroup"}
+    first = {name: code for name, code in functions.items() if name == launched}
     related = {name: code for name, code in functions.items() if entry in name and not name.endswith("@plt")}
-    for candidates in (launched, related, functions):
+    for candidates in (first, related, functions):
         loops = [found for name, code in candidates.items() for found in _weighed_loops(name, code)]
         if loops:
             _, depth, loop = max(loops, key=lambda found: found[0])

@@ -15,9 +15,6 @@ from fmmloopy.m2l_tables import OctetPairs, find_octet_pairs, hadamard_tables
 from fmmloopy.operators import M2L_FORWARD, M2L_HADAMARD, M2L_INVERSE
 from fmmloopy.runtime import Array, Launch
 
-SPECTRAL_BYTES = 256 * 2**20
-"""Workspace for transformed expansions: planes of frequencies are handled in batches that fit, one plane at least."""
-
 Arguments = dict[str, Any]
 
 
@@ -62,7 +59,7 @@ def _planes_at_a_time(plan: Plan, nsources: int, ntargets: int) -> int:
     order, arrays = plan.setup.method.order, plan.spectra
     octets = arrays.columns * (nsources + 1) + arrays.rows * (ntargets + 1)
     nbytes = 2 * grid_period(order) ** 2 * SIBLINGS * octets * arrays.dtype.itemsize
-    return int(min(order, max(1, SPECTRAL_BYTES // nbytes)))
+    return int(min(order, max(1, plan.runtime.device.limits.workspace // nbytes)))
 
 
 def _forward(plan: Plan, pairs: OctetPairs, multipoles: Array) -> Arguments:

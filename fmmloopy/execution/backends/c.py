@@ -1,0 +1,223 @@
+"""C, through the system's compiler: one core, without work-groups; always there, and slow."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder, write_atomically
+from fmmloopy.execution.backends.backend import C, Family
+from fmmloopy.execution.device import CPU, Device, DeviceError, Limits
+from fmmloopy.execution.launch import (
+    Array,
+    CompiledOperator,
+    Launch,
+    Runtime,
+    check_arguments,
+    check_size,
+    launch_sizes,
+)
+
+PROBE_HEADER = """
+#pragma GCC optimize ("-ffp-contract=fast", "-fno-math-errno")
+#include <math.h>
+#include <string.h>
+#define KERNEL
+#define GLOBAL
+#define LOCAL_ITEM 0
+#define ITEM 0
+#define AS_V(x) ((V) (x))
+#define AS_L(x) ((L) (x))
+#define SQRT_DIV(x) do {{ {real} t[{width}]; memcpy(t, &x, sizeof t); \
+  for (int l = 0; l < {width}; ++l) t[l] = a / {sqrt}(t[l]); memcpy(&x, t, sizeof t); }} while (0)
+typedef {real} V __attribute__((vector_size({nbytes})));
+typedef {real} M __attribute__((vector_size({nbytes}), aligned({itemsize}), may_alias));
+typedef unsigned {whole} L __attribute__((vector_size({nbytes})));
+"""
+"""The programs of `fmmloopy.measuring.probes` are written in these macros and types."""
+
+C_DEVICE = Device(
+    "c",
+    "C compiler",
+    "c CPU through the system's C compiler, sequential",
+    kind=CPU,
+    runtime="c",
+    cores=1,
+    limits=Limits(groups=1),
+)
+"""The processor, through loopy's C target: always there, and slow."""
+
+
+class CBackend:
+    """The processor through the system's C compiler."""
+
+    name = "c"
+    language = C
+    probe_header = PROBE_HEADER
+    has_groups = False
+    has_rsqrt = False
+    prelude = "#include <stdint.h>\n"
+    """For the functions that loopy writes for powers."""
+    no_code = "; for device 'c' use recipes='sequential'"
+    last_resort = (
+        "no OpenCL device was found: running sequentially through the C compiler; "
+        "`pip install pyopencl[pocl]` gives a device that runs on any processor"
+    )
+
+    def find_devices(self) -> Sequence[Device]:
+        """Return the one device."""
+        return [C_DEVICE]
+
+    def rank(self, device: Device) -> int:
+        """Return 0: there is one."""
+        return 0
+
+    def label(self, device: Device) -> str:
+        """Return the device's name."""
+        return device.name
+
+    def family(self, device: Device) -> Family:
+        """Return this device."""
+        return Family("the C compiler", (("runtime", device.runtime),))
+
+    def retarget(self, kernel: Any) -> Any:
+        """Return a kernel for which loopy writes C."""
+        import loopy as lp
+
+        return kernel.copy(target=lp.CTarget())
+
+    def open(self, device: Device, padding: int) -> Runtime:
+        """Return what runs code on one core."""
+        return CRuntime(device, padding)
+
+    def code_environment(self, device: Device, folder: Path) -> dict[str, str]:
+        """Point our own cache to the folder: libraries are kept there."""
+        return {ENVIRONMENT_VARIABLE: str(folder)}
+
+    def launched_name(self, device: Device, entry: str) -> str:
+        """Return the name of the function itself."""
+        return entry
+
+
+# -- launches
+
+
+class CRuntime:
+    """Run operators that loopy wrote in C, on one core."""
+
+    FLAGS = ("-std=c99", "-O3", "-march=native", "-fPIC", "-shared", "-lm")
+
+    def __init__(self, device: Device, padding: int) -> None:
+        self.device, self._padding = device, padding
+
+    @cached_property
+    def _compiler(self) -> str:
+        for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
+            if name and shutil.which(name):
+                return name
+        raise DeviceError(
+            "neither an OpenCL device nor a C compiler was found; `pip install pyopencl[pocl]` gives a device"
+        )
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Allocate an array of zeros."""
+        dtype = np.dtype(dtype)
+        check_size(shape, self.device.limits)
+        return Array(shape, dtype, np.zeros(math.prod(shape) + self._padding, dtype))
+
+    def upload(self, values: NDArray[Any]) -> Array:
+        """Allocate an array and fill it."""
+        array = self.zeros(values.shape, values.dtype)
+        self.write(array, values)
+        return array
+
+    def write(self, array: Array, values: NDArray[Any]) -> None:
+        """Fill an array with values of its shape."""
+        array.data[: array.size] = np.ravel(values)
+
+    def read(self, array: Array) -> NDArray[Any]:
+        """Return the values of an array."""
+        values: NDArray[Any] = array.data[: array.size].reshape(array.shape).copy()
+        return values
+
+    def clear(self, array: Array) -> Launch:
+        """Bind a launch that sets an array to zero."""
+        return Launch("clear", lambda: _timed(lambda: array.data.fill(0)), float)
+
+    def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
+        """Bind a compiled operator to arrays and numbers."""
+        check_arguments(operator, arguments)
+        groups, local = launch_sizes(operator, arguments, self.device.limits)
+        if math.prod(groups) * math.prod(local) != 1:
+            raise DeviceError(f"{operator.operator}: C code has no work-groups; use the sequential recipes")
+        function = getattr(self._library(operator), operator.entry)
+        values = []
+        for name, kind, dtype in operator.arguments:
+            value = arguments[name]
+            if kind == "number":
+                values.append(np.ctypeslib.as_ctypes_type(np.dtype(dtype))(value))
+            else:
+                values.append(value.data.ctypes.data_as(ctypes.c_void_p))
+        return Launch(operator.operator, lambda: _timed(lambda: function(*values)), float, arguments)
+
+    def run(self, launches: Sequence[Launch]) -> dict[str, float]:
+        """Run launches in order and return seconds by operator."""
+        seconds: dict[str, float] = {}
+        for launch in launches:
+            seconds[launch.operator] = seconds.get(launch.operator, 0.0) + launch.seconds(launch.start())
+        return seconds
+
+    def machine_code(self, operator: CompiledOperator) -> bytes | None:
+        """Return None: the library of a program that is launched stays in the cache folder."""
+        return None
+
+    def _library(self, operator: CompiledOperator) -> ctypes.CDLL:
+        """Load an operator's library, built when there is none; its file's name ends with the hash of what is in it."""
+        key = hashlib.sha256(repr((operator.source, self._target, self.FLAGS)).encode()).hexdigest()[:32]
+        folder = cache_folder() / "c"
+        for path in sorted(folder.glob(f"{operator.operator}-{key}-*.so")):
+            with suppress(OSError):
+                if path.stem.endswith(hashlib.sha256(path.read_bytes()).hexdigest()):
+                    return ctypes.CDLL(str(path))
+        with tempfile.TemporaryDirectory(prefix="fmmloopy-") as temporary:
+            built = Path(temporary) / f"{operator.operator}.so"
+            self._build(operator, built)
+            content = built.read_bytes()
+            path = folder / f"{operator.operator}-{key}-{hashlib.sha256(content).hexdigest()}.so"
+            with suppress(OSError):  # without a place to keep it, it is built each time
+                write_atomically(path, content)
+            return ctypes.CDLL(str(built))
+
+    @cached_property
+    def _target(self) -> str:
+        """What the compiler compiles for: its version, and all that -march=native turns on."""
+        command = [self._compiler, "-march=native", "-E", "-dM", "-x", "c", os.devnull]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    def _build(self, operator: CompiledOperator, library: Path) -> None:
+        source = operator.source.encode()
+        command = [self._compiler, "-x", "c", "-", "-o", str(library), *self.FLAGS]
+        result = subprocess.run(command, input=source, capture_output=True, check=False)
+        if result.returncode:
+            said = " ".join(result.stderr.decode().split())[:300]
+            raise DeviceError(f"{self._compiler} cannot compile {operator.operator}: {said}")
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

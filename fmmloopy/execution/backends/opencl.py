@@ -1,0 +1,346 @@
+"""OpenCL, through pyopencl: the only module that knows it.
+
+What pyopencl says of a platform and a device is parsed here, once, into the fields of `Device`. Whatever else depends
+on whose runtime a device has is here too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sqlite3
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.execution.backends.backend import OPENCL_C, Family
+from fmmloopy.execution.backends.opencl_loader import show_hidden_runtimes
+from fmmloopy.execution.device import CPU, CPU_LIMITS, GPU, OTHER, Device, DeviceError, gpu_limits
+from fmmloopy.execution.launch import (
+    Array,
+    CompiledOperator,
+    Launch,
+    Runtime,
+    check_arguments,
+    check_size,
+    launch_sizes,
+)
+from fmmloopy.execution.processor import Processor, this_processor, vendor_of
+from fmmloopy.messages import one_line
+
+POCL, INTEL, NVIDIA, AMD = "pocl", "intel", "nvidia", "amd"
+
+PLATFORMS = {
+    "Portable Computing Language": POCL,
+    "Intel(R) OpenCL": INTEL,
+    "NVIDIA CUDA": NVIDIA,
+    "AMD Accelerated Parallel Processing": AMD,
+    "Oclgrind": "oclgrind",
+}
+"""Runtimes, by how the names of their platforms begin."""
+
+NAMES = {POCL: "PoCL", INTEL: "Intel's runtime", NVIDIA: "NVIDIA's driver", AMD: "AMD's driver"}
+"""What to call the runtimes whose devices want the same recipes."""
+
+KINDS = {CPU: "CPUs", GPU: "GPUs", OTHER: "devices"}
+
+FASTEST = ((INTEL, ()), (POCL, (3, 1)), (POCL, ()))
+"""Runtimes for CPUs and versions from which on, the fastest first.
+Measured with P2P on two cores of an AMD Zen 4: 2.2, 2.0 and 1.7 Gpairs/s."""
+
+PROBE_HEADER = """
+#pragma OPENCL EXTENSION cl_khr_fp64 : enable
+#define KERNEL __kernel __attribute__((reqd_work_group_size({local}, 1, 1)))
+#define GLOBAL __global
+#define LOCAL_ITEM get_local_id(0)
+#define ITEM get_global_id(0)
+#define AS_V(x) as_{real}{n}(x)
+#define AS_L(x) as_u{whole}{n}(x)
+#define SQRT_DIV(x) x = a / sqrt(x)
+typedef {real}{n} V;
+typedef V M;
+"""
+"""The programs of `fmmloopy.measuring.probes` are written in these macros and types."""
+
+
+class OpenCLBackend:
+    """Devices that the OpenCL loader finds."""
+
+    name = "opencl"
+    language = OPENCL_C
+    probe_header = PROBE_HEADER
+    has_groups = True
+    has_rsqrt = True
+    prelude = ""
+    no_code = ""
+    last_resort = ""
+
+    def find_devices(self) -> Sequence[Device]:
+        """Return all devices of all platforms, each once."""
+        show_hidden_runtimes()
+        try:
+            import pyopencl as cl
+
+            platforms = cl.get_platforms()
+        except Exception:  # no loader, no platform, a broken driver: whatever it is, OpenCL is not to be had
+            return []
+        devices: dict[str, Device] = {}
+        for platform in platforms:
+            try:
+                handles = platform.get_devices()
+            except cl.Error:
+                continue  # a platform without devices
+            for handle in handles:
+                device = device_of(platform, handle, this_processor())
+                devices.setdefault(device.description, device)
+        return list(devices.values())
+
+    def rank(self, device: Device) -> int:
+        """Return the place of a CPU's runtime among the fastest; all runtimes of other devices are equal."""
+        if device.kind != CPU:
+            return 0
+        places = (i for i, (name, oldest) in enumerate(FASTEST) if device.runtime == name and device.version >= oldest)
+        return next(places, len(FASTEST))
+
+    def label(self, device: Device) -> str:
+        """Return "PoCL 3.0", "Intel", or a device's own name."""
+        if device.runtime == POCL:
+            return f"PoCL {'.'.join(map(str, device.version[:2]))}".rstrip()
+        return "Intel" if (device.kind, device.runtime) == (CPU, INTEL) else device.name
+
+    def family(self, device: Device) -> Family:
+        """Return devices of a kind with the same runtime; of PoCL, whose releases differ, with the same version."""
+        if device.runtime not in NAMES:
+            return Family(re.sub(r'["\\\s]+', " ", device.name), (("name", device.name),))
+        facts: tuple[tuple[str, Any], ...] = (("kind", device.kind), ("runtime", device.runtime))
+        through = NAMES[device.runtime]
+        if device.runtime == POCL and device.version:
+            facts, through = (*facts, ("version", device.version[:2])), self.label(device)
+        return Family(f"{KINDS[device.kind]} through {through}", facts)
+
+    def retarget(self, kernel: Any) -> Any:
+        """Return the kernel: loopy's usual target is this one."""
+        return kernel
+
+    def open(self, device: Device, padding: int) -> Runtime:
+        """Open a device, with a context and a queue of its own."""
+        if device.handle is None:
+            same = (d for d in self.find_devices() if d.description == device.description)
+            found = next(same, None)
+            if found is None:
+                raise DeviceError(f"{device.description!r} is not there; fmmloopy.find_devices() lists what is")
+            device = found
+        return OpenCLRuntime(device, padding)
+
+    def code_environment(self, device: Device, folder: Path) -> dict[str, str]:
+        """Point PoCL's cache to the folder: it compiles when a kernel is launched. Intel's runtime needs nothing."""
+        if device.kind != CPU or device.runtime not in (POCL, INTEL):
+            raise DeviceError(
+                f"no way to get at that of {device.description!r}: only of CPUs, through PoCL, Intel's runtime or C"
+            )
+        return {"PYOPENCL_NO_CACHE": "1", "POCL_CACHE_DIR": str(folder), "POCL_KERNEL_CACHE": "1"}
+
+    def launched_name(self, device: Device, entry: str) -> str:
+        """Return the name of PoCL's function for a work-group, which has the kernel inlined or calls it."""
+        return f"_pocl_kernel_{entry}_workgroup" if device.runtime == POCL else entry
+
+
+# -- what a device is
+
+
+def device_of(platform: Any, handle: Any, processor: Processor) -> Device:
+    """Describe a device.
+
+    Args:
+        platform, handle: pyopencl's.
+        processor: this machine's, which every CPU device is.
+    """
+    import pyopencl as cl
+
+    kind = CPU if handle.type & cl.device_type.CPU else GPU if handle.type & cl.device_type.GPU else OTHER
+    facts = processor if kind == CPU else Processor()
+    type_word = kind if kind == OTHER else kind.upper()
+    words = f"opencl {type_word} {platform.name} {platform.version} {handle.name} {facts.instructions}"
+    runtime = next((known for begin, known in PLATFORMS.items() if platform.name.startswith(begin)), None)
+    runtime = runtime or re.sub(r"\W+", "_", platform.name.lower()).strip("_")
+    cores, memory = _asked(handle, "max_compute_units"), _asked(handle, "global_mem_size")
+    vector_bytes = facts.vector_bytes or (4 * _asked(handle, "native_vector_width_float") if kind == CPU else 0)
+    return Device(
+        "opencl",
+        handle.name,
+        " ".join(words.split()),
+        handle.driver_version,
+        bool(handle.double_fp_config),
+        handle,
+        kind=kind,
+        runtime=runtime,
+        version=version_of(handle.driver_version),
+        vendor=vendor_of(handle.name, facts.vendor if kind == CPU else _asked(handle, "vendor", "")),
+        instructions=facts.instructions,
+        vector_bytes=vector_bytes,
+        registers=facts.registers,
+        cores=cores,
+        memory=memory,
+        cache=_asked(handle, "global_mem_cache_size"),
+        width=_work_item_width(handle, kind, runtime, vector_bytes),
+        limits=gpu_limits(cores, memory) if kind == GPU else replace(CPU_LIMITS, groups=128 if kind == CPU else 4096),
+    )
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """Return the numbers of a version, (3, 1) of ``"3.1+debian"``; () if there are none."""
+    numbers = re.search(r"\d+(?:\.\d+)*", text)
+    return tuple(map(int, numbers[0].split("."))) if numbers else ()
+
+
+def _work_item_width(handle: Any, kind: str, runtime: str, vector_bytes: int) -> int:
+    """Return how many work-items run as one: Intel's runtime makes vectors of them on CPUs, GPUs have warps."""
+    if kind == CPU:
+        return max(vector_bytes // 4, 1) if runtime == INTEL else 1
+    return _asked(handle, "warp_size_nv") or _asked(handle, "wavefront_width_amd") or 1
+
+
+def _asked(handle: Any, name: str, unknown: Any = 0) -> Any:
+    """Return what pyopencl says of a device; of the many things that a driver may refuse to tell, a neutral value."""
+    with suppress(Exception):
+        return getattr(handle, name)
+    return unknown
+
+
+# -- launches
+
+SLICE = 4 * 2**20
+"""Bytes that Intel's runtime is told to fill at once: 23 GB/s, against 4 where it is told to fill 200 MiB. PoCL's fills
+those with 50, and slices with 20."""
+
+
+class OpenCLRuntime:
+    """Run operators on an OpenCL device, in order, on one queue with timers."""
+
+    def __init__(self, device: Device, padding: int) -> None:
+        # Without it, pyopencl fails where its own cache cannot be written, by looking this up.
+        os.environ.setdefault("PYOPENCL_CACHE_FAILURE_FATAL", "")
+        import pyopencl as cl
+
+        self.device, self._padding = device, padding
+        self._cl = cl
+        self._context = cl.Context([device.handle])
+        self._queue = cl.CommandQueue(self._context, properties=cl.command_queue_properties.PROFILING_ENABLE)
+        self._programs: dict[str, Any] = {}
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Allocate an array of zeros."""
+        dtype = np.dtype(dtype)
+        numbers = max(1, math.prod(shape)) + self._padding
+        check_size(shape, self.device.limits)
+        try:
+            array = Array(
+                shape, dtype, self._cl.Buffer(self._context, self._cl.mem_flags.READ_WRITE, numbers * dtype.itemsize)
+            )
+            self._fill(array)
+        except self._cl.Error as error:
+            raise DeviceError(
+                f"{self.device.name} cannot allocate {numbers * dtype.itemsize / 2**20:.0f} MiB ({one_line(error)}); "
+                "use fewer points, a lower order, or dtype=numpy.float32"
+            ) from error
+        return array
+
+    def upload(self, values: NDArray[Any]) -> Array:
+        """Allocate an array and fill it."""
+        array = self.zeros(values.shape, values.dtype)
+        self.write(array, values)
+        return array
+
+    def write(self, array: Array, values: NDArray[Any]) -> None:
+        """Fill an array with values of its shape."""
+        if array.size:
+            self._cl.enqueue_copy(self._queue, array.data, np.ascontiguousarray(values, array.dtype))
+
+    def read(self, array: Array) -> NDArray[Any]:
+        """Wait for all launches and return the values of an array."""
+        values = np.empty(array.shape, array.dtype)
+        self._cl.enqueue_copy(self._queue, values, array.data)
+        return values
+
+    def clear(self, array: Array) -> Launch:
+        """Bind a launch that sets an array to zero."""
+        return Launch("clear", lambda: self._fill(array), _span_seconds, {"array": array})
+
+    def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
+        """Bind a compiled operator to arrays and numbers."""
+        check_arguments(operator, arguments)
+        kernel = self._kernel(operator)
+        for index, (name, kind, dtype) in enumerate(operator.arguments):
+            value = arguments[name]
+            kernel.set_arg(index, np.dtype(dtype).type(value) if kind == "number" else value.data)
+        groups, local = launch_sizes(operator, arguments, self.device.limits)
+        size = tuple(number * items for number, items in zip(groups, local, strict=True))
+        enqueue, queue = self._cl.enqueue_nd_range_kernel, self._queue
+        return Launch(operator.operator, lambda: enqueue(queue, kernel, size, local), _event_seconds, arguments)
+
+    def run(self, launches: Sequence[Launch]) -> dict[str, float]:
+        """Run launches in order, wait, and return seconds by operator."""
+        try:
+            events = [launch.start() for launch in launches]
+            self._queue.finish()
+        except self._cl.Error as error:
+            raise DeviceError(
+                f"{self.device.name} cannot run the operators ({one_line(error)}); if memory is short, use fewer "
+                "points, a lower order, or dtype=numpy.float32"
+            ) from error
+        seconds: dict[str, float] = {}
+        for launch, event in zip(launches, events, strict=True):
+            seconds[launch.operator] = seconds.get(launch.operator, 0.0) + launch.seconds(event)
+        return seconds
+
+    def machine_code(self, operator: CompiledOperator) -> bytes | None:
+        """Return what the runtime gives as a program's binary, if that is machine code: of Intel's it is."""
+        if self.device.runtime != INTEL:
+            return None
+        return bytes(self._program(operator).get_info(self._cl.program_info.BINARIES)[0])
+
+    def _fill(self, array: Array) -> list[Any]:
+        # With a pattern of one byte PoCL fills two to three times as fast as with a longer one.
+        size, zero = array.data.size, np.zeros(1, np.uint8)
+        step = SLICE if (self.device.kind, self.device.runtime) == (CPU, INTEL) else size
+        fill, queue = self._cl.enqueue_fill_buffer, self._queue
+        return [fill(queue, array.data, zero, start, min(step, size - start)) for start in range(0, size, step)]
+
+    def _kernel(self, operator: CompiledOperator) -> Any:
+        """Make a kernel; without pyopencl's cache on disk from the moment that it cannot be used."""
+        program = self._program(operator)
+        try:
+            return self._cl.Kernel(program, operator.entry)
+        except sqlite3.Error:
+            self._cl._PYOPENCL_NO_CACHE = True
+            return self._cl.Kernel(program, operator.entry)
+
+    def _program(self, operator: CompiledOperator) -> Any:
+        if operator.source not in self._programs:
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", category=self._cl.CompilerWarning)
+                    warnings.filterwarnings("ignore", message="PyOpenCL compiler caching failed")
+                    program = self._cl.Program(self._context, operator.source).build(list(operator.build_options))
+            except self._cl.Error as error:
+                raise DeviceError(
+                    f"{self.device.name} cannot compile {operator.operator}: {one_line(error)}"
+                ) from error
+            self._programs[operator.source] = program
+        return self._programs[operator.source]
+
+
+def _event_seconds(event: Any) -> float:
+    return _span_seconds([event])
+
+
+def _span_seconds(events: Sequence[Any]) -> float:
+    """Return the seconds from the start of the first to the end of the last of commands in order."""
+    return float(events[-1].profile.end - events[0].profile.start) * 1e-9

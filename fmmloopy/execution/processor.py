@@ -1,0 +1,64 @@
+"""What this machine's processor is, as far as the system says."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_VECTORS = {
+    "avx512f": ("AVX-512", 64, 32),
+    "avx2": ("AVX2", 32, 16),
+    "avx": ("AVX", 32, 16),
+    "sve": ("SVE", 16, 32),
+    "asimd": ("Neon", 16, 32),
+}
+"""Vector instructions of processors, the widest first: as Linux lists them, as they are called, bytes of a register (of
+SVE the least that there is), and registers."""
+
+VENDORS = {
+    "intel": r"\bintel\b|genuineintel",
+    "amd": r"\bamd\b|authenticamd|\bepyc\b|\bryzen\b",
+    "nvidia": r"\bnvidia\b",
+    "apple": r"\bapple\b",
+    "arm": r"\barm\b|\bcortex\b|\bneoverse\b",
+}
+"""Vendors of processors, and what of their names tells them."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What is known of a processor: neutral values, as in `fmmloopy.Device`, where the system does not say."""
+
+    vendor: str = ""
+    instructions: str = ""
+    vector_bytes: int = 0
+    registers: int = 0
+
+
+def vendor_of(*names: str) -> str:
+    """Return the vendor that the first name tells that tells one, ``""`` if none does."""
+    found = (vendor for name in names for vendor, words in VENDORS.items() if re.search(words, name.lower()))
+    return next(found, "")
+
+
+@cache
+def this_processor() -> Processor:
+    """Return what Linux says of the processor of this machine; nothing is known elsewhere."""
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        flags = set(re.findall(r"\w+", text))
+        vendor = re.search(r"^vendor_id\s*:\s*(.+)$", text, re.MULTILINE)
+        facts = next((facts for flag, facts in _VECTORS.items() if flag in flags), ("", 0, 0))
+        return Processor(vendor_of(vendor[1]) if vendor else "", *facts)
+    return Processor()
+
+
+def vector_instructions() -> str:
+    """Return the widest vector instructions that this machine's processor has, ``""`` where the system does not say.
+
+    How many registers recipes may fill follows from it: 32 with AVX-512, 16 with AVX2. Few runtimes tell.
+    """
+    return this_processor().instructions
