@@ -103,7 +103,7 @@ def operator_key(
             "recipe": book.fingerprint(operator),
             "parameters": sorted(book.parameters_on(operator, device, parameters).items()),
             "steps": most_steps,
-            "device": (device.backend, device.description, device.driver),
+            "device": (device.backend, backend_of(device).prelude, device.description, device.driver),
             "versions": versions(),
         }
     )
