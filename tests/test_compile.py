@@ -187,6 +187,22 @@ def test_code_is_made_with_the_parameters_of_the_device():
     assert dict(generate(**arguments, parameters={"lanes": 8}).lanes)["tlanes"] == 8
 
 
+def with_many_registers(device):
+    """Processors with 32 registers."""
+    return device.registers >= 32
+
+
+def test_key_holds_what_a_device_gets_whatever_its_description():
+    """Facts that a description does not have may choose parameters too."""
+    by_device = {"p2p": {with_many_registers: {"lanes": 8}}}
+    book = RecipeBook("sequential", "", {"p2p": wide_p2p}, by_device=by_device)
+    few, many = ({**DEFAULTS, "book": book, "device": replace(C_DEVICE, registers=n)} for n in (16, 32))
+    assert operator_key(**few) != operator_key(**many)
+    assert dict(compile_operator(**few).lanes)["tlanes"] == 2
+    assert dict(compile_operator(**many).lanes)["tlanes"] == 8
+    assert operator_key(**few, parameters={"lanes": 8}) == operator_key(**many), "the same code"
+
+
 DIFFERENCES = {
     "operator": {"operator": "p2m"},
     "expressions": {"greens": GreensFunction("laplace", (("rinv*rinv",),))},
