@@ -38,12 +38,11 @@ FORMAT = 4
 
 POINTS, MANY_POINTS = 20_000, 100_000
 """Points of the probes, for small problems and for those of FROM points or more. Still smaller ones are over before all
-cores have begun. Larger ones do not fit into caches, and keep all cores busy to the end of each launch: with the small
-probes, predictions for a million points on the sphere (3 digits, PoCL 3.1) were 20% above the truth for P2P and 10% to
-50% below it for the stages of M2L, and the ncrit chosen was 8 to 13% slower than the best."""
+cores have begun. Larger ones do not fit into caches, and keep all cores busy to the end of each launch; the small ones
+would mislead there (docs/measurements/constants.csv)."""
 
 FROM = 200_000
-"""Up to 1e5 points the small probes tell the truth: the sum over all operators within 1% in the cube at 6 digits."""
+"""Below that the small probes predict well (docs/measurements/constants.csv)."""
 
 NCRITS = (8, 24, 72)
 """The ncrit of each probe, over the order: much M2L, a balance, much P2P."""
@@ -54,8 +53,7 @@ FEWEST_POINTS = 4096
 ROUNDS, BUDGET = 5, 1.0
 """Rounds of evaluations, of which the fastest time of each operator counts: so many, or as many as begin within so many
 seconds, but two, since the first compiles. Probes take turns, so what slows the machine for seconds slows all of them,
-and the choice stays right. One after the other they led to an ncrit of 700 in place of 175, and 2.3 seconds in place of
-1.5, on a machine that others used too."""
+and the choice stays right (docs/measurements/constants.csv)."""
 
 STEADY, PATIENCE = 1.2, 4.0
 """Rounds go on, for so many seconds at most, until each probe takes as long as its fastest times before, within this

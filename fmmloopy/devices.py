@@ -24,8 +24,7 @@ PREFERENCE = (
     r"",
 )
 """Descriptions of devices, the fastest first: where several are found, a device that matches an earlier one is taken.
-Simulators are last.
-Measured with P2P on two cores of an AMD Zen 4: 2.2, 2.0 and 1.7 Gpairs/s for the first three."""
+Simulators are last. Rates of the first three: docs/measurements/constants.csv."""
 
 
 class DeviceError(Exception):

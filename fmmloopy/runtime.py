@@ -135,8 +135,8 @@ def _check_arguments(operator: CompiledOperator, arguments: Mapping[str, Any]) -
 
 
 SLICE = 4 * 2**20
-"""Bytes that Intel's runtime is told to fill at once: 23 GB/s, against 4 where it is told to fill 200 MiB. PoCL's fills
-those with 50, and slices with 20."""
+"""Bytes that Intel's runtime is told to fill at once, since it fills large arrays slowly; PoCL's fills those fast, and
+slices slowly. See docs/measurements/constants.csv."""
 
 
 class OpenCLRuntime:
@@ -220,7 +220,7 @@ class OpenCLRuntime:
         return seconds
 
     def _fill(self, array: Array) -> list[Any]:
-        # With a pattern of one byte PoCL fills two to three times as fast as with a longer one.
+        # PoCL fills faster with a pattern of one byte than with a longer one.
         size, zero = array.data.size, np.zeros(1, np.uint8)
         step = SLICE if "CPU Intel" in self.device.description else size
         fill, queue = self._cl.enqueue_fill_buffer, self._queue
