@@ -20,6 +20,7 @@ PACKAGE = "fmmloopy"
 # Modules that are not here are on top: they may import anything, and nothing here may import them.
 MAY_IMPORT: dict[str, set[str]] = {
     "cache": set(),
+    "endings": set(),
     "fingerprint": set(),
     "greens": set(),
     "hints": set(),
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "accuracy": {"greens"},
     "operators": {"greens", "operators", "precision"},
     # The one place that knows where recipe books are: it looks for them when it is asked to.
-    "recipes": {"fingerprint", "hints", "transforms"},
+    "recipes": {"endings", "fingerprint", "hints", "transforms"},
     "transforms": {"recipes", "transforms"},
     "execution": {"cache", "execution", "messages"},
     "devices": {"execution"},
