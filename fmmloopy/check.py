@@ -49,6 +49,7 @@ from fmmloopy.checking.layers import (
     reproducer_name,
     run_attempt,
 )
+from fmmloopy.checking.over import describe
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.shrink import shrink
 from fmmloopy.checking.whole import check_whole
@@ -58,9 +59,10 @@ from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.inputs import check_parameters
 from fmmloopy.isolation import ChildError, ChildTimedOut, Worker, WorkerError
 from fmmloopy.messages import one_line
-from fmmloopy.precision import DTYPES, MIXED, dtype_name, kernel_dtype
+from fmmloopy.operators import OPERATORS
+from fmmloopy.precision import DTYPE_NAMES, MIXED, find_precision
 from fmmloopy.progress import Progress, showing
-from fmmloopy.recipes import OPERATORS, RecipeBook, load_recipes
+from fmmloopy.recipes import RecipeBook, load_recipes
 
 LEVELS = ("quick", "full")
 
@@ -189,12 +191,12 @@ def check_book(
     check_parameters(parameters or {}, book)
     device = device_for(book, device)
     skipped = []
-    names = [dtype_name(dtype) for dtype in dtypes]
+    names = [find_precision(dtype).dtype_name for dtype in dtypes]
     if not device.has_float64 and set(names) - {"float32"}:
         names = [name for name in names if name == "float32"]
         skipped.append(f"{device.name} has no float64")
     if {"float32", "float64"} <= set(names):
-        names += [name for name in DTYPES.values() if name not in names]
+        names += [name for name in DTYPE_NAMES if name not in names]
     if not names:
         raise DeviceError(f"no precision is left to check on {device.name}; take float32")
     library = sanitizer.find_library()
@@ -212,7 +214,7 @@ def check_book(
         replace(common, operator=operator, dtype=dtype, parameters=choice)
         for operator in chosen
         for choice in _choices(book, operator, device, (parameters or {}).get(operator), full)
-        for dtype in dict.fromkeys(kernel_dtype(operator, name) for name in names)
+        for dtype in dict.fromkeys(book.operator(operator).types_in(DTYPE_NAMES[name]).name for name in names)
     ]
     with ExitStack() as stack:
         tell = notify or stack.enter_context(showing(f"checking {book.name}"))
@@ -408,10 +410,10 @@ def _merged(findings: Sequence[Finding]) -> list[Finding]:
 
     What fails in a mixed kernel at the step at which it fails in another says nothing new.
     """
-    plain = {(f.operator, f.layer, f.step) for f in findings if f.dtype != MIXED}
+    plain = {(f.operator, f.layer, f.step) for f in findings if f.dtype != MIXED.name}
     alike: dict[Finding, list[Finding]] = {}
     for finding in findings:
-        if finding.dtype == MIXED and (finding.operator, finding.layer, finding.step) in plain:
+        if finding.dtype == MIXED.name and (finding.operator, finding.layer, finding.step) in plain:
             continue
         key = replace(finding, dtype="", case="", reproducer="", message=_without_numbers(finding.message))
         alike.setdefault(key, []).append(finding)
@@ -493,4 +495,4 @@ def _smallest_crash(worker: Worker, request: Request, count: int, death: ChildEr
         title = f"{request.book.name}, {request.operator}, {request.dtype}, step {step}: {death.reason}"
         folder = Path(request.reproducers)
         path = write_reproducer(folder, name, title, smallest, code, None, request.device, dies=True)
-    return smallest.describe(), path
+    return describe(smallest), path

@@ -120,6 +120,9 @@ class RecipeBook:
             for operator in operators:
                 if operator not in OPERATORS:
                     raise RecipeError(f"{self.name}: {what} for {operator!r}, expected one of {', '.join(OPERATORS)}")
+        for operator, own in self.operators.items():
+            if own.name != operator:
+                raise RecipeError(f"{self.name}: the operator in place of {operator} is named {own.name!r}; name it so")
         self._check_condition("device", self.device)
         for operator, choices in self.tuning.items():
             self._check_keywords("tuning", operator, choices)
