@@ -118,7 +118,9 @@ def helmholtz(wavenumber: float) -> GreensFunction:
 # -- kernels
 
 
-def specification(operator: str, kernel: GreensFunction | None = None, order: int = 3, types: Any = "float64") -> Specification:
+def specification(
+    operator: str, kernel: GreensFunction | None = None, order: int = 3, types: Any = "float64"
+) -> Specification:
     """Return what a math-level kernel is made for: of Laplace's function, if no other is given."""
     return Specification(OPERATORS[operator], kernel or laplace(), order, find_types(types))
 

@@ -1,4 +1,4 @@
-"""What is decided before an evaluation is built: a function of the setup, the points and the rates, and of no device."""
+"""What is decided before an evaluation is built: a function of the setup, the points and the rates."""
 
 from __future__ import annotations
 
