@@ -23,9 +23,11 @@ from fmmloopy.devices import Device, choose_device, find_devices
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.backends.opencl import device_of
 from fmmloopy.execution.processor import Processor
-from fmmloopy.greens import GreensFunction
+from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.measuring import peaks
 from fmmloopy.measuring.probes import FMA, NEWTON, TRIAD
+from fmmloopy.operators import OPERATORS, Specification
+from fmmloopy.precision import find_types
 from fmmloopy.tuned import ENVIRONMENT_VARIABLE as CONFIG_VARIABLE
 
 Points = NDArray[np.float64]
@@ -111,6 +113,16 @@ def helmholtz(wavenumber: float) -> GreensFunction:
     """2 x 2, the complex function as real and imaginary parts."""
     matrix = (("cos(k*r)*rinv", "-sin(k*r)*rinv"), ("sin(k*r)*rinv", "cos(k*r)*rinv"))
     return GreensFunction("helmholtz", matrix, {"k": wavenumber}, scaling=1 / (4 * np.pi))
+
+
+# -- kernels
+
+
+def specification(
+    operator: str, kernel: GreensFunction | None = None, order: int = 3, types: Any = "float64"
+) -> Specification:
+    """Return what a math-level kernel is made for: of Laplace's function, if no other is given."""
+    return Specification(OPERATORS[operator], kernel or laplace(), order, find_types(types))
 
 
 # -- devices

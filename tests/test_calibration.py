@@ -17,17 +17,18 @@ from fmmloopy.calibration import FEWEST_POINTS, calibrate, probe_points, rates_f
 from fmmloopy.cost_model import Measurement, Rates
 from fmmloopy.devices import C_DEVICE
 from fmmloopy.execution.device import Probes
+from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.lists import build_lists
-from fmmloopy.plan import M2L_OPERATORS
+from fmmloopy.operators import OPERATORS
 from fmmloopy.plan_report import make_rows
-from fmmloopy.recipes import load_recipes
+from fmmloopy.precision import DOUBLE, find_precision
+from fmmloopy.recipes import SEQUENTIAL, load_recipes
 from fmmloopy.runtime import make_runtime
 from fmmloopy.tree import build_tree
 from fmmloopy.work import Work, count_work
 
 SIZES = Probes()
 
-OPERATORS = (*calibration.OPERATORS, *(name for names in M2L_OPERATORS.values() for name in names))
 MEASURED = [Measurement({"p2p": Work(10**6, 12 * 10**6, 100)}, {"p2p": 1e-3})]
 
 
@@ -124,12 +125,11 @@ def test_a_device_that_fails_has_no_rates(own_cache):
     assert not rates_file("key").exists()
 
 
-class Slow(SimpleNamespace):
-    """A problem whose evaluation takes as long as the clock is told."""
-
-    def evaluate(self, charges):
-        assert charges.shape == (self.tree.nsources,)
-        self.clock.append(self.clock[-1] + 10.0)
+def probe(tree, kernel, timings, run):
+    """Return what stands for an evaluation of order 3, with the FFT form of M2L."""
+    setup = Setup(Method(kernel, 3, DOUBLE), SEQUENTIAL, C_DEVICE)
+    problem = SimpleNamespace(tree=tree, lists=build_lists(tree))
+    return SimpleNamespace(setup=setup, m2l="fft", problem=problem, timings=timings, run=run)
 
 
 def test_a_device_that_takes_long_is_tried_once(own_cache, monkeypatch):
@@ -139,17 +139,12 @@ def test_a_device_that_takes_long_is_tried_once(own_cache, monkeypatch):
     def build(points, ncrit):
         built.append(len(points))
         tree = build_tree(points, None, ncrit)
-        lists = build_lists(tree)
-        return Slow(
-            tree=tree,
-            lists=lists,
-            order=3,
-            kernel=fl.laplace(),
-            precision="double",
-            m2l="fft",
-            timings={},
-            clock=clock,
-        )
+
+        def run(charges):
+            assert charges.shape == (1, tree.nsources)
+            clock.append(clock[-1] + 10.0)
+
+        return probe(tree, fl.laplace(), {}, run)
 
     assert calibrate("key", build, 5000, SIZES) is None
     assert built == [SIZES.first]
@@ -169,26 +164,17 @@ class Machine:
     def __call__(self, points, ncrit):
         which, self.built = max(self.built - 1, 0), self.built + 1  # the first is to see whether the device is too slow
         tree = self.trees[which]
-        lists, timings = build_lists(tree), {"setup": 100.0}  # which is of the construction
-        work = count_work(tree, lists, 3, self.kernel, "fft")
+        timings = {"setup": 100.0}  # which is of the construction
+        work = count_work(tree, build_lists(tree), Method(self.kernel, 3), "fft")
 
-        def evaluate(charges):
+        def run(charges):
             if self.built > 1:
                 slow = self.slowness(self.evaluated.count(which), which)
                 self.evaluated.append(which)
                 timings.update({name: 1e-9 * slow * (each.pairs or each.flops) for name, each in work.items()})
                 self.clock[0] += 0.1
 
-        return SimpleNamespace(
-            tree=tree,
-            lists=lists,
-            order=3,
-            kernel=self.kernel,
-            precision="double",
-            m2l="fft",
-            timings=timings,
-            evaluate=evaluate,
-        )
+        return probe(tree, self.kernel, timings, run)
 
 
 @pytest.mark.parametrize(
@@ -241,18 +227,10 @@ def test_probes_are_the_same_every_time():
 # -- the key
 
 
-def key(m2l="fft", **changes):
-    book = load_recipes("pocl_cpu")
-    arguments = {
-        "greens": fl.laplace(),
-        "order": 6,
-        "dtype": "float64",
-        "book": book,
-        "device": C_DEVICE,
-        "parameters": {},
-        "npoints": 5000,
-    }
-    return rates_keys(**{**arguments, **changes})[m2l]
+def key(m2l="fft", kernel=None, order=6, dtype="float64", book=None, device=C_DEVICE, parameters=None, npoints=5000):
+    method = Method(kernel or fl.laplace(), order, find_precision(dtype))
+    setup = Setup(method, book or load_recipes("pocl_cpu"), device, parameters or {})
+    return rates_keys(setup, npoints)[m2l]
 
 
 def test_the_key_holds_what_rates_depend_on():
@@ -260,7 +238,7 @@ def test_the_key_holds_what_rates_depend_on():
     other = {**book.recipes, "l2l": book.recipes["p2p"]}
     keys = {
         key(),
-        key(greens=fl.yukawa()),
+        key(kernel=fl.yukawa()),
         key(order=7),
         key(dtype="float32"),
         key(dtype="mixed"),
@@ -274,7 +252,7 @@ def test_the_key_holds_what_rates_depend_on():
     assert key() == key()
     assert key() == key(npoints=SIZES.many_from - 1)
     # The values of parameters are arguments of the code.
-    assert key(greens=fl.yukawa(1.0)) == key(greens=fl.yukawa(2.0))
+    assert key(kernel=fl.yukawa(1.0)) == key(kernel=fl.yukawa(2.0))
 
 
 # -- in an evaluation
@@ -332,8 +310,8 @@ def made_up_rates(own_cache, monkeypatch):
         # Those of the compressed form have another rate of P2M, as if the device had been slower then.
         return Rates(equal | {"p2m": (1.0, 0.0)} if "m2l_svd" in key else equal)
 
-    monkeypatch.setattr("fmmloopy.driver.calibrate", rates)
-    monkeypatch.setattr("fmmloopy.driver.stored_rates", rates)
+    monkeypatch.setattr("fmmloopy.calibration.calibrate", rates)
+    monkeypatch.setattr("fmmloopy.calibration.stored_rates", rates)
     monkeypatch.setattr("fmmloopy.cost_model.SVD_POINTS", 10_000)
     return asked
 
@@ -358,7 +336,8 @@ def test_the_default_compares_forms_of_m2l(make, expected, made_up_rates, rng, o
 def test_the_report_needs_no_cache(sphere_points, opencl_device, count_measurements, monkeypatch):
     """What was chosen by is what is reported, whether or not it could be kept."""
     monkeypatch.setattr(
-        "fmmloopy.driver.calibrate", lambda key, build, npoints, sizes: Rates(dict.fromkeys(OPERATORS, (1e-9, 0.0)))
+        "fmmloopy.calibration.calibrate",
+        lambda key, build, npoints, sizes: Rates(dict.fromkeys(OPERATORS, (1e-9, 0.0))),
     )
     report = fl.Fmm(sphere_points, order=3, device=opencl_device).plan_report()
     assert not list((cache_folder() / "rates").glob("*"))
@@ -400,7 +379,7 @@ def test_small_problems_measure_nothing_and_use_what_is_kept(sphere_points, open
     assert "the rule of 25 x order" in str(report)
     assert "rates       none" in str(report).splitlines()
     rates = {row.operator: (1e-15 if row.operator == "p2p" else 1e-6, 0.0) for row in report.rows}
-    monkeypatch.setattr("fmmloopy.driver.stored_rates", lambda key: Rates(rates))
+    monkeypatch.setattr("fmmloopy.calibration.stored_rates", lambda key: Rates(rates))
     assert fl.Fmm(few, order=3, device=opencl_device).ncrit > 75
 
 
@@ -411,7 +390,7 @@ def test_probes_share_the_programs_of_the_evaluation(sphere_points, opencl_devic
         opened.append(device)
         return make_runtime(device)
 
-    monkeypatch.setattr("fmmloopy.driver.make_runtime", open_device)
+    monkeypatch.setattr("fmmloopy.fmm.make_runtime", open_device)
     fmm = fl.Fmm(sphere_points, order=3, device=opencl_device)
     assert fmm.plan_report().rates
     assert opened == [opencl_device]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import devices
+from conftest import devices, specification
 
 import fmmloopy as fl
 from fmmloopy import compile as compile_module
 from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.compile import compile_operator, generate, operator_key
+from fmmloopy.compile import CodeKey, compile_operator, generate
 from fmmloopy.devices import C_DEVICE, find_devices
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.greens import GreensFunction, laplace, yukawa
@@ -24,8 +24,12 @@ from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, fix_lanes, loa
 from fmmloopy.runtime import make_runtime
 from fmmloopy.transforms import steps
 
-F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
-P2P = ("p2p", laplace(), 4, F64, SEQUENTIAL, C_DEVICE)
+P2P = CodeKey(specification("p2p", order=4), SEQUENTIAL, C_DEVICE)
+
+
+def key(operator="p2p", kernel=None, order=4, types="float64", book=SEQUENTIAL, device=C_DEVICE, parameters=None):
+    """Return a key that differs from P2P's in what is given."""
+    return CodeKey(specification(operator, kernel, order, types), book, device, parameters or {})
 
 
 @pytest.fixture
@@ -41,9 +45,9 @@ def generated(monkeypatch):
     names = []
     real = compile_module.generate
 
-    def count(operator, *arguments):
-        names.append(operator)
-        return real(operator, *arguments)
+    def count(key):
+        names.append(key.operator)
+        return real(key)
 
     monkeypatch.setattr(compile_module, "generate", count)
     return names
@@ -53,14 +57,14 @@ def generated(monkeypatch):
 
 
 def test_code_is_generated_once(folder, generated):
-    first, second = compile_operator(*P2P), compile_operator(*P2P)
+    first, second = compile_operator(P2P), compile_operator(P2P)
     assert first == second
     assert generated == ["p2p"]
     assert [path.suffix for path in folder.iterdir()] == [".json"], "a temporary file stays behind"
 
 
 def test_code_says_what_it_is(folder):
-    for code in (compile_operator(*P2P), compile_operator(*P2P)):
+    for code in (compile_operator(P2P), compile_operator(P2P)):
         assert isinstance(code, CompiledOperator)
         assert code.operator == "p2p"
         assert f"{code.entry}(" in code.source
@@ -101,24 +105,24 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_files_are_replaced(damage, folder, generated):
-    expected = compile_operator(*P2P)
+    expected = compile_operator(P2P)
     (path,) = folder.iterdir()
     text = path.read_text()
     damaged = DAMAGES[damage](text)
     assert damaged != text
     path.write_text(damaged)
-    assert compile_operator(*P2P) == expected
+    assert compile_operator(P2P) == expected
     assert generated == ["p2p", "p2p"]
     assert path.read_text() == text
-    compile_operator(*P2P)
+    compile_operator(P2P)
     assert generated == ["p2p", "p2p"]
 
 
 def test_file_that_is_not_text(folder, generated):
-    expected = compile_operator(*P2P)
+    expected = compile_operator(P2P)
     (path,) = folder.iterdir()
     path.write_bytes(b"\xff\xfe\x00" * 100)
-    assert compile_operator(*P2P) == expected
+    assert compile_operator(P2P) == expected
     assert generated == ["p2p", "p2p"]
 
 
@@ -134,13 +138,13 @@ def test_cache_that_cannot_be_written(what, folder, generated, tmp_path, monkeyp
         folder.parent.mkdir()
         folder.write_text("")
     else:
-        compile_operator(*P2P)
+        compile_operator(P2P)
         (path,) = folder.iterdir()
         path.unlink()
         path.mkdir()
         (path / "something").write_text("")
         generated.clear()
-    assert compile_operator(*P2P) == compile_operator(*P2P)
+    assert compile_operator(P2P) == compile_operator(P2P)
     assert generated == ["p2p", "p2p"]
 
 
@@ -168,9 +172,6 @@ def other_p2p(knl):
     yield "another name", separate_lanes(fix_lanes(knl))
 
 
-DEFAULTS = dict(zip(("operator", "greens", "order", "dtype", "book", "device"), P2P, strict=True))
-
-
 def wide_p2p(knl, *, lanes: int = 2):
     """With a keyword."""
     yield "lanes", steps.lane_arrays(knl, lanes)
@@ -181,10 +182,9 @@ BY_DEVICE = {"p2p": {C_DEVICE.description: {"lanes": 4}, "": {"lanes": 1}}}
 
 def test_code_is_made_with_the_parameters_of_the_device():
     book = RecipeBook("b", "", {"p2p": wide_p2p}, by_device=BY_DEVICE)
-    arguments = {**DEFAULTS, "book": book}
-    assert dict(generate(**arguments).lanes)["tlanes"] == 4
-    assert dict(generate(**{**arguments, "device": replace(C_DEVICE, description="another")}).lanes)["tlanes"] == 1
-    assert dict(generate(**arguments, parameters={"lanes": 8}).lanes)["tlanes"] == 8
+    assert dict(generate(key(book=book)).lanes)["tlanes"] == 4
+    assert dict(generate(key(book=book, device=replace(C_DEVICE, description="another"))).lanes)["tlanes"] == 1
+    assert dict(generate(key(book=book, parameters={"lanes": 8})).lanes)["tlanes"] == 8
 
 
 def with_many_registers(device):
@@ -205,11 +205,12 @@ def test_key_holds_what_a_device_gets_whatever_its_description():
 
 DIFFERENCES = {
     "operator": {"operator": "p2m"},
-    "expressions": {"greens": GreensFunction("laplace", (("rinv*rinv",),))},
-    "components": {"greens": GreensFunction("laplace", (("rinv", "rinv"),))},
-    "gradient": {"greens": laplace().with_gradient()},
-    "parameters of the function": {"greens": yukawa()},
-    "dtype": {"dtype": F32},
+    "expressions": {"kernel": GreensFunction("laplace", (("rinv*rinv",),))},
+    "components": {"kernel": GreensFunction("laplace", (("rinv", "rinv"),))},
+    "gradient": {"kernel": laplace().with_gradient()},
+    "parameters of the function": {"kernel": yukawa()},
+    "types": {"types": "float32"},
+    "mixed types": {"types": "mixed"},
     "name of the book": {"book": RecipeBook("b", "")},
     "recipe": {"book": RecipeBook("sequential", "", {"p2p": other_p2p})},
     "options of the compiler": {"book": replace(SEQUENTIAL, build_options=("-w",))},
@@ -224,20 +225,21 @@ DIFFERENCES = {
 
 
 def test_everything_that_matters_is_in_the_key():
-    keys = {name: operator_key(**{**DEFAULTS, **change}) for name, change in DIFFERENCES.items()}
-    assert len({operator_key(**DEFAULTS), *keys.values()}) == 1 + len(keys), keys
+    texts = {name: key(**change).text() for name, change in DIFFERENCES.items()}
+    texts["fewer steps"] = replace(P2P, most_steps=1).text()
+    assert len({P2P.text(), *texts.values()}) == 1 + len(texts), texts
 
 
 def test_versions_are_in_the_key(monkeypatch):
-    before = operator_key(**DEFAULTS)
+    before = P2P.text()
     assert all(package in before for package in ("loopy", "islpy", "pymbolic"))
     monkeypatch.setattr(compile_module, "versions", lambda: (("loopy", "1999.1"),))
-    assert operator_key(**DEFAULTS) != before
+    assert P2P.text() != before
 
 
 def test_values_of_parameters_are_not_in_the_key(folder, generated):
     """They are arguments of the code: a new decay must not cost a new compilation."""
-    codes = [compile_operator("p2p", yukawa(decay), *P2P[2:]) for decay in (0.5, 7.0)]
+    codes = [compile_operator(key(kernel=yukawa(decay))) for decay in (0.5, 7.0)]
     assert codes[0] == codes[1]
     assert generated == ["p2p"]
     numbers = [name for name, kind, dtype in codes[0].arguments if (kind, dtype) == ("number", "float64")]
@@ -246,31 +248,27 @@ def test_values_of_parameters_are_not_in_the_key(folder, generated):
 
 
 def test_scaling_is_not_in_the_key():
-    assert operator_key(**DEFAULTS) == operator_key(**{**DEFAULTS, "greens": replace(laplace(), scaling=2.0)})
+    assert P2P.text() == key(kernel=replace(laplace(), scaling=2.0)).text()
 
 
 def test_order_is_in_the_key_where_it_is_in_the_loops():
     for operator in ("p2p", "m2m", "m2l", "check_to_equivalent"):
-        assert operator_key(**{**DEFAULTS, "operator": operator, "order": 9}) == operator_key(
-            **{**DEFAULTS, "operator": operator}
-        )
+        assert key(operator, order=9).text() == key(operator).text()
     for operator in ("m2l_forward", "m2l_inverse"):
-        assert operator_key(**{**DEFAULTS, "operator": operator, "order": 9}) != operator_key(
-            **{**DEFAULTS, "operator": operator}
-        )
+        assert key(operator, order=9).text() != key(operator).text()
 
 
 def test_two_processes_make_the_same_key():
     """Hashes of text and orders of sets differ from process to process; keys must not."""
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from fmmloopy.compile import operator_key; from fmmloopy.recipes import load_recipes\n"
-        "from test_compile import DEFAULTS\n"
-        "print(operator_key(**{**DEFAULTS, 'book': load_recipes('pocl_cpu')}))"
+        "from fmmloopy.recipes import load_recipes\n"
+        "from test_compile import key\n"
+        "print(key(book=load_recipes('pocl_cpu')).text())"
     )
     command = [sys.executable, "-c", program, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip().splitlines()[-1] == operator_key(**{**DEFAULTS, "book": load_recipes("pocl_cpu")})
+    assert done.stdout.strip().splitlines()[-1] == key(book=load_recipes("pocl_cpu")).text()
 
 
 PROGRAM_THAT_LOSES_CACHES = """
@@ -282,7 +280,7 @@ from test_compile import *
 root = Path(sys.argv[2])
 runtime = make_runtime(choose_device(sys.argv[3]))
 for name, greens in (("first", laplace()), ("second", yukawa())):
-    code = compile_operator("p2p", greens, 4, F64, SEQUENTIAL, runtime.device)
+    code = compile_operator(key(kernel=greens, device=runtime.device))
     code = replace(code, entry=name, source=code.source.replace("p2p", name))
     runtime.bind(code, p2p_arguments(runtime) | {"parameter_decay": 1.0})
     print(name, [path.name for path in root.iterdir()])
@@ -317,7 +315,7 @@ def two_kernels(knl):
 def test_kernel_that_falls_apart(folder):
     book = RecipeBook("bad", "", {"p2p": two_kernels})
     with pytest.raises(RecipeError, match=r"^bad, p2p, after step 1 'two kernels': ") as caught:
-        compile_operator("p2p", laplace(), 4, F64, book, C_DEVICE)
+        compile_operator(key(book=book))
     assert "\n" not in str(caught.value)
     assert not folder.exists(), "a failure is kept"
 
@@ -352,7 +350,7 @@ def runtime(request):
 
 
 def p2p_code(runtime):
-    return compile_operator("p2p", laplace(), 4, F64, SEQUENTIAL, runtime.device)
+    return compile_operator(key(device=runtime.device))
 
 
 def test_bound_operator_adds_to_its_output(runtime):
@@ -377,7 +375,9 @@ def test_bind_refuses_a_missing_argument(name, runtime):
         runtime.bind(p2p_code(runtime), arguments)
 
 
-@pytest.mark.parametrize(("name", "dtype", "expected"), [("charges", F32, "float64"), ("lists", np.int64, "int32")])
+@pytest.mark.parametrize(
+    ("name", "dtype", "expected"), [("charges", np.float32, "float64"), ("lists", np.int64, "int32")]
+)
 def test_bind_refuses_an_array_of_another_dtype(name, dtype, expected, runtime):
     arguments = {**p2p_arguments(runtime), name: runtime.upload(np.zeros((1, 16), dtype))}
     with pytest.raises(TypeError, match=f"^p2p: {name} has dtype {np.dtype(dtype)}, expected {expected}$"):
@@ -394,7 +394,7 @@ def test_arrays_come_back_as_they_went(runtime):
         array = runtime.upload(values)
         assert (array.shape, array.dtype, array.size) == (values.shape, values.dtype, values.size)
         np.testing.assert_array_equal(runtime.read(array), values)
-    array = runtime.zeros((2, 3), F32)
+    array = runtime.zeros((2, 3), np.dtype(np.float32))
     np.testing.assert_array_equal(runtime.read(array), np.zeros((2, 3)))
     runtime.write(array, np.ones((2, 3)))
     np.testing.assert_array_equal(runtime.read(array), np.ones((2, 3), np.float32))

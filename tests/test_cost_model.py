@@ -10,6 +10,7 @@ from conftest import clustered, cube, line, sphere
 
 from fmmloopy import work
 from fmmloopy.accuracy import ncrit_for
+from fmmloopy.common.sizes import count_points
 from fmmloopy.cost_model import (
     SVD_ORDER,
     SVD_POINTS,
@@ -24,14 +25,15 @@ from fmmloopy.cost_model import (
     search_ncrit,
     why_fft_alone,
 )
+from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import build_lists
 from fmmloopy.small_boxes import absorb_small_boxes
-from fmmloopy.surfaces import count_points
 from fmmloopy.tree import build_tree, grow_tree, sort_points
 from fmmloopy.work import Work, count_work
 
 ORDER = 4
+METHOD = Method(laplace(), ORDER)
 PARTICLES = ("p2p", "p2m", "p2l", "l2p", "m2p")
 DENSE = ("m2m", "l2l", "check_to_equivalent", "m2l", "m2l_svd", "m2l_forward", "m2l_hadamard", "m2l_inverse")
 
@@ -42,9 +44,9 @@ def rates(pair=1e-9, operation=3e-11, block=0.0, **others):
     return Rates(per_unit | {name: (unit, 0.0) for name, unit in others.items()})
 
 
-def counted(tree, m2l="fft", greens=None):
+def counted(tree, m2l="fft", method=METHOD):
     lists = absorb_small_boxes(tree, build_lists(tree), count_points(ORDER))
-    return count_work(tree, lists, ORDER, greens or laplace(), m2l)
+    return count_work(tree, lists, method, m2l)
 
 
 # -- estimated work
@@ -62,7 +64,7 @@ def test_estimated_seconds_are_near_those_of_all_work(make, ncrit, separate, rng
     n = 30_000
     points = sort_points(make(rng, n), sphere(rng, n) if separate else None)
     tree, forms = grow_tree(points, ncrit), ("fft", "svd", "dense")
-    for form, estimated in zip(forms, estimate_work(tree, ORDER, laplace(), forms), strict=True):
+    for form, estimated in zip(forms, estimate_work(tree, METHOD, forms), strict=True):
         true = counted(tree, form)
         assert estimated.keys() == true.keys()
         expected = sum(rates().seconds(true).values())
@@ -73,8 +75,9 @@ def test_estimated_seconds_are_near_those_of_all_work(make, ncrit, separate, rng
 def test_estimates_of_few_boxes_are_exact(greens, rng):
     tree = build_tree(clustered(rng, 1000), sphere(rng, 700), 20)
     assert np.count_nonzero(~tree.is_leaf) > 20
-    (estimated,) = estimate_work(tree, ORDER, greens, ["fft"], sample=10_000)
-    true = counted(tree, greens=greens)
+    method = Method(greens, ORDER)
+    (estimated,) = estimate_work(tree, method, ["fft"], sample=10_000)
+    true = counted(tree, method=method)
     assert estimated == true
     assert [work.blocks for work in estimated.values()] == [work.blocks for work in true.values()]
 
@@ -91,7 +94,7 @@ def test_chosen_boxes_stand_for_all_split_boxes(rng):
 
 def test_a_root_that_is_a_leaf_has_work(rng):
     tree = build_tree(cube(rng, 30), None, 100)
-    (estimated,) = estimate_work(tree, ORDER, laplace(), ["fft"])
+    (estimated,) = estimate_work(tree, METHOD, ["fft"])
     assert estimated["p2p"] == Work(900, 900 * 12)
 
 
@@ -159,7 +162,7 @@ def points():
 
 def choose_for(points, rates_of, forms=("fft",), ncrit=None):
     grow = partial(grow_tree, points)
-    return choose(grow, points.most, ORDER, laplace(), np.float64, rates_of, forms, ncrit)
+    return choose(grow, points.most, METHOD, rates_of, forms, ncrit)
 
 
 def test_ncrit_follows_the_rates(points):
@@ -211,7 +214,7 @@ def test_with_equal_rates_the_form_follows_the_points(make, expected, rng):
 
 
 def test_forms_are_compared():
-    assert why_fft_alone(laplace(), SVD_ORDER, SVD_POINTS) is None
+    assert why_fft_alone(Method(laplace(), SVD_ORDER), SVD_POINTS) is None
 
 
 DIPOLE = GreensFunction("dipole", (("d0 * rinv**3",),), homogeneity=-2)
@@ -222,13 +225,13 @@ DIPOLE = GreensFunction("dipole", (("d0 * rinv**3",),), homogeneity=-2)
     [
         ({"order": SVD_ORDER + 1}, "svd is compared up to order 8"),
         ({"most": SVD_POINTS - 1}, f"svd is compared from {SVD_POINTS:,} points on"),
-        ({"greens": yukawa()}, "svd is compared where 16 matrices stand for all"),
-        ({"greens": DIPOLE}, "svd is compared where 16 matrices stand for all"),
+        ({"kernel": yukawa()}, "svd is compared where 16 matrices stand for all"),
+        ({"kernel": DIPOLE}, "svd is compared where 16 matrices stand for all"),
     ],
 )
 def test_the_fft_form_alone(change, reason):
-    arguments = {"greens": laplace(), "order": 4, "most": SVD_POINTS}
-    assert why_fft_alone(**{**arguments, **change}).startswith(reason)
+    given = {"kernel": laplace(), "order": 4, "most": SVD_POINTS, **change}
+    assert why_fft_alone(Method(given["kernel"], given["order"]), given["most"]).startswith(reason)
 
 
 def test_a_choice_reads_factors_once(points, monkeypatch):
@@ -243,7 +246,7 @@ def test_a_choice_reads_factors_once(points, monkeypatch):
     greens = GreensFunction("only_here", (("rinv",),), homogeneity=-1)
     for _ in range(2):
         grow = partial(grow_tree, points)
-        choice, _ = choose(grow, points.most, 3, greens, np.float64, lambda form: rates(), ("fft", "svd"), None)
+        choice, _ = choose(grow, points.most, Method(greens, 3), lambda form: rates(), ("fft", "svd"), None)
         assert len({candidate.ncrit for candidate in choice.candidates}) > 1
     assert len(read) == 1
 
@@ -286,6 +289,6 @@ def test_trees_that_stay_the_same_end_the_search():
     """Coincident points are one leaf whatever ncrit: no smaller one is looked for, and none is taken."""
     points = sort_points(np.zeros((5000, 3)))
     grow = partial(grow_tree, points, split_coincident=False)
-    choice, _ = choose(grow, points.most, ORDER, laplace(), np.float64, lambda form: rates(), ("fft",), None)
+    choice, _ = choose(grow, points.most, METHOD, lambda form: rates(), ("fft",), None)
     assert choice.ncrit >= ncrit_for(ORDER)
     assert len(choice.candidates) <= 4

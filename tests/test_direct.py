@@ -40,18 +40,18 @@ def test_yukawa_by_hand() -> None:
 @pytest.mark.parametrize("greens", GREENS, ids=lambda g: g.name)
 def test_a_point_leaves_itself_out(greens: GreensFunction) -> None:
     sources = np.array([[0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.4, 0.2, 0.3]])
-    potentials, gradient = direct(sources, [1.0, 5.0, 2.0], greens=greens, gradient=True)
+    potentials, gradient = direct(sources, [1.0, 5.0, 2.0], kernel=greens, gradient=True)
     alone = direct(sources[2:], [2.0], sources[:1], greens)
     # The first two coincide: both see the third only.
     np.testing.assert_array_equal(potentials[:2], np.repeat(alone, 2))
     assert np.isfinite(gradient).all()
-    np.testing.assert_array_equal(direct(sources[:1], [1.0], greens=greens), [0.0])
+    np.testing.assert_array_equal(direct(sources[:1], [1.0], kernel=greens), [0.0])
 
 
 @pytest.mark.filterwarnings("error")
 def test_singular_expressions_are_quiet_at_distance_zero() -> None:
     logarithm = GreensFunction("logarithm", (("log(r)",),))
-    potentials, gradient = direct([[0, 0, 0], [0, 0, 2]], [1, 1], greens=logarithm, gradient=True)
+    potentials, gradient = direct([[0, 0, 0], [0, 0, 2]], [1, 1], kernel=logarithm, gradient=True)
     np.testing.assert_allclose(potentials, np.log([2, 2]), rtol=1e-15)
     np.testing.assert_allclose(gradient, [[0, 0, -0.5], [0, 0, 0.5]], rtol=1e-15)
 
@@ -125,7 +125,7 @@ def test_computes_in_double_whatever_comes_in(points: tuple) -> None:
 def test_nothing_in_nothing_out() -> None:
     np.testing.assert_array_equal(direct(np.empty((0, 3)), [], [[1, 2, 3]]), [0.0])
     assert direct([[1, 2, 3]], [1.0], np.empty((0, 3))).shape == (0,)
-    assert direct(np.empty((0, 3)), np.empty((0, 3)), greens=RECTANGLE, gradient=True)[1].shape == (0, 2, 3)
+    assert direct(np.empty((0, 3)), np.empty((0, 3)), kernel=RECTANGLE, gradient=True)[1].shape == (0, 2, 3)
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_single_precision_reaches_its_floor(name):
 def test_long_w_and_x_lists(order, monkeypatch):
     """Boxes of a few points go to P2P; without that, M2P and P2L must give what P2P gave."""
     lists_as_defined = fl.Fmm(clustered(np.random.default_rng(2), 3000), order=order, ncrit=20)
-    monkeypatch.setattr("fmmloopy.driver.absorb_small_boxes", lambda tree, lists, npoints: lists)
+    monkeypatch.setattr("fmmloopy.execution.evaluation.absorb_small_boxes", lambda tree, lists, npoints: lists)
     rng = np.random.default_rng(2)
     sources, charges = clustered(rng, 3000), rng.random(3000) - 0.3
     fmm = fl.Fmm(sources, order=order, ncrit=20)
@@ -367,9 +367,11 @@ def test_new_charges_need_nothing_new(monkeypatch, rng):
         raise AssertionError("an evaluation built something")
 
     for name in ("upload", "zeros", "bind", "clear", "_program", "_library", "_buffer"):
-        monkeypatch.setattr(type(fmm._plan._runtime), name, refuse, raising=False)
-    for name in ("plan.compile_operator", "compile.generate", "driver.grow_tree", "driver.build_lists"):
+        monkeypatch.setattr(type(fmm._evaluation._plan.runtime), name, refuse, raising=False)
+    for name in ("execution.plan.compile_operator", "compile.generate"):
         monkeypatch.setattr(f"fmmloopy.{name}", refuse)
+    for name in ("grow_tree", "build_lists"):
+        monkeypatch.setattr(f"fmmloopy.execution.evaluation.{name}", refuse)
     charges = rng.random(FEW) - 0.3
     again = fmm.evaluate(charges), *fmm.evaluate(charges, gradient=True)
     monkeypatch.undo()

@@ -10,12 +10,11 @@ from fnmatch import fnmatchcase
 
 import islpy as isl
 import loopy as lp
-import numpy as np
 import pytest
+from conftest import specification
 
-from fmmloopy.compile import generate
+from fmmloopy.compile import CodeKey, generate
 from fmmloopy.devices import C_DEVICE, Device
-from fmmloopy.greens import laplace
 from fmmloopy.hints import advice, described
 from fmmloopy.recipes import RecipeBook, RecipeError, fix_lanes, separate_lanes
 from fmmloopy.transforms import steps
@@ -165,7 +164,7 @@ def failure(rewrite, operator="p2p", device=OPENCL):
 
     book = RecipeBook("bad", "", {operator: recipe})
     with pytest.raises(RecipeError) as caught:
-        generate(operator, laplace(), 3, np.dtype(np.float64), book, device)
+        generate(CodeKey(specification(operator), book, device))
     return caught.value
 
 

@@ -13,11 +13,11 @@ from test_surfaces import GREENS, by_name
 import fmmloopy as fl
 from fmmloopy import m2l_svd, m2l_tables, table_cache
 from fmmloopy.accuracy import svd_tolerance
+from fmmloopy.common.sizes import RANKS, TRANSFERS, count_points
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import build_lists
 from fmmloopy.m2l_svd import Factors, compress, tiles_of_factors
-from fmmloopy.operators.m2l_svd import RANKS, TRANSFERS
-from fmmloopy.surfaces import INNER, NTRANSFERS, count_points, m2l_matrix, transfer_vectors
+from fmmloopy.surfaces import INNER, m2l_matrix, transfer_vectors
 from fmmloopy.table_cache import cached_factors
 from fmmloopy.tree import build_tree
 
@@ -49,9 +49,9 @@ def test_factors_reproduce_the_matrices(greens: GreensFunction) -> None:
         values = np.append(np.linalg.svd(matrix, compute_uv=False), 0)
         rank = len(left)
         assert rank == factors.ranks[v] == len(right)
-        assert rank % m2l_svd.TILE == 0 or rank == len(values) - 1
+        assert rank % RANKS == 0 or rank == len(values) - 1
         assert values[rank] <= tolerance * largest
-        assert rank <= m2l_svd.TILE or values[rank - m2l_svd.TILE] > tolerance * largest
+        assert rank <= RANKS or values[rank - RANKS] > tolerance * largest
         assert np.linalg.norm(matrix - left.T @ right, 2) <= values[rank] * (1 + 1e-10) + 1e-14 * largest
 
 
@@ -77,7 +77,7 @@ def test_a_lower_tolerance_keeps_more() -> None:
     ranks = [compress(laplace(), 4, 1.0, INNER, tolerance).ranks for tolerance in (1e-1, 1e-3, 1e-6)]
     assert (np.diff(ranks, axis=0) >= 0).all()
     assert (np.diff(np.sum(ranks, axis=1)) > 0).all()
-    adjacent = np.setdiff1d(np.arange(NTRANSFERS), [v for v, _ in transfer_vectors()])
+    adjacent = np.setdiff1d(np.arange(TRANSFERS), [v for v, _ in transfer_vectors()])
     assert not ranks[-1][adjacent].any()
 
 
@@ -95,7 +95,7 @@ def test_tiles_hold_the_factors_and_zeros(greens: GreensFunction) -> None:
     factors = compress(greens, _order(greens), RADIUS, INNER, 1e-2)
     starts, right, left = tiles_of_factors(factors, nsurface)
     assert starts[-1] == len(left) == len(right)
-    for v in range(NTRANSFERS):
+    for v in range(TRANSFERS):
         here = slice(starts[v], starts[v + 1])
         whole = right[here].swapaxes(1, 2), left[here]
         for tiles, factor in zip(whole, factors.of(v)[::-1], strict=True):
@@ -103,7 +103,7 @@ def test_tiles_hold_the_factors_and_zeros(greens: GreensFunction) -> None:
             assert np.array_equal(values[: len(factor), :, :npoints].reshape(factor.shape), factor)
             assert not values[len(factor) :].any()
             assert not values[..., npoints:].any()
-            assert len(values) < len(factor) + m2l_svd.TILE
+            assert len(values) < len(factor) + RANKS
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 256])
@@ -121,8 +121,8 @@ def test_pairs_are_the_entries_of_the_lists(chunk: int, monkeypatch: pytest.Monk
     for group, (start, end) in enumerate(itertools.pairwise(pairs.starts)):
         targets = pairs.targets[start:end]
         assert len(set(targets)) == len(targets)
-        assert set(targets) <= set(boxes[group // NTRANSFERS * chunk :][:chunk])
-        found += [(t, s, group % NTRANSFERS) for t, s in zip(targets, pairs.sources[start:end], strict=True)]
+        assert set(targets) <= set(boxes[group // TRANSFERS * chunk :][:chunk])
+        found += [(t, s, group % TRANSFERS) for t, s in zip(targets, pairs.sources[start:end], strict=True)]
     expected = [
         (box, lists.v.lists[entry], lists.v_transfers[entry])
         for box in boxes
@@ -191,7 +191,3 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, made: list) -> None:
     again = cached_factors(laplace(), 3, RADIUS, INNER, 1e-2, tmp_path)
     assert len(made) == 2
     np.testing.assert_array_equal(built.left, again.left)
-
-
-def test_factors_are_laid_out_as_the_kernel_reads_them():
-    assert (m2l_svd.TILE, NTRANSFERS) == (RANKS, TRANSFERS)

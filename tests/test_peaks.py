@@ -12,6 +12,7 @@ import pytest
 from fmmloopy import devices as devices_module
 from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.devices import C_DEVICE, Device, DeviceError, is_busy
+from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.measuring import peaks as peaks_module
 from fmmloopy.measuring import probes
@@ -19,6 +20,7 @@ from fmmloopy.measuring.peaks import Peaks, machine_peaks, processor_of, read_ra
 from fmmloopy.measuring.probes import FMA, NEWTON, READ, RSQRT, SQRT_DIV, TRIAD, Probe, measure, probes_for
 from fmmloopy.measuring.roofline import Roofline, count_bytes, roofline
 from fmmloopy.measuring.timing import Setting, make_problem
+from fmmloopy.precision import SINGLE
 from fmmloopy.table_cache import cached_factors
 from fmmloopy.transforms.inline import INLINE
 from fmmloopy.work import Work, count_work, flops_per_pair
@@ -214,7 +216,7 @@ def test_bytes_are_those_of_the_arrays(distribution):
     """With every box a target and a source, P2P touches each charge and potential, P2M each leaf's check potentials."""
     problem = make_problem(Setting(points=20_000, distribution=distribution, order=4))
     tree, npoints = problem.tree, 6 * 3**2 + 2
-    found = count_bytes(tree, problem.lists, 4, laplace(), 8)
+    found = count_bytes(tree, problem.lists, Method(laplace(), 4))
     nleaves = int(tree.is_leaf.sum())
     assert found["p2p"] == 8 * 20_000 * (2 + 4)
     assert found["p2m"] == 8 * (20_000 * 4 + nleaves * 2 * npoints)
@@ -224,15 +226,15 @@ def test_bytes_are_those_of_the_arrays(distribution):
     assert found["m2m"] == 8 * npoints * (children + 2 * parents)
     assert found["l2l"] == 8 * npoints * (2 * children + parents)
     assert all(count >= 0 for count in found.values())
-    single = count_bytes(tree, problem.lists, 4, laplace(), 4)
+    single = count_bytes(tree, problem.lists, Method(laplace(), 4, SINGLE))
     assert {name: 2 * count for name, count in single.items()} == found
 
 
 @pytest.mark.parametrize("m2l", ["fft", "svd", "dense"])
 def test_bytes_are_counted_of_the_operators_whose_work_is(m2l):
     problem = make_problem(Setting(points=5_000, order=4))
-    arguments = (problem.tree, problem.lists, 4, laplace())
-    assert count_bytes(*arguments, 8, m2l).keys() == count_work(*arguments, m2l).keys()
+    arguments = (problem.tree, problem.lists, Method(laplace(), 4), m2l)
+    assert count_bytes(*arguments).keys() == count_work(*arguments).keys()
 
 
 def test_bytes_of_compressed_m2l():

@@ -16,11 +16,10 @@ from types import SimpleNamespace
 import loopy as lp
 import numpy as np
 import pytest
+from conftest import specification
 
 import fmmloopy as fl
 from fmmloopy.fingerprint import fingerprint
-from fmmloopy.greens import laplace
-from fmmloopy.operators import math_kernel
 from fmmloopy.recipes import (
     LANE_PARAMETERS,
     OPERATORS,
@@ -46,7 +45,7 @@ def device_called(description):
 @functools.cache
 def math(operator, dtype=np.float64):
     """The math-level kernel; kernels are immutable, so tests can share it."""
-    return math_kernel(operator, laplace(), ORDER, np.dtype(dtype))
+    return specification(operator, order=ORDER, types=dtype).kernel()
 
 
 def generate(knl):

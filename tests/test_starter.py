@@ -7,14 +7,12 @@ import stat
 
 import numpy as np
 import pytest
-from conftest import devices, made_up_device, made_up_intel, made_up_nvidia, made_up_pocl
+from conftest import devices, made_up_device, made_up_intel, made_up_nvidia, made_up_pocl, specification
 from typer.testing import CliRunner
 
 from fmmloopy.check import check_book
 from fmmloopy.cli import app
 from fmmloopy.devices import C_DEVICE
-from fmmloopy.greens import laplace
-from fmmloopy.operators import math_kernel
 from fmmloopy.recipes import RecipeError, apply_recipe, devices_in_words, load_recipes, shipped_books
 from fmmloopy.starter import start_book
 
@@ -52,7 +50,7 @@ def test_starter_passes_the_check_as_it_is(device, tmp_path):
 def test_starter_for_gpus_passes_too(tmp_path, opencl_device):
     """In the form that it has for a GPU, on whatever is here."""
     started = start_book(tmp_path / "my_gpu.py", device=made_up_nvidia())
-    steps = apply_recipe(load_recipes(started.path), "p2p", math_kernel("p2p", laplace(), 3, np.float64))
+    steps = apply_recipe(load_recipes(started.path), "p2p", specification("p2p").kernel())
     assert [step.name for step in steps] == ["one work-item per target of a tile", "one work-group per box"]
     passes(started.path, opencl_device)
 
@@ -81,7 +79,7 @@ def test_copies_are_their_originals_under_another_name(origin, tmp_path):
         assert copy.suits(device) == book.suits(device)
         assert all(copy.parameters_on(o, device) == book.parameters_on(o, device) for o in book.recipes)
     for operator in ("p2p", "m2m"):
-        math = math_kernel(operator, laplace(), 3, np.float64)
+        math = specification(operator).kernel()
         ours, theirs = (apply_recipe(b, operator, math) for b in (copy, book))
         assert [step.name for step in ours] == [step.name for step in theirs]
         assert ours[-1].kernel == theirs[-1].kernel

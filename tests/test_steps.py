@@ -5,10 +5,10 @@ from __future__ import annotations
 import loopy as lp
 import numpy as np
 import pytest
+from conftest import specification
 
 from fmmloopy import Fmm, GreensFunction, laplace
 from fmmloopy.devices import find_devices
-from fmmloopy.operators.p2p import p2p
 from fmmloopy.recipes import shipped_books
 from fmmloopy.transforms import steps
 from fmmloopy.transforms.inline import InlineFunction
@@ -58,7 +58,7 @@ def test_half_of_the_lanes_have_roots_by_newton():
 
 def test_halves_need_an_even_number_of_lanes():
     with pytest.raises(ValueError, match="lanes is 3, expected an even number"):
-        steps.halve_rsqrt(steps.lane_arrays(p2p(laplace()), 3))
+        steps.halve_rsqrt(steps.lane_arrays(specification("p2p").kernel(), 3))
 
 
 def test_inline_functions_count_as_parts_of_a_kernel():
@@ -92,7 +92,7 @@ def test_polynomial_exp_leaves_other_kernels_alone():
 
 
 def _p2p(*rows, dtype=np.float64):
-    return steps.lane_arrays(p2p(GreensFunction("g", rows), dtype), 4)
+    return steps.lane_arrays(specification("p2p", GreensFunction("g", rows), types=dtype).kernel(), 4)
 
 
 def _tests_of_distance(knl):
@@ -101,7 +101,7 @@ def _tests_of_distance(knl):
 
 
 def test_share_factors_asks_once_whether_points_coincide():
-    knl = steps.lane_arrays(p2p(laplace().with_gradient()), 4)
+    knl = steps.lane_arrays(specification("p2p", laplace().with_gradient()).kernel(), 4)
     assert _tests_of_distance(knl) == ["sum0", "sum1", "sum2", "sum3"]
     assert _tests_of_distance(steps.share_factors(knl)) == ["rinv_tested"]
 
@@ -120,14 +120,14 @@ def test_share_factors_moves_the_test_where_all_terms_vanish(entry):
 
 
 def test_share_factors_makes_products_begin_alike():
-    knl = steps.share_factors(steps.lane_arrays(p2p(laplace().with_gradient()), 4))
+    knl = steps.share_factors(steps.lane_arrays(specification("p2p", laplace().with_gradient()).kernel(), 4))
     sums = {i.id: str(i.expression) for i in knl.default_entrypoint.instructions if i.id in ("sum1", "sum2", "sum3")}
     assert len({text.replace(f"u{k}", "u").removesuffix(f"d{int(k) - 1}") for (*_, k), text in sums.items()}) == 1
 
 
 def test_lane_vectors_need_the_width_of_a_vector():
     with pytest.raises(ValueError, match=r"lanes is 12, expected the width of a vector: 2, 4, 8 or 16"):
-        steps.lane_vectors(steps.lane_arrays(p2p(laplace()), 12))
+        steps.lane_vectors(steps.lane_arrays(specification("p2p").kernel(), 12))
 
 
 @pytest.mark.filterwarnings("ignore::fmmloopy.certificates.UncertifiedWarning")

@@ -9,12 +9,14 @@ from dataclasses import replace
 import loopy as lp
 import numpy as np
 import pytest
+from conftest import specification
 
 from fmmloopy.accuracy import svd_tolerance
+from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.lists import CSR, build_lists
 from fmmloopy.m2l_svd import compress
-from fmmloopy.operators import math_kernel
+from fmmloopy.precision import find_precision
 from fmmloopy.surfaces import INNER
 from fmmloopy.tree import build_tree
 from fmmloopy.work import Work, count_work, flops_per_pair, mean_list_sizes
@@ -89,7 +91,7 @@ def _arithmetic(operator, greens, **sizes):
     """Count the operations of a kernel on real numbers with loopy."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        counts = lp.get_op_map(math_kernel(operator, greens, ORDER, np.float64), subgroup_size=1)
+        counts = lp.get_op_map(specification(operator, greens, ORDER).kernel(), subgroup_size=1)
     return counts.filter_by(dtype=[np.float64]).eval_and_sum(sizes)
 
 
@@ -97,7 +99,7 @@ def _arithmetic(operator, greens, **sizes):
 @GREENS
 def test_particle_operators(tree, greens):
     lists = build_lists(tree)
-    work = count_work(tree, lists, ORDER, greens)
+    work = count_work(tree, lists, Method(greens, ORDER))
     leaves = [b for b in range(tree.nboxes) if tree.is_leaf[b] and tree.box_levels[b] >= 2]
     pairs = {
         "p2p": sum(_targets(tree, b) * _sources(tree, c) for b, c in _entries(lists.u)),
@@ -113,7 +115,7 @@ def test_particle_operators(tree, greens):
 
 def test_p2p_covers_all_pairs_of_one_leaf():
     tree = _trees()["one leaf"]
-    work = count_work(tree, build_lists(tree), ORDER, laplace())
+    work = count_work(tree, build_lists(tree), Method(laplace(), ORDER))
     assert work.pop("p2p") == Work(25, 25 * 12)
     assert set(work.values()) == {Work(0, 0)}
 
@@ -121,7 +123,7 @@ def test_p2p_covers_all_pairs_of_one_leaf():
 def test_a_gradient_costs_more_at_targets_only():
     tree = _trees()["clustered"]
     lists = build_lists(tree)
-    plain, gradient = (count_work(tree, lists, ORDER, laplace(), gradient=g) for g in (False, True))
+    plain, gradient = (count_work(tree, lists, Method(laplace(), ORDER), gradient=g) for g in (False, True))
     assert {name for name in plain if plain[name] != gradient[name]} == {"p2p", "l2p", "m2p"}
     assert all(plain[name].pairs == gradient[name].pairs for name in plain)
 
@@ -131,7 +133,7 @@ def test_a_gradient_costs_more_at_targets_only():
 def test_dense_products(tree, greens):
     rows, columns = greens.ntarget_components * NPOINTS, greens.nsource_components * NPOINTS
     lists = build_lists(tree)
-    work = count_work(tree, lists, ORDER, greens, m2l="dense")
+    work = count_work(tree, lists, Method(greens, ORDER), m2l="dense")
     expected = dict.fromkeys(("m2m", "l2l", "m2l", "check_to_equivalent"), 0)
     for box in range(tree.nboxes):
         for operator, count in (("m2m", _sources), ("l2l", _targets)):
@@ -149,7 +151,7 @@ def test_dense_products(tree, greens):
 @TREES
 @GREENS
 def test_transforms_are_counted_as_loopy_counts_them(tree, greens):
-    work = count_work(tree, build_lists(tree), ORDER, greens)
+    work = count_work(tree, build_lists(tree), Method(greens, ORDER))
     pairs = _octet_pairs(tree)
     sources, targets = {source for _, source in pairs}, {target for target, _ in pairs}
     sizes = {"kz_start": 0, "kz_end": ORDER, "npoints": NPOINTS}
@@ -170,7 +172,7 @@ def test_hadamard_products(tree, greens):
     for _ in _octet_pairs(tree):
         for _row, _child in itertools.product(range(greens.ntarget_components), range(8)):
             flops += greens.nsource_components * 8 * multiply_add + accumulate
-    work = count_work(tree, build_lists(tree), ORDER, greens)
+    work = count_work(tree, build_lists(tree), Method(greens, ORDER))
     assert work["m2l_hadamard"] == Work(0, flops * ORDER * (2 * ORDER - 1) ** 2)
 
 
@@ -194,7 +196,7 @@ def test_flops_per_pair(greens, flops):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_compressed_m2l(tree, greens, dtype):
     lists = build_lists(tree)
-    work = count_work(tree, lists, ORDER, greens, m2l="svd", dtype=dtype)
+    work = count_work(tree, lists, Method(greens, ORDER, find_precision(dtype)), m2l="svd")
     ranks = {
         level: compress(greens, ORDER, tree.half_width / 2**level, INNER, svd_tolerance(ORDER, np.dtype(dtype))).ranks
         for level in range(2, tree.nlevels)
@@ -231,11 +233,11 @@ def test_levels_without_entries_of_v_need_no_factors(monkeypatch):
     assert tree.nlevels > 15
     v = CSR(np.zeros_like(lists.v.starts), lists.v.lists[:0])
     empty = replace(lists, v=v, v_transfers=lists.v_transfers[:0])
-    work = count_work(tree, empty, ORDER, yukawa(), m2l="svd")
+    work = count_work(tree, empty, Method(yukawa(), ORDER), m2l="svd")
     assert work["m2l_svd"] == Work(0, 0)
 
 
 def test_m2l_is_checked():
     tree = _trees()["one leaf"]
     with pytest.raises(ValueError, match="m2l is 'qr', expected 'fft' or 'svd' or 'dense'"):
-        count_work(tree, build_lists(tree), ORDER, laplace(), m2l="qr")
+        count_work(tree, build_lists(tree), Method(laplace(), ORDER), m2l="qr")
