@@ -8,9 +8,11 @@ from conftest import devices
 
 from fmmloopy.checking.case import EXACT_LIMIT, POLYNOMIALS, Case, identical, run_case
 from fmmloopy.checking.cases import make_case
-from fmmloopy.compile import compile_operator
+from fmmloopy.compile import CodeKey, compile_operator
 from fmmloopy.devices import find_devices
-from fmmloopy.recipes import OPERATORS, SEQUENTIAL, shipped_books
+from fmmloopy.operators import OPERATORS, Specification
+from fmmloopy.precision import find_types
+from fmmloopy.recipes import SEQUENTIAL, shipped_books
 from fmmloopy.runtime import make_runtime
 
 DTYPES = (np.float32, np.float64)
@@ -18,8 +20,11 @@ PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")
 
 
 def _run(case: Case, book, device):
-    code = compile_operator(case.operator, case.greens, case.order, case.dtype, book, device)
-    return run_case(case, code, make_runtime(device))
+    return run_case(case, compile_operator(CodeKey(case.spec, book, device)), make_runtime(device))
+
+
+def _case(operator: str, greens, dtype=np.float64) -> Case:
+    return make_case(Specification(OPERATORS[operator], greens, 3, find_types(dtype)))
 
 
 def _books_and_devices():
@@ -41,7 +46,7 @@ def _books_and_devices():
 def test_recipes_give_the_bits_of_the_sequential_kernel(operator, book, device):
     # A check has both functions in both precisions.
     for greens, dtype in zip(POLYNOMIALS, DTYPES, strict=True):
-        case = make_case(operator, greens, dtype)
+        case = _case(operator, greens, dtype)
         expected = _run(case, SEQUENTIAL, device)
         found = _run(case, book, device)
         for name, values in expected.items():
@@ -56,8 +61,8 @@ def test_recipes_give_the_bits_of_the_sequential_kernel(operator, book, device):
 def test_sequential_kernels_agree_across_dtypes(operator, device):
     # Partial sums that float32 could not hold would differ from those in float64.
     for greens in POLYNOMIALS:
-        single = _run(make_case(operator, greens, np.float32), SEQUENTIAL, device)
-        double = _run(make_case(operator, greens, np.float64), SEQUENTIAL, device)
+        single = _run(_case(operator, greens, np.float32), SEQUENTIAL, device)
+        double = _run(_case(operator, greens), SEQUENTIAL, device)
         for name in single:
             assert identical(single[name].astype(np.float64), double[name])
 
@@ -81,7 +86,7 @@ def _centre(case: Case, box: int):
 def _polynomial(case: Case, d):
     """Evaluate the Green's functions of the cases, written here a second time."""
     d0, d1, d2 = d
-    if case.greens.name == "polynomial":
+    if case.spec.greens.name == "polynomial":
         return [[d0 * (d1 + 2) * (d2 + 3) + 2 * d1 * d1]]
     return [[d0 + 2 * d1, d2 * d2 + 1], [d0 * d1 + 3, d1 + d2 + 5 * d0]]
 
@@ -89,9 +94,9 @@ def _polynomial(case: Case, d):
 @pytest.mark.parametrize("operator", PARTICLE_OPERATORS)
 @pytest.mark.parametrize("greens", POLYNOMIALS, ids=lambda g: g.name)
 def test_sequential_particle_operators_give_the_sums_of_numpy(operator, greens):
-    case = make_case(operator, greens, np.float64)
+    case = _case(operator, greens)
     a = case.arguments
-    output = case.output[0]
+    output = case.operator.outputs[0]
     expected = a[output].copy()
     for box in a["target_boxes"]:
         for source in a["lists"][a["list_starts"][box] : a["list_starts"][box + 1]]:
@@ -117,7 +122,7 @@ def test_sequential_particle_operators_give_the_sums_of_numpy(operator, greens):
 @pytest.mark.parametrize("greens", POLYNOMIALS, ids=lambda g: g.name)
 def test_sequential_m2m_and_l2l_give_the_products_of_numpy(greens):
     for operator, name in (("m2m", "multipoles"), ("l2l", "locals")):
-        case = make_case(operator, greens, np.float64)
+        case = _case(operator, greens)
         a = case.arguments
         vectors, matrices = a[name], a["table"][a["itable"]]
         expected = vectors.copy()
@@ -133,7 +138,7 @@ def test_sequential_m2m_and_l2l_give_the_products_of_numpy(greens):
 
 @pytest.mark.parametrize("greens", POLYNOMIALS, ids=lambda g: g.name)
 def test_sequential_compressed_m2l_gives_the_products_of_numpy(greens):
-    case = make_case("m2l_svd", greens, np.float64)
+    case = _case("m2l_svd", greens)
     a = case.arguments
     expected = a["result"].copy()
     for group in range(343 * a["nchunks"]):
@@ -148,7 +153,7 @@ def test_sequential_compressed_m2l_gives_the_products_of_numpy(greens):
 
 @pytest.mark.parametrize("greens", POLYNOMIALS, ids=lambda g: g.name)
 def test_sequential_hadamard_gives_the_products_of_numpy(greens):
-    case = make_case("m2l_hadamard", greens, np.float64)
+    case = _case("m2l_hadamard", greens)
     a = case.arguments
     kernel, m = a["Kr"] + 1j * a["Ki"], a["Mr"] + 1j * a["Mi"]
     expected = a["Lr"] + 1j * a["Li"]

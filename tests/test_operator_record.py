@@ -1,0 +1,185 @@
+"""Operators are records: what they say is true of their kernels, and a new one needs no other file."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import error, sphere
+
+import fmmloopy as fl
+from fmmloopy.checking.case import POLYNOMIALS
+from fmmloopy.checking.cases import make_case, shape_of
+from fmmloopy.checking.over import describe
+from fmmloopy.operators import M2L_FORMS, OPERATORS, P2P, Specification
+from fmmloopy.operators.operator import LANE_PARAMETERS, Array, GreensParameters, Kind, Number, Role
+from fmmloopy.precision import FLOAT32, FLOAT64, MIXED
+
+FUNCTIONS = [*POLYNOMIALS, fl.yukawa(), fl.laplace().with_gradient()]
+
+SPECIFICATIONS = [
+    pytest.param(Specification(operator, greens, 4, types), id=f"{operator.name}-{greens.name}-{types}")
+    for operator in OPERATORS.values()
+    for greens in FUNCTIONS
+    for types in (FLOAT64, FLOAT32, MIXED)
+    if (operator.gives_potentials or greens.name != "laplace_gradient")
+    and (len(set(operator.sides)) > 1 or not types.is_mixed)
+]
+
+
+@pytest.mark.parametrize("spec", SPECIFICATIONS)
+def test_records_name_the_arguments_of_their_kernels(spec):
+    knl = spec.kernel().default_entrypoint
+    assert knl.name == spec.operator.name
+    named = [a.name for a in spec.operator.arguments_for(spec.types) if not isinstance(a, GreensParameters)]
+    assert [a.name for a in knl.args if not a.name.startswith("parameter_")] == named
+    arrays = {a.name: a for a in spec.operator.arrays_for(spec.types)}
+    written = {name for statement in knl.instructions for name in statement.assignee_var_names()}
+    assert {name for name, array in arrays.items() if array.role != Role.READ} == written & set(arrays)
+    assert set(spec.operator.outputs) == written & set(arrays)
+    for argument in knl.args:
+        if argument.name in arrays:
+            assert argument.dtype.numpy_dtype == spec.dtype_of(arrays[argument.name].kind)
+    assert spec.operator.lanes == tuple(a.name for a in knl.args if a.name in LANE_PARAMETERS)
+
+
+@pytest.mark.parametrize("spec", SPECIFICATIONS)
+def test_cases_have_every_argument_in_the_shape_that_the_kernel_reads(spec):
+    case = make_case(spec)
+    arguments = case.arguments_for(dict.fromkeys(spec.operator.lanes, 1))
+    for argument in spec.operator.arguments_for(spec.types):
+        if isinstance(argument, Number) and argument.name not in spec.operator.lanes:
+            assert np.isscalar(arguments[argument.name])
+        if isinstance(argument, Array):
+            values = arguments[argument.name]
+            assert values.dtype == spec.dtype_of(argument.kind)
+            if argument.kind == Kind.INDEX:
+                continue
+            assert values.shape == shape_of(spec, argument, arguments)
+            least, most = argument.whole
+            # Far-off points and potentials, and coordinates relative to a box, are other numbers.
+            if argument.role == Role.READ and not spec.types.is_mixed and not argument.same_as:
+                assert np.nanmin(values) >= min(least, 0)
+                assert np.nanmax(values) <= most
+            assert not argument.has_zero_row or not np.nan_to_num(values[-1]).any()
+    assert describe(case)
+    for name, same in spec.operator.aliases.items():
+        assert arguments[name] is arguments[same]
+
+
+def test_forms_of_m2l_have_their_stages_in_order():
+    assert {form: [stage.name for stage in stages] for form, stages in M2L_FORMS.items()} == {
+        "fft": ["m2l_forward", "m2l_hadamard", "m2l_inverse"],
+        "svd": ["m2l_svd"],
+        "dense": ["m2l"],
+    }
+
+
+def test_no_other_part_of_the_package_knows_operators_by_their_names():
+    package = Path(fl.__file__).parent
+    allowed = {"operators", "starter.py"}  # the file that a newcomer gets has a recipe for P2P
+    found = []
+    for path in package.rglob("*.py"):
+        if allowed & set(path.relative_to(package).parts):
+            continue
+        docstrings = set()
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                docstrings.add(id(node.value))
+        found += [
+            f"{path.relative_to(package)}, line {node.lineno}: {node.value!r}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and node.value in OPERATORS and id(node) not in docstrings
+        ]
+    assert found == []
+
+
+VARIANT = '''
+"""P2P with the nearer half of the formula written in another way, and recipes for it."""
+
+from dataclasses import replace
+
+import loopy as lp
+
+
+from fmmloopy.operators import P2P
+from fmmloopy.recipes import RecipeBook, fix_lanes, separate_lanes
+
+
+def make(spec):
+    """Sum squares of differences in another order, and name the loop over sources first."""
+    return mapped(P2P.make(spec), reordered)
+
+
+def mapped(knl, change):
+    """Change the statement of the squared distance."""
+    return knl.with_kernel(lp.map_instructions(knl.default_entrypoint, "id:r2", change))
+
+
+def reordered(statement):
+    from pymbolic import parse
+
+    return statement.copy(expression=parse("d2*d2 + (d0*d0 + d1*d1)"))
+
+
+def p2p(knl, *, lanes: int = 4):
+    """Lanes of targets."""
+    knl = separate_lanes(fix_lanes(knl, tlanes=lanes))
+    yield "lanes", knl
+    knl = WRONG(lp.tag_inames(knl, {"ibox": "g.0"}))
+    yield "groups", knl
+
+
+BOOK = RecipeBook("variant", device="PoCL", recipes={"p2p": p2p}, operators={"p2p": replace(P2P, make=make)})
+'''
+
+
+def _write(tmp_path, wrong=""):
+    path = tmp_path / "variant.py"
+    path.write_text(VARIANT.replace("WRONG", wrong or ""))
+    return path
+
+
+def test_a_variant_is_planned(tmp_path, rng):
+    book = fl.load_recipes(_write(tmp_path))
+    assert book.operator("p2p") != P2P
+    points, charges = sphere(rng, 2000), rng.uniform(-1, 1, 2000)
+    with pytest.warns(UserWarning, match="no certificate"):
+        fmm = fl.Fmm(points, recipes=book, order=5, ncrit=60, device="pocl")
+    expected = fl.direct(points, charges, points[:200])
+    assert error(fmm.evaluate(charges)[:200], expected) < 1e-4
+    plain = fl.Fmm(points, recipes="sequential", order=5, ncrit=60, device="pocl")
+    # Squares are summed in another order, so some potentials are rounded in another way.
+    assert error(fmm.evaluate(charges), plain.evaluate(charges)) < 1e-12
+
+
+def test_a_variant_is_checked(tmp_path, own_cache):
+    from fmmloopy.check import check_book
+
+    report = check_book(_write(tmp_path), device="pocl", dtypes=[np.float64])
+    assert report.ok, report.findings
+    wrong = "(lambda k: mapped(k, lambda s: s.copy(expression=s.expression + 1)))"
+    (finding,) = check_book(_write(tmp_path, wrong), device="pocl", dtypes=[np.float64]).findings
+    assert (finding.operator, finding.layer, finding.step) == ("p2p", "exact", "2 'groups'")
+
+
+def test_a_variant_is_laddered_and_benched(tmp_path, known_peaks):
+    from fmmloopy.bench import measure
+    from fmmloopy.ladder import climb
+    from fmmloopy.measuring.timing import Setting
+
+    setting, book = Setting(points=3000, order=4), fl.load_recipes(_write(tmp_path))
+    report = climb(book, device="pocl", setting=setting, runs=3, certify=False)
+    assert [rung.name for rung in report.ladders[0].rungs] == ["sequential", "lanes", "groups"]
+    assert all(rung.timing for rung in report.ladders[0].rungs)
+    (figures,) = measure([book], device="pocl", setting=setting, runs=3)
+    assert figures.times["p2p"].seconds
+
+
+def test_a_variant_has_the_name_of_what_it_stands_for():
+    with pytest.raises(fl.RecipeError, match="the operator in place of p2p is named 'other'"):
+        fl.RecipeBook("b", device="", operators={"p2p": replace(P2P, name="other")})
