@@ -139,7 +139,7 @@ class Report:
 Notify = Callable[[Progress], None]
 """Called whenever a layer of an operator begins, and when one is done."""
 
-EFFORT = {"static": 3, "exact": 2, "hostile": 3, "numerical": 2, "sanitized": 5, "fmm": 6}
+EFFORT = {"static": 6, "exact": 6, "hostile": 1, "numerical": 6, "sanitized": 3, "fmm": 20}
 """How long layers take, compared with one another; what is shown of the progress of a check is told from these."""
 
 

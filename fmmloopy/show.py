@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from fmmloopy.isolation import ChildError, Stage, Worker
 from fmmloopy.messages import one_line
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import Types, find_precision
-from fmmloopy.recipes import RecipeBook, Step, apply_recipe, sequential_recipe
+from fmmloopy.recipes import RecipeBook, RecipeError, Step, apply_recipe, sequential_recipe
 from fmmloopy.runtime import make_runtime
 from fmmloopy.showing.disassembly import NoMachineCode
 from fmmloopy.showing.machine_code import Loop, hottest_loop
@@ -196,6 +196,25 @@ def compiled_step(recipe: AppliedRecipe, number: int, device: Device) -> Compile
         ((name, kernel),) = sequential_recipe(step.kernel)
         step, names = Step(name, kernel), [name]
     return generate_code(recipe.book.operator(recipe.operator), step.kernel, recipe.book, device, tuple(names))
+
+
+def step_troubles(recipe: AppliedRecipe, device: Device, numbers: Iterable[int]) -> dict[int, str]:
+    """Return why steps cannot be scheduled for a device, by their numbers; empty where all can be.
+
+    Args:
+        recipe: an applied recipe.
+        device: whose code the kernels should become.
+        numbers: of the steps to try.
+    """
+    troubles = {}
+    for number in numbers:
+        try:
+            compiled_step(recipe, number, device)
+        except RecipeError as error:
+            # Book, operator and step stand beside it.
+            _, found, reason = str(error).partition("no code for this kernel: ")
+            troubles[number] = (reason if found else str(error)).partition("; the kernel has ")[0]
+    return troubles
 
 
 def device_source(recipe: AppliedRecipe, number: int, device: Device) -> str:

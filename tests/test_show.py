@@ -456,3 +456,46 @@ def test_command_says_what_is_wrong(capsys, words, message):
 
 def test_the_default_green_s_function_is_laplace_s():
     assert list_steps(SEQUENTIAL, "p2p").greens == laplace()
+
+
+@pytest.fixture
+def unschedulable(tmp_path):
+    """The file of a book whose second step, of three, has no schedule."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from fmmloopy import RecipeBook\nfrom fmmloopy.transforms import steps\n"
+        "def p2p(knl):\n    knl = steps.lane_arrays(knl, 8)\n    yield 'lanes', knl\n"
+        "    yield 'unrolled', steps.unroll(knl, 'stile')\n    yield 'groups', steps.one_group_per(knl, 'ibox')\n"
+        "BOOK = RecipeBook('mine', device='', recipes={'p2p': p2p})\n"
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "marked"),
+    [
+        ([], "2  unrolled   CANNOT BE SCHEDULED\n    3  groups\n  step 2: "),
+        (["--step", "2"], "step 2: unrolled\nstep 2 cannot be scheduled: "),
+        (["--diff"], "step 2 cannot be scheduled: "),
+        (["--diff", "--code"], "step 2 cannot be scheduled: "),
+        (["--diff", "--code", "--step", "3"], "step 2 cannot be scheduled: "),
+        (["--code", "--step", "2"], "step 2 cannot be scheduled: "),
+        (["--asm", "--step", "2"], "step 2 cannot be scheduled: "),
+    ],
+    ids=" ".join,
+)
+def test_command_marks_a_step_without_a_schedule(capsys, unschedulable, words, marked):
+    status, out, err = run(capsys, unschedulable, *words)
+    assert (status, err) == (1, "")
+    (line,) = [line for line in out.splitlines() if "only loops of fixed length" in line]
+    assert marked in out
+    assert "inames" not in line
+
+
+def test_command_marks_no_other_step(capsys, unschedulable):
+    for words in (["--step", "1"], ["--step", "3"], ["--code"], ["--diff", "--step", "1"]):
+        status, out, _ = run(capsys, unschedulable, *words)
+        assert (status, "scheduled" in out) == (0, False)
+    _, out, _ = run(capsys, unschedulable, "--json")
+    steps = json.loads(out)["operators"][0]["steps"]
+    assert ["cannot_be_scheduled" in step for step in steps] == [False, False, True, False]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fmmloopy.cli.common import DOES_NOT_HOLD, DeviceOption, JsonOption, print_json, show_error
+from fmmloopy.cli.common import DOES_NOT_HOLD, DeviceOption, JsonOption, print_json, show_error, telling
 from fmmloopy.cli.ladder import (
     DistributionOption,
     DtypeOption,
@@ -17,7 +17,6 @@ from fmmloopy.cli.ladder import (
     PointsOption,
     RunsOption,
     describe_peaks,
-    telling,
     wide_console,
 )
 

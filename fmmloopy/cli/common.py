@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +31,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard
 def console() -> Console:
     """Return standard output as rich writes to it: colours on a terminal, plain text elsewhere."""
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Yield a function that says on standard error what is being done, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.markup import escape
+
+    with Console(stderr=True).status("") as status:
+        yield lambda text: status.update(escape(text))
 
 
 def print_json(document: Any) -> None:

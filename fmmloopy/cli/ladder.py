@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +17,7 @@ from fmmloopy.cli.common import (
     console,
     print_json,
     show_message,
+    telling,
 )
 
 if TYPE_CHECKING:
@@ -94,19 +93,6 @@ def chosen_device(book: str, device: str | None) -> Any:
     from fmmloopy.recipes import load_recipes
 
     return device_for(load_recipes(book), device)
-
-
-@contextmanager
-def telling() -> Iterator[Callable[[str], None]]:
-    """Yield a function that says on standard error what is being done, on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    with Console(stderr=True).status("") as status:
-        yield lambda text: status.update(escape(text))
 
 
 def wide_console() -> Any:

@@ -18,6 +18,8 @@ from fmmloopy.cli.common import (
     OperatorOption,
     console,
     print_json,
+    show_message,
+    telling,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +51,10 @@ def show(
     kernel: Annotated[str, typer.Option("--kernel", help="Green's function: laplace or yukawa.")] = "laplace",
     as_json: JsonOption = False,
 ) -> None:
-    """Show the steps of recipes: as mathematics, as source for a device, as machine code."""
+    """Show the steps of recipes: as mathematics, as source for a device, as machine code.
+
+    A step whose kernel cannot be scheduled is marked. Exit with 1 if there is one, or no machine code.
+    """
     from fmmloopy.greens import laplace, yukawa
     from fmmloopy.precision import DTYPE_NAMES
     from fmmloopy.recipes import load_recipes
@@ -67,7 +72,14 @@ def show(
     chosen = suited if code or asm or device else None
     names = shown_operators(recipes, operator)
     applied = [list_steps(recipes, name, kernels[kernel](), dtype, suited) for name in names]
-    views = [_View(recipe, step, diff, code, asm, chosen) for recipe in applied]
+    # What a book is for may be no device here, and then no code for it can be made here.
+    tried = chosen or (suited if recipes.suits(suited.description) or not recipes.recipes else None)
+    listing = step is None and not (diff or code or asm)
+    with telling() as tell:
+        views = []
+        for recipe in applied:
+            tell(f"{recipe.operator}: scheduling steps")
+            views.append(_View(recipe, step, diff, code, asm, chosen, tried))
     if as_json:
         print_json(
             {
@@ -78,14 +90,14 @@ def show(
                 "operators": [view.document() for view in views],
             }
         )
-    elif step is None and not (diff or code or asm):
-        _print_lists(recipes, applied, everything=not operator)
+    elif listing:
+        _print_lists(recipes, views, everything=not operator)
     else:
         if chosen:
             console().print(Text(f"device: {chosen.description}"))
         for place, view in enumerate(views):
             view.print(blank=place > 0)
-    if any(view.machine_code and view.machine_code.loop is None for view in views):
+    if any(view.troubles or (view.machine_code and view.machine_code.loop is None) for view in views):
         raise typer.Exit(DOES_NOT_HOLD)
 
 
@@ -93,19 +105,39 @@ class _View:
     """What is shown of one operator."""
 
     def __init__(
-        self, recipe: AppliedRecipe, step: int | None, diff: bool, code: bool, asm: bool, device: Device | None
+        self,
+        recipe: AppliedRecipe,
+        step: int | None,
+        diff: bool,
+        code: bool,
+        asm: bool,
+        device: Device | None,
+        tried: Device | None,
     ) -> None:
-        from fmmloopy.show import device_source, machine_code, step_diffs
+        from fmmloopy.show import device_source, machine_code, step_diffs, step_troubles
         from fmmloopy.showing.math_text import math_text
 
         self.recipe, self.code = recipe, code
         self.number = recipe.last if step is None else step
         recipe.step(self.number)
-        self.diffs: tuple[Difference, ...] = step_diffs(recipe, step, device if code else None) if diff else ()
-        self.source = device_source(recipe, self.number, device) if code and device and not diff else ""
-        self.machine_code: MachineCode | None = machine_code(recipe, self.number, device) if asm and device else None
-        wanted = step is not None and not (diff or code or asm)
-        self.math = math_text(recipe.steps[self.number].kernel) if wanted else ""
+        self.troubles: dict[int, str] = {}
+        self.diffs: tuple[Difference, ...] = ()
+        every = step is None and (diff or not (code or asm))
+        first = 1 if every else max(0, self.number - (diff and code))
+        if tried:
+            self.troubles = step_troubles(recipe, tried, range(first, self.number + 1))
+        if diff:
+            for number in [step] if step is not None else range(1, recipe.last + 1):
+                if not (code and {number, number - 1} & set(self.troubles)):
+                    self.diffs += step_diffs(recipe, number, device if code else None)
+        works = self.number not in self.troubles
+        self.source = device_source(recipe, self.number, device) if code and device and works and not diff else ""
+        self.machine_code: MachineCode | None = None
+        if asm and device and works:
+            self.machine_code = machine_code(recipe, self.number, device)
+        self.math = ""
+        if step is not None and not (diff or code or asm):
+            self.math = math_text(recipe.steps[self.number].kernel)
 
     def document(self) -> dict[str, Any]:
         """Return all that is known, for JSON."""
@@ -117,6 +149,8 @@ class _View:
             "parameters": [{"name": p.name, "default": p.default, "choices": p.choices} for p in recipe.parameters],
             "steps": [{"number": n, "name": s.name} for n, s in enumerate(recipe.steps)],
         }
+        for number, trouble in self.troubles.items():
+            document["steps"][number]["cannot_be_scheduled"] = trouble
         if self.math or self.source or machine:
             document["step"] = self.number
         if self.math:
@@ -153,6 +187,8 @@ class _View:
                 out.print(Text(line, style=COLOURS.get(line[:1], "")), soft_wrap=True)
         if not self.diffs:
             out.print(*[""] * blank, _title(recipe, self.number), sep="\n")
+        for number, trouble in self.troubles.items():
+            show_message(f"step {number} cannot be scheduled: {trouble}", "red", out)
         if self.math:
             out.print(Text(self.math), soft_wrap=True)
         if self.source:
@@ -171,7 +207,7 @@ def _title(recipe: AppliedRecipe, number: int) -> Text:
     return Text(where, style="bold")
 
 
-def _print_lists(book: RecipeBook, recipes: Sequence[AppliedRecipe], everything: bool) -> None:
+def _print_lists(book: RecipeBook, views: Sequence[_View], everything: bool) -> None:
     """Print the steps of recipes; operators that share all of them share a heading."""
     from fmmloopy.operators import OPERATORS
     from fmmloopy.recipes import devices_in_words
@@ -179,19 +215,22 @@ def _print_lists(book: RecipeBook, recipes: Sequence[AppliedRecipe], everything:
     out = console()
     if book.recipes:
         out.print(Text(f"{book.name}, for devices: {devices_in_words(book.device)}\n"))
-    alike: dict[str, list[AppliedRecipe]] = {}
-    for recipe in recipes:
-        names = [step.name for step in recipe.steps]
-        alike.setdefault(repr((recipe.why, recipe.parameters, names)), []).append(recipe)
+    alike: dict[str, list[_View]] = {}
+    for view in views:
+        names = [step.name for step in view.recipe.steps]
+        alike.setdefault(repr((view.recipe.why, view.recipe.parameters, names, view.troubles)), []).append(view)
     for group in alike.values():
-        recipe = group[0]
-        out.print(Text(", ".join(r.operator for r in group), style="bold"))
+        recipe, troubles = group[0].recipe, group[0].troubles
+        out.print(Text(", ".join(view.recipe.operator for view in group), style="bold"))
         out.print(Text(indent(recipe.why, "  ")))
         for parameter in recipe.parameters:
             choices = f"   worth trying: {', '.join(map(str, parameter.choices))}" if parameter.choices else ""
             out.print(Text(f"  {parameter.name} = {parameter.default}{choices}"))
         for number, step in enumerate(recipe.steps):
-            out.print(Text(f"  {number:3}  {step.name}"))
+            mark = "   CANNOT BE SCHEDULED" if number in troubles else ""
+            out.print(Text.assemble(f"  {number:3}  {step.name}", (mark, "bold red")))
+        for number, trouble in troubles.items():
+            show_message(f"  step {number}: {trouble}", "red", out)
         out.print()
     without = [operator for operator in OPERATORS if operator not in book.recipes]
     if everything and book.recipes and without:
