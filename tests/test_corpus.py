@@ -1,13 +1,12 @@
 """The checker's own test: wrong recipes of the corpus are rejected by the right layer, right ones pass.
 
-Of each kind, one is tested; all of them with FMMLOOPY_WHOLE_CORPUS=1 in the environment.
+Of each kind, one is tested; `.ci/corpus` checks all of them.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from typing import TypeVar
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from corpus import RIGHT, WRONG, tables
 from corpus.entries import LAYERS, Right, Wrong
+from corpus.run import Group, check, groups, judge, report
 
 from fmmloopy.check import Finding, check_book
 from fmmloopy.checking import sanitizer
@@ -28,19 +28,11 @@ Entry = TypeVar("Entry", Right, Wrong)
 needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 needs_oclgrind = pytest.mark.skipif(sanitizer.find_library() is None, reason="oclgrind is not installed")
 
-AT_ONCE = 8
-"""Recipes in a book: a book is checked in processes of its own, which take seconds to start."""
-
-WHOLE = bool(os.environ.get("FMMLOOPY_WHOLE_CORPUS"))
-"""Whether to test every entry, ten minutes on two cores, and not one of each kind."""
-
 
 def _tested(
     entries: Sequence[Entry], kind: Callable[[Entry], Hashable], spread: Callable[[Entry], Hashable]
 ) -> list[Entry]:
-    """Return one entry of each kind, as different as can be in another way; all if the whole corpus is wanted."""
-    if WHOLE:
-        return list(entries)
+    """Return one entry of each kind, as different as can be in another way."""
     kinds: dict[Hashable, list[Entry]] = {}
     for entry in entries:
         kinds.setdefault(kind(entry), []).append(entry)
@@ -55,34 +47,9 @@ TESTED_WRONG = _tested(WRONG, kind=lambda e: e.family, spread=lambda e: e.operat
 TESTED_RIGHT = _tested(RIGHT, kind=lambda e: e.operator, spread=lambda e: e.dtypes)
 
 
-def _books(entries: Sequence[Wrong | Right]) -> Iterator[tuple[Wrong | Right, ...]]:
-    """Yield entries in groups that fit in one book: each of another operator, all checked in the same way."""
-    waiting = list(entries)
-    while waiting:
-        taken: dict[str, Wrong | Right] = {}
-        for entry in waiting:
-            if len(taken) < AT_ONCE and entry.operator not in taken and _alike(entry, waiting[0]):
-                taken[entry.operator] = entry
-        waiting = [entry for entry in waiting if entry not in taken.values()]
-        yield tuple(taken.values())
-
-
-def _alike(one: Wrong | Right, other: Wrong | Right) -> bool:
-    if isinstance(one, Right) or isinstance(other, Right):
-        return one.dtypes == other.dtypes
-    alone = "fmm" in (one.layer, other.layer) and one is not other
-    return not alone and (one.level, one.dtype) == (other.level, other.dtype)
-
-
 @cache
-def _findings(group: tuple[Wrong | Right, ...]) -> tuple[Finding, ...]:
-    recipes = {entry.operator: entry.recipe for entry in group}
-    tuning = {e.operator: e.tuning for e in group if isinstance(e, Wrong) and e.tuning}
-    first = group[0]
-    book = RecipeBook(f"corpus, {first.id}", device="", recipes=recipes, tuning=tuning)
-    wrong = isinstance(first, Wrong)
-    dtypes, level = ([first.dtype], first.level) if wrong else (first.dtypes, "quick")
-    return check_book(book, device=OPENCL[0], dtypes=dtypes, level=level).findings
+def _findings(group: Group) -> tuple[Finding, ...]:
+    return check(group, OPENCL[0])
 
 
 def _parameters(entries: Sequence[Wrong | Right]) -> list[object]:
@@ -94,7 +61,7 @@ def _parameters(entries: Sequence[Wrong | Right]) -> list[object]:
             id=entry.id,
             marks=[needs_oclgrind] if isinstance(entry, Wrong) and entry.layer == "sanitized" else [],
         )
-        for group in _books(entries)
+        for group in groups(entries)
         for entry in group
     ]
 
@@ -102,18 +69,15 @@ def _parameters(entries: Sequence[Wrong | Right]) -> list[object]:
 @needs_opencl
 @pytest.mark.parametrize(("entry", "group"), _parameters(TESTED_WRONG))
 def test_wrong_recipes_are_rejected(entry, group):
-    findings = [f for f in _findings(group) if f.operator == entry.operator or entry.layer == "fmm"]
-    texts = [str(f) for f in findings]
-    assert {f.layer for f in findings} in [{layer} for layer in (entry.layer, *entry.also)], texts
-    assert {f.step for f in findings} == {"" if entry.layer == "fmm" else entry.step}, texts
-    assert not any("\n" in text or "\0" in text for text in texts)
+    findings = _findings(group)
+    assert judge(entry, findings).complaint == ""
+    assert not any("\n" in text or "\0" in text for text in map(str, findings))
 
 
 @needs_opencl
 @pytest.mark.parametrize(("entry", "group"), _parameters(TESTED_RIGHT))
 def test_right_recipes_pass(entry, group):
-    findings = [f for f in _findings(group) if f.operator in (entry.operator, "")]
-    assert not findings, [str(f) for f in findings]
+    assert judge(entry, _findings(group)).complaint == ""
 
 
 @needs_opencl
@@ -129,7 +93,7 @@ def test_the_first_wrong_step_is_named():
         return longer
 
     exact = [e for e in WRONG if e.layer == "exact" and e.level == "quick" and e.dtype is np.float64]
-    operators = OPERATORS if WHOLE else ("p2m", "l2l", "m2l_inverse")
+    operators = ("p2m", "l2l", "m2l_inverse")
     recipes = {e.operator: four_steps(e.recipe) for e in exact if e.operator in operators}
     findings = check_book(RecipeBook("four steps", "", recipes), device=OPENCL[0], dtypes=[np.float64]).findings
     assert {f.operator: f.step for f in findings} == dict.fromkeys(operators, "3 'mistake'")
@@ -154,3 +118,48 @@ def test_the_tables_count_all_entries():
         assert all(line.count("|") == columns for line in (rule, *rows, total))
         assert len(rows) == count
         assert f"| {len(WRONG)} |" in total
+
+
+def _finding(entry: Wrong | Right, layer: str, step: str = "2 'mistake'", operator: str | None = None) -> Finding:
+    name = entry.operator if operator is None else operator
+    return Finding("a book", name, "float64", layer=layer, step=step, message="it differs")
+
+
+def test_verdicts_compare_findings_with_what_should_be_found():
+    exact = next(e for e in WRONG if e.layer == "exact" and not e.also)
+    fmm = next(e for e in WRONG if e.layer == "fmm")
+    right = RIGHT[0]
+    other = _finding(exact, "static", operator="another")
+    good = [
+        judge(exact, [_finding(exact, "exact", exact.step), other]),
+        judge(fmm, [_finding(fmm, "fmm", "", operator="")]),
+        judge(right, [other]),
+    ]
+    assert [(v.layers, v.complaint) for v in good] == [(("exact",), ""), (("fmm",), ""), ((), "")]
+    bad = {
+        "it is wrong, and was accepted": judge(exact, [other]),
+        "rejected by numerical, expected exact: ": judge(exact, [_finding(exact, "numerical", exact.step)]),
+        "rejected by static, exact, expected exact: ": judge(
+            exact, [_finding(exact, "exact", exact.step), _finding(exact, "static", exact.step)]
+        ),
+        "rejected at 1 'right', expected 2 'mistake': ": judge(exact, [_finding(exact, "exact", "1 'right'")]),
+        "it is right, and was rejected: ": judge(right, [_finding(right, "exact")]),
+    }
+    for start, verdict in bad.items():
+        assert verdict.complaint.startswith(start)
+
+    text = report([*good, bad["it is wrong, and was accepted"]], {"run": "2026-11-23, at commit abc"})
+    assert text.startswith("- run: 2026-11-23, at commit abc\n")
+    assert f"| {exact.family} | 2 |  | 1 |  |  |  |  | 1 |" in text
+    assert f"| {fmm.family} | 1 |  |  |  |  |  | 1 |  |" in text
+    assert "| all | 3 |  | 1 |  |  |  | 1 | 1 |" in text
+    assert f"| {right.operator} | 1 | 1 |" in text
+    assert f"- {exact.id}: it is wrong, and was accepted" in text
+    assert report(good, {}).endswith("All verdicts were as they should be.")
+
+
+def test_groups_hold_every_entry_once_and_one_of_an_operator():
+    for entries in (WRONG, RIGHT):
+        found = list(groups(entries))
+        assert Counter(e.id for group in found for e in group) == Counter(e.id for e in entries)
+        assert all(len({e.operator for e in group}) == len(group) for group in found)
