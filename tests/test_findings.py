@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import loopy as lp
@@ -18,8 +19,14 @@ import pytest
 from fmmloopy.certificates import operator_status, status
 from fmmloopy.check import check_book
 from fmmloopy.checking import sanitizer
+from fmmloopy.checking.case import run_case
+from fmmloopy.checking.real_cases import real_case
+from fmmloopy.checking.reproducer import write_reproducer
+from fmmloopy.compile import compile_operator
 from fmmloopy.devices import find_devices
-from fmmloopy.recipes import RecipeBook
+from fmmloopy.greens import laplace
+from fmmloopy.recipes import RecipeBook, load_recipes
+from fmmloopy.runtime import make_runtime
 from fmmloopy.testing import assert_recipe
 from fmmloopy.transforms import steps
 
@@ -76,6 +83,19 @@ def test_a_wrong_result_is_shrunk_and_reproduced(tmp_path):
     wrong = next(line for line in source.splitlines() if line.strip().startswith("ttiles ="))
     fixed.write_text(source.replace(wrong, "ttiles = (tgt_end - tgt_start + 7) / 8;"))
     assert subprocess.run([sys.executable, program], capture_output=True, check=False).returncode == 0
+
+
+def test_programs_launch_kernels_with_more_local_axes_than_groups(tmp_path):
+    """As the runtime does: what the device computes is what the program then expects."""
+    device, case = OPENCL[0], real_case("p2p", laplace(), "float64", 3)
+    code = compile_operator("p2p", laplace(), 3, np.float64, load_recipes("simd_cpu"), device)
+    code = replace(code, local_size=(*code.local_size, 1, 1))
+    assert len(code.global_size) < len(code.local_size)
+    expected = run_case(case, code, make_runtime(device))
+    assert not np.isnan(expected["potentials"][:, :1]).any()
+    program = write_reproducer(tmp_path, "many_axes", "a title", case, code, expected, device)
+    result = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "0 entries differ from those of the sequential kernel\n")
 
 
 def test_a_segmentation_fault_is_a_finding(tmp_path):
