@@ -224,7 +224,7 @@ def test_the_loops_that_a_hint_names_are_enough():
         knl = staged(separate_lanes(fix_lanes(knl, slanes=8)), frozenset({"ibox", "ilist", "stile", "ttile"}))
         yield "staged", knl
 
-    assert generate("p2p", laplace(), 3, np.dtype(np.float64), RecipeBook("good", "", {"p2p": p2p}), OPENCL).source
+    assert generate(CodeKey(specification("p2p"), RecipeBook("good", "", {"p2p": p2p}), OPENCL)).source
 
 
 def test_first_wrong_step_is_named():
