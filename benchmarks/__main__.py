@@ -5,25 +5,29 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks.kept import keep, read_elsewhere
-from benchmarks.page import DOCS, write_page
-from benchmarks.pictures import draw_pictures
+from benchmarks.kept import FOLDER, keep, read_kept
+from benchmarks.page import GENERATED, stale_lines, tables_of, write_page
+from benchmarks.pictures import digest, draw_pictures, pictures_of
 from benchmarks.results import Results, compare_results, read_results, write_results
 from benchmarks.run import measure
 from benchmarks.suite import GROUPS, choose, full_suite, quick_suite
-from benchmarks.tables import describe_groups, make_table, make_tables
-from benchmarks.targets import Reasons, judge, read_reasons
+from benchmarks.tables import describe_groups, make_table
+from benchmarks.targets import judge, read_reasons
 from fmmloopy.devices import DeviceError
 from fmmloopy.messages import one_line
 
 BAD_INPUT, FAILED = 2, 1
-"""Exit statuses: arguments that cannot be used; a case that failed."""
+"""Exit statuses: arguments that cannot be used; a case that failed, or a page that is stale."""
+
+RESULTS = "results.jsonl"
+"""Where a run writes what it has measured."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,7 +43,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks",
         description="Measure fmmloopy against the limits of the machine, against its targets, and against fmm3dpy.",
         epilog=f"groups of cases:\n{describe_groups(GROUPS)}\n\n"
-        "Exit status: 0 if no case failed, 1 if one did, 2 if the arguments cannot be used. "
+        "Exit status: 0 if no case failed, 1 if one did or the page is stale, 2 if the arguments cannot be used. "
         "Run it while nothing else runs.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -50,14 +54,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", action="append", help="part of a device's description; may be repeated (default: all by OpenCL)")
     add("--most-points", type=number_of_points, metavar="N", help="leave out cases with more points, such as 1e6")
     add("--output", type=Path, metavar="DIR", default=Path("benchmark-results"), help="(default: %(default)s)")
-    add("--from", dest="source", type=Path, metavar="FILE", help="measure nothing, take the results in a .json file")
-    add("--compare", type=Path, metavar="FILE", help="say how times compare with those in a .json file")
+    add("--from", dest="source", type=Path, metavar="FILE", help="measure nothing, take the results in a .jsonl file")
+    add("--compare", type=Path, metavar="FILE", help="say how times compare with those in a .jsonl file")
     add(
-        "--write-docs", action="store_true", help="write docs/performance.md, its pictures, and benchmarks/results.json"
+        "--write-docs", action="store_true", help="keep the results in benchmarks/results, and write the page from them"
     )
+    add("--refresh-docs", action="store_true", help="measure nothing, write the page from the results that are kept")
+    add("--check-docs", action="store_true", help="measure nothing, say whether the page is what --refresh-docs writes")
     arguments = parser.parse_args(argv)
     if arguments.source and (arguments.quick or arguments.only or arguments.device or arguments.most_points):
         parser.error("argument --from: results that are there do not go with cases or devices to measure")
+    if (arguments.refresh_docs or arguments.check_docs) and len(sys.argv[1:] if argv is None else argv) > 1:
+        parser.error("argument --refresh-docs, --check-docs: neither goes with another argument")
     if arguments.write_docs and _part(arguments) != "full":
         parser.error("argument --write-docs: the page needs all cases of a full run")
     return arguments
@@ -94,7 +102,7 @@ def run(arguments: argparse.Namespace) -> Results:
 
     def keep_so_far(results: Results) -> None:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        write_results(results, arguments.output / "results.json")
+        write_results(results, arguments.output / RESULTS)
 
     found = measure(cases, arguments.device, arguments.quick, tell, keep_so_far)
     return replace(found, suite=_part(arguments))
@@ -111,13 +119,12 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"argument --output: {folder} cannot be written")
 
 
-def report(results: Results, arguments: argparse.Namespace, before: Results | None, reasons: Reasons) -> None:
+def report(results: Results, arguments: argparse.Namespace, before: Results | None) -> None:
     """Write files, and print what they say."""
     folder = arguments.output
     folder.mkdir(parents=True, exist_ok=True)
-    write_results(results, folder / "results.json")
-    judged = judge(results, reasons)
-    tables = make_tables(results, judged, [(other, judge(other, reasons)) for other in read_elsewhere(results)])
+    write_results(results, folder / RESULTS)
+    tables = tables_of(results)
     shown = dict(tables)
     if before:
         rows = compare_results(results, before)
@@ -126,26 +133,62 @@ def report(results: Results, arguments: argparse.Namespace, before: Results | No
     print(text)
     (folder / "tables.md").write_text(text)
     pictures = draw_pictures(results, folder)
-    print(f"{folder}: results.json, tables.md{''.join(f', {path.name}' for path in pictures)}")
+    print(f"{folder}: {RESULTS}, tables.md{''.join(f', {path.name}' for path in pictures)}")
     for failure in results.failed:
         print(f"failed: {failure}")
-    verdicts = [verdict for row in judged for verdict in row if verdict.reached]
+    verdicts = [verdict for row in judge(results, read_reasons()) for verdict in row if verdict.reached]
     print(f"{sum(verdict.is_met for verdict in verdicts)} of {len(verdicts)} targets that were measured are met")
     if arguments.write_docs:
         keep(results)
-        print(f"{write_page(tables, pictures, DOCS)} is written")
+        refresh_docs()
+
+
+def kept_results() -> Results:
+    """Return the results that the page is written from, those of the last full run.
+
+    Raises:
+        ValueError: none are kept, or they cannot be read.
+    """
+    found = read_kept()
+    if not found:
+        raise ValueError(f"{FOLDER} holds no results: python -m benchmarks --write-docs measures some and keeps them")
+    return found[0]
+
+
+def refresh_docs() -> None:
+    """Write the page and its pictures from the results that are kept."""
+    results = kept_results()
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"{write_page(tables_of(results), draw_pictures(results, Path(folder)), GENERATED)} is written")
+
+
+def check_docs() -> int:
+    """Say whether the page is what the results that are kept give, and return the exit status."""
+    results = kept_results()
+    lines = stale_lines(tables_of(results), {name: digest(results) for name in pictures_of(results)}, GENERATED)
+    page = GENERATED / "performance.md"
+    if not lines:
+        print(f"{page} is what {FOLDER} gives")
+        return 0
+    print(*lines, f"{page} is stale: python -m benchmarks --refresh-docs writes it anew", sep="\n")
+    return FAILED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     arguments = parse_arguments(argv)
     try:
+        if arguments.check_docs:
+            return check_docs()
+        if arguments.refresh_docs:
+            refresh_docs()
+            return 0
         before = read_results(arguments.compare) if arguments.compare else None
         # What cannot be used is found before all the measuring, not after.
-        reasons = read_reasons()
+        read_reasons()
         check_folder(arguments.output)
         results = run(arguments)
-        report(results, arguments, before, reasons)
+        report(results, arguments, before)
     except (ValueError, OSError, DeviceError) as error:
         print(f"error: {one_line(error, 2000)}", file=sys.stderr)
         return BAD_INPUT

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import runtime_label
-from benchmarks.results import Amount, Evaluation, OperatorTime, Peer, Step
+from benchmarks.results import Amount, Evaluation, OperatorTime, Peer, Step, share_inside, sum_up_runs
 from benchmarks.suite import Case, EvaluationCase, OperatorCase, PeerCase, StepsCase
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.bench import WHOLE
@@ -96,9 +96,7 @@ def make_charges(points: int, draw: int = 0) -> Array:
     return np.random.default_rng((1, draw)).uniform(-1, 1, points).astype(np.float32).astype(np.float64)
 
 
-def relative_error(
-    case: EvaluationCase | PeerCase, points: Array, potentials: Sequence[Array], folder: Path
-) -> tuple[float, int]:
+def relative_error(case: EvaluationCase | PeerCase, points: Array, potentials: Sequence[Array], folder: Path) -> float:
     """Compare with the direct sum at random targets, the same for all that is done with these points and charges.
 
     Args:
@@ -108,8 +106,7 @@ def relative_error(
         folder: where direct sums are kept for other processes.
 
     Returns:
-        The error relative to the potentials, in the 2-norm, as the root mean square over the draws; and at how many
-        targets of each draw.
+        The error relative to the potentials, in the 2-norm, as the root mean square over the draws.
     """
     checked = min(case.points, MOST_CHECKED, max(1, MOST_PAIRS // case.points))
     squares = []
@@ -120,7 +117,7 @@ def relative_error(
             np.save(kept, direct(points, make_charges(case.points, draw), points[some]))
         exact = np.load(kept)
         squares.append(np.sum((found[some] - exact) ** 2) / np.sum(exact**2))
-    return float(np.sqrt(np.mean(squares))), checked
+    return float(np.sqrt(np.mean(squares)))
 
 
 def peak_memory() -> int:
@@ -162,7 +159,7 @@ def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation
             construction, construction_cpu = again, cpu_again
         fmm.evaluate(charges[0])
     seconds, cpu, potentials = _repeat(fmm, charges, case.runs)
-    error, checked = relative_error(case, points.astype(np.float64), potentials, folder)
+    error = relative_error(case, points.astype(np.float64), potentials, folder)
     if not np.isfinite(error):
         raise ValueError(f"the potentials are no numbers, or the direct sum is 0: the error is {error}")
     return [
@@ -171,13 +168,12 @@ def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation
             *(case.group, case.name, case.points, case.distribution, case.dtype, case.digits),
             *(fmm.order, fmm.ncrit, fmm.m2l, fmm.precision),
             error,
-            checked,
             0.0,  # the parent has the time of the first potentials
             memory,
             construction,
             construction_cpu,
-            seconds,
-            cpu,
+            *sum_up_runs(seconds),
+            min(cpu),
             _amounts(fmm, seconds),
         )
     ]
@@ -236,7 +232,7 @@ def time_operators(case: OperatorCase, device: str, folder: Path) -> list[Operat
                 *(operator, case.points, case.distribution, case.order, ncrit, case.dtype, case.gradient),
                 [int(size) for size in np.percentile(sizes, (5, 50, 95))],
                 list(kernels.seconds),
-                list(wall.seconds),
+                share_inside(kernels.seconds, wall.seconds),
                 Amount(work.pairs, work.flops, problem.nbytes(operator)),
             )
         )
@@ -252,7 +248,7 @@ def time_steps(case: StepsCase, device: str, folder: Path) -> list[Step]:
     return [
         Step(
             *(runtime_label(chosen), book.name, case.operator, case.order, rung.number, rung.name),
-            list(rung.timing.seconds) if rung.timing else [],
+            rung.timing.best if rung.timing else None,
             ladder.work.pairs,
             rung.wrong,
         )
@@ -275,7 +271,7 @@ def run_peer(case: PeerCase, device: str, folder: Path) -> list[Peer]:
         found = lfmm3d(eps=case.eps, sources=sources, charges=charges, pg=1).pot
         runs.append((time.perf_counter() - start, time.process_time() - start_cpu))
         potentials.append(np.asarray(found).reshape(-1))
-    error, _ = relative_error(case, points, potentials, folder)
+    error = relative_error(case, points, potentials, folder)
     what = case.library, version(case.library), case.points, case.distribution, case.eps
     return [Peer(*what, error, *min(runs), peak_memory())]
 

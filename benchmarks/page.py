@@ -1,16 +1,26 @@
-"""The page ``docs/performance.md``: a template, ``performance.md`` beside this file, with tables and figures put in."""
+"""The page on performance in ``docs/generated``: a template, ``performance.md`` here, with tables and pictures put in.
+
+The page is made from the records in ``benchmarks/results`` alone, so whether it is stale can be told without measuring.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import unified_diff
 from pathlib import Path
 
+from benchmarks.kept import FOLDER, read_elsewhere
 from benchmarks.machine import ROOT
+from benchmarks.results import Results
+from benchmarks.tables import make_tables
+from benchmarks.targets import judge, read_reasons
 from fmmloopy.cache import write_atomically
 
 TEMPLATE = Path(__file__).parent / "performance.md"
-DOCS = ROOT / "docs"
+GENERATED = ROOT / "docs" / "generated"
+"""What programs write for the documentation."""
+
 PREFIX = "performance_"
 """Begins the names of the page's pictures."""
 
@@ -19,7 +29,10 @@ PLACE = re.compile(r"\{\{ *(\w+) *\}\}")
 
 PICTURE = re.compile(r"^!\[[^\]]*\]\(images/([\w.]+)\)\n\n?", re.MULTILINE)
 
-HEAD = "<!-- Written by python -m benchmarks --write-docs; what it says stands in benchmarks/performance.md. -->\n\n"
+HEAD = (
+    "<!-- Generated: python -m benchmarks --refresh-docs writes it from benchmarks/performance.md "
+    f"and {FOLDER.relative_to(ROOT).as_posix()}/. -->\n\n"
+)
 
 
 def make_page(template: str, tables: Mapping[str, str], pictures: set[str]) -> str:
@@ -42,15 +55,54 @@ def make_page(template: str, tables: Mapping[str, str], pictures: set[str]) -> s
     return HEAD + PLACE.sub(lambda found: tables[found[1]], there)
 
 
-def write_page(tables: Mapping[str, str], pictures: Sequence[Path], docs: Path = DOCS) -> Path:
-    """Write the page and copy its pictures into a folder of documentation, and return the page's path."""
+def tables_of(results: Results) -> dict[str, str]:
+    """Return all tables of some results, with the targets on other processors of which results are kept.
+
+    Raises:
+        ValueError: the reasons for misses, or what is kept, cannot be read.
+    """
+    reasons = read_reasons()
+    elsewhere = [(other, judge(other, reasons)) for other in read_elsewhere(results)]
+    return make_tables(results, judge(results, reasons), elsewhere)
+
+
+def write_page(tables: Mapping[str, str], pictures: Sequence[Path], folder: Path = GENERATED) -> Path:
+    """Write the page and copy its pictures into a folder, and return the page's path."""
     names = {f"{PREFIX}{path.name}": path for path in pictures}
     page = make_page(TEMPLATE.read_text(), tables, set(names))
-    (docs / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     for name, path in names.items():
-        write_atomically(docs / "images" / name, path.read_bytes())
-    for old in (docs / "images").glob(f"{PREFIX}*.png"):
+        write_atomically(folder / "images" / name, path.read_bytes())
+    for old in (folder / "images").glob(f"{PREFIX}*.png"):
         if old.name not in names:
             old.unlink()
-    write_atomically(docs / "performance.md", page)
-    return docs / "performance.md"
+    write_atomically(folder / "performance.md", page)
+    return folder / "performance.md"
+
+
+def stale_lines(tables: Mapping[str, str], pictures: Mapping[str, str], folder: Path = GENERATED) -> list[str]:
+    """Say what of the page is not what its results give.
+
+    Args:
+        tables: of the results.
+        pictures: what each picture says that it was drawn from, by the name of its file without PREFIX.
+        folder: where the page is.
+
+    Returns:
+        Lines: how the text would change, and which pictures would; none if the page is up to date.
+    """
+    there = {path.name: _drawn_from(path) for path in (folder / "images").glob(f"{PREFIX}*.png")}
+    wanted = {f"{PREFIX}{name}": digest for name, digest in pictures.items()}
+    page, made = folder / "performance.md", make_page(TEMPLATE.read_text(), tables, set(wanted))
+    text = page.read_text() if page.exists() else ""
+    lines = list(unified_diff(text.splitlines(), made.splitlines(), "as it is", "as it should be", lineterm="", n=0))
+    lines += [f"{name} was drawn from other results" for name in sorted(wanted) if there.get(name) != wanted[name]]
+    return lines + [f"{name} shows nothing of the results" for name in sorted(there.keys() - wanted.keys())]
+
+
+def _drawn_from(picture: Path) -> str:
+    """Return what a picture says that it was drawn from; nothing if it does not say."""
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        return str(image.info.get("Source", ""))

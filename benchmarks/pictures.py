@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import OperatorTime, Results
+from benchmarks.results import OperatorTime, Results, results_text
 from benchmarks.suite import NAMES
 from fmmloopy.common.sizes import count_points
 from fmmloopy.measuring.plots import (
@@ -40,15 +41,32 @@ def draw_pictures(results: Results, folder: Path) -> list[Path]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    written = []
+    written, source = [], digest(results)
     options: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
     for name, (draw, height) in PICTURES.items():
         with mpl.rc_context(options):
             figure = Figure(figsize=(WIDTH, height), layout="constrained")
             if draw(results, figure.add_subplot()):
                 written.append(folder / f"{name}.png")
-                figure.savefig(written[-1], dpi=150)
+                figure.savefig(written[-1], dpi=150, metadata={"Source": source})
     return written
+
+
+def digest(results: Results) -> str:
+    """Return what the pictures say that they were drawn from."""
+    return f"records {hashlib.sha256(results_text(results).encode()).hexdigest()[:16]}"
+
+
+def pictures_of(results: Results) -> list[str]:
+    """Return the names of the files that `draw_pictures` writes."""
+    there = {
+        "work_precision": results.find_evaluations(group="accuracy"),
+        "sizes": results.find_evaluations(group="sizes"),
+        "shares": _barred(results),
+        "inside": _barred(results),
+        "steps": [s for s in results.steps if s.seconds],
+    }
+    return [f"{name}.png" for name in PICTURES if there[name]]
 
 
 def draw_work_precision(results: Results, axes: Any) -> bool:
@@ -136,7 +154,7 @@ def draw_inside(results: Results, axes: Any) -> bool:
 
 def _draw_bars(results: Results, axes: Any, value: Callable[[OperatorTime], float]) -> bool:
     """Draw a bar for each operator and runtime, all in double precision."""
-    found = [o for o in results.operators if o.dtype == "float64" and not o.gradient and o.dtype in results.peaks]
+    found = _barred(results)
     if not found:
         return False
     orders = {o.order for o in found}
@@ -161,6 +179,10 @@ def _draw_bars(results: Results, axes: Any, value: Callable[[OperatorTime], floa
     return True
 
 
+def _barred(results: Results) -> list[OperatorTime]:
+    return [o for o in results.operators if o.dtype == "float64" and not o.gradient and o.dtype in results.peaks]
+
+
 def draw_steps(results: Results, axes: Any) -> bool:
     """Draw L2P, from the sequential loop over leaves to its recipe, as figure 3 of the paper on PyExaFMM."""
     found = [s for s in results.steps if s.seconds]
@@ -174,7 +196,7 @@ def draw_steps(results: Results, axes: Any) -> bool:
         label = f"{number}  {name}" if number else "sequential: a loop over leaves, targets and surface points"
         alpha = 1 if number in (0, names[-1][0]) else 0.35 + 0.65 * number / len(names)
         for column, order in enumerate(orders):
-            here = {s.number: min(s.seconds) for s in found if s.order == order}
+            here = {s.number: s.seconds for s in found if s.seconds and s.order == order}
             if number not in here:
                 continue
             x = column + (place - (len(names) - 1) / 2) * thick

@@ -1,4 +1,4 @@
-"""What was measured: records that JSON can hold, and the machine that they belong to."""
+"""What was measured: records, the machine that they belong to, and files that hold a record a line."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from fmmloopy.operators import OPERATORS
 from fmmloopy.precision import PRECISIONS
 from fmmloopy.work import Work
 
-FORMAT = 2
+FORMAT = 3
 """Increase whenever files of results would no longer be comparable."""
+
+DIGITS = 5
+"""Significant digits of the numbers in a file: two more than most tables show, so that ratios come out the same."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,16 @@ class Evaluation:
         runtime: label of the device's runtime, see `benchmarks.machine.runtime_label`.
         group, name, points, distribution, dtype, digits: of the case.
         order, ncrit, m2l, precision: what `fmmloopy.Fmm` has chosen.
-        error: relative, in the 2-norm, against the direct sum at ``nchecked`` random targets of each draw of charges.
+        error: relative, in the 2-norm, against the direct sum at random targets of each draw of charges.
         first: seconds from the start of the process to its first potentials.
         memory: most bytes that the process has held until then.
         construction: seconds by stage of building it (tree, choice, lists, tables, setup), the better of two,
             or the only one for more than a million points.
         construction_cpu: core-seconds of that.
-        seconds: by operator, and for the call of ``evaluate`` by the clock on the wall, one for each run.
-        cpu: core-seconds of each run.
+        seconds: of each operator, in its fastest run.
+        runs: seconds of each call of ``evaluate`` by the clock on the wall.
+        outside: seconds outside kernels: the median of the runs, since a single one may be lucky.
+        cpu: core-seconds of the run that took fewest.
         work: by operator.
     """
 
@@ -67,31 +72,25 @@ class Evaluation:
     m2l: str
     precision: str
     error: float
-    nchecked: int
     first: float
     memory: int
     construction: dict[str, float]
     construction_cpu: float
-    seconds: dict[str, list[float]]
-    cpu: list[float]
+    seconds: dict[str, float]
+    runs: list[float]
+    outside: float
+    cpu: float
     work: dict[str, Amount]
 
     @property
     def evaluate(self) -> float:
         """Seconds of the fastest run."""
-        return min(self.seconds[WHOLE])
-
-    @property
-    def outside(self) -> float:
-        """Seconds outside kernels: the median of the runs, since a single one may be lucky."""
-        kernels = [seconds for name, seconds in self.seconds.items() if name != WHOLE]
-        rest = [whole - sum(run) for whole, *run in zip(self.seconds[WHOLE], *kernels, strict=True)]
-        return float(median(rest))
+        return min(self.runs)
 
     @property
     def outside_share(self) -> float:
         """Share of an evaluation outside kernels, of medians."""
-        return self.outside / median(self.seconds[WHOLE])
+        return self.outside / median(self.runs)
 
     @property
     def preparation(self) -> float:
@@ -119,7 +118,8 @@ class OperatorTime:
         runtime: label of the device's runtime.
         operator, points, distribution, order, ncrit, dtype, gradient: what was timed, on what.
         leaf_sizes: how many points share the leaf of a point: the 5th, 50th and 95th percentile.
-        kernels, wall: seconds of each run, inside its kernels and in all.
+        kernels: seconds of each run inside its kernels.
+        inside: share of the time on the wall that is spent in kernels, in the run that took least.
         work: what it did.
     """
 
@@ -133,19 +133,13 @@ class OperatorTime:
     gradient: bool
     leaf_sizes: list[int]
     kernels: list[float]
-    wall: list[float]
+    inside: float
     work: Amount
 
     @property
     def rate(self) -> float:
         """Pairs of points, or else operations, per second, in the fastest run."""
         return (self.work.pairs or self.work.flops) / min(self.kernels)
-
-    @property
-    def inside(self) -> float:
-        """Share of the time that is spent in kernels, in the fastest run."""
-        best = self.wall.index(min(self.wall))
-        return self.kernels[best] / self.wall[best]
 
 
 @dataclass(frozen=True)
@@ -155,7 +149,7 @@ class Step:
     Attributes:
         runtime, book, operator, order: what was timed.
         number, name: of the step; 0 for the sequential kernel.
-        seconds: of each run; none if the step is wrong.
+        seconds: of the fastest run; None if the step is wrong.
         pairs: what it did.
         wrong: what is wrong with it.
     """
@@ -166,7 +160,7 @@ class Step:
     order: int
     number: int
     name: str
-    seconds: list[float]
+    seconds: float | None
     pairs: int
     wrong: str = ""
 
@@ -213,6 +207,7 @@ class Results:
         machine: processor, cores, memory and so on, see `benchmarks.machine.describe_machine`.
         versions: of the packages that matter.
         commit: of the clone; None without git.
+        date: when the run began, such as 2026-11-22T16:20, in UTC.
         runtimes: driver by label of the runtime, in the order of the tables.
         peaks: of the processor by precision.
         evaluations, operators, steps, peers: what was measured.
@@ -224,6 +219,7 @@ class Results:
     machine: dict[str, str]
     versions: dict[str, str]
     commit: str | None
+    date: str
     runtimes: dict[str, str]
     peaks: dict[str, Peaks]
     evaluations: list[Evaluation] = field(default_factory=list)
@@ -253,12 +249,60 @@ def _has(record: Any, wanted: Mapping[str, Any]) -> bool:
     return all(getattr(record, name) == value for name, value in wanted.items())
 
 
+# -- runs
+
+
+def sum_up_runs(seconds: Mapping[str, Sequence[float]]) -> tuple[dict[str, float], list[float], float]:
+    """Return what `Evaluation` keeps of several runs.
+
+    Args:
+        seconds: by operator, and for WHOLE, one for each run.
+
+    Returns:
+        Of each operator the fastest; of the whole all; and the median of what is outside kernels.
+    """
+    whole = list(seconds[WHOLE])
+    kernels = {name: runs for name, runs in seconds.items() if name != WHOLE}
+    outside = median(all_of_it - sum(run) for all_of_it, *run in zip(whole, *kernels.values(), strict=True))
+    return {name: min(runs) for name, runs in kernels.items()}, whole, float(outside)
+
+
+def share_inside(kernels: Sequence[float], wall: Sequence[float]) -> float:
+    """Return the share of the time on the wall that is inside kernels, in the run that took least."""
+    best = wall.index(min(wall))
+    return kernels[best] / wall[best]
+
+
 # -- files
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Write results as JSON."""
-    write_atomically(path, json.dumps({"format": FORMAT, **asdict(results)}, indent=1, allow_nan=False) + "\n")
+    """Write results to a file, see `results_text`."""
+    write_atomically(path, results_text(results))
+
+
+def results_text(results: Results) -> str:
+    """Return results as JSON Lines: what belongs to all of them, then the peaks and the records, one a line."""
+    fields = asdict(results)
+    lists = {kind.__name__: fields.pop(name) for name, kind in KINDS.items()}
+    peaks = {Peaks.__name__: list(fields.pop("peaks").values())}
+    records = [{"kind": kind, **record} for kind, found in (peaks | lists).items() for record in found]
+    lines = [json.dumps(_rounded(line), allow_nan=False) for line in ({"format": FORMAT, **fields}, *records)]
+    return "\n".join(lines) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Round the numbers of a record that are not whole to DIGITS."""
+    if isinstance(value, Mapping):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_rounded(entry) for entry in value]
+    return _round(value) if isinstance(value, float) else value
+
+
+def _round(number: float) -> float | int:
+    rounded = float(f"{number:.{DIGITS}g}")
+    return int(rounded) if abs(rounded) >= 10**DIGITS else rounded
 
 
 def read_results(path: Path) -> Results:
@@ -268,13 +312,20 @@ def read_results(path: Path) -> Results:
         ValueError: the file cannot be read, or holds something else.
     """
     try:
-        stored = json.loads(path.read_text())
-        if stored.pop("format") != FORMAT:
-            raise ValueError(f"it is of another format than {FORMAT}; run the benchmarks again")
-        stored["peaks"] = {dtype: Peaks(**peaks) for dtype, peaks in stored["peaks"].items()}
-        for name, kind in KINDS.items():
-            stored[name] = [_from_dict(kind, entry) for entry in stored[name]]
-        return Results(**stored)
+        first, *lines = path.read_text().splitlines() or [""]
+        # Files of format 2 and before were one object over many lines, which begin with "{" alone.
+        stored = json.loads(first) if first.strip() != "{" else {"format": "2 or before"}
+        if (found := stored.pop("format")) != FORMAT:
+            raise ValueError(f"its format is {found}, expected {FORMAT}: run the benchmarks again")
+        results = Results(**stored, peaks={})
+        for line in lines:
+            entry = json.loads(line)
+            if entry["kind"] == Peaks.__name__:
+                peaks = Peaks(**{name: value for name, value in entry.items() if name != "kind"})
+                results.peaks[peaks.dtype] = peaks
+            else:
+                results.add([record_from_dict(entry)])
+        return results
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -284,14 +335,10 @@ def read_results(path: Path) -> Results:
 def record_from_dict(entry: Mapping[str, Any]) -> Record:
     """Return the record that ``{"kind": name of its class, **asdict(record)}`` stands for."""
     kinds = {kind.__name__: kind for kind in KINDS.values()}
-    return _from_dict(kinds[entry["kind"]], {name: value for name, value in entry.items() if name != "kind"})
-
-
-def _from_dict(kind: type[Record], entry: Mapping[str, Any]) -> Record:
-    values = dict(entry)
+    kind, values = kinds[entry["kind"]], {name: value for name, value in entry.items() if name != "kind"}
     if kind is Evaluation:
         values["work"] = {name: Amount(**amount) for name, amount in values["work"].items()}
-        if not values["seconds"][WHOLE]:
+        if not values["runs"]:
             raise ValueError("an evaluation without a run")
     elif kind is OperatorTime:
         values["work"] = Amount(**values["work"])
@@ -325,7 +372,7 @@ def _timings(results: Results) -> dict[tuple[str, str], Timing]:
     for e in results.evaluations:
         label = e.runtime, f"{e.group}: {e.name}, {e.points:,} points, {e.dtype}"
         others = found[label].seconds if label in found else ()  # several processes of group start
-        found[label] = Timing((*others, *e.seconds[WHOLE]))
+        found[label] = Timing((*others, *e.runs))
     for o in results.operators:
         gradient = ", gradient" if o.gradient else ""
         what = f"{o.operator}: {o.distribution}, order {o.order}, {o.points:,} points, {o.dtype}{gradient}"

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import child
@@ -100,7 +101,8 @@ def measure(
     peaks = _measure_peaks(devices[0], quick, notify)
     labels = {runtime_label(device): device.driver or "system's" for device in devices}
     machine = describe_machine(devices[0])
-    results = Results(machine, installed_versions(), commit(), labels, peaks)
+    date = f"{datetime.now(UTC):%Y-%m-%dT%H:%M}"
+    results = Results(machine, installed_versions(), commit(), date, labels, peaks)
     quietness = None if quick else Quietness(devices[0])
     if any(isinstance(case, PeerCase) for case in cases) and not installed_version("fmm3dpy"):
         results.left_out.append("fmm3dpy is not installed, so nothing is compared with it: pip install -e '.[bench]'")

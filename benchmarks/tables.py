@@ -9,7 +9,6 @@ from benchmarks.results import Evaluation, OperatorTime, Results
 from benchmarks.suite import GROUPS, NAMES
 from benchmarks.targets import THEIR_PEAKS, Verdict, format_value
 from fmmloopy.accuracy import ERRORS
-from fmmloopy.bench import WHOLE
 from fmmloopy.common.sizes import FIRST_ORDER
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.plots import format_share
@@ -72,6 +71,7 @@ def machine_list(results: Results) -> str:
     lines += [f"runtimes: {', '.join(f'{label} ({driver})' for label, driver in results.runtimes.items())}"]
     versions = ", ".join(f"{package} {version}" for package, version in results.versions.items())
     at = f" at commit {results.commit}" if results.commit else ""
+    lines += [f"measured: {results.date.replace('T', ', ')} UTC"]
     return "\n".join(f"- {line}" for line in [*lines, f"versions: {versions}{at}"])
 
 
@@ -130,6 +130,7 @@ def misses_list(verdicts: Sequence[Sequence[Verdict]]) -> str:
 def elsewhere_section(results: Results, verdicts: Sequence[Sequence[Verdict]]) -> str:
     """Return the targets on another processor, with what it can do and the reasons of misses."""
     at = f", at commit {results.commit}" if results.commit else ""
+    at += f", {results.date[:10]}"
     peaks = "; ".join(f"{dtype} {each}" for dtype, each in results.peaks.items())
     heading = f"### {results.machine['processor']}"
     return "\n\n".join(
@@ -175,9 +176,7 @@ def operators_table(results: Results) -> str:
     if first is None:
         return ""
     found = results.find_evaluations(group="evaluate", name=first.name, points=first.points, dtype=first.dtype)
-    names = sorted(
-        {name for e in found for name in e.seconds if name != WHOLE}, key=lambda name: -first_seconds(found, name)
-    )
+    names = sorted({name for e in found for name in e.seconds}, key=lambda name: -first_seconds(found, name))
     rows = [(NAMES.get(name, name), *(_operator_cell(results, e, name) for e in found)) for name in names]
     rows.append(("outside kernels", *(f"{_seconds(e.outside)}, {format_share(e.outside_share)}" for e in found)))
     rows.append(("evaluate", *(f"{_seconds(e.evaluate)}, {_limit_share(results, e)} of the limit" for e in found)))
@@ -188,13 +187,13 @@ def operators_table(results: Results) -> str:
 
 def first_seconds(found: Sequence[Evaluation], name: str) -> float:
     """Return the seconds that an operator takes where it is first found."""
-    return next((min(e.seconds[name]) for e in found if name in e.seconds), 0.0)
+    return next((e.seconds[name] for e in found if name in e.seconds), 0.0)
 
 
 def _operator_cell(results: Results, e: Evaluation, name: str) -> str:
     if name not in e.seconds:
         return NOTHING
-    seconds, amount, peaks = min(e.seconds[name]), e.work.get(name), results.peaks.get(e.computed_in(name))
+    seconds, amount, peaks = e.seconds[name], e.work.get(name), results.peaks.get(e.computed_in(name))
     cell = f"{_seconds(seconds)}, {format_share(seconds / e.evaluate)}"
     if not amount or not seconds:
         return cell
@@ -277,13 +276,13 @@ def steps_table(results: Results) -> str:
         cells = []
         for order in orders:
             here = [s for s in results.steps if s.order == order]
-            naive = next((min(s.seconds) for s in here if s.number == 0 and s.seconds), None)
+            naive = next((s.seconds for s in here if s.number == 0), None)
             step = next((s for s in here if s.number == number), None)
             if step is None or not step.seconds:
                 cells.append(f"wrong: {step.wrong[:60]}" if step else NOTHING)
             else:
-                gain = f", {naive / min(step.seconds):.3g} ×" if naive and number else ""
-                cells.append(f"{_seconds(min(step.seconds))}{gain}")
+                gain = f", {naive / step.seconds:.3g} ×" if naive and number else ""
+                cells.append(f"{_seconds(step.seconds)}{gain}")
         rows.append((f"{number} {name}" if number else name, *cells))
     first = results.steps[0]
     title = f"{NAMES.get(first.operator, first.operator)} on {first.runtime}, recipe of {first.book}:"
@@ -316,7 +315,7 @@ def _against(ours: Evaluation | None, seconds: float, cpu: float) -> tuple[str, 
     whole = ours.evaluate + ours.preparation
     times = f"{_seconds(whole)} ({_seconds(ours.evaluate)} evaluate)"
     what = f"{times}, error {ours.error:.1e}, {ours.dtype}, {ours.runtime}"
-    return what, f"{seconds / whole:.3g}", f"{cpu / (ours.construction_cpu + min(ours.cpu)):.3g}"
+    return what, f"{seconds / whole:.3g}", f"{cpu / (ours.construction_cpu + ours.cpu):.3g}"
 
 
 def errors_table() -> str:

@@ -34,9 +34,8 @@ the half width (for orders 11 to 14 with 3e4 charges in the cube, acting on them
 FLOORS = {"double": 0.0, "mixed": 3e-7, "reduced": 1.6e-6, "single": 1.3e-6}
 """What rounding leaves, by working precision, measured as above; in float64 it is in ERRORS.
 
-Single at orders 7 to 10. Mixed and reduced against double at orders 3 to 10, also with 20 pairs that are 1e-9 apart, a
-million units from the origin, and with 1000 to 30,000 charges, the worst of six draws; M2L's FFT and svd forms. Of
-reduced that is at order 10, which no digits ask for; at orders 3 to 6 it is 1.4e-6.
+Mixed and reduced against double, also with pairs that are 1e-9 apart and a million units from the origin. The cases are
+in docs/measurements/constants.csv.
 """
 
 SAFETY = 3.0
@@ -46,8 +45,7 @@ SAFETY = 3.0
 SVD_SHARE = 0.5
 """Share of the error of an order below which singular values of M2L are dropped.
 
-Measured on 2e4 charges of both signs, cube and sphere, orders 3 to 10, against the FFT form: errors grow by 33% at most
-with 3, 5% with 1, 1% with 0.5, and not with 0.3; in float32 at order 7, by 4% with 0.5.
+The largest share with which errors hardly grow: docs/measurements/constants.csv.
 """
 
 
@@ -170,8 +168,6 @@ def ncrit_for(order: int) -> int:
     What is best depends on the points and on how fast the operators are: see `fmmloopy.cost_model`. This is where its
     search starts, and what is used without rates of the device.
 
-    Measured with Laplace's, 1e6 charges on the sphere, float64, PoCL 3.0 on two cores of an AMD Zen 4; seconds for
-    ncrit 60, 100, 150, 250: order 4: 1.00, 0.90, 1.01, 1.34; order 6: 2.70, 1.73, 1.68, 1.93; order 8: 6.74, 3.68,
-    3.06, 2.99.
+    Seconds with other numbers of points: docs/measurements/constants.csv.
     """
     return 25 * order

@@ -44,8 +44,7 @@ FEWEST_POINTS = 4096
 ROUNDS, BUDGET = 5, 1.0
 """Rounds of evaluations, of which the fastest time of each operator counts: so many, or as many as begin within so many
 seconds, but two, since the first compiles. Probes take turns, so what slows the machine for seconds slows all of them,
-and the choice stays right. One after the other they led to an ncrit of 700 in place of 175, and 2.3 seconds in place of
-1.5, on a machine that others used too."""
+and the choice stays right (docs/measurements/constants.csv)."""
 
 STEADY, PATIENCE = 1.2, 4.0
 """Rounds go on, for so many seconds at most, until each probe takes as long as its fastest times before, within this

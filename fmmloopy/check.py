@@ -24,9 +24,11 @@ import math
 import os
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -47,6 +49,7 @@ from fmmloopy.checking.layers import (
     reproducer_name,
     run_attempt,
 )
+from fmmloopy.checking.over import describe
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.shrink import shrink
 from fmmloopy.checking.whole import check_whole
@@ -56,8 +59,10 @@ from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.inputs import check_parameters
 from fmmloopy.isolation import ChildError, ChildTimedOut, Worker, WorkerError
 from fmmloopy.messages import one_line
-from fmmloopy.precision import DTYPES, MIXED, dtype_name, kernel_dtype
-from fmmloopy.recipes import OPERATORS, RecipeBook, load_recipes
+from fmmloopy.operators import OPERATORS
+from fmmloopy.precision import DTYPE_NAMES, MIXED, find_precision
+from fmmloopy.progress import Progress, showing
+from fmmloopy.recipes import RecipeBook, load_recipes
 
 LEVELS = ("quick", "full")
 
@@ -74,7 +79,8 @@ class Finding:
 
     Attributes:
         book, operator: whose recipe.
-        dtype: float32, float64, mixed, or of a whole evaluation reduced; empty if it fails in any.
+        dtype: float32, float64, mixed, or of a whole evaluation reduced; where it is the same in several, all of them,
+            as in ``"float64 and float32"``.
         layer: static, exact, hostile, numerical, sanitized or fmm.
         step: the first failing step, as ``"2 'split sources'"``; empty if unknown.
         message: what is wrong, in one line.
@@ -130,8 +136,11 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
 
-Notify = Callable[[str, str, bool], None]
-"""Called with an operator ("" for the whole FMM), a precision and whether it holds, as each is done."""
+Notify = Callable[[Progress], None]
+"""Called whenever a layer of an operator begins, and when one is done."""
+
+EFFORT = {"static": 3, "exact": 2, "hostile": 3, "numerical": 2, "sanitized": 5, "fmm": 6}
+"""How long layers take, compared with one another; what is shown of the progress of a check is told from these."""
 
 
 def check_book(
@@ -161,7 +170,7 @@ def check_book(
         reproducers: folder for programs that show what is wrong; None for none.
         limit: seconds that a step of a recipe, its code, and a run of its kernel may take each; None for 180, 180 and
             60, enough for a busy machine. A run in oclgrind may take five times as long.
-        notify: told about progress.
+        notify: told about progress; None to show it on a terminal or in a notebook.
 
     Raises:
         ValueError: an unknown level, operator, dtype or parameter, an operator without a recipe, or no such limit.
@@ -182,12 +191,12 @@ def check_book(
     check_parameters(parameters or {}, book)
     device = device_for(book, device)
     skipped = []
-    names = [dtype_name(dtype) for dtype in dtypes]
+    names = [find_precision(dtype).dtype_name for dtype in dtypes]
     if not device.has_float64 and set(names) - {"float32"}:
         names = [name for name in names if name == "float32"]
         skipped.append(f"{device.name} has no float64")
     if {"float32", "float64"} <= set(names):
-        names += [name for name in DTYPES.values() if name not in names]
+        names += [name for name in DTYPE_NAMES if name not in names]
     if not names:
         raise DeviceError(f"no precision is left to check on {device.name}; take float32")
     library = sanitizer.find_library()
@@ -205,15 +214,17 @@ def check_book(
         replace(common, operator=operator, dtype=dtype, parameters=choice)
         for operator in chosen
         for choice in _choices(book, operator, device, (parameters or {}).get(operator), full)
-        for dtype in dict.fromkeys(kernel_dtype(operator, name) for name in names)
+        for dtype in dict.fromkeys(book.operator(operator).types_in(DTYPE_NAMES[name]).name for name in names)
     ]
-    with _Workers(library) as workers:
-        findings = workers.check(requests, notify or (lambda *_: None))
+    with ExitStack() as stack:
+        tell = notify or stack.enter_context(showing(f"checking {book.name}"))
+        workers = stack.enter_context(_Workers(library, _Meter(tell, len(requests), len(names), library is not None)))
+        findings = workers.check(requests)
         if not findings and chosen:
             here = {o: patterns for o, patterns in book.by_device.items() if o in chosen}
             some = replace(book, recipes={o: book.recipes[o] for o in chosen}, tuning={}, by_device=here)
             given = {operator: dict((parameters or {}).get(operator, {})) for operator in chosen}
-            findings = workers.check_whole(some, device, names, given, full, notify or (lambda *_: None))
+            findings = workers.check_whole(some, device, names, given, full)
     failed = {f.operator for f in findings} if all(f.operator for f in findings) else set(chosen)
     passed = () if "" in {f.operator for f in findings} else tuple(o for o in chosen if o not in failed)
     if not findings:
@@ -254,8 +265,9 @@ def _choices(
 class _Workers:
     """Child processes, in pairs: one for the device, one that has oclgrind for its device."""
 
-    def __init__(self, library: Path | None) -> None:
-        self._count = max(1, min(4, len(os.sched_getaffinity(0))))
+    def __init__(self, library: Path | None, meter: _Meter) -> None:
+        self._count = max(1, min(4, _count_cores()))
+        self._meter = meter
         self._folder = tempfile.TemporaryDirectory(prefix="fmmloopy-check-")
         self._sanitizes = library is not None
         self._all: list[Worker] = []
@@ -286,7 +298,7 @@ class _Workers:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def check(self, requests: Sequence[Request], notify: Notify) -> list[Finding]:
+    def check(self, requests: Sequence[Request]) -> list[Finding]:
         """Check all requests, several at a time; findings are in the order of the requests."""
 
         def check(request: Request) -> Failure | None:
@@ -295,7 +307,7 @@ class _Workers:
                 failure = self._check(pair, request)
             finally:
                 self._pairs.put(pair)
-            notify(request.operator, request.dtype, failure is None)
+            self._meter.end(_words(request), _layers(self._sanitizes))
             return failure
 
         failures: list[Failure | None] = self._map(check, requests)
@@ -307,10 +319,13 @@ class _Workers:
         return _merged(findings)
 
     def _check(self, pair: tuple[Worker, Worker], request: Request) -> Failure | None:
-        failure = _survive(pair[0], request)
+        def watch(stage: str) -> None:
+            self._meter.begin(_words(request), stage.partition(":")[0])
+
+        failure = _survive(pair[0], request, watch)
         if failure or not self._sanitizes:
             return failure
-        return _survive(pair[1], replace(request, layers=("sanitized",)))
+        return _survive(pair[1], replace(request, layers=("sanitized",)), watch)
 
     def check_whole(
         self,
@@ -319,12 +334,12 @@ class _Workers:
         dtypes: Sequence[str],
         parameters: Mapping[str, Mapping[str, Any]],
         full: bool,
-        notify: Notify,
     ) -> list[Finding]:
         """Check whole evaluations."""
 
         def check(dtype: str) -> str:
             pair = self._pairs.get()
+            self._meter.begin(f"whole evaluation, {dtype}", "fmm")
             try:
                 message = str(pair[0].call(check_whole, book, device.description, dtype, parameters, full))
             except WorkerError:
@@ -333,32 +348,88 @@ class _Workers:
                 message = f"{type(error).__name__}: {one_line(error)}"
             finally:
                 self._pairs.put(pair)
-            notify("", dtype, not message)
+            self._meter.end(f"whole evaluation, {dtype}", ("fmm",))
             return message
 
         messages: list[str] = self._map(check, dtypes)
-        return [Finding(book.name, "", d, "fmm", "", m) for d, m in zip(dtypes, messages, strict=True) if m]
+        return _merged([Finding(book.name, "", d, "fmm", "", m) for d, m in zip(dtypes, messages, strict=True) if m])
+
+
+def _words(request: Request) -> str:
+    """Say what a request checks."""
+    return ", ".join([request.operator, *(f"{n}={v}" for n, v in request.parameters.items()), request.dtype])
+
+
+def _layers(sanitizes: bool) -> tuple[str, ...]:
+    return LAYERS if sanitizes else LAYERS[:-1]
+
+
+def _count_cores() -> int:
+    """Return how many cores this process may use; some systems only tell how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Meter:
+    """Adds up what several threads have done of a check.
+
+    Args:
+        notify: told of every change.
+        requests, wholes: how many operators and how many whole evaluations there are, each in one precision.
+        sanitizes: whether the layer of that name runs.
+    """
+
+    def __init__(self, notify: Notify, requests: int, wholes: int, sanitizes: bool) -> None:
+        self._notify, self._lock = notify, threading.Lock()
+        each = sum(EFFORT[layer] for layer in _layers(sanitizes))
+        self._all = requests * each + wholes * EFFORT["fmm"]
+        self._done = 0
+        self._begun: dict[str, list[str]] = {}
+
+    def begin(self, what: str, layer: str) -> None:
+        """Note that a layer of something begins; those of it that have begun before are done."""
+        with self._lock:
+            layers = self._begun.setdefault(what, [])
+            if layer not in layers:
+                layers.append(layer)
+                self._tell(f"{what}, {layer}")
+
+    def end(self, what: str, layers: Sequence[str]) -> None:
+        """Note that something has been through all its layers, or has failed in one."""
+        with self._lock:
+            self._begun.pop(what, None)
+            self._done += sum(EFFORT[layer] for layer in layers)
+            self._tell(f"{what}, done")
+
+    def _tell(self, what: str) -> None:
+        begun = sum(EFFORT.get(layer, 0) for layers in self._begun.values() for layer in layers[:-1])
+        self._notify(Progress(what, min(1.0, (self._done + begun) / self._all)))
 
 
 def _merged(findings: Sequence[Finding]) -> list[Finding]:
-    """Join findings that are the same in both precisions; one program shows them.
+    """Join findings that are the same in several precisions, whatever numbers they name; one program shows them.
 
     What fails in a mixed kernel at the step at which it fails in another says nothing new.
     """
-    plain = {(f.operator, f.layer, f.step) for f in findings if f.dtype != MIXED}
-    merged: dict[Finding, Finding] = {}
+    plain = {(f.operator, f.layer, f.step) for f in findings if f.dtype != MIXED.name}
+    alike: dict[Finding, list[Finding]] = {}
     for finding in findings:
-        if finding.dtype == MIXED and (finding.operator, finding.layer, finding.step) in plain:
+        if finding.dtype == MIXED.name and (finding.operator, finding.layer, finding.step) in plain:
             continue
-        both = replace(finding, dtype="", reproducer="")
-        merged[both] = replace(merged[both], dtype="") if both in merged else finding
-    return list(merged.values())
+        key = replace(finding, dtype="", case="", reproducer="", message=_without_numbers(finding.message))
+        alike.setdefault(key, []).append(finding)
+    return [replace(same[0], dtype=" and ".join(dict.fromkeys(f.dtype for f in same))) for same in alike.values()]
 
 
-def _survive(worker: Worker, request: Request) -> Failure | None:
+def _without_numbers(message: str) -> str:
+    """Return a message without what it has found; what a recipe was called with stays."""
+    chosen, separator, rest = message.partition(": ") if message.startswith("with ") else ("", "", message)
+    return chosen + separator + re.sub(r"(?<![\w.])-?(\d+\.?\d*(e[+-]?\d+)?|nan|inf)", "#", rest)
+
+
+def _survive(worker: Worker, request: Request, watch: Callable[[str], None]) -> Failure | None:
     """Check an operator; if the process dies of it, say why, and at which step it first does."""
     try:
-        failure: Failure | None = worker.call(check_operator, request)
+        failure: Failure | None = worker.call(check_operator, request, watch=watch)
         return failure
     except MemoryError as error:
         return Failure("static", "", str(error))
@@ -424,4 +495,4 @@ def _smallest_crash(worker: Worker, request: Request, count: int, death: ChildEr
         title = f"{request.book.name}, {request.operator}, {request.dtype}, step {step}: {death.reason}"
         folder = Path(request.reproducers)
         path = write_reproducer(folder, name, title, smallest, code, None, request.device, dies=True)
-    return smallest.describe(), path
+    return describe(smallest), path

@@ -68,7 +68,12 @@ class CodeKey:
                 "recipe": self.book.fingerprint(self.operator),
                 "parameters": sorted(self._given.items()),
                 "steps": self.most_steps,
-                "device": (self.device.backend, self.device.description, self.device.driver),
+                "device": (
+                    self.device.backend,
+                    backend_of(self.device).prelude,
+                    self.device.description,
+                    self.device.driver,
+                ),
                 "versions": versions(),
             }
         )

@@ -26,17 +26,16 @@ from fmmloopy.tree import Tree
 from fmmloopy.work import Work, count_m2l, count_without_m2l
 
 SAMPLE = 192
-"""Split boxes whose children have lists. Measured on 3 * 10^4 points in the cube, on the sphere, in clusters and along
-a line, ncrit 20 and 60, three draws: the sum over all operators is within 5% of that with all lists, within 9% where
-the targets are others than the sources. With half as many it was 7% and 23%."""
+"""Split boxes whose children have lists: enough for the sum over all operators to be close to that with all lists, see
+docs/measurements/constants.csv."""
 
 SVD_ORDER = 8
-"""The highest order at which M2L's compressed form is compared: on the sphere, it is 1.9 times as fast as the FFT form
-at order 4, and 1.07 times at this one."""
+"""The highest order at which M2L's compressed form is compared: its lead on the sphere falls with the order, and is
+almost gone at this one (docs/measurements/constants.csv)."""
 
 SVD_POINTS = 100_000
-"""Fewest points for which it is compared. On the sphere (PoCL 3.1, float64, orders 4 and 6) one evaluation of as many
-gains 10 to 14 ms, and to compare takes up to 7 ms where rates are kept; with 30,000 the gain is 3 ms or a loss."""
+"""Fewest points for which it is compared: with fewer, an evaluation gains less than the comparison takes
+(docs/measurements/constants.csv)."""
 
 
 class UnknownRate(LookupError):

@@ -17,8 +17,7 @@ from fmmloopy.greens import GreensFunction, laplace
 FloatArray = NDArray[np.float64]
 
 # Pairs evaluated at once: arrays of 1 MiB, about what a core's caches hold, and long enough that numpy works without
-# the interpreter lock most of the time (measured on two cores of an AMD EPYC: 3.3 s for 1,000 x 1,000,000 pairs of
-# Laplace's, against 7.2 s with an eighth of it and 4.4 s with twice as many).
+# the interpreter lock most of the time (docs/measurements/constants.csv).
 BLOCK = 131072
 # Sources in a block, where there are so many: the length of numpy's inner loops.
 _BLOCK_SOURCES = 4096

@@ -39,6 +39,7 @@ from fmmloopy.diagnosis.checkups import (
     check_speeds,
 )
 from fmmloopy.diagnosis.p2p_speed import Speed, measure
+from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.backends.opencl_loader import SYSTEM_VENDORS, hidden_runtimes, load_needed
 from fmmloopy.hints import described
 from fmmloopy.isolation import ChildError, Stage, Worker
@@ -83,25 +84,22 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
             crashed = []
         except ChildError as error:
             devices, crashed = [], check_listing(str(error), crashing_runtimes())
-        probed = [
-            DeviceFinding(d.description, d.driver, backend=d.backend, runtime=d.runtime, version=d.version)
-            for d in devices
-        ]
+        probed = [DeviceFinding(d.description, d.driver, runtime=d.runtime, version=d.version) for d in devices]
         for i, device in enumerate(devices if probe else []):
             show(f"measuring P2P on {device.name}")
             probed[i] = _probe(worker, probed[i])
-    opencl = [p for p in probed if p.backend == "opencl"]
+    fit = [p for p, device in zip(probed, devices, strict=True) if not backend_of(device).last_resort]
     chosen = bool(os.environ.get("OCL_ICD_VENDORS"))
     findings = [
         *check_packages(_requirements(), installed_version),
         *check_loopy(_requirements("loopy")),
-        *(crashed or check_opencl(opencl)),
+        *(crashed or check_opencl(fit)),
         *check_choice(os.environ.get(ENVIRONMENT_VARIABLE, ""), devices),
-        *check_pocl(opencl),
-        *check_intel(hidden_runtimes(), installed_version, load_needed, opencl, chosen),
+        *check_pocl(fit),
+        *check_intel(hidden_runtimes(), installed_version, load_needed, fit, chosen),
         *check_oclgrind(find_library()),
-        *check_cuda(_loads("libcuda.so.1"), _loads("libnvidia-opencl.so.1"), opencl),
-        *check_compiler(_compiler(), bool(opencl)),
+        *check_cuda(_loads("libcuda.so.1"), _loads("libnvidia-opencl.so.1"), fit),
+        *check_compiler(_compiler(), bool(fit)),
         *check_cache(cache_folder()),
         *check_other_caches(platformdirs.user_cache_path()),
         *check_speeds(probed),

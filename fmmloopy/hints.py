@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,10 @@ LONGEST = 300
 """Characters of an error's own text that are kept; loopy may print a page."""
 
 
+LISTED = ("iname", "rule", "statement")
+"""Kinds of names that are listed where nobody knows which is wanted."""
+
+
 @dataclass(frozen=True)
 class Hint:
     """What to do about one kind of error.
@@ -27,10 +33,12 @@ class Hint:
     Attributes:
         pattern: regular expression searched for in ``"ClassOfTheError: its text"``.
         text: what to do; ``{0}`` is what the first group of the pattern has matched.
+        about: kinds of names that help, listed after it.
     """
 
     pattern: str
     text: str
+    about: tuple[str, ...] = LISTED
 
 
 _ONE_NEST = (
@@ -45,6 +53,7 @@ HINTS = (
         r"contains parallel inames '([^']*)'",
         "the bounds of '{0}' or of a loop in its domain are loaded inside the kernel, so it has to stay sequential: "
         "give tags such as g.0 and l.0 to the loop over boxes and to lanes",
+        ("iname",),
     ),
     Hint(
         r"^CannotBranchDomainTree",
@@ -52,6 +61,11 @@ HINTS = (
         "and split or duplicate inames in them",
     ),
     Hint(r"schedulable iname nesting|Cannot schedule loop nest|^CycleError", _ONE_NEST),
+    Hint(
+        r"instruction '(\w+)' references inames '([^']*)' that the instruction does not depend on",
+        "'{0}' has to be in the loop over {1}: where lp.precompute has made it, name {1} in precompute_outer_inames",
+        ("iname",),
+    ),
     Hint(
         r"^DependencyCycleFound",
         "each of these statements waits for the others: take back the dependency that closes the circle",
@@ -69,12 +83,13 @@ HINTS = (
         r"domain parameter '(\w+)' may not be written inside",
         "compute '{0}' outside of the loops whose bound it is, where the operator does",
     ),
-    Hint(r"cannot parse tag", "tags are g.0, g.1, g.2; l.0, l.1, l.2, l.auto; unr, ilp, ilp.seq, vec; for"),
-    Hint(r"^NonUniqueTagError", "an iname has one such tag; take the old one off first, with lp.untag_inames"),
-    Hint(r"has multiple inames tagged", "give each loop around a statement an axis of its own (l.0, l.1), or no axis"),
+    Hint(r"cannot parse tag", "tags are g.0, g.1, g.2; l.0, l.1, l.2, l.auto; unr, ilp, ilp.seq, vec; for", ("iname",)),
+    Hint(r"^NonUniqueTagError", "an iname has one such tag; take the old one off with lp.untag_inames", ("iname",)),
+    Hint(r"has multiple inames tagged", "give each loop around a statement an axis of its own, or no axis", ("iname",)),
     Hint(
         r"does not use all (?:local|group) hw axes",
         "finish the step with lp.add_inames_for_unused_hw_axes(knl), as steps.one_group_per and steps.work_items do",
+        ("iname",),
     ),
     Hint(
         r"address space.* of the temporary '(\w+)'",
@@ -91,7 +106,7 @@ HINTS = (
         "every loop over the lanes of a vector needs the tag, its copies t_init, t_load, t_store too; see "
         "steps.vector_lanes",
     ),
-    Hint(r"unbounded optimum|must be an integer, not an expression|required iname\(s\)", _FIXED_LENGTH),
+    Hint(r"unbounded optimum|must be an integer, not an expression|required iname\(s\)", _FIXED_LENGTH, ("iname",)),
     Hint(
         r"no invocations of '\w+_fetch_rule' found|^AssertionError",
         "if this is add_prefetch: the array is read at offsets loaded in the kernel; stage the rule that reads it, "
@@ -133,10 +148,13 @@ HINTS = (
 """The first one that fits is taken."""
 
 _UNKNOWN = (
-    ("iname", r"iname '(\w+)' does not exist|unknown iname '(\w+)'"),
+    ("iname", r"iname '(\w+)' does not exist|unknown iname '(\w+)'|iname '(\w+)' not known"),
     ("rule", r"substitution rule '(\w+)' not found"),
     ("statement", r"no instructions found matching '(?:id:)?(\w+)'"),
-    ("argument or temporary", r"nothing known about variable '(\w+)'|name not known in type inference: (\w+)"),
+    (
+        "argument or temporary",
+        r"nothing known about variable '(\w+)'|name not known in type inference: (\w+)|in '{'(\w+)'.* not used",
+    ),
     ("name", r"^KeyError: '([A-Za-z_]\w*)'$"),
 )
 """Errors about a name that is not there: what it should be the name of, and where it is in the text."""
@@ -152,9 +170,14 @@ def explain(error: BaseException, knl: Any, whose: str = "kernel", at: str = "")
         at: file and line of the recipe, if known.
     """
     names = names_of(knl)
-    listed = "; ".join(f"{kind}s {', '.join(names[kind]) or 'none'}" for kind in ("iname", "rule", "statement"))
-    parts = [described(error) + (f" ({at})" if at else ""), advice(error, names), f"the {whose} has {listed}"]
+    text, about = _advice(error, names, knl)
+    listed = "; ".join(f"{_plural(kind)} {', '.join(names[kind]) or 'none'}" for kind in about)
+    parts = [described(error) + (f" ({at})" if at else ""), text, f"the {whose} has {listed}" if listed else ""]
     return "; ".join(part for part in parts if part)
+
+
+def _plural(kind: str) -> str:
+    return "arguments and temporaries" if kind.startswith("argument") else f"{kind}s"
 
 
 def described(error: BaseException) -> str:
@@ -165,22 +188,79 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def advice(error: BaseException, names: Mapping[str, Iterable[str]]) -> str:
+def advice(error: BaseException, names: Mapping[str, Iterable[str]], knl: Any = None) -> str:
     """Return what to do about an error, or nothing where that is not known.
 
     Args:
         error: its class and text are compared with HINTS.
         names: of the kernel at hand, by kind, as `names_of` returns them.
+        knl: that kernel, for advice that depends on its loops.
     """
+    return _advice(error, names, knl)[0]
+
+
+def _advice(error: BaseException, names: Mapping[str, Iterable[str]], knl: Any) -> tuple[str, tuple[str, ...]]:
+    """Return what to do about an error, and the kinds of names that help."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     for kind, pattern in _UNKNOWN:
         if match := re.search(pattern, text):
-            return _meant(next(word for word in match.groups() if word), kind, names)
+            wanted = "iname" if kind == "name" and _is_about_inames(error) else kind
+            about = (wanted,) if wanted in names else LISTED
+            return _meant(next(word for word in match.groups() if word), wanted, names), about
+    if knl is not None and (match := re.search(r"has multiple inames tagged '([lg])\.\d'", text)):
+        return _free_axis(knl, match[1]), ("iname",)
     for hint in HINTS:
         if match := re.search(hint.pattern, text):
-            return hint.text.format(*match.groups())
+            staged = _staged_too_early(knl) if knl is not None and hint.text == _ONE_NEST else ""
+            return staged or hint.text.format(*match.groups()), ("iname",) if staged else hint.about
     if isinstance(error, AttributeError) and error.obj is not None:
-        return nearest(str(error.name), dir(error.obj))
+        return nearest(str(error.name), dir(error.obj)), LISTED
+    return "", LISTED
+
+
+def _is_about_inames(error: BaseException) -> bool:
+    """Return whether a name was looked up among inames: loopy's KeyError does not say, but the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)[-1:]
+    return any("loopy" in Path(f.filename).parts and "iname" in f"{f.name} {f.line}" for f in frames)
+
+
+def _axes(knl: Any) -> dict[str, list[str]]:
+    """Return the inames that each axis of work-groups and work-items is given to."""
+    taken: dict[str, list[str]] = {}
+    for name, iname in sorted(knl.default_entrypoint.inames.items()):
+        for tag in iname.tags:
+            if re.fullmatch(r"[lg]\.\d", str(tag)):
+                taken.setdefault(str(tag), []).append(name)
+    return taken
+
+
+def _free_axis(knl: Any, kind: str) -> str:
+    """Say which inames share an axis of a kind, "l" or "g", and which axis is free."""
+    taken = _axes(knl)
+    axis, inames = next(((a, i) for a, i in taken.items() if a.startswith(kind) and len(i) > 1), (f"{kind}.0", []))
+    free = next((f"{kind}.{n}" for n in range(3) if f"{kind}.{n}" not in taken), "")
+    own = f"give one of them {free}, which is free, or no axis" if free else "no axis is free: take one of the tags off"
+    return f"{axis} is the axis of {' and '.join(inames)}: {own}"
+
+
+def _staged_too_early(knl: Any) -> str:
+    """Say which loops a statement has to be in that shares an inner loop with others, and not the loops around it."""
+    instructions = {insn.id: insn for insn in knl.default_entrypoint.instructions}
+    items = {name for axis, names in _axes(knl).items() if axis.startswith("l") for name in names}
+    counts = Counter(iname for insn in instructions.values() for iname in insn.within_inames - items)
+    outermost = counts.most_common(1)[0][0] if counts else ""
+    for insn in instructions.values():
+        if outermost in insn.within_inames:
+            continue
+        shared = {i for other in instructions.values() if outermost in other.within_inames for i in other.within_inames}
+        inner = sorted(insn.within_inames & shared - items)
+        before = frozenset().union(*(instructions[i].within_inames for i in insn.depends_on if i in instructions))
+        if inner and outermost in before:
+            loops = ", ".join(f'"{name}"' for name in sorted((before | set(inner)) - items))
+            return (
+                f"'{insn.id}' runs in the loop over {inner[0]} and outside of that over {outermost}: "
+                f"give lp.precompute precompute_outer_inames=frozenset({{{loops}}})"
+            )
     return ""
 
 

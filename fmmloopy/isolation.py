@@ -86,17 +86,24 @@ class Worker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def call(self, function: Callable[..., Any], *arguments: Any, limit: float = 60.0) -> Any:
+    def call(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        limit: float = 60.0,
+        watch: Callable[[str], None] | None = None,
+    ) -> Any:
         """Call ``function(stage, *arguments)`` in the process and return what it returns.
 
         Args:
             function: its first argument is a :data:`Stage`.
             arguments: the others; functions and classes may be of any kind, from a notebook or a closure too.
             limit: seconds until the process is stopped, or until the function announces its next stage.
+            watch: told each stage as it is announced.
 
         Raises:
             ChildCrashed, ChildTimedOut: it did not come back.
-        WorkerError: no process could be started, or this was stopped.
+            WorkerError: no process could be started, or this was stopped.
             Exception: whatever the function raises.
         """
         message = _dumps((function, arguments))
@@ -104,12 +111,12 @@ class Worker:
             raise WorkerError("stopped")
         if self._process is None:
             self._start()
-        kind, value = self._exchange(message, limit)
+        kind, value = self._exchange(message, limit, watch)
         if kind == "error":
             raise value
         return value
 
-    def _exchange(self, message: bytes, limit: float) -> tuple[str, Any]:
+    def _exchange(self, message: bytes, limit: float, watch: Callable[[str], None] | None) -> tuple[str, Any]:
         """Send a message and wait for the answer, from stage to stage."""
         assert self._connection is not None
         what = ""
@@ -123,6 +130,8 @@ class Worker:
                 if kind != "stage":
                     return kind, content[0]
                 what, limit = content
+                if watch:
+                    watch(what)
         except (EOFError, OSError):
             cause = self._cause_of_death()
             self.close()

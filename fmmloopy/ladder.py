@@ -211,7 +211,10 @@ def _certify(
     if not unknown:
         return ()
     notify(f"{book.name}: certifying {', '.join(unknown)}")
-    return check_book(book, unknown, device, [dtype], parameters={o: here[o] for o in unknown}).findings
+    chosen = {operator: here[operator] for operator in unknown}
+    return check_book(
+        book, unknown, device, [dtype], parameters=chosen, notify=lambda p: notify(f"certifying {p}")
+    ).findings
 
 
 def _choose(book: RecipeBook, operators: Sequence[str] | None) -> tuple[str, ...]:

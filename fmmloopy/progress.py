@@ -1,10 +1,13 @@
-"""Say what is being generated during a long first run; silent when not on a terminal."""
+"""Say what is being done during long work, on a terminal or in a notebook; silent elsewhere."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 STAGES = 11
 """Kernels that a construction prepares, at most."""
@@ -36,3 +39,97 @@ def generating(title: str) -> Iterator[Callable[[str], None]]:
             progress.update(task, description=f"{title}: code for {operator}", completed=len(seen))
 
         yield show
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a piece of work is.
+
+    Attributes:
+        what: what is being done, in a few words.
+        share: how much of all the work is done, from 0 to 1.
+    """
+
+    what: str
+    share: float
+
+    def __str__(self) -> str:
+        return f"{self.what}, {self.share:.0%} done"
+
+
+@contextmanager
+def showing(title: str) -> Iterator[Callable[[Progress], None]]:
+    """Show what is being done, the percentage done and the time left, until the block ends.
+
+    On a terminal, on its standard error; in a notebook, under its cell. Nothing is shown elsewhere.
+
+    Args:
+        title: of the work.
+
+    Yields:
+        A function to call with the progress; any thread may call it.
+    """
+    if _in_notebook():
+        yield _Cell(title).show
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[left]}"))
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            task, clock = bar.add_task(title, total=1.0, left=""), _Clock()
+
+            def show(progress: Progress) -> None:
+                text = f"{title}: {progress.what}"
+                bar.update(task, description=text, completed=progress.share, left=clock.left(progress.share))
+
+            yield show
+    else:
+        yield lambda progress: None
+
+
+class _Clock:
+    """Predicts when work that goes on at the same pace will be done."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def left(self, share: float) -> str:
+        """Return the percentage done and, where there is something to tell it from, the time left."""
+        elapsed = time.monotonic() - self._start
+        if not 0.02 < share < 1 or elapsed < 1:
+            return f"{share:4.0%}"
+        return f"{share:4.0%}, about {_duration(elapsed * (1 - share) / share)} left"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _in_notebook() -> bool:
+    """Return whether what is displayed goes to a notebook."""
+    if "IPython" not in sys.modules:
+        return False
+    from rich.console import Console
+
+    return Console().is_jupyter
+
+
+class _Cell:
+    """A line of text under a cell of a notebook, which changes; it needs no widgets."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._clock = title, _Clock()
+        self._handle: Any = None
+
+    def show(self, progress: Progress) -> None:
+        """Show a line in place of the one before."""
+        from IPython.display import display
+
+        shown = {"text/plain": f"{self._title}: {progress.what}  {self._clock.left(progress.share)}"}
+        if self._handle is None:
+            self._handle = display(shown, raw=True, display_id=True)
+        else:
+            self._handle.update(shown, raw=True)

@@ -38,6 +38,7 @@ from pytools.tag import UniqueTag
 
 from fmmloopy.common.file_modules import import_file
 from fmmloopy.common.sizes import LANES, ROWS
+from fmmloopy.endings import Ending
 from fmmloopy.fingerprint import fingerprint
 from fmmloopy.hints import described, explain, nearest, place
 from fmmloopy.operators import OPERATORS, Operator
@@ -114,6 +115,9 @@ class RecipeBook:
             for operator in operators:
                 if operator not in OPERATORS:
                     raise RecipeError(f"{self.name}: {what} for {operator!r}, expected one of {', '.join(OPERATORS)}")
+        for operator, own in self.operators.items():
+            if own.name != operator:
+                raise RecipeError(f"{self.name}: the operator in place of {operator} is named {own.name!r}; name it so")
         self._check_condition("device", self.device)
         for operator, choices in self.tuning.items():
             self._check_keywords("tuning", operator, choices)
@@ -302,8 +306,8 @@ def apply_recipe(
         watch: told where the recipe is, before it goes on: ``"before its first step"``, ``"after step 1 'lanes'"``.
 
     Raises:
-        RecipeError: the recipe raises, yields nothing, or yields something else than ``(name, kernel)``; the text
-            names book, operator and step.
+        RecipeError: the recipe raises, yields nothing, yields something else than ``(name, kernel)``, or makes a kernel
+            that it does not yield after its last step; the text names book, operator and step.
     """
     recipe = book.recipes.get(operator, sequential_recipe)
     where = f"{book.name}, {operator}"
@@ -314,10 +318,19 @@ def apply_recipe(
         made: Any = recipe(knl, **(parameters or {}))
         if isinstance(made, lp.TranslationUnit) or not isinstance(made, Iterable):
             raise RecipeError(f"{where}: the recipe returned a {type(made).__name__}; {_YIELD}")
-        for item in made:
+        items, ending = iter(made), Ending(made, lp.TranslationUnit)
+        while True:
+            try:
+                item = next(items)
+            except StopIteration as end:
+                dropped = ending.dropped(steps[-1].kernel, end.value) if steps else ""
+                if dropped:
+                    raise RecipeError(f"{where}, {_after(steps)}: {dropped}") from None
+                break
             steps.append(_step(item, f"{where}, step {len(steps) + 1}"))
             if len(steps) == most:
                 break
+            ending.look()
             watch(_after(steps))
     except RecipeError:
         raise

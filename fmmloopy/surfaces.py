@@ -37,12 +37,8 @@ Factors = tuple[FloatArray, FloatArray]
 INNER = 1.05
 OUTER = 2.95
 
-# Singular values below TRUNCATION * eps(dtype) * (the largest one) are dropped. Measured on chains P2M-M2M-M2L-L2L-L2P
-# done in that dtype, mean error of 18 pairs of boxes, Laplace: in float32 at order 6, 4.4e-7 with factor 1, 7.2e-7 with
-# 4, 2.6e-6 with 16, while factor 0 ruins order 8 and up; in float64 at order 12, 2.1e-12 with factor 0, 1.2e-12 with 4,
-# 7.6e-13 with 16, 2.7e-12 with 256. In mixed precision small values make large densities, which M2L rounds to float32:
-# whole evaluations of 20,000 points, worst of four sets at orders 8 / 9: 1.6e-7 / 9.5e-7 with 16, 1.6e-7 / 1.4e-7 with
-# 4.5e3, 1.5e-7 / 1.3e-7 with 4.5e5 (a cut at 1e-10), 1.7e-7 / 1.3e-7 with 4.5e7.
+# Singular values below TRUNCATION * eps(dtype) * (the largest one) are dropped, where chains of translations err least
+# (docs/measurements/constants.csv). In mixed precision small values make large densities, which M2L rounds to float32.
 TRUNCATION = {"float64": 16.0, "float32": 1.0, "mixed": 4.5e5}
 
 

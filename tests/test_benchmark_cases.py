@@ -28,13 +28,16 @@ def test_one_case_in_a_process_of_its_own(opencl_device, tmp_path):
     assert isinstance(found, Evaluation)
     assert (found.group, found.name, found.points, found.digits) == (case.group, case.name, 2000, 3)
     assert found.error < 1e-3
-    assert found.nchecked == 1000
+    assert [len(np.load(path)) for path in tmp_path.iterdir()] == [1000, 1000]  # targets that were checked, of 2000
     assert found.order == 4
     assert found.first > found.evaluate > 0
     assert 2**20 < found.memory < 2**40
-    assert set(found.work) <= set(found.seconds) - {WHOLE}
+    assert set(found.work) <= set(found.seconds)
+    assert WHOLE not in found.seconds
     assert found.work["p2p"].pairs >= 2000
-    assert {len(seconds) for seconds in found.seconds.values()} == {len(found.cpu)}
+    assert 0 < found.outside < max(found.runs)
+    assert len(found.runs) >= 2
+    assert found.cpu > 0
     assert set(found.construction) >= {"tree", "lists", "tables", "setup"}
 
 
@@ -116,8 +119,8 @@ def test_errors_are_measured_against_the_same_sums(tmp_path):
     np.fill_diagonal(distances, np.inf)
     exact = list(charges @ (1 / distances) / (4 * np.pi))
     # Sums of 300 numbers in two orders: some eps.
-    assert child.relative_error(case, points, exact, tmp_path)[0] < 1e-13
+    assert child.relative_error(case, points, exact, tmp_path) < 1e-13
     kept = sorted(tmp_path.iterdir())
     assert len(kept) == 2
     np.save(kept[1], 2 * np.load(kept[1]))
-    assert child.relative_error(case, points, exact, tmp_path) == (pytest.approx(0.5 / 2**0.5), 300)
+    assert child.relative_error(case, points, exact, tmp_path) == pytest.approx(0.5 / 2**0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,8 @@ from benchmarks.results import (
     Results,
     compare_results,
     read_results,
+    results_text,
+    sum_up_runs,
     write_results,
 )
 from fmmloopy.bench import WHOLE
@@ -84,7 +88,7 @@ def test_the_full_suite_measures_every_target(results):
 
 
 def test_nothing_measured_is_neither_met_nor_missed():
-    nothing = Results(MACHINE, {}, None, {"Intel": ""}, PEAKS)
+    nothing = Results(MACHINE, {}, None, "", {"Intel": ""}, PEAKS)
     found = [v for row in verdicts(nothing).values() for v in row.values()]
     assert len(found) == len(targets.TARGETS)
     assert not any(v.is_met or v.is_missed for v in found)
@@ -135,9 +139,8 @@ def test_a_fast_evaluation_with_a_large_error_is_a_miss(results):
 
 def test_time_between_the_launches_of_a_small_problem_is_a_miss(results):
     start = results.find_evaluations(group="start")[0]
-    slow = {name: [s if name == WHOLE else s - 0.001 for s in seconds] for name, seconds in start.seconds.items()}
-    results.evaluations[:] = [replace(start, seconds=slow)]
-    assert min(slow[WHOLE]) < 0.015
+    results.evaluations[:] = [replace(start, outside=start.outside + 0.003)]
+    assert start.evaluate < 0.015
     assert verdicts(results)["small"][start.runtime].is_missed
     assert "missed (3.22 ms outside kernels)**" in all_tables(results)["targets"]
 
@@ -146,10 +149,13 @@ def test_one_lucky_process_or_run_does_not_count(results):
     """Seconds of small problems are medians over processes, seconds outside kernels over runs."""
     start = results.find_evaluations(group="start", runtime="Intel")[0]
     times = (0.016, 0.014, 0.017)
-    results.evaluations[:] = [replace(start, seconds={WHOLE: [t], "p2p": [t - 0.0005]}) for t in times]
+    results.evaluations[:] = [replace(start, runs=[t], outside=0.0005) for t in times]
     assert verdicts(results)["small"]["Intel"].reached.value == pytest.approx(0.016)
-    lucky = replace(start, seconds={WHOLE: [1.0, 1.1, 1.1], "p2p": [0.99, 1.0, 1.0]})
-    assert lucky.outside == pytest.approx(0.1)
+    seconds, runs, outside = sum_up_runs({WHOLE: [1.0, 1.1, 1.1], "p2p": [0.98, 0.3, 0.2], "l2p": [0.01, 0.7, 0.8]})
+    assert seconds == {"p2p": 0.2, "l2p": 0.01}
+    assert outside == pytest.approx(0.1)
+    lucky = replace(start, runs=runs, outside=outside)
+    assert lucky.evaluate == 1.0
     assert lucky.outside_share == pytest.approx(0.1 / 1.1)
 
 
@@ -235,7 +241,7 @@ def test_tables_hold_what_was_measured(results):
 
 
 def test_tables_without_anything_say_so():
-    found = all_tables(Results(MACHINE, {}, None, {"Intel": ""}, PEAKS))
+    found = all_tables(Results(MACHINE, {}, None, "", {"Intel": ""}, PEAKS))
     assert found["sizes"] == found["operators"] == found["peers"] == "Not measured."
     assert found["left_out"] == "Nothing."
 
@@ -245,9 +251,9 @@ def test_a_peer_is_held_against_the_fastest_that_errs_no_more(results):
     ours = results.find_evaluations(group="accuracy", digits=4, dtype="float64")[0]
     results.evaluations[:] = [
         ours,
-        replace(ours, error=7e-5, seconds={WHOLE: [0.01]}),  # faster, and not as accurate
-        replace(ours, points=200_000, error=1e-9, seconds={WHOLE: [0.01]}),  # another problem
-        replace(ours, error=1e-9, seconds={WHOLE: [0.3]}),  # more accurate, and slower
+        replace(ours, error=7e-5, runs=[0.01]),  # faster, and not as accurate
+        replace(ours, points=200_000, error=1e-9, runs=[0.01]),  # another problem
+        replace(ours, error=1e-9, runs=[0.3]),  # more accurate, and slower
     ]
     # 0.1 s and 0.61 s of construction against 2.8 s; of all cores, 0.19 s and 1 s.
     assert tables.peers_table(results).endswith(
@@ -292,15 +298,35 @@ def test_the_page_leaves_out_pictures_that_are_not_there():
         page.make_page(template, {"u": ""}, set())
 
 
-def test_the_page_in_the_documentation_is_what_its_results_give():
-    if not kept.last_file().exists() or not (page.DOCS / "performance.md").exists():
-        pytest.skip("no results are kept yet (python -m benchmarks --write-docs), or this is no clone")
-    results, reasons = read_results(kept.last_file()), targets.read_reasons()
-    there = {path.name for path in (page.DOCS / "images").glob(f"{page.PREFIX}*.png")}
-    elsewhere = [(other, targets.judge(other, reasons)) for other in kept.read_elsewhere(results)]
-    made = tables.make_tables(results, targets.judge(results, reasons), elsewhere)
-    filled_in = page.make_page(page.TEMPLATE.read_text(), made, there)
-    assert (page.DOCS / "performance.md").read_text() == filled_in
+def test_a_page_of_other_results_or_text_is_stale(results, tmp_path):
+    (tmp_path / "output").mkdir()
+    written = page.write_page(all_tables(results), pictures.draw_pictures(results, tmp_path / "output"), tmp_path)
+    drawn_from = {name: pictures.digest(results) for name in pictures.pictures_of(results)}
+    assert page.stale_lines(all_tables(results), drawn_from, tmp_path) == []
+
+    slower = replace(results, peers=[replace(peer, seconds=19.0) for peer in results.peers])
+    drawn_from_slower = {name: pictures.digest(slower) for name in pictures.pictures_of(slower)}
+    lines = page.stale_lines(all_tables(slower), drawn_from_slower, tmp_path)
+    assert any(line.startswith("+") and "| 19 s |" in line for line in lines)
+    assert [line for line in lines if ".png" in line] == [
+        f"performance_{name}.png was drawn from other results" for name in sorted(pictures.PICTURES)
+    ]
+
+    written.write_text(written.read_text().replace("# Performance", "# Performance, edited"))
+    lines = page.stale_lines(all_tables(results), drawn_from, tmp_path)
+    assert lines[-2:] == ["-# Performance, edited", "+# Performance"]
+    written.unlink()
+    (tmp_path / "images" / "performance_sizes.png").unlink()
+    shutil.copy(tmp_path / "images" / "performance_steps.png", tmp_path / "images" / "performance_of_old.png")
+    lines = page.stale_lines(all_tables(results), drawn_from, tmp_path)
+    assert "performance_sizes.png was drawn from other results" in lines
+    assert lines[-1] == "performance_of_old.png shows nothing of the results"
+
+
+def test_the_pictures_that_are_drawn_are_known_before(results, tmp_path):
+    for some in (results, replace(results, steps=[]), replace(results, operators=[], evaluations=[])):
+        drawn = pictures.draw_pictures(some, tmp_path)
+        assert [path.name for path in drawn] == pictures.pictures_of(some)
 
 
 # -- files
@@ -310,14 +336,16 @@ def test_the_last_run_on_each_processor_is_kept(results, tmp_path):
     others = [
         replace(results, machine=MACHINE | {"processor": name}, commit=name) for name in ("Zen 3", "Zen 4", "Zen 4")
     ]
-    others[2] = replace(others[2], commit="later")
+    others[2] = replace(others[2], commit="later", date="2026-10-01T09:00")
     for each in (*others, results):
         kept.keep(each, tmp_path)
-    assert read_results(kept.last_file(tmp_path)) == results
+    assert [each.commit for each in kept.read_kept(tmp_path)] == [results.commit, "Zen 3", "later"]
     assert [other.commit for other in kept.read_elsewhere(results, tmp_path)] == ["Zen 3", "later"]
-    kept.keep(others[0], tmp_path)
-    assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == {"zen-4.json", "a-processor-2-processors.json"}
-    assert [other.commit for other in kept.read_elsewhere(others[0], tmp_path)] == [results.commit, "later"]
+    kept.keep(replace(others[0], date="2026-11-02T00:00"), tmp_path)
+    names = {"zen-3.jsonl", "zen-4.jsonl", "a-processor-2-processors.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert [each.commit for each in kept.read_kept(tmp_path)] == ["Zen 3", results.commit, "later"]
+    assert kept.read_kept(tmp_path / "nowhere") == []
 
 
 def test_targets_on_other_processors_are_shown(results):
@@ -332,23 +360,40 @@ def test_targets_on_other_processors_are_shown(results):
 
 
 def test_results_survive_a_file(results, tmp_path):
-    write_results(results, tmp_path / "results.json")
-    assert read_results(tmp_path / "results.json") == results
+    path = tmp_path / "results.jsonl"
+    write_results(results, path)
+    found = read_results(path)
+    assert all_tables(found) == all_tables(results)
+    assert results_text(found) == path.read_text()
+
+
+def test_a_file_holds_a_record_a_line_and_no_more_digits_than_mean_something(results, tmp_path):
+    peaks = {"float64": replace(PEAKS["float64"], fma=123456789012.3, cache=2097152)}
+    results.operators[:] = [replace(results.operators[0], kernels=[0.0123456789, 1.0], inside=2 / 3)]
+    write_results(replace(results, peaks=peaks), tmp_path / "results.jsonl")
+    head, *lines = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert head["machine"] == MACHINE
+    assert len(lines) == 1 + sum(map(len, (results.evaluations, results.operators, results.steps, results.peers)))
+    assert (lines[0]["kind"], lines[0]["fma"], lines[0]["cache"]) == ("Peaks", 123460000000, 2097152)
+    (operator,) = (line for line in lines if line["kind"] == "OperatorTime")
+    assert (operator["kernels"], operator["inside"]) == ([0.012346, 1.0], 0.66667)
+    assert operator["work"] == vars(results.operators[0].work)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "holds no results of the benchmarks: JSONDecodeError"),
-        ('{"format": 0}', "another format than 2; run the benchmarks again"),
-        ('{"format": 2}', "holds no results of the benchmarks: KeyError"),
+        ("", "holds no results of the benchmarks: JSONDecodeError"),
+        ('{\n "format": 2,\n "machine": {}\n}', "its format is 2 or before, expected 3: run the benchmarks again"),
+        ('{"format": 4}', "its format is 4, expected 3: run the benchmarks again"),
+        ('{"format": 3}', "holds no results of the benchmarks: TypeError"),
         ("[]", "holds no results of the benchmarks"),
     ],
 )
 def test_files_that_hold_something_else(tmp_path, text, message):
-    (tmp_path / "results.json").write_text(text)
+    (tmp_path / "results.jsonl").write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_results(tmp_path / "results.json")
+        read_results(tmp_path / "results.jsonl")
 
 
 def test_two_runs_are_compared(results):
@@ -366,42 +411,42 @@ def test_two_runs_are_compared(results):
 
 
 def test_reports_from_a_file(results, tmp_path, capsys):
-    write_results(results, tmp_path / "old.json")
+    write_results(results, tmp_path / "old.jsonl")
     out = tmp_path / "out"
     assert (
         command.main(
-            ["--from", str(tmp_path / "old.json"), "--compare", str(tmp_path / "old.json"), "--output", str(out)]
+            ["--from", str(tmp_path / "old.jsonl"), "--compare", str(tmp_path / "old.jsonl"), "--output", str(out)]
         )
         == 0
     )
     printed = capsys.readouterr().out
     assert "no difference: 1.00x" in printed
     assert "39 of 45 targets that were measured are met" in printed
-    assert read_results(out / "results.json") == results
+    assert (out / "results.jsonl").read_text() == (tmp_path / "old.jsonl").read_text()
     assert (out / "tables.md").read_text() in printed
     assert len(list(out.glob("*.png"))) == len(pictures.PICTURES)
 
 
 def test_a_part_of_a_run_does_not_become_the_page(results, tmp_path, capsys):
     for part in ("quick", "part"):
-        write_results(replace(results, suite=part), tmp_path / "old.json")
-        words = ["--from", str(tmp_path / "old.json"), "--write-docs", "--output", str(tmp_path / "out")]
+        write_results(replace(results, suite=part), tmp_path / "old.jsonl")
+        words = ["--from", str(tmp_path / "old.jsonl"), "--write-docs", "--output", str(tmp_path / "out")]
         assert command.main(words) == command.BAD_INPUT
-        assert f"old.json holds a {part} run, expected a full one for --write-docs" in capsys.readouterr().err
+        assert f"old.jsonl holds a {part} run, expected a full one for --write-docs" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
 
 
 def test_a_failed_case_is_exit_status_1(results, tmp_path):
-    write_results(replace(results, failed=["Intel, evaluate: it broke"]), tmp_path / "old.json")
-    assert command.main(["--from", str(tmp_path / "old.json"), "--output", str(tmp_path)]) == command.FAILED
+    write_results(replace(results, failed=["Intel, evaluate: it broke"]), tmp_path / "old.jsonl")
+    assert command.main(["--from", str(tmp_path / "old.jsonl"), "--output", str(tmp_path)]) == command.FAILED
     assert "- Intel, evaluate: it broke" in (tmp_path / "tables.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--from", "nowhere.json"], "nowhere.json cannot be read: No such file"),
-        (["--from", "a.json", "--quick"], "argument --from: results that are there do not go with cases"),
+        (["--from", "nowhere.jsonl"], "nowhere.jsonl cannot be read: No such file"),
+        (["--from", "a.jsonl", "--quick"], "argument --from: results that are there do not go with cases"),
         (["--quick", "--write-docs"], "argument --write-docs: the page needs all cases of a full run"),
         (["--only", "peers", "--write-docs"], "argument --write-docs: the page needs all cases of a full run"),
         (["--only", "everything"], "there is no group 'everything' of cases"),
@@ -411,6 +456,7 @@ def test_a_failed_case_is_exit_status_1(results, tmp_path):
         ),
         (["--most-points", "many"], "argument --most-points: 'many', expected a whole number"),
         (["--device", "abacus"], "no device matches 'abacus'"),
+        (["--check-docs"], "argument --refresh-docs, --check-docs: neither goes with another argument"),
         (["--fast"], "unrecognized arguments: --fast"),
     ],
 )

@@ -68,6 +68,14 @@ def test_defaults_are_those_of_the_device():
     assert status(book, DEVICE, parameters={"p2p": {"lanes": 4}}) == "certified"
 
 
+def test_certificates_end_when_a_device_gets_other_defaults():
+    by_device = {"p2p": {lambda device: device.cores > 8: {"lanes": 8}}}
+    book = RecipeBook("a/b", "", {"p2p": _recipe}, by_device=by_device)
+    record(book, DEVICE, ["p2p"], ["float64"], "quick")
+    assert status(book, DEVICE) == "certified"
+    assert status(book, dataclasses.replace(DEVICE, cores=64)) == "stale: parameters changed since"
+
+
 def test_the_warning_comes_once():
     book = RecipeBook("warned_of_once", "", {"p2p": _recipe})
     with pytest.warns(

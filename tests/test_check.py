@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
 def test_the_book_of_the_device_passes():
     """In one precision, an operator for each recipe: `.ci/certify` checks all, whenever a book has changed."""
-    book = load_recipes(None, OPENCL[0].description)
+    book = load_recipes(None, OPENCL[0])
     assert set(book.recipes) == set(pocl_cpu.BOOK.recipes)
     operators = tuple({recipe: operator for operator, recipe in book.recipes.items()}.values())
     assert len(operators) == 7

@@ -187,6 +187,22 @@ def test_code_is_made_with_the_parameters_of_the_device():
     assert dict(generate(key(book=book, parameters={"lanes": 8})).lanes)["tlanes"] == 8
 
 
+def with_many_registers(device):
+    """Processors with 32 registers."""
+    return device.registers >= 32
+
+
+def test_key_holds_what_a_device_gets_whatever_its_description():
+    """Facts that a description does not have may choose parameters too."""
+    by_device = {"p2p": {with_many_registers: {"lanes": 8}}}
+    book = RecipeBook("sequential", "", {"p2p": wide_p2p}, by_device=by_device)
+    few, many = (key(book=book, device=replace(C_DEVICE, registers=n)) for n in (16, 32))
+    assert few.text() != many.text()
+    assert dict(compile_operator(few).lanes)["tlanes"] == 2
+    assert dict(compile_operator(many).lanes)["tlanes"] == 8
+    assert replace(few, parameters={"lanes": 8}).text() == many.text(), "the same code"
+
+
 DIFFERENCES = {
     "operator": {"operator": "p2m"},
     "expressions": {"kernel": GreensFunction("laplace", (("rinv*rinv",),))},

@@ -41,9 +41,7 @@ from fmmloopy.isolation import ChildCrashed, ChildTimedOut
 
 
 def found(device):
-    return DeviceFinding(
-        device.description, device.driver, backend=device.backend, runtime=device.runtime, version=device.version
-    )
+    return DeviceFinding(device.description, device.driver, runtime=device.runtime, version=device.version)
 
 
 INTEL, POCL_30, POCL_31, NVIDIA = map(

@@ -63,6 +63,11 @@ def vectors(knl, count, *inames):
     return steps.vector_lanes(lanes(knl, count), inames, ("u0",))
 
 
+def staged(knl, outer=None):
+    """Copy source points of a tile beforehand."""
+    return lp.precompute(knl, "source", ["s"], precompute_outer_inames=outer, default_tag=None)
+
+
 WRONG = {
     "unknown iname": (lambda k: lp.tag_inames(lanes(k), {"ibx": "g.0"}), "iname 'ibx' does not exist", "'ibox'?"),
     "iname is a rule": (lambda k: lp.split_iname(lanes(k), "isrc", 8), "KeyError: 'isrc'", "'isrc' is a rule,"),
@@ -104,7 +109,32 @@ WRONG = {
         lambda k: lp.tag_inames(fix_lanes(k), {"t": "g.0"}), "group hw axes", "lp.add_inames_for_unused_hw_axes(knl)"
     ),
     "two loops on an axis": (
-        lambda k: lp.tag_inames(lanes(k), {"t": "l.0", "s": "l.0"}), "multiple inames tagged", "an axis of its own"
+        lambda k: lp.tag_inames(lanes(k), {"t": "l.0", "s": "l.0"}),
+        "multiple inames tagged", "l.0 is the axis of s and t: give one of them l.1, which is free",
+    ),
+    "two loops on an axis of groups": (
+        lambda k: lp.tag_inames(lanes(k), {"ibox": "g.0", "ttile": "g.0", "t": "g.1"}),
+        "multiple inames tagged 'g.0'", "give one of them g.2, which is free",
+    ),
+    "staged above its box": (
+        lambda k: staged(lanes(k)), "schedulable iname nesting",
+        "'source' runs in the loop over stile and outside of that over ibox: give lp.precompute "
+        'precompute_outer_inames=frozenset({"ibox", "ilist", "stile", "ttile"})',
+    ),
+    "staged above its box, by work-items": (
+        lambda k: staged(steps.work_items(k, 8)), "schedulable iname nesting",
+        'precompute_outer_inames=frozenset({"ibox", "ilist", "stile", "ttile"})',
+    ),
+    "staged above its tile": (
+        lambda k: staged(lanes(k), frozenset({"ibox"})), "references inames 'stile'",
+        "'source' has to be in the loop over stile: where lp.precompute has made it, name stile in precompute_outer_",
+    ),
+    "unknown iname of a map": (
+        lambda k: lp.affine_map_inames(lanes(k), "sx", "back", "back = 3 - sx"), "iname 'sx' not known", "mean 's'?"
+    ),
+    "unknown temporary": (
+        lambda k: lp.unprivatize_temporaries_with_inames(fix_lanes(k, tlanes=8), {"t"}, {"uu0"}),
+        "not used in kernel", "did you mean 'u0'?",
     ),
     "work-items of arrays": (lambda k: lp.tag_inames(lanes(k), {"t": "l.0"}), "'u0'", "use steps.work_items"),
     "unprivatized too late": (
@@ -157,11 +187,44 @@ def test_names_are_those_of_the_step_that_failed():
     """Inames that the step before has made, and the line of the recipe."""
     text = str(failure(lambda knl: lp.split_iname(knl, "nothing", 2)))
     assert text.startswith("bad, p2p, after step 1 'right': KeyError: 'nothing' (test_hints.py, line ")
-    assert "; the kernel then has inames ibox, ilist, s, stile, t, t_init, t_load, t_store, ttile; rules G_0_0," in text
+    assert text.endswith("; the kernel then has inames ibox, ilist, s, stile, t, t_init, t_load, t_store, ttile")
     text = str(failure(lambda knl: lp.split_iname(fix_lanes(knl, tlanes=8), "t", 4, inner_iname="mine")))
     assert text.startswith("bad, p2p, after step 2 'wrong': no code for this kernel: LoopyError: ")
     assert "; the kernel has inames ibox, ilist, mine, s, stile, t_outer, ttile; rules " in text
     assert ", sum0, store0" in text
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "listed"),
+    [
+        (lambda k: lp.rename_iname(lanes(k), "bx", "y"), ["inames"]),
+        (lambda k: lp.tag_inames(lanes(k), {"ibx": "g.0"}), ["inames"]),
+        (lambda k: lp.tag_inames(lanes(k), {"t": "l.0", "s": "l.0"}), ["inames"]),
+        (lambda k: lp.precompute(lanes(k), "sorce", ["s"]), ["rules"]),
+        (lambda k: lp.add_dependency(lanes(k), "id:sum9", "id:x0"), ["statements"]),
+        (lambda k: lp.add_prefetch(lanes(k), "sorces"), ["arguments and temporaries"]),
+        (lambda k: lanes(k).default_entrypoint.arg_dict["potental"], ["inames", "rules", "statements"]),
+    ],
+)
+def test_only_names_of_the_kind_that_is_wanted_are_listed(rewrite, listed):
+    text = str(failure(rewrite))
+    found = text.split("the kernel", 1)[1].split(" has ", 1)[1].split("; ")
+    assert [part.rsplit(" ", len(part.split(", ")))[0] for part in found] == listed, text
+
+
+def test_an_iname_is_not_taken_for_the_statement_of_a_similar_name():
+    """`bx` is as near to the statement `box` as to the iname `ibox`."""
+    assert "did you mean 'ibox'?" in str(failure(lambda knl: lp.rename_iname(lanes(knl), "bx", "y")))
+
+
+def test_the_loops_that_a_hint_names_are_enough():
+    """Where a staging loop landed above its box, the remedy gives a kernel with a schedule."""
+
+    def p2p(knl):
+        knl = staged(separate_lanes(fix_lanes(knl, slanes=8)), frozenset({"ibox", "ilist", "stile", "ttile"}))
+        yield "staged", knl
+
+    assert generate(CodeKey(specification("p2p"), RecipeBook("good", "", {"p2p": p2p}), OPENCL)).source
 
 
 def test_first_wrong_step_is_named():

@@ -45,6 +45,7 @@ PART_OF = {
     "arrays": "execution",
     "devices": "execution",
     "doctor": "diagnosis",
+    "endings": "recipes",
     "fingerprint": "recipes",
     "hints": "recipes",
     "isolation": "common",

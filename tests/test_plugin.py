@@ -84,7 +84,7 @@ def test_plugin_is_found_everywhere(tmp_path, opencl_device):
     shown = run(tmp_path, *FMMLOOPY, "recipes")
     assert shown.returncode == 0
     assert "example_cpu  package fmmloopy_example_plugin" in shown.stdout
-    assert "lanes=8 for vector machine  (p2p)" in shown.stdout
+    assert "vector machine: lanes=8  (p2p)" in shown.stdout
 
 
 BROKEN = {

@@ -201,5 +201,5 @@ def test_choices_are_told(rng):
     fmm = fl.Fmm(rng.random((200, 3)), order=3, ncrit=17)
     assert (fmm.order, fmm.ncrit, fmm.dtype) == (3, 17, np.float64)
     assert fmm.device is fl.find_devices()[0]
-    assert fmm.recipes is load_recipes(None, fmm.device.description)
+    assert fmm.recipes is load_recipes(None, fmm.device)
     assert fmm.kernel.name == "laplace"

@@ -86,7 +86,7 @@ def test_copies_are_their_originals_under_another_name(origin, tmp_path):
 
 
 def test_copy_passes_the_check(tmp_path, opencl_device):
-    origin = load_recipes(None, opencl_device.description).name
+    origin = load_recipes(None, opencl_device).name
     if origin == "sequential":
         pytest.skip("no shipped book is for this device")
     passes(start_book(tmp_path / "mine.py", origin).path, opencl_device)

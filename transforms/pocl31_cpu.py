@@ -3,14 +3,7 @@
 As ``pocl_cpu``, but its compiler uses all registers of the processor: vectors fill one each, whatever is summed. And it
 makes vectors of ``sqrt``, which leaves the multipliers of a processor to other work.
 
-Measured on two cores of an AMD Zen 4 (P2P on the sphere, 50-150 points a leaf, Gpairs/s in f64 / f32): lane arrays with
-1/sqrt 1.9 / 5.7; with Newton's iteration 1.7 / 4.0; as vectors 2.7 / 6.1. With the gradient, vectors 1.3, with shared
-factors 1.9 / 4.2. Yukawa: arrays 0.53, vectors 1.0. Work-items 0.5 / 0.8.
-
-On two cores of an AMD Zen 3, beside other load, vectors of 64 bytes with roots ``newton``, ``sqrt``, ``both``: 1.5,
-1.7, 2.0 in f64 and 3.4, 4.4, 3.7 in f32; with the gradient 1.1, 1.2, 1.0 and 1.9, 2.4, 2.1, and of 32 bytes 1.0, 1.3
-and 2.1, 3.0 with the first two. On two cores of an Intel Xeon (Emerald Rapids), in the same order: 2.7, 1.1, 2.1 in f64
-and 7.5, 3.7, 5.8 in f32; with the gradient 1.6, 1.1, 1.7 and 3.4, 3.4, 3.0.
+What was measured, and where: docs/measurements/pocl31_cpu.csv.
 """
 
 from __future__ import annotations

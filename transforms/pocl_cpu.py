@@ -3,9 +3,7 @@
 Its compiler makes vectors of neither work-items nor ``sqrt``, and of loops over arrays with half of what the processor
 has. So all recipes name their vectors themselves (``double8``), and 1/sqrt and exp are arithmetic.
 
-Measured on two cores of an AMD Zen 4 (P2P on the sphere, 50-150 points a leaf, Gpairs/s in f64 / f32): sequential 0.2;
-lane arrays alone 0.5 / 0.8; with Newton's iteration 1.6 / 3.9; as vectors 1.9 / 4.5; with shared factors 2.0 / 4.6.
-With the gradient, arrays and Newton 0.73, vectors 0.89, shared factors 1.25. Yukawa: arrays 0.43, vectors 0.62.
+What was measured, and where: docs/measurements/pocl_cpu.csv.
 """
 
 from __future__ import annotations
@@ -88,21 +86,9 @@ def rows_of(knl: Kernel, vectors: int) -> int:
 
 
 def dense(knl: Kernel, *, boxes: int = 6, vectors: int = 1, chunk: int = 32) -> Steps:
-    """Six boxes share each load of a matrix entry; a row vector fills 64 bytes, a slice of the matrix L1 or L2.
+    """Six boxes share each load of a matrix entry; their sums hide the latency of multiplications in AVX2's registers.
 
-    With AVX2 their sums take 12 of 16 registers: enough to hide the latency of multiplications; those of eight boxes
-    are more than there are. Measured on two cores of an AMD Zen 3, beside other load, f64, GFLOP/s of a peak of 100,
-    of M2M and check -> equivalent in the cube with 4, 6, 8 boxes, at order 6 with 3e5 points: PoCL 3.0 23, 27, 23 and
-    35, 44, 23; PoCL 3.1 27, 32, 23 and 35, 39, 23; Intel 48, 47, 20 and 42, 47, 39; at order 10 with 1e5: 24, 36, 25
-    and 38, 40, 27; 31, 38, 20 and 38, 55, 27; 27, 25, 25 and 53, 64, 43. With 16 blocks a chunk as fast, or slower. On
-    a Zen 4, whose AVX-512 has 32 registers, PoCL 3.1's M2M, L2L, check -> equivalent reached 60, 47, 59 with four boxes
-    and 65, 55, 67 with eight (order 6).
-
-    With AVX-512, two vectors of rows share each load of an input, and each of its addresses, which these compilers
-    compute in vectors, in the way of multiplications. Measured on two cores of an Intel Xeon (Emerald Rapids), f64,
-    GFLOP/s of a peak of 178, of M2M, L2L, check -> equivalent in the cube, one vector of rows and then two: at order 6
-    with 2e5 points PoCL 3.0 39, 36, 39 and 56, 50, 59; PoCL 3.1 44, 37, 49 and 60, 53, 62; Intel 61, 52, 56 and 92, 77,
-    88; at order 10 with 1e5: 34, 32, 47 and 53, 44, 72; 32, 30, 42 and 45, 37, 60; 43, 58, 57 and 65, 62, 88.
+    With AVX-512, two vectors of rows also share each load of an input, whose addresses take as long to compute.
     """
     rows = rows_of(knl, vectors)
     knl = steps.dense_blocks(knl, boxes=boxes, rows=rows, chunk=chunk * rows_of(knl, 1) // rows)
@@ -133,16 +119,7 @@ def m2l_forward(knl: Kernel) -> Steps:
 def m2l_hadamard(knl: Kernel, *, pairs: int = 2) -> Steps:
     """The eight target siblings are one vector; two pairs of octets with one direction share each load of the matrix.
 
-    In f32, where a vector is half as long, four do or more. Measured on two cores of an AMD Zen 4, order 6, GFLOP/s
-    with 2, 4, 8 pairs, 3e5 points in the cube: PoCL 3.0 in f64 80, 68, 66, in f32 132, 153, 135; PoCL 3.1 in f64 88,
-    87, 74, in f32 132, 153, 132.
-
-    With AVX-512 on Intel's processors four pairs do in f64 too: their 16 sums are what hides the latency of
-    multiplications, and stay in registers until they are stored, since the stores are unrolled. Measured on two cores
-    of an Intel Xeon (Emerald Rapids), f64, GFLOP/s of a peak of 178, with two pairs (Intel: one) and with four: order
-    6, 2e5 points in the cube, PoCL 3.0 94 and 109, PoCL 3.1 89 and 96 to 113, Intel 101 and 111; 3e5 on the sphere 84
-    and 95, 82 and 88, 87 and 94; order 10, 1e5 in the cube 83 and 97, 84 and 105, 90 and 97. Six and eight pairs are
-    up to 6% faster here and 20% slower there. The unrolled stores give f32 up to 20%.
+    Four in f32, whose vectors are half as long, and with AVX-512 on Intel's processors: 16 sums that hide latency.
     """
     yield from blocks_of_pairs(knl, pairs)
 
@@ -150,9 +127,8 @@ def m2l_hadamard(knl: Kernel, *, pairs: int = 2) -> Steps:
 def blocks_of_pairs(knl: Kernel, pairs: int) -> Steps:
     """M2L's products, for blocks of so many pairs of octets, in f32 of four at least.
 
-    Chunks of octets are the faster axis of the groups: those of one frequency run one after the other, while its
-    spectra are in cache. Measured on PoCL 3.1, order 6, f64, 1e6 points, GFLOP/s with frequencies as the faster axis
-    and with chunks: in the cube 69 and 85, on the sphere 60 and 70.
+    Chunks of octets are the faster axis of the groups, so those of one frequency run while its spectra are in cache.
+    The stores are unrolled, so that sums stay in registers until they are stored.
     """
     blanes = pairs if steps.itemsize(knl) == 8 else max(pairs, 4)
     knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=blanes))
@@ -167,9 +143,7 @@ def blocks_of_pairs(knl: Kernel, pairs: int) -> Steps:
 def m2l_svd(knl: Kernel, *, pairs: int = 4, vectors: int = 1) -> Steps:
     """Eight singular values, then a tile of rows, are a vector; four pairs of boxes share each load of a matrix.
 
-    With AVX-512 eight pairs do, and rows fill two vectors. Measured on two cores of an Intel Xeon (Emerald Rapids),
-    f64, order 6, GFLOP/s of a peak of 178, before and with these: 1e5 points in the cube, PoCL 3.0 54 and 71, PoCL 3.1
-    56 and 80, Intel 72 and 90; 2e5 on the sphere 42 and 55, 49 and 72, 64 and 64.
+    With the registers of AVX-512 eight pairs do, and rows fill two vectors.
     """
     knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=pairs, ilanes=rows_of(knl, vectors)))
     inames = ("k", "k_init", "i", "i_init", "i_store")
@@ -200,9 +174,8 @@ def old_pocl(device: Any) -> bool:
 def made_by_intel(device: Any) -> bool:
     """Processors of Intel.
 
-    On any runtime. Two cores of a Xeon (Emerald Rapids) compute 1.2 G reciprocal roots a second with 1/sqrt in f64 and
-    5.4 with Newton's iteration, those of an AMD Zen 3 1.9 and 3.8, where the iteration keeps multipliers from all else
-    that a pair of points needs. So recipes that have the choice take it on these; only that one was measured.
+    They divide slowly and multiply fast, so recipes that have the choice take Newton's iteration there. AMD's divide
+    faster, and the iteration would keep multipliers from the rest of a pair.
     """
     return bool(device.vendor == "intel")
 

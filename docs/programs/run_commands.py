@@ -2,7 +2,7 @@
 
 Commands are the lines that begin with "$ " in blocks of ``console``. A file that a page shows with the caption NAME.py
 is NAME.py in that folder from there on. With --write, what the commands print becomes the text that the page shows, and
-the pictures that they draw the page's pictures.
+the pictures that they draw the page's pictures. Without it, a listing of code that differs from the page's fails.
 """
 
 import os
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent.parent
+GENERATED = DOCS / "generated"
 PAGE = DOCS / "write_a_recipe.md"
 
 BLOCK = re.compile(r"^```(\{literalinclude\} (?P<file>\S+)|console)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
@@ -37,8 +38,13 @@ def output_name(command: str) -> str:
     return "-".join(word.strip("-").removesuffix(".py") for word in words) + ".txt"
 
 
+def is_the_same_everywhere(command: str) -> bool:
+    """Return whether a command prints the same on every machine: what a step does to a kernel, not rates or devices."""
+    return "show" in command and "--step" in command
+
+
 def main(write: bool) -> int:
-    (DOCS / "output").mkdir(exist_ok=True)
+    (GENERATED / "output").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for what, text in actions(PAGE):
             if what == "copy":
@@ -52,12 +58,16 @@ def main(write: bool) -> int:
             if result.returncode:
                 print(f"exit status {result.returncode}")
                 return 1
+            listing = GENERATED / "output" / output_name(text)
+            printed = "".join(f"{line.rstrip()}\n" for line in result.stdout.splitlines())
             if write:
-                lines = [line.rstrip() for line in result.stdout.splitlines()]
-                (DOCS / "output" / output_name(text)).write_text("\n".join(lines) + "\n")
+                listing.write_text(printed)
+            elif is_the_same_everywhere(text) and printed != listing.read_text():
+                print(f"{listing} is stale: python {Path(__file__).relative_to(DOCS.parent)} --write writes it anew")
+                return 1
         if write:
             for picture in Path(folder).glob("*.png"):
-                shutil.copy(picture, DOCS / "images" / picture.name)
+                shutil.copy(picture, GENERATED / "images" / picture.name)
     return 0
 
 

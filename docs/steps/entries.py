@@ -360,9 +360,10 @@ ENTRIES = (
     Entry(
         "halve_rsqrt",
         when="""Where processor and compiler have vectors of `sqrt`, and the unit for roots and divisions can
-            work beside those that multiply and add: in double precision, with one sum for each target. On an AMD Zen 3
-            with PoCL 3.1, P2P is 1.2 times as fast as with roots alone, and 1.3 times as fast as with
-            [newton_rsqrt](newton_rsqrt.md). In single precision roots alone are the fastest there.""",
+            work beside those that multiply and add: in double precision, with one sum for each target. How much it
+            gains over roots alone, and over [newton_rsqrt](newton_rsqrt.md), is among the
+            [measurements](../measurements/index.md#pocl31_cpu). In single precision one of those two has always been
+            faster.""",
         recipe=examples.halve_rsqrt,
         operator="p2p",
         look="""One statement changes. [lane_vectors](lane_vectors.md), which come next, write it out lane by lane, so

@@ -1,96 +1,131 @@
-"""Cases of every operator, by its name, and the layouts on which schedules fail that are right for most."""
+"""Cases of any operator, made from its record: index arrays by what it runs over, all other arrays by their shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from pymbolic import parse
+from pymbolic.mapper.evaluator import EvaluationMapper
 
 from fmmloopy.checking.case import DEFAULT, Case, Layout
-from fmmloopy.checking.dense_cases import (
-    check_to_equivalent_case,
-    compressed_m2l_case,
-    dense_m2l_case,
-    translation_case,
-)
-from fmmloopy.checking.fft_cases import forward_case, hadamard_case, inverse_case
-from fmmloopy.checking.particle_cases import particle_case
-from fmmloopy.compile import PARTICLE_OPERATORS
-from fmmloopy.greens import GreensFunction
-from fmmloopy.precision import MIXED, dtype_name
+from fmmloopy.checking.over import domain_of
+from fmmloopy.common.sizes import count_points
+from fmmloopy.operators import Specification
+from fmmloopy.operators.operator import Array, Kind, Number, Role, Side
+
+FAR, LARGE = 2.0**26, 2.0**40
+"""Whole numbers from here on are multiples of 8, and of 131,072, in float32."""
+
+UNIT = 2.0
+"""By which lengths are multiplied where near pairs are in float32."""
 
 
-def hostile_layouts(operator: str, lanes: Mapping[str, int]) -> list[Layout]:
-    """Return layouts on which schedules fail that are right for most: nothing, one, and around the widths of lanes.
-
-    Args:
-        operator: its name.
-        lanes: the lane parameters that the recipe has fixed.
-    """
-    # Whole, so that products with it are; a recipe may multiply what idle lanes have read by zero.
-    garbage = Layout("numbers in place of NaN", poison=777.0)
-    if operator in PARTICLE_OPERATORS:
-        width = max(lanes.get("tlanes", 1), lanes.get("slanes", 1))
-        around = tuple(size for k in (1, 2) for size in (k * width - 1, k * width, k * width + 1))
-        return [
-            Layout("boxes without points", sizes=(0,) * 5),
-            Layout("one point in each box", sizes=(1,) * 9),
-            Layout(f"boxes of {width - 1}, {width}, {width + 1} points", sizes=around),
-            Layout("one box of many points", sizes=(259,)),
-            Layout("all points in one place", sizes=(3, width, 0, 2 * width + 1, 1), coincident=True),
-            Layout("empty lists", sizes=(5, width, 1), lists=(0, 0, 0)),
-            Layout("empty lists between full ones", sizes=(2, 3, width, 4, 1), lists=(0, 5, 0, 1, 0)),
-            Layout("long lists", sizes=(2, 1, 0, 3) * 20, lists=(80, 79) * 40),
-            Layout("indices beyond 16 bits", sizes=(3, width, 9), ahead=70_000),
-            garbage,
-        ]
-    if operator in ("m2l_hadamard", "m2l_svd"):
-        width = lanes.get("blanes", 1)
-        return [
-            Layout("no pairs", pairs=(0,)),
-            Layout("one pair in each chunk", pairs=(0,) * 25 + (1,)),
-            Layout(f"{width - 1}, {width}, {width + 1} pairs", pairs=(width - 1, width, width + 1)),
-            garbage,
-        ]
-    width = lanes.get("blanes", 1)
-    counts = {1, 2, width - 1, width, width + 1, 2 * width + 1} - {0}
-    if operator in ("m2l_forward", "m2l_inverse"):
-        counts |= {7, 8, 9, 16, 17, 33}  # around the widths of tiles that a recipe may split octets into
-    layouts = [Layout(f"{count} worked on", blocks=count) for count in sorted(counts)]
-    if operator == "m2l":
-        layouts += [Layout("empty lists", lists=(0,)), Layout("full V lists", blocks=199, lists=(189, 0, 17))]
-    elif operator != "check_to_equivalent":
-        layouts += [Layout("every child there", present=1.0), Layout("hardly a child there", present=0.1)]
-    return [*layouts, garbage]
-
-
-MakeCase = Callable[[str, GreensFunction, int, Any, np.random.Generator, Layout], Case]
-
-
-def make_case(
-    operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0, layout: Layout = DEFAULT
-) -> Case:
+def make_case(spec: Specification, seed: int = 0, layout: Layout = DEFAULT) -> Case:
     """Make a case of an operator with whole-numbered data.
 
+    Where points are in float64 and sums in float32, points and centres are FAR, where float32 rounds them, and
+    potentials begin where it rounds all that is added to them. Near pairs have the points alone FAR, and lengths
+    doubled: |G| <= 1010.
+
     Args:
-        operator: any of :data:`fmmloopy.recipes.OPERATORS`.
-        greens: one of POLYNOMIALS, for particle operators; others take its number of components.
-        dtype: float32, float64, or for operators between two kinds of data mixed.
-        order: of the surfaces, 2 to 5.
+        spec: what the kernel is made for; of a particle operator, with a polynomial for its Green's function.
         seed: of the random numbers.
         layout: how many boxes, points and list entries there are.
     """
     rng = np.random.default_rng(seed)
-    makers: dict[str, MakeCase] = {
-        "m2m": translation_case,
-        "l2l": translation_case,
-        "m2l": dense_m2l_case,
-        "check_to_equivalent": check_to_equivalent_case,
-        "m2l_svd": compressed_m2l_case,
-        "m2l_forward": forward_case,
-        "m2l_hadamard": hadamard_case,
-        "m2l_inverse": inverse_case,
-    }
-    make: MakeCase = makers.get(operator, particle_case)
-    return make(operator, greens, order, MIXED if dtype_name(dtype) == MIXED else np.dtype(dtype), rng, layout)
+    operator, arguments = spec.operator, domain_of(spec.operator).indices(spec, rng, layout)
+    for number in operator.arguments_for(spec.types):
+        if isinstance(number, Number) and number.kind != Kind.INDEX:
+            arguments[number.name] = float(number.whole)
+    # Of two arrays with one name that of kernels that are not mixed: what mixed ones have is made of it.
+    for array in (*operator.arguments, *operator.arrays_for(spec.types)):
+        if isinstance(array, Array) and array.kind != Kind.INDEX and array.name not in arguments:
+            arguments[array.name] = _filled(spec, array, arguments, rng, layout)
+    arguments |= {name: arguments[same] for name, same in operator.aliases.items()}
+    if operator.particles and spec.types.is_mixed:
+        _move_far(spec, arguments)
+    return Case(spec, arguments)
+
+
+def shape_of(spec: Specification, array: Array, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the shape of an array, its rows in one axis."""
+    shape = array.shape.format(**spec.sizes).replace("itiles, ilanes", "nrows")
+    evaluate = EvaluationMapper({name: value for name, value in arguments.items() if np.isscalar(value)})
+    axes = parse(f"({shape},)")
+    return tuple(int(evaluate(axis)) for axis in axes)
+
+
+def positions_of(side: Side) -> str:
+    """Return the array that holds the coordinates of one side."""
+    found = re.match(r"\w+", side.position)
+    assert found
+    return found[0]
+
+
+def _filled(
+    spec: Specification, array: Array, arguments: Mapping[str, Any], rng: np.random.Generator, layout: Layout
+) -> NDArray[Any]:
+    """Fill an array with whole numbers, and with poison where nothing may be read."""
+    shape, dtype = shape_of(spec, array, arguments), spec.dtype_of(array.kind)
+    if array.role == Role.WRITTEN:
+        return np.full(shape, layout.poison, dtype)
+    least, most = array.whole
+    particles = spec.operator.particles
+    if particles and layout.coincident and array.name in _point_arrays(spec):
+        most = least
+    values = rng.integers(least, most + 1, shape).astype(dtype)
+    if array.has_zero_row:
+        values[-1] = 0
+    last = array.shape.rpartition(", ")[2]
+    if last == "nsurface":
+        values[..., count_points(spec.order) :] = layout.poison
+    if last in ("nsources", "ntargets"):
+        values[..., : layout.ahead] = layout.poison
+        values[..., layout.ahead + sum(layout.sizes) :] = layout.poison
+    return values
+
+
+def _point_arrays(spec: Specification) -> set[str]:
+    """Return the arrays that hold coordinates of points."""
+    particles = spec.operator.particles
+    sides = (particles.targets, particles.sources) if particles else ()
+    return {positions_of(side) for side in sides if not side.is_surface}
+
+
+def _move_far(spec: Specification, arguments: dict[str, Any]) -> None:
+    """Move points to where float32 rounds them, and potentials to where it rounds what is added to them."""
+    operator = spec.operator
+    for name in _point_arrays(spec) | (set() if operator.is_near else {"centres"}):
+        arguments[name] = arguments[name].astype(spec.types.outer) + FAR
+    if operator.gives_potentials:
+        for name in operator.outputs:
+            arguments[name] += LARGE
+    if operator.is_near:
+        arguments |= local_arguments(arguments, UNIT)
+
+
+def local_arguments(arguments: Mapping[str, Any], unit: float) -> dict[str, Any]:
+    """Return what P2P in float32 has in place of sources in float64: relative to the centres of their boxes, split.
+
+    As `fmmloopy.near_field` does it for a tree, but not by it: a check stands on its own.
+    """
+    centres = np.zeros_like(arguments["sources"])
+    starts, ends = arguments["box_source_starts"], arguments["box_source_ends"]
+    for box, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        centres[:, start:end] = arguments["centres"][:, box, None]
+    offsets = unit * (arguments["sources"] - centres)
+    rounded = offsets.astype(np.float32)
+    return {"sources": np.stack([rounded, (offsets - rounded).astype(np.float32)]), "unit": unit}
+
+
+def global_arguments(arguments: Mapping[str, Any], homogeneity: int | None) -> dict[str, Any]:
+    """Return what P2P in float64 has in place of that: the inverse of `local_arguments`."""
+    sources, unit = arguments["sources"].astype(np.float64).sum(axis=0) / arguments["unit"], arguments["unit"]
+    starts, ends = arguments["box_source_starts"], arguments["box_source_ends"]
+    for box, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        sources[:, start:end] += arguments["centres"][:, box, None]
+    return {"sources": sources, "scaling": arguments["scaling"] * unit ** (homogeneity or 0)}

@@ -20,19 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.checking import sanitizer
-from fmmloopy.checking.case import DEFAULT, POLYNOMIALS, Case, Layout, identical, run_case
-from fmmloopy.checking.cases import hostile_layouts, make_case
-from fmmloopy.checking.real_cases import SINGLE, real_case, term_magnitudes, widened
+from fmmloopy.checking.case import DEFAULT, POLYNOMIALS, SINGLE, Case, Layout, identical, run_case
+from fmmloopy.checking.cases import make_case
+from fmmloopy.checking.over import describe, domain_of
+from fmmloopy.checking.real_cases import real_case, term_magnitudes, widened
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.shrink import shrink
-from fmmloopy.compile import PARTICLE_OPERATORS, compile_operator, generate_code
+from fmmloopy.compile import CodeKey, compile_operator, generate_code, keep
 from fmmloopy.devices import C_DEVICE, Device, DeviceError, choose_device
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.isolation import Stage
 from fmmloopy.messages import one_line
-from fmmloopy.operators import math_kernel
-from fmmloopy.precision import outer_and_inner
+from fmmloopy.operators import Form, Specification
+from fmmloopy.precision import FLOAT64, Types, find_types
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, Step, apply_recipe
 from fmmloopy.runtime import Runtime, make_runtime
 
@@ -155,7 +156,7 @@ class OperatorCheck:
 
     def __init__(self, stage: Stage, request: Request, steps: int | None = None) -> None:
         self._stage, self._request, self._layer = stage, request, ""
-        self._operator, self._dtype = request.operator, request.dtype
+        self._operator, self._types = request.book.operator(request.operator), find_types(request.dtype)
         self._most = steps
         self._code_of: dict[tuple[str, int, int], CompiledOperator] = {}
         self._steps_of: dict[tuple[str, int], list[Step]] = {}
@@ -179,6 +180,7 @@ class OperatorCheck:
                 failure = self._failure("", f"{type(error).__name__}: {one_line(error)}")
             if failure:
                 return failure
+        self._keep_code()
         return None
 
     # -- layers
@@ -191,7 +193,7 @@ class OperatorCheck:
         from loopy import CacheMode
 
         for greens in (POLYNOMIALS[1], laplace()):
-            math = math_kernel(self._operator, greens, 3, self._dtype)
+            math = self._specification(greens, 3).kernel()
             allowed = set(math.default_entrypoint.silenced_warnings)
             steps = self._steps(greens, 3)
             for number, step in enumerate(steps, 1):
@@ -229,7 +231,7 @@ class OperatorCheck:
             found = self._run(some, number)
             return found if isinstance(found, str) else _difference(found, self._reference(some))
 
-        return self._first_and_smallest(case, difference, f"{case.greens.name}, order {case.order}: ")
+        return self._first_and_smallest(case, difference, f"{case.spec.greens.name}, order {case.spec.order}: ")
 
     def _sanitized(self) -> Failure | None:
         """Run on oclgrind; this process must have been started with its environment."""
@@ -249,7 +251,7 @@ class OperatorCheck:
 
     def _first_and_smallest(self, case: Case, wrong: Callable[..., str], prefix: str = "") -> Failure | None:
         """Say what is wrong with a case, if something is: from which step on, and the smallest case like it."""
-        steps = self._steps(case.greens, case.order)
+        steps = self._steps(case.spec.greens, case.spec.order)
         message = wrong(len(steps), case)
         if not message:
             return None
@@ -266,41 +268,46 @@ class OperatorCheck:
 
             def excess(number: int) -> str:
                 found = self._run(case, number)  # noqa: B023
-                return found if isinstance(found, str) else _excess(found, expected, magnitudes, self._dtype)  # noqa: B023
+                return found if isinstance(found, str) else _excess(found, expected, magnitudes, self._types)  # noqa: B023
 
-            steps = self._steps(case.greens, case.order)
+            steps = self._steps(case.spec.greens, case.spec.order)
             message = excess(len(steps))
             if message:
-                return self._failure(_name(steps, _first(excess, len(steps))), f"{case.greens.name}: {message}")
+                return self._failure(_name(steps, _first(excess, len(steps))), f"{case.spec.greens.name}: {message}")
         return None
 
     def cases(self, layer: str) -> Iterator[Case]:
         """Yield the inputs of a layer."""
-        full, operator, dtype = self._request.full, self._operator, self._dtype
+        full, operator = self._request.full, self._operator
+        particles = operator.particles is not None
         if layer == "exact":
             for order in (3, 2, 4, 6) if full else (3,):
                 for greens in POLYNOMIALS:
                     for seed in range(3 if full else 1):
-                        yield make_case(operator, greens, dtype, order, seed)
+                        yield make_case(self._specification(greens, order), seed)
         elif layer == "hostile":
             for greens in POLYNOMIALS if full else POLYNOMIALS[1:]:
                 for layout in self._hostile_layouts(greens, 3):
-                    yield make_case(operator, greens, dtype, 3, 1, layout)
+                    yield make_case(self._specification(greens, 3), 1, layout)
         elif layer == "numerical":
-            functions = [laplace(), yukawa(0.5)] if operator in PARTICLE_OPERATORS else [laplace()]
-            if operator in ("p2p", "l2p", "m2p"):
+            functions = [laplace(), yukawa(0.5)] if particles else [laplace()]
+            if operator.gives_potentials:
                 functions += [f.with_gradient() for f in functions]
             for greens in functions:
-                for layout in (DEFAULT, SINGLE) if operator in PARTICLE_OPERATORS else (DEFAULT,):
-                    yield real_case(operator, greens, dtype, layout=layout)
+                for layout in (DEFAULT, SINGLE) if particles else (DEFAULT,):
+                    yield real_case(self._specification(greens, 3), layout=layout)
         else:
-            greens, order = POLYNOMIALS[1], 3 if operator.startswith("m2l_") else 2
+            # The least order at which every loop of a transform has more than one turn.
+            greens, order = POLYNOMIALS[1], 3 if operator.form in (Form.TRANSFORM, Form.PRODUCT) else 2
             for layout in (DEFAULT, *(self._hostile_layouts(greens, order) if full else ())):
-                yield make_case(operator, greens, dtype, order, 2, layout)
+                yield make_case(self._specification(greens, order), 2, layout)
+
+    def _specification(self, greens: GreensFunction, order: int) -> Specification:
+        return Specification(self._operator, greens, order, self._types)
 
     def _hostile_layouts(self, greens: GreensFunction, order: int) -> list[Layout]:
         lanes = self._code(greens, order, len(self._steps(greens, order))).lanes
-        return hostile_layouts(self._operator, dict(lanes))
+        return domain_of(self._operator).layouts(self._operator, dict(lanes))
 
     def count_steps(self) -> int:
         """Return how many steps the recipe has."""
@@ -310,14 +317,14 @@ class OperatorCheck:
         """Return the inputs of the request's first layer, each with the code that it is for."""
         self._layer = self._request.layers[0]
         cases = self.cases(self._layer)
-        return [(c, self._code(c.greens, c.order, len(self._steps(c.greens, c.order)))) for c in cases]
+        return [(c, self._code_of_case(c, len(self._steps(c.spec.greens, c.spec.order)))) for c in cases]
 
     # -- what they share
 
     def _run(self, case: Case, number: int) -> dict[str, NDArray[Any]] | str:
         """Run the kernel after a step on a case; what keeps it from running is returned as text."""
         try:
-            code = self._code(case.greens, case.order, number)
+            code = self._code_of_case(case, number)
             limit = self._request.run_limit * (SIMULATED if self._layer == "sanitized" else 1)
             self._announce(f"running step {number} {code.steps[-1]!r}", limit)
             return run_case(case, code, self._runtime)
@@ -327,13 +334,13 @@ class OperatorCheck:
     def _steps(self, greens: GreensFunction, order: int) -> list[Step]:
         key = greens.name, order
         if key not in self._steps_of:
-            math = math_kernel(self._operator, greens, order, self._dtype)
+            math = self._specification(greens, order).kernel()
             request = self._request
             self._steps_of[key] = apply_recipe(
                 request.book,
-                self._operator,
+                request.operator,
                 math,
-                request.book.parameters_on(self._operator, request.device, request.parameters),
+                request.book.parameters_on(request.operator, request.device, request.parameters),
                 self._most,
                 lambda place: self._announce(f"in the recipe, {place}", request.code_limit),
             )
@@ -351,13 +358,24 @@ class OperatorCheck:
             )
         return self._code_of[key]
 
+    def _code_of_case(self, case: Case, number: int) -> CompiledOperator:
+        return self._code(case.spec.greens, case.spec.order, number)
+
+    def _keep_code(self) -> None:
+        """Keep the code after the last step: certificates name it."""
+        for greens in (laplace(), yukawa(), laplace().with_gradient(), yukawa().with_gradient()):
+            names = self._steps_of.get((greens.name, 3), ())
+            code = self._code_of.get((greens.name, 3, len(names)))
+            if code and self._most is None:
+                spec, request = self._specification(greens, 3), self._request
+                keep(CodeKey(spec, request.book, request.device, request.parameters), code)
+
     def _reference(self, case: Case) -> dict[str, NDArray[Any]]:
         self._announce("running the sequential kernel", CODE_LIMIT + RUN_LIMIT)
         runtime = self._runtime
-        if case.dtype == np.float64 and not runtime.device.has_float64:
+        if case.spec.types == FLOAT64 and not runtime.device.has_float64:
             runtime = make_runtime(C_DEVICE)
-        code = compile_operator(case.operator, case.greens, case.order, case.dtype, SEQUENTIAL, runtime.device)
-        return run_case(case, code, runtime)
+        return run_case(case, compile_operator(CodeKey(case.spec, SEQUENTIAL, runtime.device)), runtime)
 
     @cached_property
     def _runtime(self) -> Runtime:
@@ -371,7 +389,7 @@ class OperatorCheck:
 
     def _without_names(self, error: RecipeError) -> str:
         """Return what an error says, without book and operator, which a finding names itself."""
-        prefix = f"{self._request.book.name}, {self._operator}"
+        prefix = f"{self._request.book.name}, {self._request.operator}"
         return str(error).removeprefix(prefix).lstrip(",: ")
 
     def _failure(self, step: str, message: str, case: Case | None = None, number: int = 0) -> Failure:
@@ -381,15 +399,15 @@ class OperatorCheck:
             message = f"with {chosen}: {message}"
         path = ""
         if case and self._request.reproducers:
-            code = self._code(case.greens, case.order, number)
+            code = self._code_of_case(case, number)
             sanitized = self._layer == "sanitized"
             expected = None if sanitized else self._reference(case)
             name = reproducer_name(self._request, self._layer)
-            title = f"{self._request.book.name}, {self._operator}, {self._dtype}, step {step}: {self._layer}"
+            title = f"{self._request.book.name}, {self._operator.name}, {self._types}, step {step}: {self._layer}"
             path = write_reproducer(
                 Path(self._request.reproducers), name, f"{title}: {message}", case, code, expected, self._request.device
             )
-        return Failure(self._layer, step, message, case.describe() if case else "", path)
+        return Failure(self._layer, step, message, describe(case) if case else "", path)
 
 
 def _name(steps: Sequence[Step], number: int) -> str:
@@ -426,10 +444,10 @@ def _excess(
     found: Mapping[str, NDArray[Any]],
     expected: Mapping[str, NDArray[Any]],
     magnitudes: Mapping[str, NDArray[Any]],
-    dtype: str,
+    types: Types,
 ) -> str:
     """Say where an error is larger than rounding explains, or nothing."""
-    limits = np.finfo(outer_and_inner(dtype)[1])
+    limits = np.finfo(types.inner)
     eps, tiny = float(limits.eps), 2 * float(limits.tiny)  # what underflows may be lost
     for name, values in expected.items():
         allowed = NUMERICAL_BOUND * eps * magnitudes[name] + tiny

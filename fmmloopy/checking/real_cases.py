@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.checking.case import DEFAULT, POLYNOMIALS, Case, Layout, padded, surface_grid
-from fmmloopy.checking.cases import make_case
-from fmmloopy.checking.particle_cases import global_arguments, local_arguments
-from fmmloopy.compile import PARTICLE_OPERATORS
+from fmmloopy.checking.case import DEFAULT, SINGLE, Case, Layout
+from fmmloopy.checking.cases import global_arguments, local_arguments, make_case, positions_of
+from fmmloopy.checking.over.octets import surface_grid
 from fmmloopy.greens import GreensFunction
-from fmmloopy.precision import outer_and_inner
-
-SINGLE = Layout("one source each", sizes=(1,) * 150, lists=(1,))
-"""Sums of one term or over one surface, in which errors of terms cannot average out, each on a scale of its own."""
+from fmmloopy.operators import Specification
+from fmmloopy.precision import FLOAT64
 
 SCALES = (1e-10, 1e5)
-"""From the least to the greatest of those scales: squares, and inverse cubes, are normal numbers in float32."""
+"""From the least to the greatest scale of boxes with one source each: squares, and inverse cubes, are normal numbers in
+float32."""
 
 NEAR = 1e-6
 """Distance of some points where P2P has coordinates in float64 and computes in float32: rounded coordinates would leave
@@ -30,83 +28,101 @@ GRID = 2.0**40
 """There these points are multiples of 1 / GRID, and centres of 1/8: differences between them are exact, and coinciding
 points coincide in all precisions."""
 
+RADIUS_FACTOR = 2.95
+"""Of surfaces: no point is near them."""
 
-def real_case(
-    operator: str, greens: GreensFunction, dtype: Any, order: int = 3, seed: int = 0, layout: Layout = DEFAULT
-) -> Case:
+
+def real_case(spec: Specification, seed: int = 0, layout: Layout = DEFAULT) -> Case:
     """Make a case with numbers that are not whole, for a Green's function itself.
 
     Points are drawn from boxes of half width 1 around whole-numbered centres, some of them coincident; surfaces lie
     around the boxes, so that no point is near them. With the layout SINGLE, all charges have one sign, and distances
     are within SCALES.
     """
-    plain = POLYNOMIALS[0] if operator not in PARTICLE_OPERATORS else greens
-    case = make_case(operator, plain, dtype, order, seed, layout)
-    rng = np.random.default_rng(seed + 1)
+    case, rng = make_case(spec, seed, layout), np.random.default_rng(seed + 1)
+    particles = spec.operator.particles
     arguments = dict(case.arguments)
+    zero_rows = {array.name for array in spec.operator.arrays_for(spec.types) if array.has_zero_row}
     for name, value in arguments.items():
         if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            one_sign = layout is SINGLE and name in ("charges", "densities")
-            noise = rng.uniform(0.5 if one_sign else -1, 1, value.shape)
-            vanishes = (value == 0) if name in ("multipoles", "locals", "check") else np.False_
-            arguments[name] = np.where(np.isnan(value), np.nan, np.where(vanishes, 0, noise)).astype(value.dtype)
-    if operator in ("m2m", "l2l"):
-        arguments["result"] = arguments["multipoles" if operator == "m2m" else "locals"]
-    if operator in PARTICLE_OPERATORS:
-        grid = surface_grid(order) * (2.0 / (order - 1)) - 1
-        count = int(arguments["box_source_ends"][-1])
-        positions = rng.uniform(-1, 1, (3, count))
-        positions[:, count // 2 :: 5] = positions[:, count // 2][:, None]
-        outer, inner = outer_and_inner(case.dtype)
-        local = operator == "p2p" and outer != inner
-        if local:
-            near = positions[:, 1::7]
-            near[...] = positions[:, ::7][:, : near.shape[1]] + NEAR * rng.standard_normal(near.shape)
-            positions = np.round(positions * GRID) / GRID
-        for name in ("targets", "sources"):
-            arguments[name] = padded(positions.astype(outer))
-        arguments["surface"] = padded(grid.astype(inner), arguments["nsurface"] - arguments["npoints"])
-        arguments["radii"] = np.ones(arguments["nboxes"], inner)
-        centres = rng.uniform(-0.25, 0.25, (3, arguments["nboxes"]))
-        arguments["centres"] = (np.round(8 * centres) / 8 if local else centres).astype(outer)
-        arguments |= {"radius_factor": 2.95, "scaling": greens.scaling, **greens.arguments}
+            one_sign = layout is SINGLE and particles is not None and name == particles.sources.array
+            noise = np.asarray(rng.uniform(0.5 if one_sign else -1, 1, value.shape))
+            noise[np.isnan(value)] = np.nan
+            if name in zero_rows:
+                noise[-1] = 0
+            arguments[name] = noise.astype(value.dtype)
+    arguments |= {name: arguments[same] for name, same in spec.operator.aliases.items()}
+    if particles:
+        arguments |= _points(spec, arguments, rng)
         if layout is SINGLE:
-            arguments |= _single_arguments(operator, arguments, case.dtype, rng)
-        if local:
-            unit = 1.0 if greens.homogeneity is None else 8.0
+            arguments |= _single(spec, arguments, rng)
+        if spec.operator.is_near and spec.types.is_mixed:
+            unit = 1.0 if spec.greens.homogeneity is None else 8.0
             arguments |= local_arguments(arguments, unit)
-            arguments["scaling"] *= unit ** -(greens.homogeneity or 0)
-    return Case(operator, case.greens, order, case.dtype, arguments, case.output, case.blocks)
+            arguments["scaling"] *= unit ** -(spec.greens.homogeneity or 0)
+    return Case(spec, arguments)
 
 
-def _single_arguments(
-    operator: str, arguments: Mapping[str, Any], dtype: Any, rng: np.random.Generator
-) -> dict[str, Any]:
+def _points(spec: Specification, arguments: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """Draw points around centres, and surfaces around them."""
+    outer, inner = spec.types.outer, spec.types.inner
+    local = spec.operator.is_near and spec.types.is_mixed
+    count, nboxes = int(arguments["box_source_ends"][-1]), arguments["nboxes"]
+    positions = rng.uniform(-1, 1, (3, count))
+    positions[:, count // 2 :: 5] = positions[:, count // 2][:, None]
+    if local:
+        near = positions[:, 1::7]
+        near[...] = positions[:, ::7][:, : near.shape[1]] + NEAR * rng.standard_normal(near.shape)
+        positions = np.round(positions * GRID) / GRID
+    centres = rng.uniform(-0.25, 0.25, (3, nboxes))
+    surface = np.full((3, arguments["nsurface"]), np.nan, inner)
+    surface[:, : arguments["npoints"]] = surface_grid(spec.order) * (2.0 / (spec.order - 1)) - 1
+    points = _padded(positions.astype(outer), arguments["nsources"])
+    return {
+        "targets": points,
+        "sources": points.copy(),
+        "surface": surface,
+        "radii": np.ones(nboxes, inner),
+        "centres": (np.round(8 * centres) / 8 if local else centres).astype(outer),
+        "radius_factor": RADIUS_FACTOR,
+        "scaling": spec.greens.scaling,
+        **spec.greens.arguments,
+    }
+
+
+def _single(spec: Specification, arguments: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     """Give every box a scale and the next box for its list; results start at zero."""
-    outer, inner = outer_and_inner(dtype)
-    nboxes = arguments["nboxes"]
+    outer, inner, nboxes = spec.types.outer, spec.types.inner, arguments["nboxes"]
+    particles = spec.operator.particles
+    assert particles
     scales = rng.permutation(np.geomspace(*SCALES, nboxes))
     following = np.roll(np.arange(nboxes), -1)
     targets = rng.uniform(-0.5, 0.5, (3, nboxes))
     away = rng.standard_normal((3, nboxes))
     # Where both sides are points, they are apart, so that their difference is as accurate as they are.
     sources = targets + away / np.linalg.norm(away, axis=0) * rng.uniform(1, 2, nboxes)
-    if operator != "p2p":
+    if not spec.operator.is_near:
         sources = rng.uniform(-1, 1, (3, nboxes))
     radii = np.empty(nboxes)
-    radii[np.arange(nboxes) if operator in ("p2m", "p2l") else following] = scales
+    radii[np.arange(nboxes) if particles.targets.is_surface else following] = scales
     moved = np.empty_like(sources)
     moved[:, following] = scales * sources
-    output = "checks" if operator in ("p2m", "p2l") else "potentials"
     return {
-        "targets": padded((scales * targets).astype(outer)),
-        "sources": padded(moved.astype(outer)),
+        "targets": _padded((scales * targets).astype(outer), arguments["ntargets"]),
+        "sources": _padded(moved.astype(outer), arguments["nsources"]),
         "radii": radii.astype(inner),
         "centres": np.zeros((3, nboxes), outer),
         "list_starts": np.arange(nboxes + 1, dtype=np.int32),
         "lists": following.astype(np.int32),
-        output: 0 * arguments[output],
+        **{name: 0 * arguments[name] for name in spec.operator.outputs},
     }
+
+
+def _padded(points: NDArray[Any], length: int) -> NDArray[Any]:
+    """Append what nobody may use."""
+    values = np.full((3, length), np.nan, points.dtype)
+    values[:, : points.shape[1]] = points
+    return values
 
 
 def widened(case: Case) -> Case:
@@ -115,9 +131,9 @@ def widened(case: Case) -> Case:
         name: value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
         for name, value in case.arguments.items()
     }
-    if "unit" in arguments:
-        arguments |= global_arguments(arguments, case.greens.homogeneity)
-    return replace(case, dtype=np.dtype(np.float64), arguments=arguments)
+    if case.operator.is_near and case.spec.types.is_mixed:
+        arguments |= global_arguments(arguments, case.spec.greens.homogeneity)
+    return Case(replace(case.spec, types=FLOAT64), arguments)
 
 
 def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -132,24 +148,28 @@ def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str
         case: in float64.
         results: what the sequential kernel gives.
     """
-    if case.operator not in PARTICLE_OPERATORS:
+    particles = case.operator.particles
+    if particles is None:
         return {name: np.full(values.shape, np.nanmax(np.abs(values))) for name, values in results.items()}
-    a, name = case.arguments, case.output[0]
+    a, name = case.arguments, particles.targets.array
     magnitudes = np.abs(a[name])
     surface = a["radius_factor"] * a["surface"][:, : a["npoints"]]
     for box in a["target_boxes"]:
         here = slice(a["box_target_starts"][box], a["box_target_ends"][box])
         for source in a["lists"][a["list_starts"][box] : a["list_starts"][box + 1]]:
             there = slice(a["box_source_starts"][source], a["box_source_ends"][source])
-            x, y, q = a["targets"][:, here], a["sources"][:, there], a["charges"][:, there]
             where: Any = (slice(None), here)
-            if case.operator in ("p2m", "p2l"):
-                x, y = a["radii"][box] * surface, y - a["centres"][:, box, None]
-                where = (box, slice(None), slice(0, a["npoints"]))
-            elif case.operator != "p2p":
-                x, y = x - a["centres"][:, source, None], a["radii"][source] * surface
-                q = a["densities"][source, :, : a["npoints"]]
-            values = _condition(case.greens, x[:, :, None] - y[:, None, :])
+            if particles.targets.is_surface:
+                x, where = a["radii"][box] * surface, (box, slice(None), slice(0, a["npoints"]))
+                y = a[positions_of(particles.sources)][:, there] - a["centres"][:, box, None]
+            elif particles.sources.is_surface:
+                x = a[positions_of(particles.targets)][:, here] - a["centres"][:, source, None]
+                y = a["radii"][source] * surface
+            else:
+                x, y = a[positions_of(particles.targets)][:, here], a[positions_of(particles.sources)][:, there]
+            charges = a[particles.sources.array]
+            q = charges[source, :, : a["npoints"]] if particles.sources.is_surface else charges[:, there]
+            values = _condition(case.spec.greens, x[:, :, None] - y[:, None, :])
             magnitudes[where] += np.einsum("ijts,js->it", values, np.abs(q))
     return {name: magnitudes}
 

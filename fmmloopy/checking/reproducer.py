@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from fmmloopy.cache import write_atomically
 from fmmloopy.checking.case import Case
+from fmmloopy.checking.over import describe
+from fmmloopy.common.sizes import LANES
 from fmmloopy.devices import Device
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.backends.backend import OPENCL_C
@@ -38,7 +40,7 @@ import numpy as np
 import pyopencl as cl
 
 nan, inf = np.nan, np.inf
-PADDING = 64  # numbers behind the end of every array, which idle lanes may read but never use
+PADDING = {padding}  # numbers behind the end of every array, which idle lanes may read but never use
 
 
 def packed(dtype, shape, text):
@@ -126,10 +128,8 @@ def write_reproducer(
         return ""
     arguments = case.arguments_for(dict(code.lanes))
     groups, local = launch_sizes(code, arguments, device.limits)
-    output = {n: arguments[n] for n in case.output}
-    same = {}
-    if case.operator in ("m2m", "l2l"):
-        same = {"result": "multipoles" if case.operator == "m2m" else "locals"}
+    output = {n: arguments[n] for n in case.operator.outputs}
+    same = case.operator.aliases
     how = (
         "The kernel crashes, or does not return."
         if dies
@@ -141,8 +141,9 @@ def write_reproducer(
     )
     values = {n: _literal(arguments[n], dtype, kind) for n, kind, dtype in code.arguments}
     text = _PROGRAM.format(
+        padding=LANES,
         title=_safe(title),
-        case=_safe(case.describe()),
+        case=_safe(describe(case)),
         how=how,
         arguments=_entries({n: values[n] for n, _, _ in code.arguments}),
         same=same,

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from fmmloopy.devices import choose_device
 from fmmloopy.direct import direct
-from fmmloopy.driver import Fmm
+from fmmloopy.fmm import Fmm
 from fmmloopy.isolation import Stage
-from fmmloopy.plan import M2L_OPERATORS
-from fmmloopy.precision import outer_and_inner, precision_of
+from fmmloopy.operators import M2L_FORMS
+from fmmloopy.precision import find_precision
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook
 
 FMM_BOUND = 3.0
@@ -41,12 +41,12 @@ def check_whole(
         What is wrong, in one line; "" if nothing is.
     """
     rng = np.random.default_rng(1)
-    precision = precision_of(dtype)
+    precision = find_precision(dtype)
     for name, points in _point_sets(rng, 20000 if full else 3000):
-        points = points.astype(outer_and_inner(dtype)[0])
+        points = points.astype(precision.points)
         charges = rng.uniform(-1, 1, len(points))
         expected = direct(points, charges, points[:300])
-        for m2l in M2L_OPERATORS if full and dtype in ("float32", "float64") else ("fft",):
+        for m2l in M2L_FORMS if full and dtype in ("float32", "float64") else ("fft",):
             errors, found = [], []
             for some, given in ((book, parameters), (SEQUENTIAL, {})):
                 stage(f"fmm: {name}, recipes of {some.name}", LIMIT)
@@ -59,7 +59,7 @@ def check_whole(
                         recipes=some,
                         order=6,
                         ncrit=60,
-                        precision=precision,
+                        precision=precision.name,
                         m2l=m2l,
                         parameters=given,
                     )

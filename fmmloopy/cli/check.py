@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fmmloopy.cli.common import (
     DOES_NOT_HOLD,
@@ -17,7 +15,9 @@ from fmmloopy.cli.common import (
     JsonOption,
     OperatorOption,
     console,
+    listed,
     print_json,
+    show_message,
 )
 
 DtypeOption = Annotated[
@@ -52,42 +52,24 @@ def check(
     """
     from fmmloopy.check import check_book
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=as_json or not sys.stderr.isatty(),
-    ) as progress:
-        task = progress.add_task("checking", total=None)
-
-        def notify(name: str, precision: str, holds: bool) -> None:
-            progress.update(task, description=f"{name or 'whole FMM'}, {precision}: {'holds' if holds else 'WRONG'}")
-
-        report = check_book(
-            book,
-            operator,
-            device,
-            dtype or ("float64", "float32"),
-            level,
-            reproducers=reproducers,
-            limit=limit,
-            notify=notify,
-        )
+    chosen = dtype or ("float64", "float32")
+    # None: on a terminal, progress is shown on standard error.
+    notify = (lambda progress: None) if as_json else None
+    report = check_book(book, operator, device, chosen, level, reproducers=reproducers, limit=limit, notify=notify)
     if as_json:
         print_json(report.as_dict())
     else:
         out = console()
         for finding in report.findings:
-            out.print(str(finding), style="red", markup=False)
+            show_message(str(finding), "red", out)
             if finding.reproducer:
-                out.print(f"    to see it: python {finding.reproducer}", markup=False)
+                out.print(f"    to see it: python {shlex.quote(finding.reproducer)}", markup=False, soft_wrap=True)
         for text in report.skipped:
-            out.print(f"not checked: {text}", style="yellow", markup=False)
-        verdict = "certified" if report.ok else f"NOT certified, {len(report.findings)} findings"
-        what = f"{', '.join(report.operators) or 'no recipes'} in {' and '.join(report.dtypes)}"
-        out.print(f"{report.book}: {verdict} ({report.level}, {what}, {report.seconds:.0f} s)", markup=False)
-        out.print(f"on {report.device}", markup=False)
+            show_message(f"not checked: {text}", "yellow", out)
+        count = len(report.findings)
+        verdict = "certified" if report.ok else f"NOT certified, {count} finding{'s' if count > 1 else ''}"
+        what = f"{listed(report.operators) or 'no recipes'} in {listed(report.dtypes)}"
+        show_message(f"{report.book}: {verdict} ({report.level}, {what}, {report.seconds:.0f} s)", out=out)
+        show_message(f"on {report.device}", out=out)
     if not report.ok:
         raise typer.Exit(DOES_NOT_HOLD)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -36,5 +38,30 @@ def print_json(document: Any) -> None:
 
 
 def show_error(text: str) -> None:
-    """Print one line to standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print("error:", text, style="red", markup=False)
+    """Print an error on standard error."""
+    show_message(f"error: {text}", "red", Console(stderr=True, highlight=False, soft_wrap=True))
+
+
+def show_message(text: str, style: str = "", out: Console | None = None) -> None:
+    """Print a message: on a terminal as a paragraph of its width, elsewhere, where programs may read it, in one line.
+
+    Args:
+        text: without line breaks.
+        style: as rich names it.
+        out: where; standard output by default.
+    """
+    out = out or console()
+    lines = wrapped(text, out.width) if out.is_terminal else [text]
+    for line in lines:
+        out.print(line, style=style, markup=False, soft_wrap=True)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Break a message between words; lines after the first are indented, and paths and names stay whole."""
+    options = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(text, max(20, width), **options) or [""]  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from fmmloopy.cli.common import (
     OperatorOption,
     console,
     print_json,
+    show_message,
 )
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _print(report: LadderReport, plot: Path | None) -> None:
         out.print(Text(f"\nnothing to do in this problem: {', '.join(report.idle)}"))
     out.print()
     for finding in report.findings or ():
-        out.print(Text(str(finding), style="red"))
+        show_message(str(finding), "red", out)
     if report.findings is None:
         out.print("not certified: every step was held against the exact cases alone (--no-check)")
     elif not report.findings:
@@ -171,7 +172,7 @@ def _print_ladder(out: Any, ladder: Ladder) -> None:
     out.print(table)
     for rung in ladder.rungs:
         if rung.wrong:
-            out.print(Text(f"step {rung.number} is WRONG: {rung.wrong}", style="red"))
+            show_message(f"step {rung.number} is WRONG: {rung.wrong}", "red", out)
     if ladder.total:
         out.print(Text(f"in all: {ladder.total}"))
 

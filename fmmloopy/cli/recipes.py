@@ -72,7 +72,7 @@ def _by_device(by_device: Any) -> list[str]:
     return _shared(
         (
             operator,
-            ", ".join(f"{keyword}={value}" for keyword, value in given.items()) + f" for {devices}",
+            f"{devices}: " + ", ".join(f"{keyword}={value}" for keyword, value in given.items()),
         )
         for operator, conditions in by_device.items()
         for devices, given in conditions.items()

@@ -60,14 +60,13 @@ class DeviceFinding:
         description, driver: the device's.
         speed: of P2P; None if it was not measured or failed.
         trouble: why it failed, in one line.
-        backend, runtime, version: the device's.
+        runtime, version: the device's.
     """
 
     description: str
     driver: str
     speed: Speed | None = None
     trouble: str = ""
-    backend: str = ""
     runtime: str = ""
     version: tuple[int, ...] = ()
 
@@ -148,7 +147,7 @@ def check_listing(
 
 
 def check_opencl(devices: Sequence[DeviceFinding]) -> list[Finding]:
-    """Make sure that there is an OpenCL device."""
+    """Make sure that there is a device beside the C compiler."""
     if devices:
         return []
     text = "no OpenCL device was found: operators run on one core, through the C compiler"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fmmloopy.execution.backends.backend import OPENCL_C, Family
 from fmmloopy.execution.backends.opencl_loader import show_hidden_runtimes
-from fmmloopy.execution.device import CPU, CPU_LIMITS, GPU, OTHER, Device, DeviceError, gpu_limits
+from fmmloopy.execution.device import CPU, CPU_LIMITS, GPU, OTHER, Device, DeviceError, Limits, gpu_limits
 from fmmloopy.execution.launch import (
     Array,
     CompiledOperator,
@@ -190,7 +190,7 @@ def device_of(platform: Any, handle: Any, processor: Processor) -> Device:
         memory=memory,
         cache=_asked(handle, "global_mem_cache_size"),
         width=_work_item_width(handle, kind, runtime, vector_bytes),
-        limits=gpu_limits(cores, memory) if kind == GPU else replace(CPU_LIMITS, groups=128 if kind == CPU else 4096),
+        limits=_limits(kind, cores, memory),
     )
 
 
@@ -198,6 +198,13 @@ def version_of(text: str) -> tuple[int, ...]:
     """Return the numbers of a version, (3, 1) of ``"3.1+debian"``; () if there are none."""
     numbers = re.search(r"\d+(?:\.\d+)*", text)
     return tuple(map(int, numbers[0].split("."))) if numbers else ()
+
+
+def _limits(kind: str, cores: int, memory: int) -> Limits:
+    """Return the limits of a device; accelerators that are neither CPU nor GPU are filled like GPUs."""
+    if kind == GPU:
+        return gpu_limits(cores, memory)
+    return CPU_LIMITS if kind == CPU else replace(CPU_LIMITS, groups=32 * CPU_LIMITS.groups)
 
 
 def _work_item_width(handle: Any, kind: str, runtime: str, vector_bytes: int) -> int:

@@ -1,0 +1,51 @@
+"""Boxes by themselves, as test cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fmmloopy.checking.case import Case, Layout
+from fmmloopy.checking.over.fewer import GARBAGE, fewer_boxes, padded_boxes
+from fmmloopy.common.sizes import count_points, padded
+from fmmloopy.operators import Operator, Specification
+
+
+def lengths(spec: Specification) -> dict[str, int]:
+    """Return the lengths of the vectors that are read and written, and two tables of which the second is used."""
+    nsurface = padded(count_points(spec.order))
+    ncolumns, nrows = (spec.sizes[components] * nsurface for components in spec.operator.vectors)
+    return {"ncolumns": ncolumns, "nrows": nrows, "ntables": 2, "itable": 1}
+
+
+def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
+    """Make a list of all boxes but four, in no order."""
+    count = layout.blocks or 19
+    nboxes = count + 4
+    boxes = padded_boxes(rng.permutation(nboxes)[:count], nboxes)
+    return {"boxes": boxes, "ntargets": count, "nblocks": count, "nboxes": nboxes, **lengths(spec)}
+
+
+def block_layouts(lanes: Mapping[str, int], more: tuple[int, ...] = ()) -> list[Layout]:
+    """Return layouts with counts of boxes around the width of a block, and last one with numbers in place of NaN."""
+    width = lanes.get("blanes", 1)
+    counts = {1, 2, width - 1, width, width + 1, 2 * width + 1, *more} - {0}
+    garbage = Layout("numbers in place of NaN", poison=GARBAGE)
+    return [*(Layout(f"{count} worked on", blocks=count) for count in sorted(counts)), garbage]
+
+
+def layouts(operator: Operator, lanes: Mapping[str, int]) -> list[Layout]:
+    """Return counts of boxes around the width of a block."""
+    return block_layouts(lanes)
+
+
+def smaller(case: Case) -> Iterator[Case]:
+    """Work on fewer boxes."""
+    yield from fewer_boxes(case, "boxes", "ntargets")
+
+
+def words(case: Case) -> str:
+    """Count boxes."""
+    return f"{case.arguments['ntargets']} boxes"

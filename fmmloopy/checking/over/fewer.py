@@ -1,0 +1,57 @@
+"""Ways to make cases smaller that several kinds of operators share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.checking.case import Case
+from fmmloopy.common.sizes import LANES
+
+
+def changed(case: Case, **arguments: Any) -> Case:
+    """Return a case with other arguments."""
+    return replace(case, arguments={**case.arguments, **arguments})
+
+
+def parts(count: int) -> Iterator[NDArray[np.intp]]:
+    """Yield which of ``count`` things to keep: one half, the other, then all but one."""
+    if count > 1:
+        half = count // 2
+        yield np.arange(half)
+        yield np.arange(half, count)
+    if count > 2:
+        for left_out in range(count):
+            yield np.delete(np.arange(count), left_out)
+
+
+def fewer_boxes(case: Case, name: str, number: str) -> Iterator[Case]:
+    """Work on fewer boxes, of a list that may be padded."""
+    boxes, count = case.arguments[name], case.arguments[number]
+    for kept in parts(count):
+        numbers = {number: len(kept)} | ({"nblocks": len(kept)} if "nblocks" in case.arguments else {})
+        yield changed(case, **{name: np.concatenate([boxes[kept], boxes[count:]])}, **numbers)
+
+
+def fewer_children(case: Case, name: str, rows: Iterable[int]) -> Iterator[Case]:
+    """Leave out children, all but one or one by one."""
+    children, none = case.arguments[name], case.arguments["nboxes"]
+    there = [(row, octant) for row in rows for octant in np.flatnonzero(children[row] < none)]
+    for kept in parts(len(there)):
+        fewer = np.full_like(children, none)
+        for index in kept:
+            fewer[there[index]] = children[there[index]]
+        yield changed(case, **{name: fewer})
+
+
+def padded_boxes(boxes: NDArray[Any], beyond: int) -> NDArray[np.int32]:
+    """Append what idle lanes read to a list of boxes or pairs."""
+    return np.append(boxes, np.full(LANES, beyond)).astype(np.int32)
+
+
+GARBAGE = 777.0
+"""A number in place of NaN. Whole, so that products with it are: a recipe may multiply by zero what idle lanes read."""
