@@ -27,8 +27,8 @@ from typing import IO, Any
 
 import cloudpickle
 
+from fmmloopy.common.file_modules import file_modules
 from fmmloopy.messages import one_line
-from fmmloopy.recipes import FILE_MODULE_PREFIX
 
 Stage = Callable[[str, float], None]
 """Called by a function in a worker before each part of its work: what it is, and the seconds that it may take.
@@ -210,7 +210,7 @@ _PICKLING = threading.Lock()
 def _dumps(value: Any) -> bytes:
     """Pickle a value, with the code of recipe files in it: a new process cannot import those by name."""
     with _PICKLING:
-        modules = [module for name, module in list(sys.modules.items()) if name.startswith(FILE_MODULE_PREFIX)]
+        modules = file_modules()
         for module in modules:
             cloudpickle.register_pickle_by_value(module)
         try:

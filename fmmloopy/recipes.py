@@ -22,12 +22,9 @@ first day.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import importlib.util
 import inspect
 import re
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +36,7 @@ from typing import Any
 import loopy as lp
 from pytools.tag import UniqueTag
 
+from fmmloopy.common.file_modules import import_file
 from fmmloopy.common.sizes import LANES, ROWS
 from fmmloopy.endings import Ending
 from fmmloopy.fingerprint import fingerprint
@@ -60,9 +58,6 @@ LANE_BOUNDS = {
 
 ENTRY_POINTS = "fmmloopy.recipes"
 """Group of entry points under which packages offer books."""
-
-FILE_MODULE_PREFIX = "fmmloopy_recipes_"
-"""Begins the names of the modules that recipe files become: nobody can import them by name."""
 
 _PHASES = {"load": "x[0-9]*", "src": "src", "begin": "begin*", "init": "init*", "fold": "fold*", "store": "store*"}
 """Statements of a lane iname outside the innermost loops, by the suffix of the iname that they get."""
@@ -442,7 +437,7 @@ def _load_file(path: Path) -> RecipeBook:
     if not path.is_file():
         raise RecipeError(f"no file {path}; give the path of a .py file that defines BOOK")
     try:
-        module = _run_file(path)
+        module = import_file(path)
     except SyntaxError as error:
         file = path if error.filename == str(path.absolute()) else f"{path} cannot be loaded: {error.filename}"
         raise RecipeError(f"{file}, line {error.lineno}: {error.msg}") from error
@@ -452,22 +447,6 @@ def _load_file(path: Path) -> RecipeBook:
         text = str(error) if isinstance(error, RecipeError) else described(error)
         raise RecipeError(f"{path} cannot be loaded: {text}{line}") from error
     return _book_of(module, str(path))
-
-
-def _run_file(path: Path) -> ModuleType:
-    """Import a file under a name of its own; what fails leaves nothing behind."""
-    name = f"{FILE_MODULE_PREFIX}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path.absolute())
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _book_of(module: ModuleType, where: str) -> RecipeBook:

@@ -11,6 +11,7 @@ from conftest import run_command
 
 from fmmloopy import bench, ladder
 from fmmloopy.devices import C_DEVICE
+from fmmloopy.execution.setup import Setup
 from fmmloopy.measuring import timing
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.probes import NEWTON
@@ -110,17 +111,18 @@ def test_every_operator_can_be_timed_alone(operator, dtype, of_kernel):
     book = load_recipes("sequential")
     runtime = ladder.make_runtime(C_DEVICE)
     timer = timing.OperatorTimer(problem, operator, book, runtime)
-    assert timer.dtype == of_kernel
-    code = ladder.compile_operator(operator, problem.greens, SMALL.order, timer.dtype, book, C_DEVICE)
+    assert timer.types.name == of_kernel
+    setup = Setup(problem.setting.method, book, C_DEVICE)
+    code = ladder.compile_operator(setup.code_key(operator, types=timer.types))
     found = timer.time(code, runs=3)
     assert len(found.seconds) == 3
     assert min(found.seconds) > 0
     assert problem.work(operator).flops > 0
     assert problem.nbytes(operator) > 0
     if operator in ("p2p", "l2p", "m2p"):
-        assert timer._plan.read_potentials(False).any()  # it was given charges or locals that are not 0
+        assert runtime.read(timer._plan.points.potentials(False)).any()  # it was given charges or locals that are not 0
     if operator in ("p2m", "p2l"):
-        assert runtime.read(timer._plan._expansions.checks).any()
+        assert runtime.read(timer._plan.expansions.checks).any()
 
 
 def test_clustered_points_lie_on_all_scales():
@@ -140,9 +142,8 @@ def test_an_operator_runs_without_others_by_both_clocks(operator, monkeypatch):
     """Only its own launches; and those at targets with gradients, which are more work."""
     gradient = operator in ("p2p", "l2p")
     problem = timing.make_problem(dataclasses.replace(SMALL, points=4000))
-    greens = problem.greens.with_gradient() if gradient else problem.greens
     book, runtime = load_recipes("sequential"), ladder.make_runtime(C_DEVICE)
-    code = ladder.compile_operator(operator, greens, SMALL.order, np.dtype(np.float64), book, C_DEVICE)
+    code = ladder.compile_operator(Setup(problem.setting.method, book, C_DEVICE).code_key(operator, gradient))
     timer = timing.OperatorTimer(problem, operator, book, runtime, gradient)
     launched, launch_all = set(), runtime.run
     monkeypatch.setattr(runtime, "run", lambda all_: launched.update(one.operator for one in all_) or launch_all(all_))
@@ -160,7 +161,7 @@ def test_slow_operators_run_fewer_times(monkeypatch):
     problem = timing.make_problem(SMALL)
     book, runtime = load_recipes("sequential"), ladder.make_runtime(C_DEVICE)
     monkeypatch.setattr(timing, "BUDGET", 0.0)
-    code = ladder.compile_operator("p2p", problem.greens, 3, np.dtype(np.float64), book, C_DEVICE)
+    code = ladder.compile_operator(Setup(problem.setting.method, book, C_DEVICE).code_key("p2p"))
     assert len(timing.OperatorTimer(problem, "p2p", book, runtime).time(code, runs=9).seconds) == timing.FEWEST_RUNS
 
 

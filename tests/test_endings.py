@@ -8,12 +8,10 @@ import runpy
 from pathlib import Path
 
 import loopy as lp
-import numpy as np
 import pytest
+from conftest import specification
 from corpus import RIGHT
 
-from fmmloopy.greens import laplace
-from fmmloopy.operators import math_kernel
 from fmmloopy.recipes import RecipeBook, RecipeError, apply_recipe, fix_lanes, separate_lanes, shipped_books
 from fmmloopy.transforms import steps
 
@@ -250,7 +248,7 @@ GOOD = [
 
 
 def apply(recipe, operator="p2p", parameters=None, **options):
-    math = math_kernel(operator, laplace(), 3, np.dtype(np.float64))
+    math = specification(operator).kernel()
     return apply_recipe(RecipeBook("mine", "", {operator: recipe}), operator, math, parameters, **options)
 
 

@@ -264,9 +264,9 @@ def test_command_ladder_in_mixed_precision(known_peaks, capsys, opencl_device, m
     """The kernels that are timed and held against exact cases are mixed, and limits those of float32."""
     dtypes, compile_it, request = set(), ladder.compile_operator, ladder.Request
 
-    def compiled(operator, greens, order, dtype, *more, **options):
-        dtypes.add(dtype)
-        return compile_it(operator, greens, order, dtype, *more, **options)
+    def compiled(key):
+        dtypes.add(key.specification.types.name)
+        return compile_it(key)
 
     def requested(book, device, operator, dtype, **options):
         dtypes.add(dtype)

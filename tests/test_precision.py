@@ -13,7 +13,8 @@ from fmmloopy.certificates import operator_status, record, status
 from fmmloopy.check import check_book
 from fmmloopy.devices import find_devices
 from fmmloopy.greens import GreensFunction
-from fmmloopy.precision import MIXED, kernel_dtype
+from fmmloopy.operators import OPERATORS
+from fmmloopy.precision import find_precision
 from fmmloopy.recipes import RecipeBook, sequential_recipe
 
 NPOINTS = 4000
@@ -157,19 +158,23 @@ def test_certificates_of_a_precision_are_those_of_its_kernels(tmp_path, monkeypa
     device = find_devices()[0]
     record(book, device, operators, ["float64"], "quick")
     assert status(book, device, "float64") == "certified"
-    assert status(book, device, MIXED) == "none for p2p, m2l_forward, m2l_hadamard"
+    assert status(book, device, "mixed") == "none for p2p, m2l_forward, m2l_hadamard"
     record(book, device, ["m2l_hadamard"], ["float32"], "quick")
-    record(book, device, ["p2p", "m2l_forward"], [MIXED], "quick")
-    assert status(book, device, MIXED) == "certified"
+    record(book, device, ["p2p", "m2l_forward"], ["mixed"], "quick")
+    assert status(book, device, "mixed") == "certified"
     assert operator_status(book, device, "m2l_forward", "float32") == "none"
     assert status(book, device, "reduced") == "none for m2m, m2l_forward"
 
 
 def test_types_of_kernels():
     operators = ("p2p", "p2m", "m2m", "m2l_forward", "m2l_hadamard")
-    assert [kernel_dtype(o, MIXED) for o in operators] == [MIXED, "float64", "float64", MIXED, "float32"]
-    assert [kernel_dtype(o, "reduced") for o in operators] == [MIXED, MIXED, "float32", "float32", "float32"]
-    assert [kernel_dtype(o, np.float32) for o in operators] == ["float32"] * 5
+
+    def types(precision):
+        return [OPERATORS[name].types_in(find_precision(precision)).name for name in operators]
+
+    assert types("mixed") == ["mixed", "float64", "float64", "mixed", "float32"]
+    assert types("reduced") == ["mixed", "mixed", "float32", "float32", "float32"]
+    assert types(np.float32) == ["float32"] * 5
 
 
 @pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
@@ -197,7 +202,7 @@ def test_recipes_that_are_wrong_in_mixed_kernels_only_are_found(operator, statem
 
     book = RecipeBook("wrong", device="", recipes={operator: recipe})
     findings = check_book(book, device=OPENCL[0], dtypes=dtypes).findings
-    assert [(f.operator, f.dtype, f.layer) for f in findings] == [(operator, MIXED, "exact")]
+    assert [(f.operator, f.dtype, f.layer) for f in findings] == [(operator, "mixed", "exact")]
 
 
 class _Round(IdentityMapper):
@@ -218,7 +223,7 @@ def test_recipes_that_round_points_before_they_subtract_the_centre_are_found(ope
 
     book = RecipeBook("wrong", device="", recipes={operator: recipe})
     findings = check_book(book, device=OPENCL[0], dtypes=["reduced"]).findings
-    assert [(f.operator, f.dtype, f.layer) for f in findings] == [(operator, MIXED, "exact")]
+    assert [(f.operator, f.dtype, f.layer) for f in findings] == [(operator, "mixed", "exact")]
 
 
 @pytest.mark.parametrize(("scaling", "expected"), [(1.87e-64, "double"), (1.0, "reduced"), (1e35, "double")])
