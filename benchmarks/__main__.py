@@ -20,8 +20,8 @@ from benchmarks.run import measure
 from benchmarks.suite import GROUPS, choose, full_suite, quick_suite
 from benchmarks.tables import describe_groups, make_table
 from benchmarks.targets import judge, read_reasons
-from fmmloopy.devices import DeviceError
-from fmmloopy.messages import one_line
+from fmmloopy.common.messages import one_line
+from fmmloopy.execution.devices import DeviceError
 
 BAD_INPUT, FAILED = 2, 1
 """Exit statuses: arguments that cannot be used; a case that failed, or a page that is stale."""

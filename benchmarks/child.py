@@ -27,18 +27,18 @@ from benchmarks.machine import runtime_label
 from benchmarks.results import Amount, Evaluation, OperatorTime, Peer, Step, share_inside, sum_up_runs
 from benchmarks.suite import Case, EvaluationCase, OperatorCase, PeerCase, StepsCase
 from fmmloopy.accuracy import ncrit_for
-from fmmloopy.bench import WHOLE
-from fmmloopy.compile import compile_operator
-from fmmloopy.devices import choose_device
+from fmmloopy.choosing.work import count_work
 from fmmloopy.direct import direct
+from fmmloopy.execution.devices import choose_device
+from fmmloopy.execution.generate import compile_operator
+from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.execution.setup import Setup
 from fmmloopy.fmm import Fmm
-from fmmloopy.ladder import climb
+from fmmloopy.measuring.bench import WHOLE
+from fmmloopy.measuring.ladder import climb
 from fmmloopy.measuring.roofline import count_bytes
 from fmmloopy.measuring.timing import OperatorTimer, Setting, make_problem
 from fmmloopy.recipes import load_recipes
-from fmmloopy.runtime import make_runtime
-from fmmloopy.work import count_work
 
 FIRST = "the first potentials are there"
 """What the process prints when it has them."""

@@ -15,7 +15,7 @@ from benchmarks.machine import ROOT
 from benchmarks.results import Results
 from benchmarks.tables import make_tables
 from benchmarks.targets import judge, read_reasons
-from fmmloopy.cache import write_atomically
+from fmmloopy.common.store import write_atomically
 
 TEMPLATE = Path(__file__).parent / "performance.md"
 GENERATED = ROOT / "docs" / "generated"

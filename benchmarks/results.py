@@ -9,15 +9,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fmmloopy.bench import WHOLE
-from fmmloopy.cache import write_atomically
+from fmmloopy.choosing.work import Work
+from fmmloopy.common.store import write_atomically
 from fmmloopy.greens import laplace
+from fmmloopy.measuring.bench import WHOLE
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.roofline import Roofline, roofline
 from fmmloopy.measuring.timing import Timing, compare
 from fmmloopy.operators import OPERATORS
 from fmmloopy.precision import PRECISIONS
-from fmmloopy.work import Work
 
 FORMAT = 3
 """Increase whenever files of results would no longer be comparable."""
@@ -28,7 +28,7 @@ DIGITS = 5
 
 @dataclass(frozen=True)
 class Amount:
-    """The work of an operator, see `fmmloopy.work` and `fmmloopy.measuring.roofline`: pairs, operations, bytes."""
+    """The work of an operator: pairs and operations (`fmmloopy.choosing.work`), bytes (`fmmloopy.measuring.roofline`)."""
 
     pairs: int
     flops: int

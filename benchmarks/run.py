@@ -26,8 +26,8 @@ from benchmarks.machine import (
 )
 from benchmarks.results import Evaluation, Record, Results, record_from_dict
 from benchmarks.suite import Case, EvaluationCase, PeerCase
-from fmmloopy.devices import Device
-from fmmloopy.doctor import installed_version
+from fmmloopy.diagnosis.doctor import installed_version
+from fmmloopy.execution.devices import Device
 from fmmloopy.measuring.peaks import Peaks, peaks_by_dtype
 from fmmloopy.measuring.probes import measure as run_probe
 from fmmloopy.measuring.probes import probes_for

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 import fmmloopy as fl
-from fmmloopy.lists import build_lists
-from fmmloopy.work import count_work, mean_list_sizes
+from fmmloopy.choosing.work import count_work, mean_list_sizes
+from fmmloopy.octree.lists import build_lists
 
 NCHECKED = 1000  # targets at which the potential is compared with the direct sum
 PASSES = {

@@ -1,10 +1,11 @@
 """fmmloopy: a kernel-transformation toolkit for the operators of the fast multipole method."""
 
-from fmmloopy.devices import Device, DeviceError, find_devices
 from fmmloopy.direct import direct
+from fmmloopy.execution.devices import Device, DeviceError, find_devices
 from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
+from fmmloopy.recipes.book import RecipeBook, RecipeError
+from fmmloopy.recipes.load import load_recipes
 
 __all__ = [
     "Device",

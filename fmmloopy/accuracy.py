@@ -165,8 +165,8 @@ def precision_for(greens: GreensFunction, digits: float | None = None) -> str:
 def ncrit_for(order: int) -> int:
     """Return a number of points in a leaf that suits an order where nothing better is known: 25 p.
 
-    What is best depends on the points and on how fast the operators are: see `fmmloopy.cost_model`. This is where its
-    search starts, and what is used without rates of the device.
+    What is best depends on the points and on how fast the operators are: see `fmmloopy.choosing.cost_model`. This is
+    where its search starts, and what is used without rates of the device.
 
     Seconds with other numbers of points: docs/measurements/constants.csv.
     """

@@ -15,12 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.accuracy import settle_accuracy
-from fmmloopy.calibration import FEWEST_POINTS, KnownRates
-from fmmloopy.certificates import warn_if_uncertified
+from fmmloopy.bookshelf.certificates import warn_if_uncertified
+from fmmloopy.bookshelf.tuned import tuned_parameters
+from fmmloopy.choosing.calibration import FEWEST_POINTS, KnownRates
 from fmmloopy.choosing.decision import decide
+from fmmloopy.choosing.report import PlanReport, make_rows
+from fmmloopy.choosing.work import count_work
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
-from fmmloopy.devices import Device, DeviceError, choose_device, missing_devices
+from fmmloopy.execution.devices import Device, DeviceError, choose_device, missing_devices
 from fmmloopy.execution.evaluation import Evaluation, Timings, grower, timed
+from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import (
@@ -36,15 +40,12 @@ from fmmloopy.inputs import (
     check_scaling,
     fits,
 )
-from fmmloopy.lists import InteractionLists
+from fmmloopy.octree.lists import InteractionLists
+from fmmloopy.octree.tree import SortedPoints, Tree, sort_points
 from fmmloopy.operators import M2L_FORMS
-from fmmloopy.plan_report import PlanReport, make_rows
 from fmmloopy.precision import DOUBLE, SINGLE, Precision
-from fmmloopy.recipes import RecipeBook, load_recipes
-from fmmloopy.runtime import Runtime, make_runtime
-from fmmloopy.tree import SortedPoints, Tree, sort_points
-from fmmloopy.tuned import tuned_parameters
-from fmmloopy.work import count_work
+from fmmloopy.recipes.book import RecipeBook
+from fmmloopy.recipes.load import load_recipes
 
 
 class Fmm:
@@ -81,8 +82,8 @@ class Fmm:
             100,000 points, and for functions that are not homogeneous functions of the distance alone.
         parameters: tuning parameters by operator and keyword; for operators that are not given, what `fmmloopy tune`
             has stored for the device, else the recipes' defaults.
-        runtime: an open device, from `fmmloopy.runtime.make_runtime`, in place of ``device``: evaluations that share it
-            share the programs that are built for it. None to open the device.
+        runtime: an open device, from `fmmloopy.execution.runtime.make_runtime`, in place of ``device``: evaluations
+            that share it share the programs that are built for it. None to open the device.
 
     Attributes:
         tree, lists: the octree and its interaction lists.

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.precision import PRECISIONS
-from fmmloopy.recipes import RecipeBook
+from fmmloopy.recipes.book import RecipeBook
 
 HALF_WIDTHS = {"float32": (1e-6, 1e9), "float64": (1e-90, 1e90)}
 """The least and the most half width of a tree, by dtype."""

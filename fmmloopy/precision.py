@@ -16,7 +16,7 @@ transforms in M2L's FFT form.
 Each operator reads one kind of number and writes another: its *sides*. Where their types differ the kernel is mixed. It
 reads and writes the first kind in float64, and computes in float32, the type of the second. No digit of a distance is
 lost by it: coordinates are relative to a box before they are rounded, and P2P also has what rounding leaves of them.
-Where some points are too near each other for this (`fmmloopy.near_field`), P2P stays in float64.
+Where some points are too near each other for this (`fmmloopy.octree.near_pairs`), P2P stays in float64.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from fmmloopy.check import check_book
-from fmmloopy.devices import Device
-from fmmloopy.recipes import RecipeBook
+from fmmloopy.checking.check import check_book
+from fmmloopy.execution.devices import Device
+from fmmloopy.recipes.book import RecipeBook
 
 
 def assert_recipe(
@@ -38,7 +38,7 @@ def assert_recipe(
         operator: for which operator; with a recipe itself it must be given, else None stands for all of the book's.
         device: part of a device's description; None for the first that the book is for, or else the preferred one.
         dtypes: float32, float64 or both.
-        level: ``"quick"`` or ``"full"``, see :func:`fmmloopy.check.check_book`.
+        level: ``"quick"`` or ``"full"``, see :func:`fmmloopy.checking.check.check_book`.
         reproducers: folder for programs that show what is wrong, such as pytest's ``tmp_path``.
 
     Raises:

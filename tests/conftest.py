@@ -17,18 +17,18 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from fmmloopy import cli
-from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder
-from fmmloopy.devices import ENVIRONMENT_VARIABLE as DEVICE_VARIABLE
-from fmmloopy.devices import Device, choose_device, find_devices
+from fmmloopy.bookshelf.tuned import ENVIRONMENT_VARIABLE as CONFIG_VARIABLE
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.backends.opencl import device_of
+from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE as DEVICE_VARIABLE
+from fmmloopy.execution.devices import Device, choose_device, find_devices
 from fmmloopy.execution.processor import Processor
 from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.measuring import peaks
 from fmmloopy.measuring.probes import FMA, NEWTON, TRIAD
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import find_types
-from fmmloopy.tuned import ENVIRONMENT_VARIABLE as CONFIG_VARIABLE
 
 Points = NDArray[np.float64]
 MakePoints = Callable[[np.random.Generator, int], Points]

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import suite
 from benchmarks.results import Amount, Evaluation, OperatorTime, Peer, Results, Step, sum_up_runs
 from benchmarks.suite import EvaluationCase, OperatorCase, StepsCase
-from fmmloopy.bench import WHOLE
+from fmmloopy.measuring.bench import WHOLE
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.probes import NEWTON, SQRT_DIV
 

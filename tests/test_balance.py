@@ -9,10 +9,10 @@ import pytest
 from conftest import cube, devices
 
 import fmmloopy as fl
-from fmmloopy.balance import cut_heavy_boxes
 from fmmloopy.execution.device import CPU_LIMITS
-from fmmloopy.lists import CSR, build_lists
-from fmmloopy.tree import build_tree
+from fmmloopy.octree.heavy_boxes import cut_heavy_boxes
+from fmmloopy.octree.lists import CSR, build_lists
+from fmmloopy.octree.tree import build_tree
 
 SHARE, TARGETS = CPU_LIMITS.heavy_share, CPU_LIMITS.piece_targets
 

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from conftest import run_command
 
-from fmmloopy import bench, ladder
-from fmmloopy.devices import C_DEVICE
+from fmmloopy.choosing.work import Work
+from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.setup import Setup
-from fmmloopy.measuring import timing
+from fmmloopy.measuring import bench, ladder, timing
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.probes import NEWTON
 from fmmloopy.measuring.timing import Difference, Setting, Timing, compare
 from fmmloopy.recipes import load_recipes
-from fmmloopy.work import Work
 
 PEAKS = Peaks("a processor", "float64", 100e9, {NEWTON: 4e9}, 10e9)
 SMALL = Setting(points=1500, order=3)

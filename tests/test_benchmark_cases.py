@@ -18,8 +18,8 @@ from made_up_results import PEAKS, made_up, make_results
 from benchmarks import child, machine, run
 from benchmarks.results import Evaluation
 from benchmarks.suite import EvaluationCase, OperatorCase, PeerCase
-from fmmloopy.bench import WHOLE
-from fmmloopy.devices import C_DEVICE, DeviceError
+from fmmloopy.execution.devices import C_DEVICE, DeviceError
+from fmmloopy.measuring.bench import WHOLE
 
 
 def test_one_case_in_a_process_of_its_own(opencl_device, tmp_path):

@@ -28,7 +28,7 @@ from benchmarks.results import (
     sum_up_runs,
     write_results,
 )
-from fmmloopy.bench import WHOLE
+from fmmloopy.measuring.bench import WHOLE
 from fmmloopy.measuring.probes import RSQRT
 
 

@@ -11,21 +11,21 @@ import pytest
 from conftest import cube, sphere
 
 import fmmloopy as fl
-from fmmloopy import calibration
-from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder
-from fmmloopy.calibration import FEWEST_POINTS, calibrate, probe_points, rates_file, rates_keys, stored_rates
-from fmmloopy.cost_model import Measurement, Rates
-from fmmloopy.devices import C_DEVICE
+from fmmloopy.choosing import calibration
+from fmmloopy.choosing.calibration import FEWEST_POINTS, calibrate, probe_points, rates_file, rates_keys, stored_rates
+from fmmloopy.choosing.cost_model import Measurement, Rates
+from fmmloopy.choosing.report import make_rows
+from fmmloopy.choosing.work import Work, count_work
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder
 from fmmloopy.execution.device import Probes
+from fmmloopy.execution.devices import C_DEVICE
+from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.execution.setup import Method, Setup
-from fmmloopy.lists import build_lists
+from fmmloopy.octree.lists import build_lists
+from fmmloopy.octree.tree import build_tree
 from fmmloopy.operators import OPERATORS
-from fmmloopy.plan_report import make_rows
 from fmmloopy.precision import DOUBLE, find_precision
 from fmmloopy.recipes import SEQUENTIAL, load_recipes
-from fmmloopy.runtime import make_runtime
-from fmmloopy.tree import build_tree
-from fmmloopy.work import Work, count_work
 
 SIZES = Probes()
 
@@ -310,9 +310,9 @@ def made_up_rates(own_cache, monkeypatch):
         # Those of the compressed form have another rate of P2M, as if the device had been slower then.
         return Rates(equal | {"p2m": (1.0, 0.0)} if "m2l_svd" in key else equal)
 
-    monkeypatch.setattr("fmmloopy.calibration.calibrate", rates)
-    monkeypatch.setattr("fmmloopy.calibration.stored_rates", rates)
-    monkeypatch.setattr("fmmloopy.cost_model.SVD_POINTS", 10_000)
+    monkeypatch.setattr("fmmloopy.choosing.calibration.calibrate", rates)
+    monkeypatch.setattr("fmmloopy.choosing.calibration.stored_rates", rates)
+    monkeypatch.setattr("fmmloopy.choosing.cost_model.SVD_POINTS", 10_000)
     return asked
 
 
@@ -336,7 +336,7 @@ def test_the_default_compares_forms_of_m2l(make, expected, made_up_rates, rng, o
 def test_the_report_needs_no_cache(sphere_points, opencl_device, count_measurements, monkeypatch):
     """What was chosen by is what is reported, whether or not it could be kept."""
     monkeypatch.setattr(
-        "fmmloopy.calibration.calibrate",
+        "fmmloopy.choosing.calibration.calibrate",
         lambda key, build, npoints, sizes: Rates(dict.fromkeys(OPERATORS, (1e-9, 0.0))),
     )
     report = fl.Fmm(sphere_points, order=3, device=opencl_device).plan_report()
@@ -379,7 +379,7 @@ def test_small_problems_measure_nothing_and_use_what_is_kept(sphere_points, open
     assert "the rule of 25 x order" in str(report)
     assert "rates       none" in str(report).splitlines()
     rates = {row.operator: (1e-15 if row.operator == "p2p" else 1e-6, 0.0) for row in report.rows}
-    monkeypatch.setattr("fmmloopy.calibration.stored_rates", lambda key: Rates(rates))
+    monkeypatch.setattr("fmmloopy.choosing.calibration.stored_rates", lambda key: Rates(rates))
     assert fl.Fmm(few, order=3, device=opencl_device).ncrit > 75
 
 

@@ -8,9 +8,9 @@ import warnings
 import pytest
 from conftest import made_up_pocl
 
-from fmmloopy import certificates
-from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.certificates import FAILED, UncertifiedWarning, record, status, warn_if_uncertified
+from fmmloopy.bookshelf import certificates
+from fmmloopy.bookshelf.certificates import FAILED, UncertifiedWarning, record, status, warn_if_uncertified
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE
 from fmmloopy.recipes import RecipeBook, shipped_books
 
 DEVICE = made_up_pocl("3.0", "pthread-a processor")

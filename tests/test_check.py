@@ -8,8 +8,8 @@ import loopy as lp
 import numpy as np
 import pytest
 
-from fmmloopy.check import check_book
-from fmmloopy.devices import find_devices
+from fmmloopy.checking.check import check_book
+from fmmloopy.execution.devices import find_devices
 from fmmloopy.recipes import RecipeBook, fix_lanes, load_recipes, separate_lanes
 from fmmloopy.transforms import pocl_cpu
 

@@ -15,13 +15,14 @@ from conftest import devices, specification
 
 import fmmloopy as fl
 from fmmloopy import compile as compile_module
-from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.compile import CodeKey, compile_operator, generate
-from fmmloopy.devices import C_DEVICE, find_devices
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE
+from fmmloopy.execution.devices import C_DEVICE, find_devices
+from fmmloopy.execution.generate import compile_operator, generate
+from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, fix_lanes, load_recipes, separate_lanes
-from fmmloopy.runtime import make_runtime
 from fmmloopy.transforms import steps
 
 P2P = CodeKey(specification("p2p", order=4), SEQUENTIAL, C_DEVICE)
@@ -275,7 +276,7 @@ PROGRAM_THAT_LOSES_CACHES = """
 import shutil, sys; sys.path.insert(0, sys.argv[1])
 from dataclasses import replace
 from pathlib import Path
-from fmmloopy.devices import choose_device
+from fmmloopy.execution.devices import choose_device
 from test_compile import *
 root = Path(sys.argv[2])
 runtime = make_runtime(choose_device(sys.argv[3]))

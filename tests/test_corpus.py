@@ -16,9 +16,9 @@ from corpus import RIGHT, WRONG, tables
 from corpus.entries import LAYERS, Right, Wrong
 from corpus.run import Group, check, groups, judge, report
 
-from fmmloopy.check import Finding, check_book
 from fmmloopy.checking import sanitizer
-from fmmloopy.devices import find_devices
+from fmmloopy.checking.check import Finding, check_book
+from fmmloopy.execution.devices import find_devices
 from fmmloopy.recipes import OPERATORS, RecipeBook
 
 OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]

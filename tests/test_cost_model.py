@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from conftest import clustered, cube, line, sphere
 
-from fmmloopy import work
 from fmmloopy.accuracy import ncrit_for
-from fmmloopy.common.sizes import count_points
-from fmmloopy.cost_model import (
+from fmmloopy.choosing import work
+from fmmloopy.choosing.cost_model import (
     SVD_ORDER,
     SVD_POINTS,
     Candidate,
@@ -25,12 +24,13 @@ from fmmloopy.cost_model import (
     search_ncrit,
     why_fft_alone,
 )
+from fmmloopy.choosing.work import Work, count_work
+from fmmloopy.common.sizes import count_points
 from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.lists import build_lists
-from fmmloopy.small_boxes import absorb_small_boxes
-from fmmloopy.tree import build_tree, grow_tree, sort_points
-from fmmloopy.work import Work, count_work
+from fmmloopy.octree.lists import build_lists
+from fmmloopy.octree.small_boxes import absorb_small_boxes
+from fmmloopy.octree.tree import build_tree, grow_tree, sort_points
 
 ORDER = 4
 METHOD = Method(laplace(), ORDER)

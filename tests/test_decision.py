@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from conftest import cube, sphere
 
-from fmmloopy import cost_model
 from fmmloopy.accuracy import ncrit_for
+from fmmloopy.choosing import cost_model
+from fmmloopy.choosing.cost_model import SVD_ORDER, SVD_POINTS, Rates
 from fmmloopy.choosing.decision import decide
-from fmmloopy.cost_model import SVD_ORDER, SVD_POINTS, Rates
-from fmmloopy.devices import C_DEVICE
+from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import laplace
+from fmmloopy.octree.tree import grow_tree, sort_points
 from fmmloopy.operators import OPERATORS
 from fmmloopy.recipes import SEQUENTIAL
-from fmmloopy.tree import grow_tree, sort_points
 
 NPOINTS = 10_000
 SETUP = Setup(Method(laplace(), 4), SEQUENTIAL, C_DEVICE)

@@ -18,19 +18,19 @@ import pytest
 from conftest import c_compiler, devices, made_up_device, made_up_intel, made_up_nvidia, made_up_pocl
 
 import fmmloopy as fl
-from fmmloopy.cache import ENVIRONMENT_VARIABLE
-from fmmloopy.compile import generate_code
-from fmmloopy.devices import C_DEVICE, Device, choose_device, choose_suited, find_devices, missing_devices
-from fmmloopy.devices import ENVIRONMENT_VARIABLE as DEVICE_VARIABLE
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE
 from fmmloopy.execution.backends import BACKENDS, backend_of
 from fmmloopy.execution.backends.c import CRuntime
 from fmmloopy.execution.backends.opencl import OpenCLBackend, device_of, version_of
 from fmmloopy.execution.backends.opencl_loader import hidden_runtimes, load_needed, show_hidden_runtimes
 from fmmloopy.execution.device import CPU_LIMITS, Limits, gpu_limits
+from fmmloopy.execution.devices import C_DEVICE, Device, choose_device, choose_suited, find_devices, missing_devices
+from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE as DEVICE_VARIABLE
+from fmmloopy.execution.generate import generate_code
 from fmmloopy.execution.launch import CompiledOperator, check_size, launch_sizes
 from fmmloopy.execution.processor import Processor, this_processor, vector_instructions, vendor_of
+from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, devices_in_words, load_recipes
-from fmmloopy.runtime import make_runtime
 
 POINTS = np.random.default_rng(5).random((400, 3))
 CHARGES = np.random.default_rng(6).random(400) - 0.3
@@ -485,7 +485,7 @@ def test_a_backend_is_all_that_a_device_needs(monkeypatch, tmp_path):
 
     backends = (*BACKENDS, Other())
     monkeypatch.setattr("fmmloopy.execution.backends.BACKENDS", backends)
-    monkeypatch.setattr("fmmloopy.devices.BACKENDS", backends)
+    monkeypatch.setattr("fmmloopy.execution.devices.BACKENDS", backends)
     find_devices.cache_clear()
     try:
         assert choose_device().backend == "other"

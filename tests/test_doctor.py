@@ -13,7 +13,7 @@ from conftest import c_compiler, made_up_intel, made_up_nvidia, made_up_pocl
 from typer.testing import CliRunner
 
 from fmmloopy.cli import app
-from fmmloopy.devices import C_DEVICE, Device, DeviceError, find_devices
+from fmmloopy.common.isolation import ChildCrashed, ChildTimedOut
 from fmmloopy.diagnosis.checkups import (
     FINE,
     PROBLEM,
@@ -34,10 +34,10 @@ from fmmloopy.diagnosis.checkups import (
     check_pocl,
     check_speeds,
 )
+from fmmloopy.diagnosis.doctor import Diagnosis, _probe, examine
 from fmmloopy.diagnosis.p2p_speed import Speed, measure
-from fmmloopy.doctor import Diagnosis, _probe, examine
-from fmmloopy.hints import ISLPY_REMEDY
-from fmmloopy.isolation import ChildCrashed, ChildTimedOut
+from fmmloopy.execution.devices import C_DEVICE, Device, DeviceError, find_devices
+from fmmloopy.recipes.hints import ISLPY_REMEDY
 
 
 def found(device):
@@ -359,7 +359,7 @@ def diagnose(monkeypatch):
     """Call with a diagnosis that the command then gets."""
 
     def install(diagnosis):
-        monkeypatch.setattr("fmmloopy.doctor.examine", lambda probe, show: diagnosis)
+        monkeypatch.setattr("fmmloopy.diagnosis.doctor.examine", lambda probe, show: diagnosis)
 
     return install
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from conftest import clustered, error
 
-from fmmloopy.devices import choose_device
 from fmmloopy.direct import direct
+from fmmloopy.execution.devices import choose_device
 from fmmloopy.execution.evaluation import Evaluation
 from fmmloopy.execution.passes import downward_pass, potential_pass, upward_pass
 from fmmloopy.execution.plan import Plan
+from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.execution.stages import Stages
 from fmmloopy.greens import laplace, yukawa
 from fmmloopy.operators import M2L_FORMS
 from fmmloopy.precision import DOUBLE, MIXED_PRECISION, PRECISIONS, REDUCED
 from fmmloopy.recipes import load_recipes
-from fmmloopy.runtime import make_runtime
 
 NPOINTS, ORDER, NCRIT = 1200, 3, 20
 DEVICE = choose_device()

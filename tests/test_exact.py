@@ -8,12 +8,13 @@ from conftest import devices
 
 from fmmloopy.checking.case import EXACT_LIMIT, POLYNOMIALS, Case, identical, run_case
 from fmmloopy.checking.cases import make_case
-from fmmloopy.compile import CodeKey, compile_operator
-from fmmloopy.devices import find_devices
+from fmmloopy.execution.devices import find_devices
+from fmmloopy.execution.generate import compile_operator
+from fmmloopy.execution.key import CodeKey
+from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import find_types
 from fmmloopy.recipes import SEQUENTIAL, shipped_books
-from fmmloopy.runtime import make_runtime
 
 DTYPES = (np.float32, np.float64)
 PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")

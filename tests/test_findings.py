@@ -16,17 +16,17 @@ import loopy as lp
 import numpy as np
 import pytest
 
-from fmmloopy.certificates import operator_status, status
-from fmmloopy.check import check_book
+from fmmloopy.bookshelf.certificates import operator_status, status
 from fmmloopy.checking import sanitizer
 from fmmloopy.checking.case import run_case
+from fmmloopy.checking.check import check_book
 from fmmloopy.checking.real_cases import real_case
 from fmmloopy.checking.reproducer import write_reproducer
-from fmmloopy.compile import compile_operator
-from fmmloopy.devices import find_devices
+from fmmloopy.execution.devices import find_devices
+from fmmloopy.execution.generate import compile_operator
+from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.greens import laplace
 from fmmloopy.recipes import RecipeBook, load_recipes
-from fmmloopy.runtime import make_runtime
 from fmmloopy.testing import assert_recipe
 from fmmloopy.transforms import steps
 

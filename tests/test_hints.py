@@ -13,10 +13,11 @@ import loopy as lp
 import pytest
 from conftest import specification
 
-from fmmloopy.compile import CodeKey, generate
-from fmmloopy.devices import C_DEVICE, Device
-from fmmloopy.hints import advice, described
+from fmmloopy.execution.devices import C_DEVICE, Device
+from fmmloopy.execution.generate import generate
+from fmmloopy.execution.key import CodeKey
 from fmmloopy.recipes import RecipeBook, RecipeError, fix_lanes, separate_lanes
+from fmmloopy.recipes.hints import advice, described
 from fmmloopy.transforms import steps
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # loopy's, on the way to its errors

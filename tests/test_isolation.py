@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fmmloopy.isolation import ChildCrashed, ChildTimedOut, Worker
+from fmmloopy.common.isolation import ChildCrashed, ChildTimedOut, Worker
 from fmmloopy.recipes import load_recipes
 
 
@@ -112,7 +112,7 @@ def test_recipes_of_a_file_travel(worker, tmp_path):
 
 def test_a_child_ends_with_its_parent():
     program = """
-from fmmloopy.isolation import Worker
+from fmmloopy.common.isolation import Worker
 worker = Worker()
 print(worker.call(lambda stage: __import__("os").getpid()), flush=True)
 worker.call(lambda stage: [stage("waiting", 600.0), __import__("time").sleep(600)])

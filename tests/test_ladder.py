@@ -11,11 +11,11 @@ import matplotlib.image
 import pytest
 from conftest import run_command
 
-from fmmloopy import ladder
-from fmmloopy.check import Finding, check_book
-from fmmloopy.devices import C_DEVICE
-from fmmloopy.ladder import Ladder, LadderReport, Rung, climb
-from fmmloopy.measuring import plots
+from fmmloopy.checking.check import Finding, check_book
+from fmmloopy.choosing.work import Work
+from fmmloopy.execution.devices import C_DEVICE
+from fmmloopy.measuring import ladder, plots
+from fmmloopy.measuring.ladder import Ladder, LadderReport, Rung, climb
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.plots import draw_ladders
 from fmmloopy.measuring.probes import NEWTON
@@ -23,7 +23,6 @@ from fmmloopy.measuring.roofline import Roofline
 from fmmloopy.measuring.timing import Setting, Timing, compare
 from fmmloopy.recipes import RecipeBook, RecipeError
 from fmmloopy.transforms import pocl_cpu, steps
-from fmmloopy.work import Work
 
 PEAKS = {"float64": Peaks("a processor", "float64", 100e9, {NEWTON: 4e9}, 10e9)}
 SMALL = Setting(points=1500, order=3)

@@ -32,44 +32,6 @@ LAYERS = (
 )  # fmt: skip
 """The parts of the package, folders and modules: each may import those that stand before it, and itself."""
 
-PART_OF = {
-    "balance": "octree",
-    "bench": "measuring",
-    "cache": "common",
-    "calibration": "choosing",
-    "catalog": "bookshelf",
-    "certificates": "bookshelf",
-    "check": "checking",
-    "compile": "execution",
-    "cost_model": "choosing",
-    "arrays": "execution",
-    "devices": "execution",
-    "doctor": "diagnosis",
-    "endings": "recipes",
-    "fingerprint": "recipes",
-    "hints": "recipes",
-    "isolation": "common",
-    "ladder": "measuring",
-    "lists": "octree",
-    "m2l_svd": "tables",
-    "m2l_tables": "tables",
-    "messages": "common",
-    "near_field": "octree",
-    "plan_report": "choosing",
-    "progress": "common",
-    "runtime": "execution",
-    "show": "showing",
-    "small_boxes": "octree",
-    "starter": "bookshelf",
-    "surfaces": "tables",
-    "table_cache": "tables",
-    "tree": "octree",
-    "tune": "measuring",
-    "tuned": "bookshelf",
-    "work": "choosing",
-}
-"""Modules that do not lie in the folder of their part."""
-
 LOOKS_FOR_BOOKS = ("recipes", "transforms")
 """The one arrow against the order, inside functions only: recipes look for the books that come with the package."""
 
@@ -136,7 +98,7 @@ def part_of(name: str, modules: Mapping[str, str]) -> str:
     module = ".".join(name.split(".")[:2])
     if module == PACKAGE or not any(f"{known}.".startswith(f"{module}.") for known in modules):
         return ITSELF
-    return PART_OF.get(module.split(".")[1], module.split(".")[1])
+    return module.split(".")[1]
 
 
 def violations(modules: Mapping[str, str], planted: Mapping[str, str] | None = None) -> list[str]:

@@ -8,8 +8,8 @@ import itertools
 import numpy as np
 import pytest
 
-from fmmloopy.lists import MAX_U, MAX_V, MAX_W, MAX_X, build_lists, make_csr
-from fmmloopy.tree import DEEPEST_LEVEL, build_tree
+from fmmloopy.octree.lists import MAX_U, MAX_V, MAX_W, MAX_X, build_lists, make_csr
+from fmmloopy.octree.tree import DEEPEST_LEVEL, build_tree
 
 
 def _cube(rng, n):
@@ -234,7 +234,7 @@ def test_all_transfer_vectors_appear():
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
 def test_chunks_do_not_matter(chunk, monkeypatch):
     tree, lists = _tree_and_lists("corner-apart-6")
-    monkeypatch.setattr("fmmloopy.lists._CHUNK", chunk)
+    monkeypatch.setattr("fmmloopy.octree.lists._CHUNK", chunk)
     chunked = build_lists(tree)
     for name in ("u", "v", "w", "x"):
         np.testing.assert_array_equal(getattr(lists, name).starts, getattr(chunked, name).starts)

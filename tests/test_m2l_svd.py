@@ -11,15 +11,17 @@ from conftest import error
 from test_surfaces import GREENS, by_name
 
 import fmmloopy as fl
-from fmmloopy import m2l_svd, m2l_tables, table_cache
 from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.common.sizes import RANKS, TRANSFERS, count_points
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.lists import build_lists
-from fmmloopy.m2l_svd import Factors, compress, tiles_of_factors
-from fmmloopy.surfaces import INNER, m2l_matrix, transfer_vectors
-from fmmloopy.table_cache import cached_factors
-from fmmloopy.tree import build_tree
+from fmmloopy.octree.lists import build_lists
+from fmmloopy.octree.tree import build_tree
+from fmmloopy.tables import cache as table_cache
+from fmmloopy.tables import fft as m2l_tables
+from fmmloopy.tables import svd as m2l_svd
+from fmmloopy.tables.cache import cached_factors
+from fmmloopy.tables.surfaces import INNER, m2l_matrix, transfer_vectors
+from fmmloopy.tables.svd import Factors, compress, tiles_of_factors
 
 RADIUS = 0.7
 RADIAL = ("laplace", "yukawa", "helmholtz", "twice")

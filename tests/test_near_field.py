@@ -8,13 +8,13 @@ from conftest import STOKES, cube, error, helmholtz
 from test_small_boxes import CASES, tree_and_lists
 
 import fmmloopy as fl
-from fmmloopy import near_field
 from fmmloopy.accuracy import FLOORS
 from fmmloopy.greens import GreensFunction
-from fmmloopy.lists import build_lists
-from fmmloopy.near_field import EXPONENTS, NEAREST, find_unit, least_distance, local_sources, replace_by_leaves
-from fmmloopy.small_boxes import absorb_small_boxes
-from fmmloopy.tree import build_tree, grow_tree, sort_points
+from fmmloopy.octree import near_pairs as near_field
+from fmmloopy.octree.lists import build_lists
+from fmmloopy.octree.near_pairs import EXPONENTS, NEAREST, find_unit, least_distance, local_sources, replace_by_leaves
+from fmmloopy.octree.small_boxes import absorb_small_boxes
+from fmmloopy.octree.tree import build_tree, grow_tree, sort_points
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES)
 

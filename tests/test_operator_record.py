@@ -160,7 +160,7 @@ def test_a_variant_is_planned(tmp_path, rng):
 
 
 def test_a_variant_is_checked(tmp_path, own_cache):
-    from fmmloopy.check import check_book
+    from fmmloopy.checking.check import check_book
 
     report = check_book(_write(tmp_path), device="pocl", dtypes=[np.float64])
     assert report.ok, report.findings
@@ -170,8 +170,8 @@ def test_a_variant_is_checked(tmp_path, own_cache):
 
 
 def test_a_variant_is_laddered_and_benched(tmp_path, known_peaks):
-    from fmmloopy.bench import measure
-    from fmmloopy.ladder import climb
+    from fmmloopy.measuring.bench import measure
+    from fmmloopy.measuring.ladder import climb
     from fmmloopy.measuring.timing import Setting
 
     setting, book = Setting(points=3000, order=4), fl.load_recipes(_write(tmp_path))

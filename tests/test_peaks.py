@@ -9,9 +9,10 @@ import re
 import numpy as np
 import pytest
 
-from fmmloopy import devices as devices_module
 from fmmloopy.accuracy import svd_tolerance
-from fmmloopy.devices import C_DEVICE, Device, DeviceError, is_busy
+from fmmloopy.choosing.work import Work, count_work, flops_per_pair
+from fmmloopy.execution import devices as devices_module
+from fmmloopy.execution.devices import C_DEVICE, Device, DeviceError, is_busy
 from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.measuring import peaks as peaks_module
@@ -21,9 +22,8 @@ from fmmloopy.measuring.probes import FMA, NEWTON, READ, RSQRT, SQRT_DIV, TRIAD,
 from fmmloopy.measuring.roofline import Roofline, count_bytes, roofline
 from fmmloopy.measuring.timing import Setting, make_problem
 from fmmloopy.precision import SINGLE
-from fmmloopy.table_cache import cached_factors
+from fmmloopy.tables.cache import cached_factors
 from fmmloopy.transforms.inline import INLINE
-from fmmloopy.work import Work, count_work, flops_per_pair
 
 PEAKS = Peaks("a processor", "float64", 100e9, {SQRT_DIV: 2e9, NEWTON: 4e9}, 10e9, cache=10_000_000)
 

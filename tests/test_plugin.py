@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import made_up_pocl
 
-from fmmloopy.catalog import list_books
-from fmmloopy.devices import C_DEVICE
+from fmmloopy.bookshelf.catalog import list_books
+from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 
 PLUGIN = Path(__file__).parent / "plugin"

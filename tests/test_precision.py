@@ -9,9 +9,9 @@ from loopy.symbolic import IdentityMapper, TypeCast
 
 import fmmloopy as fl
 from fmmloopy.accuracy import FLOORS, SAFETY, precision_for
-from fmmloopy.certificates import operator_status, record, status
-from fmmloopy.check import check_book
-from fmmloopy.devices import find_devices
+from fmmloopy.bookshelf.certificates import operator_status, record, status
+from fmmloopy.checking.check import check_book
+from fmmloopy.execution.devices import find_devices
 from fmmloopy.greens import GreensFunction
 from fmmloopy.operators import OPERATORS
 from fmmloopy.precision import find_precision

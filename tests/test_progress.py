@@ -15,11 +15,11 @@ from types import ModuleType
 
 import pytest
 
-from fmmloopy import progress
-from fmmloopy.check import _Meter
+from fmmloopy.checking.check import _Meter
 from fmmloopy.cli.common import wrapped
-from fmmloopy.devices import find_devices
-from fmmloopy.progress import Progress, showing
+from fmmloopy.common import progress
+from fmmloopy.common.progress import Progress, showing
+from fmmloopy.execution.devices import find_devices
 
 OPENCL = [device for device in find_devices() if device.kind == "opencl" and not device.is_simulator]
 needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")

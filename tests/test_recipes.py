@@ -19,7 +19,6 @@ import pytest
 from conftest import specification
 
 import fmmloopy as fl
-from fmmloopy.fingerprint import fingerprint
 from fmmloopy.recipes import (
     LANE_PARAMETERS,
     OPERATORS,
@@ -33,6 +32,7 @@ from fmmloopy.recipes import (
     separate_lanes,
     shipped_books,
 )
+from fmmloopy.recipes.fingerprint import fingerprint
 
 ORDER = 3
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import specification
 
-from fmmloopy.devices import C_DEVICE
+from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import laplace, yukawa
 from fmmloopy.operators import OPERATORS

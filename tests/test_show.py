@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from conftest import devices, made_up_device, made_up_nvidia, made_up_pocl
 
-from fmmloopy import show
 from fmmloopy.cli import main
-from fmmloopy.devices import C_DEVICE, find_devices
+from fmmloopy.execution.devices import C_DEVICE, find_devices
 from fmmloopy.greens import laplace, yukawa
 from fmmloopy.recipes import OPERATORS, SEQUENTIAL, RecipeBook, RecipeError, fix_lanes, load_recipes, shipped_books
-from fmmloopy.show import (
+from fmmloopy.showing import show
+from fmmloopy.showing.disassembly import DISASSEMBLERS
+from fmmloopy.showing.math_text import math_text
+from fmmloopy.showing.show import (
     _build_or_launch,
     compiled_step,
     device_source,
@@ -28,8 +30,6 @@ from fmmloopy.show import (
     step_diffs,
     suited_device,
 )
-from fmmloopy.showing.disassembly import DISASSEMBLERS
-from fmmloopy.showing.math_text import math_text
 
 CAN_READ = platform.machine() in ("x86_64", "AMD64") and any(map(shutil.which, DISASSEMBLERS))
 needs_disassembler = pytest.mark.skipif(not CAN_READ, reason="neither objdump nor llvm-objdump, or not x86-64")

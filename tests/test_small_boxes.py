@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import POINT_SETS
 
-from fmmloopy.lists import build_lists
-from fmmloopy.small_boxes import absorb_small_boxes
-from fmmloopy.tree import build_tree
+from fmmloopy.octree.lists import build_lists
+from fmmloopy.octree.small_boxes import absorb_small_boxes
+from fmmloopy.octree.tree import build_tree
 
 
 def _ragged(rng, n):

@@ -10,11 +10,11 @@ import pytest
 from conftest import devices, made_up_device, made_up_intel, made_up_nvidia, made_up_pocl, specification
 from typer.testing import CliRunner
 
-from fmmloopy.check import check_book
+from fmmloopy.bookshelf.starter import start_book
+from fmmloopy.checking.check import check_book
 from fmmloopy.cli import app
-from fmmloopy.devices import C_DEVICE
+from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.recipes import RecipeError, apply_recipe, devices_in_words, load_recipes, shipped_books
-from fmmloopy.starter import start_book
 
 FAMILIES = {
     "CPUs through Intel's runtime": (made_up_intel("AMD EPYC"), made_up_intel("Intel(R) Xeon(R)", "AVX-512")),

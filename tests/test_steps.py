@@ -8,7 +8,7 @@ import pytest
 from conftest import specification
 
 from fmmloopy import Fmm, GreensFunction, laplace
-from fmmloopy.devices import find_devices
+from fmmloopy.execution.devices import find_devices
 from fmmloopy.recipes import shipped_books
 from fmmloopy.transforms import steps
 from fmmloopy.transforms.inline import InlineFunction
@@ -130,7 +130,7 @@ def test_lane_vectors_need_the_width_of_a_vector():
         steps.lane_vectors(steps.lane_arrays(specification("p2p").kernel(), 12))
 
 
-@pytest.mark.filterwarnings("ignore::fmmloopy.certificates.UncertifiedWarning")
+@pytest.mark.filterwarnings("ignore::fmmloopy.bookshelf.certificates.UncertifiedWarning")
 @pytest.mark.parametrize("book", sorted(shipped_books()))
 @pytest.mark.parametrize(
     "entries",

@@ -13,7 +13,7 @@ from conftest import STOKES, helmholtz
 
 from fmmloopy.direct import direct
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.surfaces import (
+from fmmloopy.tables.surfaces import (
     Tables,
     build_tables,
     greens_matrix,

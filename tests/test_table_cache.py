@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from conftest import STOKES, helmholtz
 
-from fmmloopy import surfaces, table_cache
-from fmmloopy.cache import cache_folder
+from fmmloopy.common.store import cache_folder
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.surfaces import Tables, build_tables
-from fmmloopy.table_cache import cached_tables
+from fmmloopy.tables import cache as table_cache
+from fmmloopy.tables import surfaces
+from fmmloopy.tables.cache import cached_tables
+from fmmloopy.tables.surfaces import Tables, build_tables
 
 RADII = (1.25, 0.625)
 
@@ -236,7 +237,7 @@ def test_an_interrupted_write_leaves_nothing(step: str, tmp_path: Path, monkeypa
 
 def test_processes_at_once_agree(tmp_path: Path) -> None:
     code = (
-        "import sys, hashlib; from fmmloopy.greens import yukawa; from fmmloopy.table_cache import cached_tables\n"
+        "import sys, hashlib; from fmmloopy.greens import yukawa; from fmmloopy.tables.cache import cached_tables\n"
         "for _ in range(10):\n"
         "    t = cached_tables(yukawa(), 3, [1.0, 0.5], folder=sys.argv[1])\n"
         "    if _ % 3 == 2: next(__import__('pathlib').Path(sys.argv[1]).glob('*.h5')).write_bytes(b'spoilt')\n"

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fmmloopy.tree import DEEPEST_LEVEL, HALF_WIDTH_BITS, build_tree
+from fmmloopy.octree.tree import DEEPEST_LEVEL, HALF_WIDTH_BITS, build_tree
 
 
 def _cube(rng, n):

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 import fmmloopy as fl
-from fmmloopy import certificates, tuned
-from fmmloopy.devices import find_devices
+from fmmloopy.bookshelf import certificates, tuned
+from fmmloopy.bookshelf.tuned import Tuned, merge, read_entries, read_store, store_file, tuned_parameters, write_store
+from fmmloopy.execution.devices import find_devices
 from fmmloopy.measuring.timing import Setting, Timing
+from fmmloopy.measuring.tune import Trial, _candidates, _defaults, import_entries, tune, verify_store
 from fmmloopy.recipes import RecipeBook, RecipeError
 from fmmloopy.transforms import steps
-from fmmloopy.tune import Trial, _candidates, _defaults, import_entries, tune, verify_store
-from fmmloopy.tuned import Tuned, merge, read_entries, read_store, store_file, tuned_parameters, write_store
 
 OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")

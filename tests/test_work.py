@@ -12,14 +12,14 @@ import pytest
 from conftest import specification
 
 from fmmloopy.accuracy import svd_tolerance
+from fmmloopy.choosing.work import Work, count_work, flops_per_pair, mean_list_sizes
 from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.lists import CSR, build_lists
-from fmmloopy.m2l_svd import compress
+from fmmloopy.octree.lists import CSR, build_lists
+from fmmloopy.octree.tree import build_tree
 from fmmloopy.precision import find_precision
-from fmmloopy.surfaces import INNER
-from fmmloopy.tree import build_tree
-from fmmloopy.work import Work, count_work, flops_per_pair, mean_list_sizes
+from fmmloopy.tables.surfaces import INNER
+from fmmloopy.tables.svd import compress
 
 ORDER = 3
 NPOINTS = 26
@@ -227,7 +227,7 @@ def test_mean_list_sizes(tree):
 
 def test_levels_without_entries_of_v_need_no_factors(monkeypatch):
     """Twenty levels, with tables of their own each, of which none is wanted."""
-    monkeypatch.setattr("fmmloopy.work.cached_factors", None)
+    monkeypatch.setattr("fmmloopy.choosing.work.cached_factors", None)
     tree = build_tree(np.array([[0.0, 0, 0], [1, 1, 1], [2.0**-20] * 3]), None, 1)
     lists = build_lists(tree)
     assert tree.nlevels > 15

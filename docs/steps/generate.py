@@ -21,8 +21,8 @@ from unittest.mock import patch
 from entries import ENTRIES, NO_STEPS, Entry, Trap
 from excerpt import excerpt, names_in
 
-from fmmloopy.compile import generate_code
-from fmmloopy.devices import Device
+from fmmloopy.execution.devices import Device
+from fmmloopy.execution.generate import generate_code
 from fmmloopy.greens import laplace, yukawa
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import find_types

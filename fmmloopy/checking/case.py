@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.sizes import LANES
-from fmmloopy.devices import DeviceError
+from fmmloopy.execution.devices import DeviceError
 from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.runtime import Array, Runtime
 from fmmloopy.greens import GreensFunction
 from fmmloopy.operators import Specification
 from fmmloopy.operators.operator import Operator
-from fmmloopy.runtime import Array, Runtime
 
 SIZES = (0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 2, 0, 40)
 """Points of the boxes: none, one, and one less and one more than every width of lanes up to 32."""

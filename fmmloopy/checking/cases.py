@@ -111,7 +111,7 @@ def _move_far(spec: Specification, arguments: dict[str, Any]) -> None:
 def local_arguments(arguments: Mapping[str, Any], unit: float) -> dict[str, Any]:
     """Return what P2P in float32 has in place of sources in float64: relative to the centres of their boxes, split.
 
-    As `fmmloopy.near_field` does it for a tree, but not by it: a check stands on its own.
+    As `fmmloopy.octree.near_pairs` does it for a tree, but not by it: a check stands on its own.
     """
     centres = np.zeros_like(arguments["sources"])
     starts, ends = arguments["box_source_starts"], arguments["box_source_ends"]

@@ -1,8 +1,8 @@
 """The layers of a check: what a recipe has to hold for one operator in one precision on one device.
 
-Each layer returns what it has found wrong, or nothing. They run in a process of their own (see `fmmloopy.isolation`)
-and announce each stage, so that a kernel that crashes or hangs is a finding too; see `fmmloopy.check` for what the
-layers are.
+Each layer returns what it has found wrong, or nothing. They run in a process of their own (see
+`fmmloopy.common.isolation`) and announce each stage, so that a kernel that crashes or hangs is a finding too; see
+`fmmloopy.checking.check` for what the layers are.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from fmmloopy.checking.over import describe, domain_of
 from fmmloopy.checking.real_cases import real_case, term_magnitudes, widened
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.shrink import shrink
-from fmmloopy.compile import CodeKey, compile_operator, generate_code, keep
-from fmmloopy.devices import C_DEVICE, Device, DeviceError, choose_device
+from fmmloopy.common.isolation import Stage
+from fmmloopy.common.messages import one_line
+from fmmloopy.execution.devices import C_DEVICE, Device, DeviceError, choose_device
+from fmmloopy.execution.generate import compile_operator, generate_code, keep
+from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.isolation import Stage
-from fmmloopy.messages import one_line
 from fmmloopy.operators import Form, Specification
 from fmmloopy.precision import FLOAT64, Types, find_types
-from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, Step, apply_recipe
-from fmmloopy.runtime import Runtime, make_runtime
+from fmmloopy.recipes.apply import Step, apply_recipe
+from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook, RecipeError
 
 LAYERS = ("static", "exact", "hostile", "numerical", "sanitized")
 """Layers of an operator, in the order in which they run; a whole FMM comes after them."""

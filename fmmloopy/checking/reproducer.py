@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.cache import write_atomically
 from fmmloopy.checking.case import Case
 from fmmloopy.checking.over import describe
+from fmmloopy.common.messages import one_line
 from fmmloopy.common.sizes import LANES
-from fmmloopy.devices import Device
+from fmmloopy.common.store import write_atomically
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.backends.backend import OPENCL_C
+from fmmloopy.execution.devices import Device
 from fmmloopy.execution.launch import CompiledOperator, launch_sizes
-from fmmloopy.messages import one_line
 
 SHORT = 40
 """Arrays up to this size are written out; longer ones are packed."""

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.devices import choose_device
+from fmmloopy.common.isolation import Stage
 from fmmloopy.direct import direct
+from fmmloopy.execution.devices import choose_device
 from fmmloopy.fmm import Fmm
-from fmmloopy.isolation import Stage
 from fmmloopy.operators import M2L_FORMS
 from fmmloopy.precision import find_precision
-from fmmloopy.recipes import SEQUENTIAL, RecipeBook
+from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook
 
 FMM_BOUND = 3.0
 """A whole evaluation may err by this factor more than with the sequential kernels, from rounding alone."""

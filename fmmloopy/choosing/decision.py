@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fmmloopy.cost_model import Choice, Rates, choose, why_fft_alone
+from fmmloopy.choosing.cost_model import Choice, Rates, choose, why_fft_alone
 from fmmloopy.execution.setup import Setup
-from fmmloopy.tree import Tree
+from fmmloopy.octree.tree import Tree
 
 
 @dataclass(frozen=True)

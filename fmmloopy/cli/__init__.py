@@ -21,10 +21,10 @@ from fmmloopy.cli.new import new
 from fmmloopy.cli.recipes import recipes
 from fmmloopy.cli.show import show
 from fmmloopy.cli.tune import tune
-from fmmloopy.devices import DeviceError
-from fmmloopy.isolation import WorkerError
-from fmmloopy.messages import one_line
-from fmmloopy.recipes import RecipeError
+from fmmloopy.common.isolation import WorkerError
+from fmmloopy.common.messages import one_line
+from fmmloopy.execution.devices import DeviceError
+from fmmloopy.recipes.book import RecipeError
 
 TRACEBACK = "--traceback"
 

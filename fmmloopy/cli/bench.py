@@ -21,11 +21,11 @@ from fmmloopy.cli.ladder import (
 )
 
 if TYPE_CHECKING:
-    from fmmloopy.bench import Figures
-    from fmmloopy.devices import Device
+    from fmmloopy.execution.devices import Device
+    from fmmloopy.measuring.bench import Figures
     from fmmloopy.measuring.peaks import Peaks
     from fmmloopy.measuring.timing import Setting
-    from fmmloopy.recipes import RecipeBook
+    from fmmloopy.recipes.book import RecipeBook
 
 MOST_COLUMNS = 6
 """Kept figures that are compared in one table."""
@@ -64,9 +64,9 @@ def bench(
 
     A difference within the spread of the runs is not called one. Exit with 1 if a device could not be measured.
     """
-    from fmmloopy.devices import DeviceError, find_devices
+    from fmmloopy.execution.devices import DeviceError, find_devices
     from fmmloopy.measuring.timing import Setting
-    from fmmloopy.recipes import RecipeError
+    from fmmloopy.recipes.book import RecipeError
 
     setting = Setting(points, distribution, order, dtype, kernel)
     if all_devices and (save or device):
@@ -102,12 +102,12 @@ def _measure(
     tell: Callable[[str], None],
 ) -> tuple[Figures, Mapping[str, Peaks], list[Figures], list[Figures], str]:
     """Measure one device; return its figures, peaks, those of books that ran in turn, kept ones, and where they are."""
-    from fmmloopy import bench
-    from fmmloopy.check import device_for
-    from fmmloopy.devices import choose_device
+    from fmmloopy.checking.check import device_for
+    from fmmloopy.execution.devices import choose_device
+    from fmmloopy.measuring import bench
     from fmmloopy.measuring.peaks import peaks_by_dtype
     from fmmloopy.operators import OPERATORS
-    from fmmloopy.recipes import load_recipes
+    from fmmloopy.recipes.load import load_recipes
 
     chosen = load_recipes(book) if book else None
     device = device_for(chosen, which) if chosen else choose_device(which)
@@ -126,8 +126,9 @@ def _measure(
 
 def _opponents(names: Sequence[str]) -> tuple[list[RecipeBook], list[Figures]]:
     """Tell books from kept figures."""
-    from fmmloopy.bench import load
-    from fmmloopy.recipes import RecipeError, load_recipes
+    from fmmloopy.measuring.bench import load
+    from fmmloopy.recipes.book import RecipeError
+    from fmmloopy.recipes.load import load_recipes
 
     books, kept = [], []
     for name in names:
@@ -146,7 +147,7 @@ def _opponents(names: Sequence[str]) -> tuple[list[RecipeBook], list[Figures]]:
 def _as_json(
     mine: Figures, peaks: Mapping[str, Peaks], others: list[Figures], kept: list[Figures], path: str
 ) -> dict[str, Any]:
-    from fmmloopy.bench import compare_all, edited_recipes, rooflines
+    from fmmloopy.measuring.bench import compare_all, edited_recipes, rooflines
     from fmmloopy.measuring.timing import finite
 
     document = mine.as_dict()
@@ -176,7 +177,7 @@ def _print(mine: Figures, peaks: Mapping[str, Peaks], others: list[Figures], kep
     from rich.table import Table
     from rich.text import Text
 
-    from fmmloopy.bench import rooflines
+    from fmmloopy.measuring.bench import rooflines
     from fmmloopy.measuring.plots import format_share
 
     out = wide_console()
@@ -212,7 +213,7 @@ def _print_comparisons(out: Any, mine: Figures, others: list[Figures], kept: lis
     from rich.table import Table
     from rich.text import Text
 
-    from fmmloopy.bench import compare_all, edited_recipes
+    from fmmloopy.measuring.bench import compare_all, edited_recipes
 
     shown = [*others, *kept][:MOST_COLUMNS]
     if not shown:

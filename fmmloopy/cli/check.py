@@ -50,7 +50,7 @@ def check(
     Exit status 0 if every layer holds. For what does not, the first failing step is named, and a program that shows it
     is written.
     """
-    from fmmloopy.check import check_book
+    from fmmloopy.checking.check import check_book
 
     chosen = dtype or ("float64", "float32")
     # None: on a terminal, progress is shown on standard error.

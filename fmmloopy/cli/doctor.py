@@ -18,7 +18,7 @@ def doctor(
     probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Measure P2P on each device, for a second.")] = True,
 ) -> None:
     """Examine this machine: packages, OpenCL runtimes, devices, caches; exit with 1 if something does not work."""
-    from fmmloopy.doctor import examine
+    from fmmloopy.diagnosis.doctor import examine
 
     with _showing() as show:
         diagnosis = examine(probe, show)

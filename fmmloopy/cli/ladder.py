@@ -21,7 +21,7 @@ from fmmloopy.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from fmmloopy.ladder import Ladder, LadderReport, Rung
+    from fmmloopy.measuring.ladder import Ladder, LadderReport, Rung
     from fmmloopy.measuring.peaks import Peaks
 
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float64, float32, mixed or reduced.")]
@@ -61,7 +61,7 @@ def ladder(
     Exit with 1 if a step is wrong, or the book not certified. Takes about a minute for an operator: sequential kernels,
     where every ladder starts, are slow. Take fewer points if that is too long.
     """
-    from fmmloopy.ladder import climb
+    from fmmloopy.measuring.ladder import climb
     from fmmloopy.measuring.peaks import peaks_by_dtype
     from fmmloopy.measuring.plots import check_suffix, draw_ladders
     from fmmloopy.measuring.timing import Setting
@@ -89,8 +89,8 @@ def ladder(
 
 def chosen_device(book: str, device: str | None) -> Any:
     """Return the device that a command works on."""
-    from fmmloopy.check import device_for
-    from fmmloopy.recipes import load_recipes
+    from fmmloopy.checking.check import device_for
+    from fmmloopy.recipes.load import load_recipes
 
     return device_for(load_recipes(book), device)
 

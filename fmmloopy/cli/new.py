@@ -21,7 +21,7 @@ def new(
     """Write the file of a new recipe book, which passes `fmmloopy check` as it is."""
     from rich.text import Text
 
-    from fmmloopy.starter import start_book
+    from fmmloopy.bookshelf.starter import start_book
 
     started = start_book(file, origin, force)
     what = f"a copy of {started.origin}" if started.origin else "P2P, explained line by line"

@@ -21,9 +21,9 @@ def recipes(
 
     Exit with 1 if one of them cannot be used.
     """
-    from fmmloopy.catalog import list_books
-    from fmmloopy.devices import find_devices
-    from fmmloopy.recipes import load_recipes
+    from fmmloopy.bookshelf.catalog import list_books
+    from fmmloopy.execution.devices import find_devices
+    from fmmloopy.recipes.load import load_recipes
 
     books = list_books(files or ())
     defaults = {device.description: load_recipes(None, device).name for device in find_devices()}

@@ -23,9 +23,9 @@ from fmmloopy.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from fmmloopy.devices import Device
-    from fmmloopy.recipes import RecipeBook
-    from fmmloopy.show import AppliedRecipe, Difference, MachineCode
+    from fmmloopy.execution.devices import Device
+    from fmmloopy.recipes.book import RecipeBook
+    from fmmloopy.showing.show import AppliedRecipe, Difference, MachineCode
 
 COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -57,8 +57,8 @@ def show(
     """
     from fmmloopy.greens import laplace, yukawa
     from fmmloopy.precision import DTYPE_NAMES
-    from fmmloopy.recipes import load_recipes
-    from fmmloopy.show import list_steps, shown_operators, suited_device
+    from fmmloopy.recipes.load import load_recipes
+    from fmmloopy.showing.show import list_steps, shown_operators, suited_device
 
     kernels = {"laplace": laplace, "yukawa": yukawa}
     if dtype not in DTYPE_NAMES:
@@ -114,8 +114,8 @@ class _View:
         device: Device | None,
         tried: Device | None,
     ) -> None:
-        from fmmloopy.show import device_source, machine_code, step_diffs, step_troubles
         from fmmloopy.showing.math_text import math_text
+        from fmmloopy.showing.show import device_source, machine_code, step_diffs, step_troubles
 
         self.recipe, self.code = recipe, code
         self.number = recipe.last if step is None else step
@@ -210,7 +210,7 @@ def _title(recipe: AppliedRecipe, number: int) -> Text:
 def _print_lists(book: RecipeBook, views: Sequence[_View], everything: bool) -> None:
     """Print the steps of recipes; operators that share all of them share a heading."""
     from fmmloopy.operators import OPERATORS
-    from fmmloopy.recipes import devices_in_words
+    from fmmloopy.recipes.book import devices_in_words
 
     out = console()
     if book.recipes:

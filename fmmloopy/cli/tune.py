@@ -76,11 +76,11 @@ def _tune(
     problem: tuple[int, str, int],
     as_json: bool,
 ) -> None:
-    from fmmloopy.check import device_for
+    from fmmloopy.bookshelf.tuned import store_file
+    from fmmloopy.checking.check import device_for
     from fmmloopy.measuring.timing import Setting
-    from fmmloopy.recipes import load_recipes
-    from fmmloopy.tune import Trial, tune, verify_store
-    from fmmloopy.tuned import store_file
+    from fmmloopy.measuring.tune import Trial, tune, verify_store
+    from fmmloopy.recipes.load import load_recipes
 
     out = console()
 
@@ -124,8 +124,8 @@ def _tune(
 
 
 def _export(path: Path, device: str | None, as_json: bool) -> None:
-    from fmmloopy.devices import choose_device
-    from fmmloopy.tuned import read_store, write_entries
+    from fmmloopy.bookshelf.tuned import read_store, write_entries
+    from fmmloopy.execution.devices import choose_device
 
     chosen = choose_device(device)
     entries = read_store(chosen)
@@ -139,7 +139,7 @@ def _export(path: Path, device: str | None, as_json: bool) -> None:
 
 
 def _import(path: Path, book: str | None, as_json: bool) -> None:
-    from fmmloopy.tune import import_entries
+    from fmmloopy.measuring.tune import import_entries
 
     results = import_entries(path, book)
     if as_json:

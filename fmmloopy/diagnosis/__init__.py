@@ -1,1 +1,1 @@
-"""What `fmmloopy.doctor` looks at, one small function each."""
+"""What `fmmloopy.diagnosis.doctor` looks at, one small function each."""

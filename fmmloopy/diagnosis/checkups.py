@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmmloopy.cache import ENVIRONMENT_VARIABLE, write_atomically
-from fmmloopy.devices import ENVIRONMENT_VARIABLE as DEVICE_VARIABLE
-from fmmloopy.devices import Device, match_device
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE, write_atomically
 from fmmloopy.diagnosis.p2p_speed import Speed
 from fmmloopy.execution.backends.opencl import INTEL, NVIDIA, POCL
 from fmmloopy.execution.backends.opencl_loader import INTEL_LIBRARY, SYSTEM_VENDORS
+from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE as DEVICE_VARIABLE
+from fmmloopy.execution.devices import Device, match_device
 
 FINE, SUGGESTION, PROBLEM = "fine", "suggestion", "problem"
 

@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.sizes import LANES
-from fmmloopy.compile import compile_operator
-from fmmloopy.devices import Device, DeviceError
 from fmmloopy.direct import direct
+from fmmloopy.execution.devices import Device, DeviceError
+from fmmloopy.execution.generate import compile_operator
+from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import laplace
 from fmmloopy.operators import P2P
 from fmmloopy.precision import find_precision
-from fmmloopy.recipes import SEQUENTIAL, RecipeBook, load_recipes
-from fmmloopy.runtime import Runtime, make_runtime
+from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook
+from fmmloopy.recipes.load import load_recipes
 
 BOXES, POINTS, NEIGHBOURS = 512, 96, 8
 """Leaves, points of each, and leaves that each interacts with."""

@@ -18,7 +18,7 @@ class DeviceError(Exception):
 
 @dataclass(frozen=True)
 class Probes:
-    """Problems that the rates of operators are measured on, see `fmmloopy.calibration`; the defaults are for CPUs.
+    """Problems that rates are measured on (`fmmloopy.choosing.calibration`); the defaults are for CPUs.
 
     Attributes:
         points: points of the small probes. Still smaller ones are over before all cores have begun.

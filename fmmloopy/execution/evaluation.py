@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.progress import generating
 from fmmloopy.common.sizes import count_points
 from fmmloopy.execution.passes import downward_pass, potential_pass, upward_pass
 from fmmloopy.execution.plan import Plan, Problem
+from fmmloopy.execution.runtime import Launch, Runtime
 from fmmloopy.execution.setup import Setup
 from fmmloopy.execution.stages import Stages
 from fmmloopy.execution.values import Potentials
-from fmmloopy.lists import build_lists
-from fmmloopy.near_field import least_distance
+from fmmloopy.octree.lists import build_lists
+from fmmloopy.octree.near_pairs import least_distance
+from fmmloopy.octree.small_boxes import absorb_small_boxes
+from fmmloopy.octree.tree import DEEPEST_LEVEL, SortedPoints, Tree, grow_tree, level_radii, sort_points
 from fmmloopy.precision import Precision
-from fmmloopy.progress import generating
-from fmmloopy.runtime import Launch, Runtime
-from fmmloopy.small_boxes import absorb_small_boxes
-from fmmloopy.table_cache import cached_tables
-from fmmloopy.tree import DEEPEST_LEVEL, SortedPoints, Tree, grow_tree, level_radii, sort_points
+from fmmloopy.tables.cache import cached_tables
 
 DEEPEST_SINGLE = 15
 """In float32 centres of boxes are exact down to this level."""

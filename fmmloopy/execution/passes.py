@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fmmloopy.execution.stages import Stages
 from fmmloopy.execution.values import Charges, Locals, Multipoles, Potentials
-from fmmloopy.tree import FIRST_LEVEL
+from fmmloopy.octree.tree import FIRST_LEVEL
 
 
 def upward_pass(do: Stages, charges: Charges) -> Multipoles:

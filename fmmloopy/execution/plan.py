@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.arrays import Boxes, DeviceArrays
-from fmmloopy.compile import compile_operator
+from fmmloopy.execution.arrays import Boxes, DeviceArrays
+from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.runtime import Array, Launch, Runtime
 from fmmloopy.execution.setup import Setup
 from fmmloopy.execution.values import Potentials
-from fmmloopy.lists import CSR, InteractionLists
-from fmmloopy.near_field import find_unit, replace_by_leaves
+from fmmloopy.octree.lists import CSR, InteractionLists
+from fmmloopy.octree.near_pairs import find_unit, replace_by_leaves
+from fmmloopy.octree.tree import FIRST_LEVEL, Tree
 from fmmloopy.operators import Operator
 from fmmloopy.operators.operator import Families, Particles
 from fmmloopy.precision import Types
-from fmmloopy.runtime import Array, Launch, Runtime
-from fmmloopy.surfaces import Tables
-from fmmloopy.tree import FIRST_LEVEL, Tree
+from fmmloopy.tables.surfaces import Tables
 
 
 @dataclass(frozen=True, eq=False)

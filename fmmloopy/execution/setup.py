@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fmmloopy.compile import CodeKey
-from fmmloopy.devices import Device
+from fmmloopy.execution.devices import Device
+from fmmloopy.execution.key import CodeKey
 from fmmloopy.greens import GreensFunction
 from fmmloopy.operators import Operator, Specification
 from fmmloopy.precision import DOUBLE, Precision, Types
-from fmmloopy.recipes import RecipeBook
+from fmmloopy.recipes.book import RecipeBook
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.arrays import Boxes
-from fmmloopy.balance import cut_heavy_boxes
+from fmmloopy.execution.arrays import Boxes
 from fmmloopy.execution.m2l_forms import FORMS
 from fmmloopy.execution.plan import Plan
+from fmmloopy.execution.runtime import Array, Launch
 from fmmloopy.execution.values import Charges, Checks, Locals, Multipoles, Potentials
-from fmmloopy.lists import CSR
+from fmmloopy.octree.heavy_boxes import cut_heavy_boxes
+from fmmloopy.octree.lists import CSR
+from fmmloopy.octree.tree import FIRST_LEVEL
 from fmmloopy.operators import CHECK_TO_EQUIVALENT, L2L, L2P, M2M, M2P, P2L, P2M, P2P, Operator
 from fmmloopy.operators.operator import Families
-from fmmloopy.runtime import Array, Launch
-from fmmloopy.tree import FIRST_LEVEL
 
 Notify = Callable[[str], None]
 """Called with the name of each operator before its code is made."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fmmloopy.arrays import DeviceArrays
-from fmmloopy.runtime import Array
+from fmmloopy.execution.arrays import DeviceArrays
+from fmmloopy.execution.runtime import Array
 
 
 @dataclass(frozen=True)

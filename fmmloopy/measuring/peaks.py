@@ -19,10 +19,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fmmloopy.cache import cache_folder, write_atomically
-from fmmloopy.devices import Device, DeviceError, choose_device, find_devices, is_busy, processors
+from fmmloopy.common.isolation import ChildError, Stage, Worker
+from fmmloopy.common.store import cache_folder, write_atomically
 from fmmloopy.execution.device import CPU
-from fmmloopy.isolation import ChildError, Stage, Worker
+from fmmloopy.execution.devices import Device, DeviceError, choose_device, find_devices, is_busy, processors
 from fmmloopy.measuring.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
 
 FORMAT = 2

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fmmloopy.ladder import Ladder, LadderReport, Rung
+    from fmmloopy.measuring.ladder import Ladder, LadderReport, Rung
 
 SUFFIXES = (".png", ".pdf", ".svg")
 

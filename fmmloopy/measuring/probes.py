@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.devices import Device, DeviceError
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.backends.backend import Backend
+from fmmloopy.execution.devices import Device, DeviceError
 from fmmloopy.execution.launch import CompiledOperator
-from fmmloopy.runtime import Runtime, make_runtime
+from fmmloopy.execution.runtime import Runtime, make_runtime
 
 FMA, SQRT_DIV, RSQRT, NEWTON, TRIAD, READ = "FMA", "sqrt+div", "rsqrt()", "Newton", "triad", "read"
 

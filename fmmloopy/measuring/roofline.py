@@ -19,19 +19,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fmmloopy.choosing.work import Work, v_ranks
 from fmmloopy.common.sizes import TRANSFERS, count_points
 from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GEOMETRY, GreensFunction
-from fmmloopy.lists import CSR, InteractionLists
-from fmmloopy.m2l_tables import find_octet_pairs
 from fmmloopy.measuring.peaks import Peaks
+from fmmloopy.octree.lists import CSR, InteractionLists
+from fmmloopy.octree.tree import FIRST_LEVEL, Tree
 from fmmloopy.operators import M2L_FORMS, OPERATORS, Operator, Specification
 from fmmloopy.operators.operator import Boxes, Families, Lists, Pairs, Particles
-from fmmloopy.tree import FIRST_LEVEL, Tree
-from fmmloopy.work import Work, v_ranks
+from fmmloopy.tables.fft import find_octet_pairs
 
 ROOT_FLOPS = 2
-"""What `fmmloopy.work` counts for the reciprocal root of a pair."""
+"""What `fmmloopy.choosing.work` counts for the reciprocal root of a pair."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def count_bytes(tree: Tree, lists: InteractionLists, method: Method, m2l: str = 
     All numbers of an operator are counted in what it computes in.
 
     Args:
-        tree, lists, method, m2l: as for `fmmloopy.work.count_work`.
+        tree, lists, method, m2l: as for `fmmloopy.choosing.work.count_work`.
 
     Returns:
         Bytes by operator, with M2L in the form asked for.

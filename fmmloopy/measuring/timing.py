@@ -15,28 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.accuracy import ncrit_for
+from fmmloopy.choosing.work import Work, count_work
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER, count_points
-from fmmloopy.devices import Device, DeviceError
+from fmmloopy.execution.devices import Device, DeviceError
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.plan import Plan
 from fmmloopy.execution.plan import Problem as PlannedProblem
+from fmmloopy.execution.runtime import Launch, Runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.execution.stages import Stages
 from fmmloopy.execution.values import Charges, Checks, Locals, Multipoles, Potentials
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.lists import InteractionLists, build_lists
 from fmmloopy.measuring.roofline import count_bytes
-from fmmloopy.near_field import least_distance
+from fmmloopy.octree.lists import InteractionLists, build_lists
+from fmmloopy.octree.near_pairs import least_distance
+from fmmloopy.octree.small_boxes import absorb_small_boxes
+from fmmloopy.octree.tree import FIRST_LEVEL, Tree, grow_tree, level_radii, sort_points
 from fmmloopy.operators import M2L_FORMS, OPERATORS, Operator
 from fmmloopy.operators.operator import Families
 from fmmloopy.precision import DTYPE_NAMES, Precision, Types
-from fmmloopy.recipes import RecipeBook
-from fmmloopy.runtime import Launch, Runtime
-from fmmloopy.small_boxes import absorb_small_boxes
-from fmmloopy.surfaces import Tables
-from fmmloopy.table_cache import cached_tables
-from fmmloopy.tree import FIRST_LEVEL, Tree, grow_tree, level_radii, sort_points
-from fmmloopy.work import Work, count_work
+from fmmloopy.recipes.book import RecipeBook
+from fmmloopy.tables.cache import cached_tables
+from fmmloopy.tables.surfaces import Tables
 
 DISTRIBUTIONS: Mapping[str, str] = {"sphere": "on the sphere", "cube": "in the cube", "clustered": "clustered"}
 """How points may lie, and how a sentence says it. Clustered ones are normally distributed around one point, on all
@@ -142,7 +142,7 @@ class Problem:
         lists: as `Fmm` works through them.
         whole_lists: the same before small boxes are taken out.
         tables: translation tables.
-        distance: what no two points are nearer than, where that matters to P2P, see `fmmloopy.near_field`.
+        distance: what no two points are nearer than, where that matters to P2P, see `fmmloopy.octree.near_pairs`.
     """
 
     setting: Setting

@@ -6,13 +6,13 @@
 For each transfer vector, left and right are what its M2L matrix keeps of its singular value decomposition, so that one
 matrix of n x n becomes two of n x rank. Pairs of boxes are grouped by transfer vector, and a block of them shares each
 entry of both matrices: a product of matrices with matrices. (Fong & Darve 2009, section 3.3, compress with bases that
-all transfer vectors share; :mod:`fmmloopy.m2l_svd` says why each has its own here.)
+all transfer vectors share; :mod:`fmmloopy.tables.svd` says why each has its own here.)
 
 Target boxes are taken in chunks that a cache holds. Singular values come in tiles of RANKS; a tile is applied to all
 pairs of a chunk and transfer vector before the next.
 
 Inames
-    chunk, transfer   chunk of target boxes; transfer vector, numbered as in :data:`fmmloopy.lists`
+    chunk, transfer   chunk of target boxes; transfer vector, numbered as in :data:`fmmloopy.octree.lists`
     ktile             tile of singular values
     ptile, b, b2      tile and lane of pairs: pair = pair_start + blanes * ptile + b; b2 the same lane for rows
     j                 column: a number of the source's multipole

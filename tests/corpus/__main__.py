@@ -17,8 +17,8 @@ from corpus import RIGHT, WRONG
 from corpus.entries import Wrong
 from corpus.run import Verdict, check, groups, judge, report
 from fmmloopy.checking import sanitizer
-from fmmloopy.compile import versions
-from fmmloopy.devices import find_devices
+from fmmloopy.execution.devices import find_devices
+from fmmloopy.execution.key import versions
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "generated" / "corpus_run.md"

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from corpus.entries import LAYERS, Right, Wrong
-from fmmloopy.check import Finding, check_book
-from fmmloopy.devices import Device
+from fmmloopy.checking.check import Finding, check_book
+from fmmloopy.execution.devices import Device
 from fmmloopy.recipes import RecipeBook
 
 AT_ONCE = 8

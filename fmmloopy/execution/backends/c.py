@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder, write_atomically
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder, write_atomically
 from fmmloopy.execution.backends.backend import C, Family
 from fmmloopy.execution.device import CPU, Device, DeviceError, Limits
 from fmmloopy.execution.launch import (

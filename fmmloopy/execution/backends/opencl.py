@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.messages import one_line
 from fmmloopy.execution.backends.backend import OPENCL_C, Family
 from fmmloopy.execution.backends.opencl_loader import show_hidden_runtimes
 from fmmloopy.execution.device import CPU, CPU_LIMITS, GPU, OTHER, Device, DeviceError, Limits, gpu_limits
@@ -33,7 +34,6 @@ from fmmloopy.execution.launch import (
     launch_sizes,
 )
 from fmmloopy.execution.processor import Processor, this_processor, vendor_of
-from fmmloopy.messages import one_line
 
 POCL, INTEL, NVIDIA, AMD = "pocl", "intel", "nvidia", "amd"
 

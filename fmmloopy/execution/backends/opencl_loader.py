@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from fmmloopy.cache import cache_folder, write_atomically
+from fmmloopy.common.store import cache_folder, write_atomically
 
 INTEL_LIBRARY = "libintelocl.so"
 """Intel's runtime for CPUs, as its wheels install it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fmmloopy.execution.m2l_forms.dense import dense
 from fmmloopy.execution.m2l_forms.fft import fft
 from fmmloopy.execution.m2l_forms.svd import svd
-from fmmloopy.runtime import Launch
+from fmmloopy.execution.runtime import Launch
 
 FORMS: dict[str, Callable[..., list[Launch]]] = {form.__name__: form for form in (fft, svd, dense)}
 """By name. Called with a plan, what to tell the names of operators, the levels of the target boxes, the number of their

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fmmloopy.execution.plan import Plan
+from fmmloopy.execution.runtime import Launch
 from fmmloopy.execution.values import Checks, Multipoles
 from fmmloopy.operators import M2L
-from fmmloopy.runtime import Launch
-from fmmloopy.surfaces import m2l_matrices
+from fmmloopy.tables.surfaces import m2l_matrices
 
 
 def dense(

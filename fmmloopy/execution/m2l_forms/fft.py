@@ -10,10 +10,10 @@ from typing import Any
 
 from fmmloopy.common.sizes import SIBLINGS, grid_period
 from fmmloopy.execution.plan import Plan
+from fmmloopy.execution.runtime import Array, Launch
 from fmmloopy.execution.values import Checks, Multipoles
-from fmmloopy.m2l_tables import OctetPairs, find_octet_pairs, hadamard_tables
 from fmmloopy.operators import M2L_FORWARD, M2L_HADAMARD, M2L_INVERSE
-from fmmloopy.runtime import Array, Launch
+from fmmloopy.tables.fft import OctetPairs, find_octet_pairs, hadamard_tables
 
 Arguments = dict[str, Any]
 

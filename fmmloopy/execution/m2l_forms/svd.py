@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.execution.plan import Plan
+from fmmloopy.execution.runtime import Launch
 from fmmloopy.execution.values import Checks, Multipoles
-from fmmloopy.m2l_svd import tiles_of_factors
-from fmmloopy.m2l_tables import find_box_pairs
 from fmmloopy.operators import M2L_SVD
-from fmmloopy.runtime import Launch
-from fmmloopy.table_cache import cached_factors
+from fmmloopy.tables.cache import cached_factors
+from fmmloopy.tables.fft import find_box_pairs
+from fmmloopy.tables.svd import tiles_of_factors
 
 
 def svd(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fmmloopy.cost_model import Choice, Rates, UnknownRate
-from fmmloopy.work import Work
+from fmmloopy.choosing.cost_model import Choice, Rates, UnknownRate
+from fmmloopy.choosing.work import Work
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from typing import Any
 
 import platformdirs
 
-from fmmloopy.cache import write_atomically
-from fmmloopy.certificates import CERTIFIED, operator_status
-from fmmloopy.compile import recipe_hash, versions
-from fmmloopy.devices import Device
+from fmmloopy.bookshelf.certificates import CERTIFIED, operator_status
+from fmmloopy.common.store import write_atomically
+from fmmloopy.execution.devices import Device
+from fmmloopy.execution.key import recipe_hash, versions
 from fmmloopy.precision import find_precision
-from fmmloopy.recipes import RecipeBook
+from fmmloopy.recipes.book import RecipeBook
 
 ENVIRONMENT_VARIABLE = "FMMLOOPY_CONFIG_DIR"
 

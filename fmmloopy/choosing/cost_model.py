@@ -1,9 +1,9 @@
 """Predict how long the operators take for an ncrit before anything is built for it, and find the best.
 
 Seconds of an operator = work x (seconds per pair or operation) + blocks x (seconds per block), with what
-`fmmloopy.work` counts; the two rates come from measurements (`fmmloopy.calibration`). Work is counted on the true tree
-of a candidate, which is made of points that are sorted already and so costs little. Interaction lists cost more, so
-they are made for the children of some boxes only, and each counts for as many boxes as it stands for.
+`fmmloopy.choosing.work` counts; the two rates come from measurements (`fmmloopy.choosing.calibration`). Work is counted
+on the true tree of a candidate, which is made of points that are sorted already and so costs little. Interaction lists
+cost more, so they are made for the children of some boxes only, and each counts for as many boxes as it stands for.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.accuracy import ncrit_for
+from fmmloopy.choosing.work import Work, count_m2l, count_without_m2l
 from fmmloopy.common.sizes import count_points
 from fmmloopy.execution.setup import Method
-from fmmloopy.lists import build_lists
-from fmmloopy.m2l_svd import is_radial
+from fmmloopy.octree.lists import build_lists
+from fmmloopy.octree.small_boxes import absorb_small_boxes
+from fmmloopy.octree.tree import Tree
 from fmmloopy.operators import OPERATORS
-from fmmloopy.small_boxes import absorb_small_boxes
-from fmmloopy.tree import Tree
-from fmmloopy.work import Work, count_m2l, count_without_m2l
+from fmmloopy.tables.svd import is_radial
 
 SAMPLE = 192
 """Split boxes whose children have lists: enough for the sum over all operators to be close to that with all lists, see
@@ -175,7 +175,7 @@ def estimate_work(tree: Tree, method: Method, forms: Sequence[str], sample: int 
         sample: split boxes whose children have lists; if there are no more of them, the work is exact.
 
     Returns:
-        As `fmmloopy.work.count_work`, for each form.
+        As `fmmloopy.choosing.work.count_work`, for each form.
     """
     parents, weights = sample_boxes(tree, sample)
     lists = absorb_small_boxes(tree, build_lists(tree, parents), count_points(method.order))

@@ -24,12 +24,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.cache import ENVIRONMENT_VARIABLE, cache_folder, write_atomically
 from fmmloopy.common.sizes import count_points
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder, write_atomically
 from fmmloopy.greens import GreensFunction
-from fmmloopy.m2l_svd import Factors, arrange, compress, count_entries
 from fmmloopy.precision import find_types
-from fmmloopy.surfaces import (
+from fmmloopy.tables.surfaces import (
     INNER,
     OUTER,
     Tables,
@@ -39,6 +38,7 @@ from fmmloopy.surfaces import (
     surface_points,
     table_radii,
 )
+from fmmloopy.tables.svd import Factors, arrange, compress, count_entries
 
 # Increase whenever a table of the same key would have another layout or other numbers.
 TABLE_FORMAT = 3
@@ -100,7 +100,7 @@ def cached_factors(
     tolerance: float,
     folder: str | os.PathLike[str] | None = None,
 ) -> Factors:
-    """Return what `fmmloopy.m2l_svd.compress` returns, to the last bit, from disk where it has been made before.
+    """Return what `fmmloopy.tables.svd.compress` returns, to the last bit, from disk where it has been made before.
 
     Where the folder cannot be written, factors are made and not kept, with a warning.
 

@@ -10,23 +10,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fmmloopy.certificates import CERTIFIED, operator_status
-from fmmloopy.check import Finding, check_book, device_for
+from fmmloopy.bookshelf.certificates import CERTIFIED, operator_status
+from fmmloopy.checking.check import Finding, check_book, device_for
 from fmmloopy.checking.layers import Request, check_operator
-from fmmloopy.compile import compile_operator
-from fmmloopy.devices import Device, DeviceError
+from fmmloopy.choosing.work import Work
+from fmmloopy.common.isolation import ChildError, Worker
+from fmmloopy.common.messages import one_line
+from fmmloopy.execution.devices import Device, DeviceError
+from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.execution.setup import Setup
-from fmmloopy.isolation import ChildError, Worker
 from fmmloopy.measuring.peaks import Peaks, peaks_by_dtype
 from fmmloopy.measuring.roofline import Roofline, roofline
 from fmmloopy.measuring.timing import Difference, OperatorTimer, Problem, Setting, Timing, compare, finite, make_problem
-from fmmloopy.messages import one_line
 from fmmloopy.operators import OPERATORS
 from fmmloopy.precision import Types
-from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, load_recipes
-from fmmloopy.runtime import Runtime, make_runtime
-from fmmloopy.work import Work
+from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook, RecipeError
+from fmmloopy.recipes.load import load_recipes
 
 Notify = Callable[[str], None]
 """Told what is being done."""

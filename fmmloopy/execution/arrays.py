@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.sizes import LANES, SIBLINGS, padded
+from fmmloopy.execution.runtime import Array, Runtime
 from fmmloopy.greens import GreensFunction
-from fmmloopy.lists import CSR
-from fmmloopy.m2l_tables import fourier_matrices
-from fmmloopy.near_field import local_sources
-from fmmloopy.runtime import Array, Runtime
-from fmmloopy.surfaces import Tables, surface_grid
-from fmmloopy.tree import Tree
+from fmmloopy.octree.lists import CSR
+from fmmloopy.octree.near_pairs import local_sources
+from fmmloopy.octree.tree import Tree
+from fmmloopy.tables.fft import fourier_matrices
+from fmmloopy.tables.surfaces import Tables, surface_grid
 
 Boxes = NDArray[np.intp]
 """Numbers of boxes."""

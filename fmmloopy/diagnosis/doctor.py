@@ -17,9 +17,9 @@ from pathlib import Path
 
 import platformdirs
 
-from fmmloopy.cache import cache_folder
 from fmmloopy.checking.sanitizer import find_library
-from fmmloopy.devices import ENVIRONMENT_VARIABLE, Device, find_devices
+from fmmloopy.common.isolation import ChildError, Stage, Worker
+from fmmloopy.common.store import cache_folder
 from fmmloopy.diagnosis.checkups import (
     PROBLEM,
     DeviceFinding,
@@ -41,8 +41,8 @@ from fmmloopy.diagnosis.checkups import (
 from fmmloopy.diagnosis.p2p_speed import Speed, measure
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.backends.opencl_loader import SYSTEM_VENDORS, hidden_runtimes, load_needed
-from fmmloopy.hints import described
-from fmmloopy.isolation import ChildError, Stage, Worker
+from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE, Device, find_devices
+from fmmloopy.recipes.hints import described
 
 LISTING_LIMIT, BUILDING_LIMIT = 60.0, 120.0
 """Seconds for finding all devices, and for code and measurement of one."""

@@ -17,18 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from fmmloopy.check import check_book, device_for
+from fmmloopy.bookshelf.tuned import Tuned, holds, merge, read_entries, read_store, write_store
+from fmmloopy.checking.check import check_book, device_for
 from fmmloopy.checking.layers import Request, check_operator
-from fmmloopy.compile import compile_operator, recipe_hash, versions
-from fmmloopy.devices import Device, DeviceError, choose_device, find_devices
+from fmmloopy.common.isolation import Stage, Worker, WorkerError
+from fmmloopy.common.messages import one_line
+from fmmloopy.execution.devices import Device, DeviceError, choose_device, find_devices
+from fmmloopy.execution.generate import compile_operator
+from fmmloopy.execution.key import recipe_hash, versions
+from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.execution.setup import Setup
-from fmmloopy.isolation import Stage, Worker, WorkerError
 from fmmloopy.measuring.timing import NothingToDo, OperatorTimer, Problem, Setting, Timing, compare, make_problem
-from fmmloopy.messages import one_line
 from fmmloopy.precision import DTYPE_NAMES, find_precision
-from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
-from fmmloopy.runtime import Runtime, make_runtime
-from fmmloopy.tuned import Tuned, holds, merge, read_entries, read_store, write_store
+from fmmloopy.recipes.book import RecipeBook, RecipeError
+from fmmloopy.recipes.load import load_recipes
 
 EXHAUSTIVE = 32
 """Spaces of up to this many candidates are searched whole."""

@@ -28,7 +28,7 @@ from typing import IO, Any
 import cloudpickle
 
 from fmmloopy.common.file_modules import file_modules
-from fmmloopy.messages import one_line
+from fmmloopy.common.messages import one_line
 
 Stage = Callable[[str, float], None]
 """Called by a function in a worker before each part of its work: what it is, and the seconds that it may take.
@@ -164,7 +164,7 @@ class Worker:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fmmloopy.isolation", str(theirs.fileno())],
+                [sys.executable, "-m", "fmmloopy.common.isolation", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,

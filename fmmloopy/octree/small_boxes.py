@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.lists import CSR, InteractionLists, make_csr
-from fmmloopy.tree import Tree
+from fmmloopy.octree.lists import CSR, InteractionLists, make_csr
+from fmmloopy.octree.tree import Tree
 
 
 def absorb_small_boxes(tree: Tree, lists: InteractionLists, npoints: int) -> InteractionLists:

@@ -17,8 +17,8 @@ from pymbolic.mapper import CombineMapper
 from pymbolic.mapper.dependency import DependencyMapper
 
 from fmmloopy.greens import GEOMETRY, GreensFunction
-from fmmloopy.lists import CSR, make_csr
-from fmmloopy.tree import DEEPEST_LEVEL, SortedPoints, Tree
+from fmmloopy.octree.lists import CSR, make_csr
+from fmmloopy.octree.tree import DEEPEST_LEVEL, SortedPoints, Tree
 
 NEAREST = 2.0**-24
 """The least distance of two points, in radii of the leaf: both lose 2^-49 in each coordinate, which is then as much as

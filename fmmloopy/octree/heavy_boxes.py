@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.lists import CSR, make_csr
-from fmmloopy.tree import Tree
+from fmmloopy.octree.lists import CSR, make_csr
+from fmmloopy.octree.tree import Tree
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmmloopy.cache import write_atomically
-from fmmloopy.devices import Device, choose_device
+from fmmloopy.common.store import write_atomically
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.device import GPU
-from fmmloopy.recipes import SEQUENTIAL, RecipeError, devices_in_words, shipped_books
+from fmmloopy.execution.devices import Device, choose_device
+from fmmloopy.recipes.book import SEQUENTIAL, RecipeError, devices_in_words
+from fmmloopy.recipes.load import shipped_books
 
 STARTER = '''"""{name}: recipes for {device}.
 

@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.cache import cache_folder, write_atomically
-from fmmloopy.cost_model import Measurement, Rates, fit_rates
-from fmmloopy.devices import is_busy, processors
+from fmmloopy.choosing.cost_model import Measurement, Rates, fit_rates
+from fmmloopy.choosing.work import count_work
+from fmmloopy.common.store import cache_folder, write_atomically
 from fmmloopy.execution.device import Probes
+from fmmloopy.execution.devices import is_busy, processors
 from fmmloopy.execution.evaluation import Evaluation
+from fmmloopy.execution.runtime import Runtime
 from fmmloopy.execution.setup import Setup
 from fmmloopy.operators import M2L_FORMS, OPERATORS
-from fmmloopy.runtime import Runtime
-from fmmloopy.work import count_work
 
 FORMAT = 5
 """Increase when the same key would have to give other rates."""

@@ -16,17 +16,19 @@ from typing import Any
 
 from fmmloopy.checking.case import run_case
 from fmmloopy.checking.real_cases import real_case
-from fmmloopy.compile import generate_code
-from fmmloopy.devices import Device, DeviceError, choose_device, choose_suited
+from fmmloopy.common.isolation import ChildError, Stage, Worker
+from fmmloopy.common.messages import one_line
 from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.devices import Device, DeviceError, choose_device, choose_suited
+from fmmloopy.execution.generate import generate_code
 from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.greens import GreensFunction, laplace
-from fmmloopy.isolation import ChildError, Stage, Worker
-from fmmloopy.messages import one_line
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import Types, find_precision
-from fmmloopy.recipes import RecipeBook, RecipeError, Step, apply_recipe, sequential_recipe
-from fmmloopy.runtime import make_runtime
+from fmmloopy.recipes.apply import Step, apply_recipe
+from fmmloopy.recipes.book import RecipeBook, RecipeError
+from fmmloopy.recipes.lanes import sequential_recipe
 from fmmloopy.showing.disassembly import NoMachineCode
 from fmmloopy.showing.machine_code import Loop, hottest_loop
 from fmmloopy.showing.math_text import math_text

@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from fmmloopy import certificates
+from fmmloopy.bookshelf import certificates
 from fmmloopy.checking import sanitizer
 from fmmloopy.checking.case import Case
 from fmmloopy.checking.layers import (
@@ -53,16 +53,17 @@ from fmmloopy.checking.over import describe
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.shrink import shrink
 from fmmloopy.checking.whole import check_whole
-from fmmloopy.devices import Device, DeviceError, choose_device, choose_suited
+from fmmloopy.common.isolation import ChildError, ChildTimedOut, Worker, WorkerError
+from fmmloopy.common.messages import one_line
+from fmmloopy.common.progress import Progress, showing
 from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.devices import Device, DeviceError, choose_device, choose_suited
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.inputs import check_parameters
-from fmmloopy.isolation import ChildError, ChildTimedOut, Worker, WorkerError
-from fmmloopy.messages import one_line
 from fmmloopy.operators import OPERATORS
 from fmmloopy.precision import DTYPE_NAMES, MIXED, find_precision
-from fmmloopy.progress import Progress, showing
-from fmmloopy.recipes import RecipeBook, load_recipes
+from fmmloopy.recipes.book import RecipeBook
+from fmmloopy.recipes.load import load_recipes
 
 LEVELS = ("quick", "full")
 

@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.tree import Tree
+from fmmloopy.octree.tree import Tree
 
 MAX_U = 57
 """Most entries in a row of U."""

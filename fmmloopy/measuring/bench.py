@@ -20,16 +20,17 @@ from typing import Any
 import numpy as np
 
 from fmmloopy.accuracy import ncrit_for
-from fmmloopy.cache import cache_folder, write_atomically
-from fmmloopy.check import device_for
-from fmmloopy.compile import versions
-from fmmloopy.devices import Device
+from fmmloopy.checking.check import device_for
+from fmmloopy.choosing.work import Work, count_work
+from fmmloopy.common.store import cache_folder, write_atomically
+from fmmloopy.execution.devices import Device
+from fmmloopy.execution.key import versions
 from fmmloopy.fmm import Fmm
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.roofline import Roofline, count_bytes, roofline
 from fmmloopy.measuring.timing import FEWEST_RUNS, Difference, Setting, Timing, compare
-from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
-from fmmloopy.work import Work, count_work
+from fmmloopy.recipes.book import RecipeBook, RecipeError
+from fmmloopy.recipes.load import load_recipes
 
 FORMAT = 1
 """Increase whenever files of figures would no longer be comparable."""
@@ -52,7 +53,7 @@ class Figures:
         book, device, driver: what was timed, and on what.
         setting: the problem.
         times: by operator, and for WHOLE.
-        work, nbytes: operations and bytes by operator, see `fmmloopy.work` and `fmmloopy.measuring.roofline`.
+        work, nbytes: operations and bytes by operator, see `fmmloopy.choosing.work` and `fmmloopy.measuring.roofline`.
         fingerprints: of the recipes, by operator; they change with the code of a recipe.
         versions: of the packages that code depends on.
     """

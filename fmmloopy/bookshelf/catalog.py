@@ -8,19 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fmmloopy.certificates import status
-from fmmloopy.devices import Device, find_devices
+from fmmloopy.bookshelf.certificates import status
+from fmmloopy.execution.devices import Device, find_devices
 from fmmloopy.operators import OPERATORS
-from fmmloopy.recipes import (
-    SEQUENTIAL,
-    RecipeBook,
-    RecipeError,
-    devices_in_words,
-    installed_books,
-    load_installed,
-    load_recipes,
-    shipped_books,
-)
+from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook, RecipeError, devices_in_words
+from fmmloopy.recipes.load import installed_books, load_installed, load_recipes, shipped_books
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fmmloopy import greens, precision, recipes
+from fmmloopy import greens, precision
 from fmmloopy import operators as operators_package
-from fmmloopy.cache import cache_folder, write_atomically
 from fmmloopy.common import sizes
-from fmmloopy.compile import CodeKey, compile_operator, math_hash, recipe_hash, versions
-from fmmloopy.devices import Device
-from fmmloopy.fingerprint import hash_of_sources
+from fmmloopy.common.store import cache_folder, write_atomically
+from fmmloopy.execution.devices import Device
+from fmmloopy.execution.generate import compile_operator
+from fmmloopy.execution.key import CodeKey, math_hash, recipe_hash, versions
 from fmmloopy.operators import Form, Specification
-from fmmloopy.recipes import RecipeBook, RecipeError, shipped_books, shipped_files
+from fmmloopy.recipes import apply, lanes
+from fmmloopy.recipes.book import RecipeBook, RecipeError
+from fmmloopy.recipes.fingerprint import hash_of_sources
+from fmmloopy.recipes.load import shipped_books, shipped_files
 
 CHECKER = 3
 """Increase when the check finds what it did not find before: older certificates are stale then."""
@@ -196,7 +199,7 @@ def shipping_label(book: RecipeBook, device: Device) -> str:
 @cache
 def sources_hash() -> str:
     """Return a hash of what operators, books, and what lies between them say; comments and file names do not count."""
-    between = [Path(module.__file__ or "") for module in (greens, precision, sizes, recipes)]
+    between = [Path(module.__file__ or "") for module in (greens, precision, sizes, apply, lanes)]
     folder = Path(operators_package.__file__ or "").parent
     return hash_of_sources([*between, *folder.glob("*.py"), *shipped_files()])[:32]
 

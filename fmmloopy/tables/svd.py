@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fmmloopy.common.sizes import RANKS, TRANSFERS
 from fmmloopy.greens import COORDINATES, GreensFunction
-from fmmloopy.surfaces import FloatArray, m2l_matrix, not_finite, surface_grid, transfer_vectors
+from fmmloopy.tables.surfaces import FloatArray, m2l_matrix, not_finite, surface_grid, transfer_vectors
 
 Vector = tuple[int, int, int]
 

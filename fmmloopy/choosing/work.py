@@ -32,13 +32,13 @@ from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.common.sizes import DIRECTIONS, count_points
 from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GreensFunction
-from fmmloopy.lists import CSR, InteractionLists
-from fmmloopy.m2l_tables import OCTETS_PER_CHUNK
+from fmmloopy.octree.lists import CSR, InteractionLists
+from fmmloopy.octree.tree import FIRST_LEVEL, Tree, level_radii
 from fmmloopy.operators import M2L_FORMS, OPERATORS, Operator
 from fmmloopy.operators.operator import Boxes, Families, Lists, Pairs
-from fmmloopy.surfaces import INNER, table_radii
-from fmmloopy.table_cache import cached_factors
-from fmmloopy.tree import FIRST_LEVEL, Tree, level_radii
+from fmmloopy.tables.cache import cached_factors
+from fmmloopy.tables.fft import OCTETS_PER_CHUNK
+from fmmloopy.tables.surfaces import INNER, table_radii
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def _count_pairs(csr: CSR, ntargets: NDArray[np.float64], nsources: NDArray[np.i
 def _count_octets(tree: Tree, lists: InteractionLists, weights: NDArray[np.float64]) -> tuple[int, int, int, int]:
     """Count octets that send, octets that receive, their pairs, and the children that receive.
 
-    These are the numbers that `fmmloopy.m2l_tables.find_octet_pairs` finds, weighted.
+    These are the numbers that `fmmloopy.tables.fft.find_octet_pairs` finds, weighted.
     """
     parents = ~tree.is_leaf & (tree.box_levels >= FIRST_LEVEL - 1)
     sends = parents & (tree.box_source_ends > tree.box_source_starts)

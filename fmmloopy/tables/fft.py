@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from fmmloopy.common.sizes import DIRECTIONS, SIBLINGS, TRANSFERS, grid_period
 from fmmloopy.greens import GreensFunction
-from fmmloopy.lists import InteractionLists
-from fmmloopy.surfaces import m2l_spectrum
-from fmmloopy.tree import Tree
+from fmmloopy.octree.lists import InteractionLists
+from fmmloopy.octree.tree import Tree
+from fmmloopy.tables.surfaces import m2l_spectrum
 
 OCTETS_PER_CHUNK = 256
 """Target octets handled together: for one frequency, their sums and their neighbours' data fit in a level-2 cache."""

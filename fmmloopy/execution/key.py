@@ -1,0 +1,108 @@
+"""What code is made from, as a key under which it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fmmloopy.common.messages import one_line
+from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.devices import Device
+from fmmloopy.operators import Operator, Specification
+from fmmloopy.recipes.apply import Step, apply_recipe
+from fmmloopy.recipes.book import RecipeBook, RecipeError
+from fmmloopy.recipes.fingerprint import fingerprint
+
+FORMAT = 3
+"""Increase whenever the same key would have to give other code."""
+
+
+@dataclass(frozen=True)
+class CodeKey:
+    """What the code of an operator is made from.
+
+    Attributes:
+        specification: what its math-level kernel is made for; values of the Green's function's parameters do not
+            matter.
+        book: its recipes.
+        device: what the code is for.
+        parameters: keyword arguments of the recipe; where not given, what it has on the device.
+        most_steps: how many steps of the recipe, None for all.
+    """
+
+    specification: Specification
+    book: RecipeBook
+    device: Device
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    most_steps: int | None = None
+
+    @property
+    def operator(self) -> str:
+        """The operator's name."""
+        return self.specification.operator.name
+
+    def text(self) -> str:
+        """Write down everything that the code depends on."""
+        return repr(
+            {
+                "format": FORMAT,
+                "math": math_hash(self.specification.operator),
+                "specification": self.specification.key,
+                "book": self.book.name,
+                "recipe": self.book.fingerprint(self.operator),
+                "parameters": sorted(self._given.items()),
+                "steps": self.most_steps,
+                "device": (
+                    self.device.backend,
+                    backend_of(self.device).prelude,
+                    self.device.description,
+                    self.device.driver,
+                ),
+                "versions": versions(),
+            }
+        )
+
+    def steps(self) -> list[Step]:
+        """Apply the recipe and return the kernel after each step.
+
+        Raises:
+            RecipeError: there is no kernel for the Green's function, or the recipe fails.
+        """
+        spec = self.specification
+        try:
+            math = spec.kernel()
+        except Exception as error:
+            raise RecipeError(f"{self.operator}: no kernel for {spec.greens.name!r}: {one_line(error)}") from error
+        return apply_recipe(self.book, self.operator, math, self._given, self.most_steps)
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """What the recipe is called with."""
+        return self.book.parameters_on(self.operator, self.device, self.parameters)
+
+
+@cache
+def math_hash(operator: Operator) -> str:
+    """Return a hash of the code that makes the math-level kernel of an operator."""
+    return fingerprint((operator, Specification))
+
+
+@cache
+def versions() -> tuple[tuple[str, str], ...]:
+    """Return the versions of the packages that code depends on."""
+    found = []
+    for package in ("fmmloopy", "loopy", "islpy", "pymbolic"):
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            found.append((package, "none"))
+    return tuple(found)
+
+
+def recipe_hash(book: RecipeBook, operator: str) -> str:
+    """Return a short hash of the recipe of an operator, and of all that it calls."""
+    return hashlib.sha256(book.fingerprint(operator).encode()).hexdigest()[:32]

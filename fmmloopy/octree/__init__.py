@@ -1,0 +1,1 @@
+"""Points to an octree, and from it the interaction lists."""
