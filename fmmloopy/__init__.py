@@ -6,6 +6,8 @@ from fmmloopy.driver import Fmm
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Device",
     "DeviceError",

@@ -39,7 +39,7 @@ from fmmloopy.diagnosis.checkups import (
 )
 from fmmloopy.diagnosis.p2p_speed import Speed, measure
 from fmmloopy.hints import described
-from fmmloopy.isolation import ChildError, Stage, Worker
+from fmmloopy.isolation import ChildError, Stage, Worker, missing_limits
 
 LISTING_LIMIT, BUILDING_LIMIT = 60.0, 120.0
 """Seconds for finding all devices, and for code and measurement of one."""
@@ -96,6 +96,7 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
         *check_oclgrind(find_library()),
         *check_cuda(_loads("libcuda.so.1"), _loads("libnvidia-opencl.so.1"), opencl),
         *check_compiler(_compiler(), bool(opencl)),
+        *([Finding("child processes", limits)] if (limits := missing_limits()) else []),
         *check_cache(cache_folder()),
         *check_other_caches(platformdirs.user_cache_path()),
         *check_speeds(probed),
