@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -68,6 +69,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("argument --refresh-docs, --check-docs: neither goes with another argument")
     if arguments.write_docs and _part(arguments) != "full":
         parser.error("argument --write-docs: the page needs all cases of a full run")
+    if arguments.write_docs and find_spec("matplotlib") is None:
+        parser.error("argument --write-docs: the page needs pictures: python -m pip install matplotlib")
     return arguments
 
 
@@ -132,7 +135,10 @@ def report(results: Results, arguments: argparse.Namespace, before: Results | No
     text = "\n\n".join(f"## {name.replace('_', ' ')}\n\n{table}" for name, table in shown.items()) + "\n"
     print(text)
     (folder / "tables.md").write_text(text)
-    pictures = draw_pictures(results, folder)
+    drawn = find_spec("matplotlib") is not None
+    pictures = draw_pictures(results, folder) if drawn else []
+    if not drawn:
+        print("no pictures: they need matplotlib, of the extra [plot]: python -m pip install matplotlib")
     print(f"{folder}: {RESULTS}, tables.md{''.join(f', {path.name}' for path in pictures)}")
     for failure in results.failed:
         print(f"failed: {failure}")

@@ -28,7 +28,7 @@ DIGITS = 5
 
 @dataclass(frozen=True)
 class Amount:
-    """The work of an operator: pairs and operations (`fmmloopy.choosing.work`), bytes (`fmmloopy.measuring.roofline`)."""
+    """The work of an operator: pairs, operations (`fmmloopy.choosing.work`), bytes (`fmmloopy.measuring.roofline`)."""
 
     pairs: int
     flops: int

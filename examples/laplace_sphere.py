@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ import fmmloopy as fl
 from fmmloopy.choosing.work import count_work, mean_list_sizes
 from fmmloopy.octree.lists import build_lists
 
+NO_PICTURE = "No picture: it needs matplotlib, of the extra [plot]: python -m pip install matplotlib"
 NCHECKED = 1000  # targets at which the potential is compared with the direct sum
 PASSES = {
     "upward": ("p2m", "check_to_equivalent", "m2m"),
@@ -239,9 +241,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         fmm, potentials, report = run(arguments, console)
         console.print(make_table(report))
-        if arguments.plot:
+        if arguments.plot and find_spec("matplotlib"):
             draw(fmm, potentials, report, arguments.plot)
             console.print(f"The picture is in {arguments.plot}", markup=False, soft_wrap=True)
+        elif arguments.plot:
+            console.print(NO_PICTURE, markup=False, soft_wrap=True)
+            arguments.plot = None
     except (ValueError, MemoryError, OSError, fl.DeviceError, fl.RecipeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,8 @@ from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.load import load_recipes
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Device",
     "DeviceError",

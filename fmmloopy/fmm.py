@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NoReturn, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -235,6 +235,21 @@ class Fmm:
             return potentials
         gradients = np.moveaxis(result[rows:].reshape(rows, 3, -1), -1, 0).copy()
         return (potentials.copy(), gradients[:, 0]) if rows == 1 else (potentials, gradients)
+
+    def __repr__(self) -> str:
+        tree, digits = self.tree, self._decision.digits
+        asked = "" if digits is None else f" for {digits:g} digits"
+        return (
+            f"<Fmm: {tree.nsources:,} sources, {tree.ntargets:,} targets, {self.kernel.name}, "
+            f"order {self.order}{asked}, {self.precision} precision, ncrit {self.ncrit}, M2L {self.m2l}, "
+            f"{self.recipes.name} on {self.device.name}>"
+        )
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            "an Fmm holds memory and programs of a device, and cannot be pickled or copied: send the points, and build "
+            "it in the process that uses it"
+        )
 
     def plan_report(self) -> PlanReport:
         """Say what was chosen and why, and what was predicted against what the last evaluation took."""

@@ -20,7 +20,17 @@ from fmmloopy.bookshelf import certificates, tuned
 from fmmloopy.bookshelf.tuned import Tuned, merge, read_entries, read_store, store_file, tuned_parameters, write_store
 from fmmloopy.execution.devices import find_devices
 from fmmloopy.measuring.timing import Setting, Timing
-from fmmloopy.measuring.tune import Trial, _candidates, _defaults, import_entries, tune, verify_store
+from fmmloopy.measuring.tune import (
+    CODE_LIMIT,
+    Trial,
+    _candidates,
+    _defaults,
+    _search,
+    count_candidates,
+    import_entries,
+    tune,
+    verify_store,
+)
 from fmmloopy.recipes import RecipeBook, RecipeError
 from fmmloopy.transforms import steps
 
@@ -218,3 +228,96 @@ def test_the_command_exports_and_refuses(tmp_path):
     assert read_entries(tmp_path / "mine.json")[1] == (_entry(),)
     assert "no BOOK to tune" in _run().stderr
     assert "budget is 'soon', expected a time such as 60s" in _run("pocl_cpu", "--budget", "soon").stderr
+
+
+# -- what there was to choose from, how long it may take, and what is kept where nothing wins
+
+
+class Clock:
+    """Time that passes when a candidate is tried."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("fmmloopy.measuring.tune.time.monotonic", lambda: self.now)
+
+    def search(self, seconds, deadline, book=BOOK):
+        """Search with candidates that take some seconds; return trials and the limits that they got."""
+        limits = []
+
+        def try_it(limit, parameters, best):
+            limits.append(limit)
+            self.now += min(limit, seconds[parameters["how"]])
+            stopped = seconds[parameters["how"]] > limit
+            return Trial(parameters, None if stopped else Timing((1.0,)), "failed: late" if stopped else "timed")
+
+        trials = _search(try_it, book, "p2p", find_devices()[-1], deadline, CODE_LIMIT, lambda trial: None)
+        return trials, limits
+
+
+def test_a_search_keeps_to_its_time(monkeypatch):
+    clock = Clock(monkeypatch)
+    trials, limits = clock.search(dict.fromkeys(BOOK.tuning["p2p"]["how"], 4.0), deadline=10.0)
+    assert len(trials) == 2, "the third does not end in time: nothing is known of it"
+    assert limits == [CODE_LIMIT, 6.0, 2.0]
+    assert clock.now == 10.0
+    trials, _ = clock.search(dict.fromkeys(BOOK.tuning["p2p"]["how"], 4.0), deadline=10.0)
+    assert [trial.parameters["how"] for trial in trials] == ["sequential"], "the defaults are timed in any case"
+
+
+def test_candidates_are_counted_with_the_defaults():
+    device = find_devices()[-1]
+    assert count_candidates(BOOK, "p2p", device) == 6
+    book = dataclasses.replace(BOOK, tuning={"p2p": {"how": ("lanes", "fails")}})
+    assert count_candidates(book, "p2p", device) == 3
+
+
+def best_is_the_default(knl, *, how: str = "lanes"):
+    yield from p2p(knl, how=how)
+
+
+FASTEST = RecipeBook("fastest", "", {"p2p": best_is_the_default}, {"p2p": {"how": ("lanes", "sequential")}})
+
+
+@needs_opencl
+def test_that_the_defaults_are_best_is_kept_exported_and_imported(tmp_path):
+    device = OPENCL[0]
+    (search,) = tune(FASTEST, ["p2p"], device, 300.0, SMALL, [np.float32])
+    assert (search.is_faster, len(search.trials), search.candidates, search.whole) == (False, 2, 2, True)
+    assert search.found.ratio < 1
+    assert math.isfinite(search.found.spread) or search.trials[1].outcome == "abandoned"
+    (entry,) = read_store(device)
+    assert entry.parameters == {}
+    assert entry.seconds == entry.default_seconds
+    assert tuned_parameters(FASTEST, device, "float32", 3) == {}, "that is what is used anyway"
+    path = tmp_path / "shared.json"
+    tuned.write_entries(path, device.description, [entry])
+    write_store(device, [])
+    assert import_entries(path, FASTEST) == ((entry, ""),)
+    assert read_store(device) == (entry,)
+    # Once found, the defaults of the nearest order are used, and not what is best at another.
+    write_store(device, [entry, dataclasses.replace(entry, order=8, parameters={"how": "sequential"})])
+    certificates.record(FASTEST, device, ["p2p"], ["float32"], "quick", {"p2p": {"how": "sequential"}})
+    assert tuned_parameters(FASTEST, device, "float32", 3) == {}
+    assert tuned_parameters(FASTEST, device, "float32", 8) == {"p2p": {"how": "sequential"}}
+
+
+@needs_opencl
+def test_the_command_says_how_many_candidates_and_what_the_spread_was(tmp_path):
+    device = OPENCL[0]
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from fmmloopy import RecipeBook\nfrom fmmloopy.transforms import steps\n"
+        "def p2p(knl, *, lanes=8):\n    yield 'lanes', steps.one_group_per(steps.lane_arrays(knl, lanes), 'ibox')\n"
+        "BOOK = RecipeBook('mine', '', {'p2p': p2p}, {'p2p': {'lanes': (4, 8, 16)}})\n"
+    )
+    options = ("--device", device.description, "--dtype", "float32", "--points", "3000", "--order", "3")
+    result = _run(path, *options, "--budget", "0.001")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"p2p +float32 +1 of 3 +lanes=8 +[\d.]+ ms +\d+%", result.stdout)
+    assert "nothing to compare the defaults with (1 of 3 candidates, budget spent)" in result.stdout
+    result = _run(path, *options, "--budget", "5m")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"(spread|stored).* \(all 3 candidates\)", result.stdout)
+    assert "spread" in result.stdout
+    result = _run("--export", tmp_path / "out.json", "--device", device.description)
+    assert "1 entries" in result.stdout

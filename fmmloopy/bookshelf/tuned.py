@@ -39,7 +39,7 @@ class Tuned:
         order: of the surfaces of the problem that it was timed on.
         driver: version of the device's driver.
         loopy: version of loopy.
-        parameters: keyword arguments of the recipe.
+        parameters: keyword arguments of the recipe; empty where its defaults on the device are the best.
         seconds: median time on that problem.
         default_seconds: the same with the recipe's defaults on the device; None if they failed.
         problem: what it was timed on, in words.
@@ -158,8 +158,8 @@ def holds(entry: Tuned, book: RecipeBook, device: Device, dtype: str | None = No
 def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -> dict[str, dict[str, Any]]:
     """Return the parameters to use by operator: of the entries that hold, those of the nearest order.
 
-    Mixed kernels have those of what they compute in. A store that cannot be read counts as none: what is tuned is never
-    needed.
+    Operators whose defaults are the best are left out. Mixed kernels have those of what they compute in. A store that
+    cannot be read counts as none: what is tuned is never needed.
     """
     try:
         entries = read_store(device)
@@ -173,4 +173,5 @@ def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -
         and holds(e, book, device, dtype)
     ]
     fitting.sort(key=lambda e: abs(e.order - order), reverse=True)
-    return {entry.operator: dict(entry.parameters) for entry in fitting}
+    nearest = {entry.operator: dict(entry.parameters) for entry in fitting}
+    return {operator: parameters for operator, parameters in nearest.items() if parameters}

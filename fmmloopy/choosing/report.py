@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 from fmmloopy.choosing.cost_model import Choice, Rates, UnknownRate
 from fmmloopy.choosing.work import Work
@@ -33,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What was chosen, why, and what became of it; ``str()`` gives a table to read.
+    """What was chosen, why, and what became of it; ``str()`` gives a table to read, a notebook shows it as HTML.
 
     Attributes:
         nsources, ntargets: points.
@@ -62,17 +63,34 @@ class PlanReport:
     evaluate: float | None
 
     def __str__(self) -> str:
+        lines = [f"{name:12}{text}" for name, text in self._facts()]
+        for headings, rows in self._tables():
+            lines += ["", *_table(headings, rows)]
+        return "\n".join([*lines, *self._remarks()])
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook."""
+        parts = [_html_table((), self._facts(), "left")]
+        parts += [_html_table(headings, rows, "right") for headings, rows in self._tables()]
+        parts += [f"<p>{escape(remark)}</p>" for remark in self._remarks()]
+        return "\n".join(parts)
+
+    def _facts(self) -> list[tuple[str, str]]:
         choice = self.choice
-        facts = {
-            "points": f"{self.nsources:,} sources, {self.ntargets:,} targets",
-            "device": self.device,
-            "recipes": f"{self.book}, {self.precision} precision",
-            "order": f"{self.order}: {'as given' if self.digits is None else f'the lowest for {self.digits:g} digits'}",
-            "ncrit, M2L": f"{choice.ncrit}, {choice.m2l}: {choice.reason}",
-            **({"": f"fft alone: {self.fft_alone}"} if self.fft_alone else {}),
-            "rates": "measured on this device with probes, kept in the cache folder" if self.rates else "none",
-        }
-        lines = [f"{name:12}{text}" for name, text in facts.items()]
+        order = "as given" if self.digits is None else f"the lowest for {self.digits:g} digits"
+        return [
+            ("points", f"{self.nsources:,} sources, {self.ntargets:,} targets"),
+            ("device", self.device),
+            ("recipes", f"{self.book}, {self.precision} precision"),
+            ("order", f"{self.order}: {order}"),
+            ("ncrit, M2L", f"{choice.ncrit}, {choice.m2l}: {choice.reason}"),
+            *([("", f"fft alone: {self.fft_alone}")] if self.fft_alone else []),
+            ("rates", "measured on this device with probes, kept in the cache folder" if self.rates else "none"),
+        ]
+
+    def _tables(self) -> Iterator[tuple[Sequence[str], Sequence[Sequence[str]]]]:
+        """Yield headings and rows: what was compared, if anything was, and the operators."""
+        choice = self.choice
         if choice.candidates:
             cells = [
                 (
@@ -83,18 +101,21 @@ class PlanReport:
                 )
                 for c in choice.candidates
             ]
-            lines += ["", *_table(("ncrit ", "M2L", "boxes", "predicted ms"), cells)]
+            yield ("ncrit ", "M2L", "boxes", "predicted ms"), cells
         total = [_sum([row.predicted for row in self.rows]), _sum([row.measured for row in self.rows])]
         rows = [_cells(row.operator, row.work, row.predicted, row.measured) for row in self.rows]
         rows.append(_cells("all of these", None, *total))
-        lines += ["", *_table(("operator", "work", "predicted ms", "measured ms", "ratio"), rows)]
+        yield ("operator", "work", "predicted ms", "measured ms", "ratio"), rows
+
+    def _remarks(self) -> list[str]:
+        remarks = []
         if self.evaluate is not None:
-            lines.append(
-                f"The last evaluation took {_milliseconds(self.evaluate)} ms, with transfers and permutations."
-            )
+            took = _milliseconds(self.evaluate)
+            remarks.append(f"The last evaluation took {took} ms, with transfers and permutations.")
         if self.gradient:
-            lines.append("It computed gradients too, which predictions leave out: P2P, L2P and M2P took longer for it.")
-        return "\n".join(lines)
+            text = "It computed gradients too, which predictions leave out: P2P, L2P and M2P took longer for it."
+            remarks.append(text)
+        return remarks
 
 
 def make_rows(work: Mapping[str, Work], rates: Rates | None, measured: Mapping[str, float]) -> tuple[Row, ...]:
@@ -138,3 +159,16 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
         for line in lines
     ]
+
+
+def _html_table(headings: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """Write a table, its first column to the left and the others as given."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        aligned = [
+            f'<{tag} style="text-align: {align if i else "left"}">{escape(c)}</{tag}>' for i, c in enumerate(cells)
+        ]
+        return f"<tr>{''.join(aligned)}</tr>"
+
+    head = f"<thead>{line(headings, 'th')}</thead>" if headings else ""
+    return f"<table>{head}<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"

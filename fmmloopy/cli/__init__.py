@@ -9,9 +9,11 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from fmmloopy import __version__
 from fmmloopy.cli.bench import bench
 from fmmloopy.cli.check import check
 from fmmloopy.cli.common import BAD_INPUT, show_error
@@ -22,7 +24,7 @@ from fmmloopy.cli.recipes import recipes
 from fmmloopy.cli.show import show
 from fmmloopy.cli.tune import tune
 from fmmloopy.common.isolation import WorkerError
-from fmmloopy.common.messages import one_line
+from fmmloopy.common.messages import MissingPackageError, one_line
 from fmmloopy.execution.devices import DeviceError
 from fmmloopy.recipes.book import RecipeError
 
@@ -38,8 +40,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fmmloopy {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _common() -> None:
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Make ``fmmloopy`` a command with subcommands, however few there are."""
 
 
@@ -62,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != TRACEBACK]
     try:
         app(words)
-    except (RecipeError, DeviceError, WorkerError, ValueError, OSError) as error:
+    except (RecipeError, DeviceError, WorkerError, MissingPackageError, ValueError, OSError) as error:
         if wanted:
             traceback.print_exc()
         show_error(one_line(error, 2000))

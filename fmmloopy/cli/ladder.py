@@ -63,12 +63,12 @@ def ladder(
     """
     from fmmloopy.measuring.ladder import climb
     from fmmloopy.measuring.peaks import peaks_by_dtype
-    from fmmloopy.measuring.plots import check_suffix, draw_ladders
+    from fmmloopy.measuring.plots import check_plot, draw_ladders
     from fmmloopy.measuring.timing import Setting
     from fmmloopy.operators import OPERATORS
 
     if plot:
-        check_suffix(plot)
+        check_plot(plot)
     setting = Setting(points, distribution, order, dtype, kernel)
     with telling() as tell:
         peaks = None

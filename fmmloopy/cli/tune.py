@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,13 +20,16 @@ from fmmloopy.cli.common import (
     print_json,
 )
 
+if TYPE_CHECKING:
+    from fmmloopy.measuring.tune import Search
+
 BookArgument = Annotated[
     str | None, typer.Argument(metavar="[BOOK]", help="Name of a recipe book, or path of its .py file.")
 ]
 DtypeOption = Annotated[
     list[str] | None, typer.Option("--dtype", help="float32 or float64; may be repeated. Default: both.")
 ]
-BudgetOption = Annotated[str, typer.Option("--budget", help="Time for searching, such as 60s or 5m.")]
+BudgetOption = Annotated[str, typer.Option("--budget", help="Time for searching and certifying, such as 60s or 5m.")]
 PointsOption = Annotated[int, typer.Option("--points", help="Points of the problem that candidates are timed on.")]
 ExportOption = Annotated[Path | None, typer.Option("--export", help="Write what is stored for the device to a file.")]
 ImportOption = Annotated[
@@ -47,7 +52,7 @@ def tune(
 ) -> None:
     """Search the tuning parameters of a book's recipes; what wins is certified, stored, and used from then on.
 
-    Candidates that fail, crash or hang are passed over. With --export or --import, share what was found.
+    Candidates that fail, crash or hang are ignored. With --export or --import, share what was found.
     """
     if export_to:
         _export(export_to, device, as_json)
@@ -79,7 +84,7 @@ def _tune(
     from fmmloopy.bookshelf.tuned import store_file
     from fmmloopy.checking.check import device_for
     from fmmloopy.measuring.timing import Setting
-    from fmmloopy.measuring.tune import Trial, tune, verify_store
+    from fmmloopy.measuring.tune import Trial, count_candidates, space_of, tune, verify_store
     from fmmloopy.recipes.load import load_recipes
 
     out = console()
@@ -88,10 +93,14 @@ def _tune(
         if not as_json:
             out.print(text, style=style, markup=False)
 
+    numbers: Counter[tuple[str, str]] = Counter()
+
     def notify(name: str, precision: str, trial: Trial) -> None:
-        took = f"{trial.timing.median * 1e3:9.2f} ms" if trial.timing else " " * 12
+        numbers[name, precision] += 1
+        number = f"{numbers[name, precision]} of {count_candidates(loaded, name, chosen)}"
+        took = f"{trial.timing.median * 1e3:9.2f} ms{_spread(trial.timing.spread):>7}" if trial.timing else " " * 19
         note = "" if trial.outcome == "timed" else trial.outcome
-        say(f"  {name:20} {precision}  {_parameters(trial.parameters):30} {took}  {note}".rstrip())
+        say(f"  {name:20} {precision} {number:>9}  {_parameters(trial.parameters):30} {took}  {note}".rstrip())
 
     loaded = load_recipes(book)
     chosen = device_for(loaded, device)
@@ -109,18 +118,38 @@ def _tune(
     for search in searches:
         for parameters, wrong in search.rejected:
             say(f"  faster, and wrong: {_parameters(parameters)}: {wrong}", style="red")
-        tried = f"{len(search.trials)} candidates" + ("" if search.whole else ", budget spent")
-        if search.best is None:
-            text = "no candidate is certified"
-        elif search.is_faster:
-            text = f"{_parameters(search.best.parameters)} is {search.gain:.2f}x as fast as the defaults: stored"
-        else:
-            text = "the defaults are as fast as any"
-        say(f"{search.operator:20} {search.dtype}: {text} ({tried})", style="red" if search.best is None else "green")
-    if any(search.is_faster for search in searches):
+        say(f"{search.operator:20} {search.dtype}: {_result(search)}", style="red" if search.best is None else "green")
+    done = {(search.operator, search.dtype) for search in searches}
+    tunable = [name for name in (operators or loaded.recipes) if space_of(loaded, name)]
+    left_out = [name for name in tunable if done and name not in {operator for operator, _ in done}]
+    if left_out:
+        say(f"not searched: {', '.join(left_out)}; the budget of {budget:g} s was spent, or they have nothing to do")
+    if any(search.best for search in searches):
         say(f"kept in {store_file(chosen)}")
     if any(search.best is None for search in searches):
         raise typer.Exit(DOES_NOT_HOLD)
+
+
+def _result(search: Search) -> str:
+    """Say what a search has found, with the spread, and how many candidates it has tried."""
+    tried = f"all {search.candidates}" if search.whole else f"{len(search.trials)} of {search.candidates}"
+    tried += " candidates" + ("" if search.whole else ", budget spent")
+    found = search.found
+    if search.best is None:
+        text = "no candidate is certified"
+    elif search.is_faster:
+        spread = f", spread{_spread(found.spread)}" if found else ""
+        text = f"{_parameters(search.best.parameters)} is {search.gain:.2f}x as fast as the defaults{spread}: stored"
+    elif found:
+        text = f"the defaults are best: the fastest of the others is {found.ratio:.2f}x as fast, spread"
+        text += f"{_spread(found.spread)}: stored"
+    else:
+        text = "nothing to compare the defaults with"
+    return f"{text} ({tried})"
+
+
+def _spread(spread: float) -> str:
+    return " ?" if math.isinf(spread) else f" {spread:.0%}"
 
 
 def _export(path: Path, device: str | None, as_json: bool) -> None:
@@ -135,7 +164,9 @@ def _export(path: Path, device: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(path), "device": chosen.description, "entries": len(entries)})
     else:
-        console().print(f"{path}: {len(entries)} entries for {chosen.description}", markup=False)
+        best = sum(not entry.parameters for entry in entries)
+        kept = f"{len(entries)} entries" + (f", {best} of them that the defaults are best" if best else "")
+        console().print(f"{path}: {kept}, for {chosen.description}", markup=False)
 
 
 def _import(path: Path, book: str | None, as_json: bool) -> None:
@@ -145,7 +176,8 @@ def _import(path: Path, book: str | None, as_json: bool) -> None:
     if as_json:
         print_json([{**asdict(entry), "wrong": wrong} for entry, wrong in results])
     for entry, wrong in results if not as_json else ():
-        what = f"{entry.book}, {entry.operator}, {entry.dtype}: {_parameters(entry.parameters)}"
+        found = _parameters(entry.parameters) if entry.parameters else "the defaults are best"
+        what = f"{entry.book}, {entry.operator}, {entry.dtype}: {found}"
         text = f"not stored: {wrong}" if wrong else "certified here, and stored"
         console().print(f"{what}: {text}", style="red" if wrong else "green", markup=False)
     if any(wrong for _, wrong in results):

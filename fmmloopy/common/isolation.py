@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
@@ -29,6 +29,11 @@ import cloudpickle
 
 from fmmloopy.common.file_modules import file_modules
 from fmmloopy.common.messages import one_line
+
+try:
+    import resource
+except ImportError:  # only Unix has it
+    resource = None  # type: ignore[assignment]
 
 Stage = Callable[[str, float], None]
 """Called by a function in a worker before each part of its work: what it is, and the seconds that it may take.
@@ -145,14 +150,12 @@ class Worker:
         self._stopped = True
         process = self._process
         if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
 
     def close(self) -> None:
         """Stop the process, and all that it has started."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            _kill(self._process)
             self._process.wait()
         for thing in (self._connection, self._output):
             if thing is not None:
@@ -203,6 +206,17 @@ class Worker:
         return f"the process exited with status {status}" + said
 
 
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it has started.
+
+    Once it has ended, its group may be gone, or may no longer be signalled, as systems have it.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+
+
 _PICKLING = threading.Lock()
 """What cloudpickle pickles by value is noted for a whole process, and workers are called from several threads."""
 
@@ -221,28 +235,51 @@ def _dumps(value: Any) -> bytes:
     return data
 
 
+def missing_limits() -> str:
+    """Say which limits child processes do not have on this system; "" if they have all."""
+    if resource is None or _free_memory() is None:
+        return "this system does not tell how much memory is free, or has no limits: child processes may take all"
+    return ""
+
+
+def _free_memory() -> int | None:
+    """Return how many bytes of memory are free, None where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
 def _limit_memory() -> None:
-    """Keep this process from taking what the machine needs."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError), open("/proc/meminfo") as lines:
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    """Keep this process from taking what the machine needs, and from leaving a copy of its memory where it dies."""
+    if resource is None:
+        return
+    free = _free_memory()
     with contextlib.suppress(OSError, ValueError):
-        most = max(int(MEMORY_SHARE * free), 2**31)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        if free is not None:
+            most = max(int(MEMORY_SHARE * free), 2**31)
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _end_with(descriptor: int) -> None:
     """End this process as soon as nobody waits for its results, whatever it is doing."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLHUP)
-    poll.poll()
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLHUP)
+        poll.poll()
+    else:
+        parent = os.getppid()
+        while os.getppid() == parent:
+            time.sleep(1)
     os._exit(1)
 
 
 def _serve(connection: Connection[Any, Any]) -> None:
     """Call functions until the connection is closed."""
     _limit_memory()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_end_with, args=(connection.fileno(),), daemon=True).start()
     connection.send_bytes(b"ready")
 

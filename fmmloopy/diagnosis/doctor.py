@@ -18,7 +18,7 @@ from pathlib import Path
 import platformdirs
 
 from fmmloopy.checking.sanitizer import find_library
-from fmmloopy.common.isolation import ChildError, Stage, Worker
+from fmmloopy.common.isolation import ChildError, Stage, Worker, missing_limits
 from fmmloopy.common.store import cache_folder
 from fmmloopy.diagnosis.checkups import (
     PROBLEM,
@@ -100,6 +100,7 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
         *check_oclgrind(find_library()),
         *check_cuda(_loads("libcuda.so.1"), _loads("libnvidia-opencl.so.1"), fit),
         *check_compiler(_compiler(), bool(fit)),
+        *([Finding("child processes", limits)] if (limits := missing_limits()) else []),
         *check_cache(cache_folder()),
         *check_other_caches(platformdirs.user_cache_path()),
         *check_speeds(probed),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmmloopy.common.messages import require
+
 if TYPE_CHECKING:
     from fmmloopy.measuring.ladder import Ladder, LadderReport, Rung
 
@@ -21,12 +23,14 @@ _FONT = 7.5
 _BAR, _PITCH, _MARGIN = 0.15, 0.37, 0.72  # inches: height of a bar, from bar to bar, above and below the bars
 
 
-def check_suffix(path: Path) -> None:
+def check_plot(path: Path) -> None:
     """Refuse files that no figure can be written to.
 
     Raises:
+        MissingPackageError: matplotlib is not installed.
         ValueError: another suffix than SUFFIXES, or no such folder.
     """
+    require("matplotlib", "plot", "pictures")
     if path.suffix not in SUFFIXES or not path.absolute().parent.is_dir():
         raise ValueError(
             f"plot is {path}, expected a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} in a folder that exists"
@@ -41,12 +45,13 @@ def draw_ladders(report: LadderReport, path: Path) -> None:
         path: where to write; its suffix, one of SUFFIXES, decides the format.
 
     Raises:
+        MissingPackageError: matplotlib is not installed.
         ValueError: the path cannot be written to, or there is no ladder.
     """
+    check_plot(path)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    check_suffix(path)
     if not report.ladders:
         raise ValueError("no operator was timed, so there is nothing to draw")
     columns = 1 if len(report.ladders) == 1 else 2

@@ -17,17 +17,28 @@ from typing import Any
 
 import numpy as np
 
+from fmmloopy.bookshelf.certificates import CERTIFIED, operator_status
 from fmmloopy.bookshelf.tuned import Tuned, holds, merge, read_entries, read_store, write_store
 from fmmloopy.checking.check import check_book, device_for
 from fmmloopy.checking.layers import Request, check_operator
 from fmmloopy.common.isolation import Stage, Worker, WorkerError
-from fmmloopy.common.messages import one_line
+from fmmloopy.common.messages import one_line, require
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, find_devices
 from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import recipe_hash, versions
 from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.execution.setup import Setup
-from fmmloopy.measuring.timing import NothingToDo, OperatorTimer, Problem, Setting, Timing, compare, make_problem
+from fmmloopy.measuring.timing import (
+    Difference,
+    NothingToDo,
+    OperatorTimer,
+    Problem,
+    Setting,
+    Timing,
+    compare,
+    finite,
+    make_problem,
+)
 from fmmloopy.precision import DTYPE_NAMES, find_precision
 from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.load import load_recipes
@@ -40,6 +51,9 @@ FAR_SLOWER = 2.0
 
 CODE_LIMIT = 120.0
 """Seconds for generating a candidate's code, and for compiling and running it beyond what the best takes."""
+
+SEARCHING = 0.5
+"""Of a recipe's share of the time, what is for searching; certifying what wins takes as long, or the next has more."""
 
 RUNS = 7
 """Runs of a candidate that is not abandoned."""
@@ -68,7 +82,7 @@ class Search:
     Attributes:
         operator, dtype: of which operator.
         trials: all candidates in the order in which they were tried, the recipe's defaults first.
-        whole: whether all candidates of the space have been tried.
+        candidates: how many there are in the space.
         best: the fastest that is certified; None if even the defaults are not.
         rejected: candidates that were faster and are wrong, with what the check has found.
         is_faster: whether the best differs from the defaults by more than the spread.
@@ -77,14 +91,28 @@ class Search:
     operator: str
     dtype: str
     trials: tuple[Trial, ...]
-    whole: bool
+    candidates: int
     best: Trial | None
     rejected: tuple[tuple[Mapping[str, Any], str], ...]
     is_faster: bool
 
+    @property
+    def whole(self) -> bool:
+        """Whether all candidates have been tried."""
+        return len(self.trials) >= self.candidates
+
+    @property
+    def found(self) -> Difference | None:
+        """How the fastest candidate that is not the defaults and is not wrong compares with them; None if none is."""
+        wrong = [parameters for parameters, _ in self.rejected]
+        others = [t.timing for t in self.trials[1:] if t.timing and t.parameters not in wrong]
+        default = self.trials[0].timing
+        return compare(min(others, key=lambda timing: timing.median), default) if others and default else None
+
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON can hold."""
-        return {**asdict(self), "gain": self.gain}
+        spread = finite(self.found.spread) if self.found else None
+        return {**asdict(self), "whole": self.whole, "gain": self.gain, "spread": spread}
 
     @property
     def gain(self) -> float:
@@ -120,8 +148,9 @@ def tune(
         book: a book, its name, or the path of its file.
         operators: which; None for all that have tuning parameters.
         device: part of a description; None for the first that the book is for.
-        budget: seconds for all searches together; each recipe's defaults are timed in any case, and a candidate that
-            has begun is finished. Certifying comes after.
+        budget: seconds for all searches together, and for certifying what they find: a search leaves half of its share
+            for that. The first recipe's defaults are timed in any case, and a check that has begun is finished;
+            candidates are stopped. Recipes that come after the end of the time are left out.
         setting: the problem that candidates are timed on; its dtype does not matter.
         dtypes: float32, float64 or both.
         limit: seconds for generating a candidate's code, and for compiling and running it beyond what the best takes.
@@ -130,6 +159,7 @@ def tune(
     Raises:
         ValueError: an operator without tuning parameters, or another dtype.
         DeviceError, RecipeError: no such device or book.
+        MissingPackageError: a space of parameters is too large to be searched whole, and Optuna is not installed.
     """
     book = load_recipes(book)
     device = device_for(book, device)
@@ -138,27 +168,33 @@ def tune(
         if not space_of(book, operator):
             known = ", ".join(o for o in book.recipes if space_of(book, o)) or "none"
             raise ValueError(f"{book.name} has no tuning parameters for {operator!r}; it has some for {known}")
+        if count_candidates(book, operator, device) > EXHAUSTIVE:
+            require("optuna", "tune", f"searches of more than {EXHAUSTIVE} candidates, as of {book.name}, {operator},")
     names = [find_precision(dtype).dtype_name for dtype in dtypes]
     for name in names:
         if name not in ("float64", "float32"):
             raise ValueError(f"dtype is {name}, expected float32 or float64; mixed kernels take over those of float32")
     names = [name for name in names if device.has_float64 or name != "float64"]
     jobs = [(operator, dtype) for operator in chosen for dtype in names]
-    searches, deadline = [], time.monotonic() + budget
+    searches: list[Search] = []
+    deadline = time.monotonic() + budget
     with Worker() as worker:
         for left, (operator, dtype) in zip(range(len(jobs), 0, -1), jobs, strict=True):
-            share = time.monotonic() + max(0.0, deadline - time.monotonic()) / left
+            now = time.monotonic()
+            if searches and now >= deadline:
+                break
+            share = now + SEARCHING * max(0.0, deadline - now) / left
             problem = replace(setting or Setting(), dtype=dtype)
-            try_it = partial(_try, worker, book, operator, device, problem, limit)
+            try_it = partial(_try, worker, book, operator, device, problem)
             try:
-                trials, whole = _search(
-                    try_it, book, operator, device, share, partial(notify or _ignore, operator, dtype)
+                trials = _search(
+                    try_it, book, operator, device, share, limit, partial(notify or _ignore, operator, dtype)
                 )
             except NothingToDo:
                 if operators:
                     raise
                 continue  # of all operators, some have nothing to do in a problem
-            search = _certify(book, operator, device, dtype, trials, whole)
+            search = _certify(book, operator, device, dtype, trials)
             _store(book, device, problem, search)
             searches.append(search)
     return tuple(searches)
@@ -196,7 +232,7 @@ def verify(entry: Tuned, book: RecipeBook, device: Device) -> tuple[Tuned | None
     if entry.operator not in book.recipes or entry.recipe != recipe_hash(book, entry.operator):
         return None, "the recipe has changed: tune again"
     chosen = {entry.operator: entry.parameters}
-    report = check_book(book, [entry.operator], device, [entry.dtype], parameters=chosen)
+    report = check_book(book, [entry.operator], device, [entry.dtype], parameters=chosen, notify=_ignore)
     if not report.ok:
         return None, str(report.findings[0])
     return replace(entry, driver=device.driver, loopy=dict(versions())["loopy"]), ""
@@ -239,24 +275,37 @@ def _ignore(*_: object) -> None:
 
 
 def _search(
-    try_it: Callable[[Mapping[str, Any], float], Trial],
+    try_it: Callable[[float, Mapping[str, Any], float], Trial],
     book: RecipeBook,
     operator: str,
     device: Device,
     deadline: float,
+    limit: float,
     notify: Callable[[Trial], None],
-) -> tuple[tuple[Trial, ...], bool]:
-    """Try candidates until the time is up; return the trials, and whether they are all that there are."""
+) -> tuple[Trial, ...]:
+    """Try candidates until the time is up, and return the trials; the defaults have all the time that they may take."""
     trials: list[Trial] = []
     space = space_of(book, operator)
-    candidates = _candidates(space, trials, _defaults(book, operator, device, space))
-    for parameters in candidates:
-        if trials and time.monotonic() > deadline:
-            return tuple(trials), False
+    for parameters in _candidates(space, trials, _defaults(book, operator, device, space)):
+        left = deadline - time.monotonic()
+        if trials and left <= 0:
+            break
         timed = [t.timing.median for t in trials if t.timing]
-        trials.append(try_it(parameters, min(timed, default=math.inf)))
-        notify(trials[-1])
-    return tuple(trials), math.prod(map(len, space.values())) <= EXHAUSTIVE
+        most = min(limit, left) if trials else limit
+        trial = try_it(most, parameters, min(timed, default=math.inf))
+        if trials and trial.timing is None and time.monotonic() >= deadline:
+            break  # stopped at the end of the time: nothing is known of it
+        trials.append(trial)
+        notify(trial)
+    return tuple(trials)
+
+
+def count_candidates(book: RecipeBook, operator: str, device: Device) -> int:
+    """Return how many candidates a search has to choose from, with the defaults."""
+    space = space_of(book, operator)
+    defaults = _defaults(book, operator, device, space)
+    is_one = all(defaults.get(name) in values for name, values in space.items())
+    return math.prod(map(len, space.values())) + (not is_one)
 
 
 def _defaults(book: RecipeBook, operator: str, device: Device, space: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,7 +356,7 @@ def _try(
     parameters: Mapping[str, Any],
     best: float,
 ) -> Trial:
-    """Time a candidate; whatever becomes of it is an outcome."""
+    """Time a candidate within a limit for each stage of it; whatever becomes of it is an outcome."""
     arguments = setting, book, operator, device.description, parameters, best, limit
     try:
         timing, abandoned = worker.call(time_candidate, *arguments)
@@ -355,10 +404,9 @@ def _opened(setting: Setting, device: str) -> tuple[Problem, Runtime]:
     return make_problem(setting), make_runtime(choose_device(device))
 
 
-def _certify(
-    book: RecipeBook, operator: str, device: Device, dtype: str, trials: Sequence[Trial], whole: bool
-) -> Search:
-    """Take the fastest candidate that the check certifies."""
+def _certify(book: RecipeBook, operator: str, device: Device, dtype: str, trials: Sequence[Trial]) -> Search:
+    """Take the fastest candidate that the check certifies, or has certified."""
+    count = count_candidates(book, operator, device)
     timed = sorted((t for t in trials if t.timing), key=lambda t: t.timing.median if t.timing else math.inf)
     default = trials[0]
     rejected: list[tuple[Mapping[str, Any], str]] = []
@@ -372,11 +420,22 @@ def _certify(
         # And where near points rule float32 out, P2P's kernel is that of float64.
         more = [*mixed, *(["float64"] if record.is_near and mixed else [])]
         dtypes = [dtype, *(more if device.has_float64 else [])]
-        report = check_book(book, [operator], device, dtypes, parameters={operator: trial.parameters})
-        if report.ok:
-            return Search(operator, dtype, tuple(trials), whole, trial, tuple(rejected), is_faster)
-        rejected.append((trial.parameters, str(report.findings[0])))
-    return Search(operator, dtype, tuple(trials), whole, None, tuple(rejected), False)
+        chosen = {} if trial is default else trial.parameters
+        wrong = _wrong(book, operator, device, dtypes, chosen)
+        if not wrong:
+            return Search(operator, dtype, tuple(trials), count, trial, tuple(rejected), is_faster)
+        rejected.append((trial.parameters, wrong))
+    return Search(operator, dtype, tuple(trials), count, None, tuple(rejected), False)
+
+
+def _wrong(
+    book: RecipeBook, operator: str, device: Device, dtypes: Sequence[str], parameters: Mapping[str, Any]
+) -> str:
+    """Check a recipe with some parameters, unless there is a certificate; return what is wrong, "" if nothing is."""
+    if all(operator_status(book, device, operator, dtype, parameters) == CERTIFIED for dtype in dtypes):
+        return ""
+    report = check_book(book, [operator], device, dtypes, parameters={operator: parameters}, notify=_ignore)
+    return "" if report.ok else str(report.findings[0])
 
 
 def _is_faster(trial: Trial, default: Trial) -> bool:
@@ -389,14 +448,14 @@ def _is_faster(trial: Trial, default: Trial) -> bool:
 
 
 def _store(book: RecipeBook, device: Device, setting: Setting, search: Search) -> None:
-    """Keep what won; where the defaults won, forget what was kept before."""
+    """Keep what won; where the defaults won against others, that is kept, too, as an entry without parameters."""
     try:
         entries = list(read_store(device))
     except ValueError:
         entries = []  # a damaged file is written anew
     key = book.name, search.operator, setting.dtype, setting.order
     best, default = search.best, search.trials[0].timing
-    if best and best.timing and search.is_faster:
+    if best and best.timing and (search.is_faster or len(search.trials) > 1):
         entry = Tuned(
             book.name,
             search.operator,
@@ -405,11 +464,11 @@ def _store(book: RecipeBook, device: Device, setting: Setting, search: Search) -
             setting.order,
             device.driver,
             dict(versions())["loopy"],
-            dict(best.parameters),
+            dict(best.parameters) if search.is_faster else {},
             best.timing.median,
             default.median if default else None,
             str(setting),
         )
         write_store(device, merge(entries, [entry]))
-    elif any(entry.key == key for entry in entries):
+    elif not best and any(entry.key == key for entry in entries):
         write_store(device, [entry for entry in entries if entry.key != key])
