@@ -8,12 +8,13 @@ import pytest
 from conftest import clustered, error
 
 import fmmloopy as fl
-from fmmloopy import bench
-from fmmloopy.check import check_book
-from fmmloopy.compile import compile_operator
-from fmmloopy.devices import C_DEVICE
+from fmmloopy.checking.check import check_book
+from fmmloopy.execution.devices import C_DEVICE
+from fmmloopy.execution.generate import compile_operator
+from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.execution.setup import Method, Setup
-from fmmloopy.ladder import climb
+from fmmloopy.measuring import bench
+from fmmloopy.measuring.ladder import climb
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.probes import NEWTON
 from fmmloopy.measuring.timing import OperatorTimer, Setting, make_problem
@@ -22,7 +23,6 @@ from fmmloopy.operators.dense import BLOCKS, dense_kernel
 from fmmloopy.operators.m2m import TEXT
 from fmmloopy.precision import MIXED_PRECISION
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
-from fmmloopy.runtime import make_runtime
 
 FILE = '''
 """P2P with distances from the first target of a leaf, in float64 whatever the precision."""
