@@ -92,15 +92,15 @@ DAMAGES = {
     "a changed number": lambda text: text.replace("float64", "float32"),
     "a changed program": lambda text: text.replace("sqrt", "cbrt"),
     "an argument less": lambda text: json.dumps(
-        {**json.loads(text), "code": {k: v for k, v in json.loads(text)["code"].items() if k != "lanes"}}
+        {**json.loads(text), "content": {k: v for k, v in json.loads(text)["content"].items() if k != "lanes"}}
     ),
     "an argument more": lambda text: json.dumps(
-        {**json.loads(text), "code": {**json.loads(text)["code"], "comment": "hello"}}
+        {**json.loads(text), "content": {**json.loads(text)["content"], "comment": "hello"}}
     ),
     "arguments of another form": lambda text: json.dumps(
-        {**json.loads(text), "code": {**json.loads(text)["code"], "arguments": 3}}
+        {**json.loads(text), "content": {**json.loads(text)["content"], "arguments": 3}}
     ),
-    "code of another form": lambda text: json.dumps({**json.loads(text), "code": []}),
+    "code of another form": lambda text: json.dumps({**json.loads(text), "content": []}),
 }
 
 
