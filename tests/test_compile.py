@@ -14,8 +14,9 @@ import pytest
 from conftest import devices, specification
 
 import fmmloopy as fl
-from fmmloopy import compile as compile_module
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE
+from fmmloopy.execution import generate as generate_module
+from fmmloopy.execution import key as key_module
 from fmmloopy.execution.devices import C_DEVICE, find_devices
 from fmmloopy.execution.generate import compile_operator, generate
 from fmmloopy.execution.key import CodeKey
@@ -44,13 +45,13 @@ def folder(tmp_path, monkeypatch):
 def generated(monkeypatch):
     """Operators that code is generated for, in order."""
     names = []
-    real = compile_module.generate
+    real = generate_module.generate
 
     def count(key):
         names.append(key.operator)
         return real(key)
 
-    monkeypatch.setattr(compile_module, "generate", count)
+    monkeypatch.setattr(generate_module, "generate", count)
     return names
 
 
@@ -234,7 +235,7 @@ def test_everything_that_matters_is_in_the_key():
 def test_versions_are_in_the_key(monkeypatch):
     before = P2P.text()
     assert all(package in before for package in ("loopy", "islpy", "pymbolic"))
-    monkeypatch.setattr(compile_module, "versions", lambda: (("loopy", "1999.1"),))
+    monkeypatch.setattr(key_module, "versions", lambda: (("loopy", "1999.1"),))
     assert P2P.text() != before
 
 

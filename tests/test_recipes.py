@@ -19,9 +19,9 @@ import pytest
 from conftest import specification
 
 import fmmloopy as fl
+from fmmloopy.operators import OPERATORS
+from fmmloopy.operators.operator import LANE_PARAMETERS
 from fmmloopy.recipes import (
-    LANE_PARAMETERS,
-    OPERATORS,
     SEQUENTIAL,
     RecipeBook,
     RecipeError,
