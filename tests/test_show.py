@@ -456,7 +456,7 @@ def test_command_says_what_is_wrong(capsys, words, message):
 
 
 def test_the_default_green_s_function_is_laplace_s():
-    assert list_steps(SEQUENTIAL, "p2p").greens == laplace()
+    assert list_steps(SEQUENTIAL, "p2p").kernel == laplace()
 
 
 @pytest.fixture
