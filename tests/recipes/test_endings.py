@@ -299,7 +299,7 @@ def test_unusual_right_recipes_are_accepted(entry):
 
 
 def test_shipped_books_and_those_of_the_documentation_are_accepted():
-    folder = Path(__file__).parents[1] / "docs" / "programs"
+    folder = Path(__file__).parents[2] / "docs" / "programs"
     own = [runpy.run_path(str(path))["BOOK"] for path in sorted(folder.glob("my_cpu_*.py"))]
     done = set()
     for book in (*shipped_books().values(), *own):

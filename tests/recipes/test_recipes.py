@@ -340,7 +340,7 @@ def test_every_shipped_book_and_recipe_says_why():
         recipe = book.recipes[operator]
         assert (recipe.__doc__ or "").strip(), f"{book.name}, {operator}: {recipe.__name__} has no docstring"
         module = inspect.getmodule(recipe)
-        measured = Path(__file__).parents[1] / "docs" / "measurements" / f"{module.__name__.rpartition('.')[2]}.csv"
+        measured = Path(__file__).parents[2] / "docs" / "measurements" / f"{module.__name__.rpartition('.')[2]}.csv"
         said = f"What was measured, and where: docs/measurements/{measured.name}."
         assert said in module.__doc__, f"{module.__name__} does not say where it was measured"
         header, *rows = measured.read_text().splitlines()
