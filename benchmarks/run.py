@@ -37,7 +37,7 @@ LIMIT = 600.0
 
 BYTES, BYTES_PER_POINT = 400e6, {"float64": 1000, "float32": 700, "fmm3dpy": 8000}
 """More than any case has needed, as a whole and for each point, so that a machine with little memory leaves out what
-would not fit: 10^7 points in float64 took 7.5 GB, 10^6 took 1.1; a million with fmm3dpy 7.3."""
+would not fit. See docs/measurements/constants.csv."""
 
 ATTEMPTS = 3
 """How often a case is measured at most, if the machine was slow at the time."""

@@ -1,24 +1,82 @@
-"""fmmloopy: a kernel-transformation toolkit for the operators of the fast multipole method."""
+"""fmmloopy: a kernel-transformation toolkit for the operators of the fast multipole method.
+
+Names are imported when they are first used, so that ``import fmmloopy`` does not wait for loopy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from fmmloopy.direct import direct
-from fmmloopy.execution.devices import Device, DeviceError, find_devices
-from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.recipes.book import RecipeBook, RecipeError
-from fmmloopy.recipes.load import load_recipes
+
+if TYPE_CHECKING:
+    from fmmloopy.bookshelf.certificates import UncertifiedWarning
+    from fmmloopy.bookshelf.tuned import tuned_parameters
+    from fmmloopy.checking.check import Finding, Report, check_book
+    from fmmloopy.choosing.report import PlanReport
+    from fmmloopy.execution.devices import Device, DeviceError, find_devices
+    from fmmloopy.fmm import Fmm
+    from fmmloopy.measuring.ladder import climb
+    from fmmloopy.measuring.peaks import machine_peaks
+    from fmmloopy.measuring.timing import Setting
+    from fmmloopy.measuring.tune import Search, import_entries, tune
+    from fmmloopy.recipes.book import RecipeBook, RecipeError
+    from fmmloopy.recipes.load import load_recipes
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Device",
     "DeviceError",
+    "Finding",
     "Fmm",
     "GreensFunction",
+    "PlanReport",
     "RecipeBook",
     "RecipeError",
+    "Report",
+    "Search",
+    "Setting",
+    "UncertifiedWarning",
+    "check_book",
+    "climb",
     "direct",
     "find_devices",
+    "import_entries",
     "laplace",
     "load_recipes",
+    "machine_peaks",
+    "tune",
+    "tuned_parameters",
     "yukawa",
 ]
+
+_MODULES = {
+    "bookshelf.certificates": ("UncertifiedWarning",),
+    "bookshelf.tuned": ("tuned_parameters",),
+    "checking.check": ("Finding", "Report", "check_book"),
+    "choosing.report": ("PlanReport",),
+    "execution.devices": ("Device", "DeviceError", "find_devices"),
+    "fmm": ("Fmm",),
+    "measuring.ladder": ("climb",),
+    "measuring.peaks": ("machine_peaks",),
+    "measuring.timing": ("Setting",),
+    "measuring.tune": ("Search", "import_entries", "tune"),
+    "recipes.book": ("RecipeBook", "RecipeError"),
+    "recipes.load": ("load_recipes",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

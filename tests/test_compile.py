@@ -14,8 +14,8 @@ import pytest
 from conftest import devices, specification
 
 import fmmloopy as fl
-from fmmloopy import compile as compile_module
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE
+from fmmloopy.execution import generate as compile_module
 from fmmloopy.execution.devices import C_DEVICE, find_devices
 from fmmloopy.execution.generate import compile_operator, generate
 from fmmloopy.execution.key import CodeKey
@@ -92,15 +92,15 @@ DAMAGES = {
     "a changed number": lambda text: text.replace("float64", "float32"),
     "a changed program": lambda text: text.replace("sqrt", "cbrt"),
     "an argument less": lambda text: json.dumps(
-        {**json.loads(text), "code": {k: v for k, v in json.loads(text)["code"].items() if k != "lanes"}}
+        {**json.loads(text), "content": {k: v for k, v in json.loads(text)["content"].items() if k != "lanes"}}
     ),
     "an argument more": lambda text: json.dumps(
-        {**json.loads(text), "code": {**json.loads(text)["code"], "comment": "hello"}}
+        {**json.loads(text), "content": {**json.loads(text)["content"], "comment": "hello"}}
     ),
     "arguments of another form": lambda text: json.dumps(
-        {**json.loads(text), "code": {**json.loads(text)["code"], "arguments": 3}}
+        {**json.loads(text), "content": {**json.loads(text)["content"], "arguments": 3}}
     ),
-    "code of another form": lambda text: json.dumps({**json.loads(text), "code": []}),
+    "code of another form": lambda text: json.dumps({**json.loads(text), "content": []}),
 }
 
 
@@ -234,7 +234,7 @@ def test_everything_that_matters_is_in_the_key():
 def test_versions_are_in_the_key(monkeypatch):
     before = P2P.text()
     assert all(package in before for package in ("loopy", "islpy", "pymbolic"))
-    monkeypatch.setattr(compile_module, "versions", lambda: (("loopy", "1999.1"),))
+    monkeypatch.setattr("fmmloopy.execution.key.versions", lambda: (("loopy", "1999.1"),))
     assert P2P.text() != before
 
 

@@ -67,8 +67,7 @@ RUN_LIMIT = 60.0
 """Seconds for compiling and running a kernel on a small case: milliseconds, and seconds for the device's compiler."""
 
 SIMULATED = 5
-"""How many times as long it may run in oclgrind, where boxes with many neighbours take half a minute, and more than one
-on a busy machine."""
+"""How many times as long it may run in oclgrind, which is slow on boxes with many neighbours."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,9 @@ moment, and a file that is damaged or stands for something else counts as none.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -24,7 +21,7 @@ from numpy.typing import NDArray
 
 from fmmloopy.choosing.cost_model import Measurement, Rates, fit_rates
 from fmmloopy.choosing.work import count_work
-from fmmloopy.common.store import cache_folder, write_atomically
+from fmmloopy.common import store
 from fmmloopy.execution.device import Probes
 from fmmloopy.execution.devices import is_busy, processors
 from fmmloopy.execution.evaluation import Evaluation
@@ -129,12 +126,12 @@ def _count(npoints: int, sizes: Probes) -> int:
 
 def rates_file(key: str) -> Path:
     """Return where the measurements under a key are kept."""
-    return cache_folder() / "rates" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    return store.keyed_file("rates", key)
 
 
 def stored_rates(key: str) -> Rates | None:
     """Return the rates that are kept under a key; None if there are none, or none that can be used."""
-    kept = _read(rates_file(key), key)
+    kept = _read(key)
     return kept.rates if kept else None
 
 
@@ -152,7 +149,7 @@ def calibrate(key: str, build: BuildProbe, npoints: int, sizes: Probes) -> Rates
     Returns:
         The rates; None if they cannot be had, for whatever reason. That a device is too slow is kept too.
     """
-    kept, busy = _read(rates_file(key), key), is_busy()
+    kept, busy = _read(key), is_busy()
     if kept is None or (kept.busy and not busy):
         try:
             with warnings.catch_warnings():
@@ -161,8 +158,7 @@ def calibrate(key: str, build: BuildProbe, npoints: int, sizes: Probes) -> Rates
                 kept = _Kept(fit_rates(measurements) if measurements else None, busy)
         except Exception:  # whatever it is: the evaluation that this is for says so too, or does without
             return kept.rates if kept else None
-        with suppress(OSError):  # without a place to keep it, it is measured each time
-            _write(rates_file(key), key, kept)
+        _write(key, kept)
     return kept.rates
 
 
@@ -240,24 +236,17 @@ class _Kept:
     busy: bool
 
 
-def _write(path: Path, key: str, kept: _Kept) -> None:
-    stored = None if kept.rates is None else dict(kept.rates.per_unit)
-    content = {"key": key, "checksum": _checksum(stored), "rates": stored, "busy": kept.busy}
-    write_atomically(path, json.dumps(content))
+def _write(key: str, kept: _Kept) -> None:
+    rates = None if kept.rates is None else dict(kept.rates.per_unit)
+    store.keep(rates_file(key), key, {"rates": rates, "busy": kept.busy})
 
 
-def _read(path: Path, key: str) -> _Kept | None:
-    """Read rates; a file that is damaged or stands for something else counts as none."""
+def _read(key: str) -> _Kept | None:
+    """Read rates, None if there are none."""
+    content = store.kept(rates_file(key), key)
     try:
-        content = json.loads(path.read_text())
         stored = content["rates"]
-        if content["key"] != key or content["checksum"] != _checksum(stored):
-            return None
         rates = None if stored is None else Rates({name: (unit, block) for name, (unit, block) in stored.items()})
         return _Kept(rates, bool(content["busy"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
-
-
-def _checksum(stored: Any) -> str:
-    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()

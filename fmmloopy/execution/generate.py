@@ -6,17 +6,14 @@ processes skip code generation.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import sqlite3
 import warnings
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from fmmloopy.common.store import cache_folder, write_atomically
+from fmmloopy.common import store
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import CodeKey
@@ -33,41 +30,30 @@ def compile_operator(key: CodeKey) -> CompiledOperator:
     Raises:
         RecipeError: the recipe fails, or what it makes cannot be turned into code.
     """
-    cached = _read(_file(key), key.text())
-    if cached is None:
-        cached = generate(key)
-        keep(key, cached)
-    return cached
+    found = _read(key)
+    if found is None:
+        found = generate(key)
+        keep(key, found)
+    return found
 
 
 def keep(key: CodeKey, code: CompiledOperator) -> None:
     """Keep code on disk for those who ask for it by its key."""
-    content = json.dumps({"key": key.text(), "code": asdict(code), "checksum": _checksum(code)})
-    with suppress(OSError):  # without a place to keep it, code is generated each time
-        write_atomically(_file(key), content)
+    text = key.text()
+    store.keep(store.keyed_file("code", text, f"{key.operator}-"), text, asdict(code))
 
 
-def _file(key: CodeKey) -> Path:
-    digest = hashlib.sha256(key.text().encode()).hexdigest()[:32]
-    return cache_folder() / "code" / f"{key.operator}-{digest}.json"
-
-
-def _checksum(code: CompiledOperator) -> str:
-    return hashlib.sha256(json.dumps(asdict(code), sort_keys=True).encode()).hexdigest()
-
-
-def _read(path: Path, key: str) -> CompiledOperator | None:
-    """Read code from disk; a file that is damaged or stands for something else counts as none."""
+def _read(key: CodeKey) -> CompiledOperator | None:
+    """Read code from disk, None if there is none."""
+    text = key.text()
+    code = store.kept(store.keyed_file("code", text, f"{key.operator}-"), text)
     try:
-        stored = json.loads(path.read_text())
-        code = stored["code"]
         for name in ("arguments", "lanes"):
             code[name] = tuple(map(tuple, code[name]))
         for name in ("global_size", "local_size", "steps", "build_options"):
             code[name] = tuple(code[name])
-        compiled = CompiledOperator(**code)
-        return compiled if stored["key"] == key and stored["checksum"] == _checksum(compiled) else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return CompiledOperator(**code)
+    except (KeyError, TypeError):
         return None
 
 
