@@ -47,7 +47,7 @@ class Entry:
         look: what to see in the code.
         new: what the code shown has only after the step; otherwise the page is out of date.
         keep, root: variables and loops to show, outermost loop to show; see :func:`excerpt.excerpt`.
-        mathematics: show the kernel as mathematics: before this step it has no code, or the code does not show the change.
+        mathematics: show mathematics: before this step the kernel has no code, or the code does not show the change.
         diff: show one text with the changed lines marked instead of two texts.
         inserted: functions that the step adds before the kernel, to show.
         traps: mistakes.
