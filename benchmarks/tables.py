@@ -199,7 +199,7 @@ def first_seconds(found: Sequence[Evaluation], name: str) -> float:
 def _operator_cell(results: Results, e: Evaluation, name: str) -> str:
     if name not in e.seconds:
         return NOTHING
-    seconds, amount, peaks = e.seconds[name], e.work.get(name), results.peaks.get(e.computed_in(name))
+    seconds, amount = e.seconds[name], e.work.get(name)
     cell = f"{_seconds(seconds)}, {format_share(seconds / e.evaluate)}"
     if not amount or not seconds:
         return cell
@@ -208,6 +208,7 @@ def _operator_cell(results: Results, e: Evaluation, name: str) -> str:
         if amount.pairs
         else f"{amount.flops / seconds * 1e-9:.0f} GFLOP/s"
     )
+    peaks = results.peaks.get(e.computed_in(name))
     if not peaks:
         return f"{cell}; {rate}"
     limit = amount.roofline(peaks)

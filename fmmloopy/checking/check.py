@@ -214,7 +214,7 @@ def check_book(
     requests = [
         replace(common, operator=operator, dtype=dtype, parameters=choice)
         for operator in chosen
-        for choice in _choices(book, operator, device, (parameters or {}).get(operator), full)
+        for choice in choices(book, operator, device, (parameters or {}).get(operator), full)
         for dtype in dict.fromkeys(book.operator(operator).types_in(DTYPE_NAMES[name]).name for name in names)
     ]
     with ExitStack() as stack:
@@ -243,7 +243,7 @@ def device_for(book: RecipeBook, device: str | Device | None = None) -> Device:
     return choose_device(device)
 
 
-def _choices(
+def choices(
     book: RecipeBook, operator: str, device: Device, parameters: Mapping[str, Any] | None, full: bool
 ) -> Iterator[Mapping[str, Any]]:
     """Yield what is asked for, or else what the recipe has on this device, and on others if that is something else.

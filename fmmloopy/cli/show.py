@@ -73,7 +73,7 @@ def show(
     names = shown_operators(recipes, operator)
     applied = [list_steps(recipes, name, kernels[kernel](), dtype, suited) for name in names]
     # What a book is for may be no device here, and then no code for it can be made here.
-    tried = chosen or (suited if recipes.suits(suited.description) or not recipes.recipes else None)
+    tried = chosen or (suited if recipes.suits(suited) or not recipes.recipes else None)
     listing = step is None and not (diff or code or asm)
     with telling() as tell:
         views = []

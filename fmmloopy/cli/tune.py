@@ -124,7 +124,7 @@ def _tune(
     left_out = [name for name in tunable if done and name not in {operator for operator, _ in done}]
     if left_out:
         say(f"not searched: {', '.join(left_out)}; the budget of {budget:g} s was spent, or they have nothing to do")
-    if any(search.best for search in searches):
+    if any(search.best and search.found for search in searches):
         say(f"kept in {store_file(chosen)}")
     if any(search.best is None for search in searches):
         raise typer.Exit(DOES_NOT_HOLD)
@@ -165,7 +165,8 @@ def _export(path: Path, device: str | None, as_json: bool) -> None:
         print_json({"file": str(path), "device": chosen.description, "entries": len(entries)})
     else:
         best = sum(not entry.parameters for entry in entries)
-        kept = f"{len(entries)} entries" + (f", {best} of them that the defaults are best" if best else "")
+        kept = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
+        kept += f", of which {best} {'says' if best == 1 else 'say'} that the defaults are best" if best else ""
         console().print(f"{path}: {kept}, for {chosen.description}", markup=False)
 
 

@@ -134,7 +134,10 @@ def _written(size: Any) -> str:
 
 
 def _generated(knl: Any) -> Any:
-    """Generate code; without loopy's own cache from the moment that it cannot be used, say since it was deleted."""
+    """Generate code; without loopy's own cache if that cannot be used.
+
+    It may have been deleted, or hold what another version of this package has written, with classes from elsewhere.
+    """
     import loopy as lp
 
     try:
@@ -142,6 +145,9 @@ def _generated(knl: Any) -> Any:
     except sqlite3.Error:
         lp.set_caching_enabled(False)
         return lp.generate_code_v2(_scheduled(knl))
+    except (AttributeError, ImportError):
+        with lp.CacheMode(False):
+            return lp.generate_code_v2(_scheduled(knl))
 
 
 def _scheduled(knl: Any) -> Any:

@@ -83,7 +83,8 @@ class Search:
         operator, dtype: of which operator.
         trials: all candidates in the order in which they were tried, the recipe's defaults first.
         candidates: how many there are in the space.
-        best: the fastest that is certified; None if even the defaults are not.
+        best: the fastest that is certified; None if even the defaults are not. Where there was no time for others, the
+            defaults, which are not checked then.
         rejected: candidates that were faster and are wrong, with what the check has found.
         is_faster: whether the best differs from the defaults by more than the spread.
     """
@@ -407,6 +408,8 @@ def _opened(setting: Setting, device: str) -> tuple[Problem, Runtime]:
 def _certify(book: RecipeBook, operator: str, device: Device, dtype: str, trials: Sequence[Trial]) -> Search:
     """Take the fastest candidate that the check certifies, or has certified."""
     count = count_candidates(book, operator, device)
+    if len(trials) == 1 and trials[0].timing and count > 1:
+        return Search(operator, dtype, tuple(trials), count, trials[0], (), False)
     timed = sorted((t for t in trials if t.timing), key=lambda t: t.timing.median if t.timing else math.inf)
     default = trials[0]
     rejected: list[tuple[Mapping[str, Any], str]] = []
@@ -455,7 +458,7 @@ def _store(book: RecipeBook, device: Device, setting: Setting, search: Search) -
         entries = []  # a damaged file is written anew
     key = book.name, search.operator, setting.dtype, setting.order
     best, default = search.best, search.trials[0].timing
-    if best and best.timing and (search.is_faster or len(search.trials) > 1):
+    if best and best.timing and len(search.trials) > 1:
         entry = Tuned(
             book.name,
             search.operator,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import loopy as lp
 from pytools.tag import UniqueTag
@@ -51,6 +52,10 @@ class Lanes(UniqueTag):
     """Note on a kernel: the lane parameters that a recipe has fixed, which decide how many tiles a launch has."""
 
     lanes: tuple[tuple[str, int], ...]
+
+    def update_persistent_hash(self, key_hash: Any, key_builder: Any) -> None:
+        """Hash the module too: loopy's caches hold pickled notes, which cannot be read where their class is not."""
+        key_builder.rec(key_hash, (type(self).__module__, type(self).__qualname__, self.lanes))
 
 
 def fix_lanes(knl: Kernel, **lanes: int) -> Kernel:

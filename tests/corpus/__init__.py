@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from corpus import right, wrong_arithmetic, wrong_dense, wrong_m2l_fft, wrong_m2l_svd, wrong_particles, wrong_work_items
 from corpus.entries import LAYERS, Right, Wrong
-from fmmloopy.recipes import OPERATORS
+from fmmloopy.operators import OPERATORS
 
 WRONG: tuple[Wrong, ...] = (
     *wrong_particles.ENTRIES,

@@ -267,7 +267,7 @@ def test_two_processes_make_the_same_key():
         "from test_compile import key\n"
         "print(key(book=load_recipes('pocl_cpu')).text())"
     )
-    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    command = [sys.executable, "-c", program, str(Path(__file__).parents[1])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == key(book=load_recipes("pocl_cpu")).text()
 
@@ -292,7 +292,7 @@ for name, greens in (("first", laplace()), ("second", yukawa())):
 
 def test_caches_of_loopy_and_pyopencl_may_vanish(opencl_device, tmp_path):
     """They are in the user's cache folder too, which may be emptied while a program runs."""
-    command = [sys.executable, "-c", PROGRAM_THAT_LOSES_CACHES, str(Path(__file__).parent), str(tmp_path)]
+    command = [sys.executable, "-c", PROGRAM_THAT_LOSES_CACHES, str(Path(__file__).parents[1]), str(tmp_path)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), ENVIRONMENT_VARIABLE: str(tmp_path / "own")}
     environment["POCL_CACHE_DIR"] = str(tmp_path.parent / "pocl")  # it needs its own
     done = subprocess.run([*command, opencl_device.description], capture_output=True, text=True, env=environment)

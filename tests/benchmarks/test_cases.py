@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import made_up_device
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from made_up_results import PEAKS, made_up, make_results
 

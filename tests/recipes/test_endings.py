@@ -293,13 +293,13 @@ def test_the_line_of_a_failing_recipe_is_that_of_the_recipe():
         apply(p2p)
 
 
-@pytest.mark.parametrize("entry", RIGHT, ids=str)
+@pytest.mark.parametrize("entry", RIGHT, ids=lambda entry: f"{entry.operator}: {entry.name}")
 def test_unusual_right_recipes_are_accepted(entry):
     assert apply(entry.recipe, entry.operator)
 
 
 def test_shipped_books_and_those_of_the_documentation_are_accepted():
-    folder = Path(__file__).parents[1] / "docs" / "programs"
+    folder = Path(__file__).parents[2] / "docs" / "programs"
     own = [runpy.run_path(str(path))["BOOK"] for path in sorted(folder.glob("my_cpu_*.py"))]
     done = set()
     for book in (*shipped_books().values(), *own):

@@ -11,7 +11,7 @@ import pytest
 
 from fmmloopy.recipes import shipped_books
 
-FOLDER = Path(__file__).parents[1] / "docs" / "measurements"
+FOLDER = Path(__file__).parents[2] / "docs" / "measurements"
 if not FOLDER.is_dir():
     pytest.skip("the documentation is not here", allow_module_level=True)
 

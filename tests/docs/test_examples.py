@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "laplace_sphere.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "laplace_sphere.py"
 SMALL = ("--n", "3000", "--digits", "3")
 
 

@@ -14,7 +14,8 @@ from fmmloopy.bookshelf.starter import start_book
 from fmmloopy.checking.check import check_book
 from fmmloopy.cli import app
 from fmmloopy.execution.devices import C_DEVICE
-from fmmloopy.recipes import RecipeError, apply_recipe, devices_in_words, load_recipes, shipped_books
+from fmmloopy.recipes import RecipeError, apply_recipe, load_recipes, shipped_books
+from fmmloopy.recipes.book import devices_in_words
 
 FAMILIES = {
     "CPUs through Intel's runtime": (made_up_intel("AMD EPYC"), made_up_intel("Intel(R) Xeon(R)", "AVX-512")),

@@ -10,7 +10,7 @@ import pytest
 
 from fmmloopy.transforms import steps
 
-FOLDER = Path(__file__).parents[1] / "docs" / "steps"
+FOLDER = Path(__file__).parents[2] / "docs" / "steps"
 if not FOLDER.is_dir():
     pytest.skip("the documentation is not here", allow_module_level=True)
 sys.path.insert(0, str(FOLDER))

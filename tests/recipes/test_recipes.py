@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.metadata
 import inspect
@@ -17,11 +18,12 @@ import loopy as lp
 import numpy as np
 import pytest
 from conftest import specification
+from loopy.tools import LoopyKeyBuilder
 
 import fmmloopy as fl
+from fmmloopy.operators import OPERATORS
+from fmmloopy.operators.operator import LANE_PARAMETERS
 from fmmloopy.recipes import (
-    LANE_PARAMETERS,
-    OPERATORS,
     SEQUENTIAL,
     RecipeBook,
     RecipeError,
@@ -33,6 +35,7 @@ from fmmloopy.recipes import (
     shipped_books,
 )
 from fmmloopy.recipes.fingerprint import fingerprint
+from fmmloopy.recipes.lanes import Lanes
 
 ORDER = 3
 
@@ -337,7 +340,12 @@ def test_every_shipped_book_and_recipe_says_why():
         recipe = book.recipes[operator]
         assert (recipe.__doc__ or "").strip(), f"{book.name}, {operator}: {recipe.__name__} has no docstring"
         module = inspect.getmodule(recipe)
-        assert "Measured on " in module.__doc__, f"{module.__name__} does not say where it was measured"
+        measured = Path(__file__).parents[2] / "docs" / "measurements" / f"{module.__name__.rpartition('.')[2]}.csv"
+        said = f"What was measured, and where: docs/measurements/{measured.name}."
+        assert said in module.__doc__, f"{module.__name__} does not say where it was measured"
+        header, *rows = measured.read_text().splitlines()
+        assert {"date", "processor", "runtime"} <= set(header.split(","))
+        assert rows
 
 
 def test_every_shipped_parameter_has_its_default_among_the_values_worth_trying():
@@ -474,3 +482,13 @@ def test_recipe_typed_at_the_prompt(tmp_path):
         assert done.returncode == 0, done.stderr[-300:]
         prints.append(done.stdout.split()[-1])
     assert prints[0] != prints[1]
+
+
+def test_loopys_caches_tell_notes_of_other_modules_apart():
+    """They hold pickled notes, which a version of the package with the class in another place cannot read."""
+    note = Lanes((("tlanes", 4),))
+    elsewhere = dataclasses.make_dataclass("Lanes", ["lanes"], bases=(Lanes,), frozen=True)
+    elsewhere.__module__, elsewhere.__qualname__ = "fmmloopy.elsewhere", Lanes.__qualname__
+    builder = LoopyKeyBuilder()
+    assert builder(note) == builder(Lanes((("tlanes", 4),)))
+    assert len({builder(note), builder(elsewhere(note.lanes)), builder(Lanes((("tlanes", 8),)))}) == 3

@@ -19,7 +19,8 @@ from corpus.run import Group, check, groups, judge, report
 from fmmloopy.checking import sanitizer
 from fmmloopy.checking.check import Finding, check_book
 from fmmloopy.execution.devices import find_devices
-from fmmloopy.recipes import OPERATORS, RecipeBook
+from fmmloopy.operators import OPERATORS
+from fmmloopy.recipes import RecipeBook
 
 OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 

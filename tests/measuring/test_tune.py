@@ -320,4 +320,4 @@ def test_the_command_says_how_many_candidates_and_what_the_spread_was(tmp_path):
     assert re.search(r"(spread|stored).* \(all 3 candidates\)", result.stdout)
     assert "spread" in result.stdout
     result = _run("--export", tmp_path / "out.json", "--device", device.description)
-    assert "1 entries" in result.stdout
+    assert "out.json: 1 entry" in result.stdout

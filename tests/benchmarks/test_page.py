@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import made_up_intel, made_up_nvidia, made_up_pocl
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from made_up_results import MACHINE, PEAKS, make_results
 

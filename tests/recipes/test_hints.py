@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import islpy as isl
 import loopy as lp
@@ -290,7 +291,7 @@ print("ERROR:", failure(no_order))
 def test_a_kernel_without_a_schedule_asks_nothing_on_a_terminal():
     """Loopy left to itself waits for Enter."""
     parent, child = pty.openpty()
-    folder = os.path.dirname(__file__)
+    folder = str(Path(__file__).parents[1])
     with subprocess.Popen([sys.executable, "-c", PROGRAM, folder], stdin=child, stdout=child, stderr=child) as process:
         os.close(child)
         said = b""

@@ -16,7 +16,7 @@ from fmmloopy.bookshelf.catalog import list_books
 from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 
-PLUGIN = Path(__file__).parent / "plugin"
+PLUGIN = Path(__file__).parents[1] / "plugin"
 
 POCL = made_up_pocl("3.0")
 

@@ -30,7 +30,8 @@ from fmmloopy.execution.generate import generate_code
 from fmmloopy.execution.launch import CompiledOperator, check_size, launch_sizes
 from fmmloopy.execution.processor import Processor, this_processor, vector_instructions, vendor_of
 from fmmloopy.execution.runtime import make_runtime
-from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, devices_in_words, load_recipes
+from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, load_recipes
+from fmmloopy.recipes.book import devices_in_words
 
 POINTS = np.random.default_rng(5).random((400, 3))
 CHARGES = np.random.default_rng(6).random(400) - 0.3
