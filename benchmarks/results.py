@@ -99,7 +99,10 @@ class Evaluation:
 
     def computed_in(self, operator: str) -> str:
         """Return what an operator computes in: float32 or float64."""
-        return str(OPERATORS[operator].types_in(PRECISIONS[self.precision]).inner.name)
+        precision = PRECISIONS[self.precision]
+        if operator not in OPERATORS:  # setting expansions to zero
+            return str(precision.expansions.name)
+        return str(OPERATORS[operator].types_in(precision).inner.name)
 
     def least(self, peaks: Mapping[str, Peaks]) -> float:
         """Return seconds that no schedule of this work can beat: the limits of the operators, one after the other.

@@ -134,7 +134,13 @@ def elsewhere_section(results: Results, verdicts: Sequence[Sequence[Verdict]]) -
     peaks = "; ".join(f"{dtype} {each}" for dtype, each in results.peaks.items())
     heading = f"### {results.machine['processor']}"
     return "\n\n".join(
-        (heading, f"{peaks}{at}.", targets_table(results, verdicts), "Missed, and why:", misses_list(verdicts))
+        (
+            heading,
+            f"{peaks}{at}.",
+            targets_table(results, verdicts),
+            "Missed targets, and the reasons:",
+            misses_list(verdicts),
+        )
     )
 
 
@@ -312,7 +318,7 @@ def peers_table(results: Results) -> str:
 
 def _against(ours: Evaluation | None, seconds: float, cpu: float) -> tuple[str, str, str]:
     if ours is None:
-        return "no case that errs as little", NOTHING, NOTHING
+        return "no case with as small an error", NOTHING, NOTHING
     whole = ours.evaluate + ours.preparation
     times = f"{_seconds(whole)} ({_seconds(ours.evaluate)} evaluate)"
     what = f"{times}, error {ours.error:.1e}, {ours.dtype}, {ours.runtime}"

@@ -1,7 +1,7 @@
-"""Write the pages of the reusable steps: what the code does is read off the code when the documentation is built.
+"""Write the pages of the reusable steps, with code that is generated when the documentation is built.
 
-``docs/conf.py`` calls :func:`write_pages`; so does ``python docs/steps/generate.py``. What can be said only in words is
-in ``entries.py``.
+``docs/conf.py`` calls :func:`write_pages`; so does ``python docs/steps/generate.py``. The text is in
+``entries.py``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MARK = "% Made by docs/steps/generate.py; do not edit."
 """First line of every page that this program writes, and may therefore delete."""
 
 OVERVIEW = "overview.md"
-"""Included by the index: the table of all pages, and what the shipped books have measured."""
+"""Included by the index: the table of all pages, and what the shipped books say about their devices."""
 
 DEVICE = Device("opencl", "", "any device that speaks OpenCL")
 """Code is generated for it; nothing is compiled or run."""
@@ -53,7 +53,7 @@ def steps_to_document() -> list[str]:
 
 
 def write_pages(folder: Path = HERE) -> list[Path]:
-    """Write a page for each step, and the overview; delete pages of steps that are no more.
+    """Write a page for each step, and the overview; delete pages of steps that no longer exist.
 
     Pages that have not changed are left alone, so that Sphinx need not read them again.
 
@@ -234,7 +234,7 @@ def overview() -> str:
     rows = [f"| [{e.name}]({e.name}.md) | {_first_paragraph(getattr(steps, e.name))} |" for e in ENTRIES]
     parts = ["\n".join(["| step | what it does |", "|---|---|", *rows])]
     parts.append(_block("{toctree}", "\n".join([":hidden:", "", *(entry.name for entry in ENTRIES)])))
-    parts.append("## Where they pay: the shipped books\n\nIn the words of the books, with what has been measured.")
+    parts.append("## Where they pay\n\nWhat the shipped books say about their devices:")
     for book in shipped_books().values():
         modules = [m for name, m in sys.modules.items() if name.startswith("fmmloopy.transforms.")]
         (module,) = (m for m in modules if getattr(m, "BOOK", None) is book)
