@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import error, sphere
 
 import fmmloopy as fl
 from fmmloopy.checking.case import POLYNOMIALS
@@ -102,88 +101,6 @@ def test_no_other_part_of_the_package_knows_operators_by_their_names():
             if isinstance(node, ast.Constant) and node.value in names and id(node) not in docstrings
         ]
     assert found == []
-
-
-VARIANT = '''
-"""P2P with the nearer half of the formula written in another way, and recipes for it."""
-
-from dataclasses import replace
-
-import loopy as lp
-
-
-from fmmloopy.operators import P2P
-from fmmloopy.recipes import RecipeBook, fix_lanes, separate_lanes
-
-
-def make(spec):
-    """Sum squares of differences in another order, and name the loop over sources first."""
-    return mapped(P2P.make(spec), reordered)
-
-
-def mapped(knl, change):
-    """Change the statement of the squared distance."""
-    return knl.with_kernel(lp.map_instructions(knl.default_entrypoint, "id:r2", change))
-
-
-def reordered(statement):
-    from pymbolic import parse
-
-    return statement.copy(expression=parse("d2*d2 + (d0*d0 + d1*d1)"))
-
-
-def p2p(knl, *, lanes: int = 4):
-    """Lanes of targets."""
-    knl = separate_lanes(fix_lanes(knl, tlanes=lanes))
-    yield "lanes", knl
-    knl = WRONG(lp.tag_inames(knl, {"ibox": "g.0"}))
-    yield "groups", knl
-
-
-BOOK = RecipeBook("variant", device="PoCL", recipes={"p2p": p2p}, operators={"p2p": replace(P2P, make=make)})
-'''
-
-
-def _write(tmp_path, wrong=""):
-    path = tmp_path / "variant.py"
-    path.write_text(VARIANT.replace("WRONG", wrong or ""))
-    return path
-
-
-def test_a_variant_is_planned(tmp_path, rng):
-    book = fl.load_recipes(_write(tmp_path))
-    assert book.operator("p2p") != P2P
-    points, charges = sphere(rng, 2000), rng.uniform(-1, 1, 2000)
-    with pytest.warns(UserWarning, match="no certificate"):
-        fmm = fl.Fmm(points, recipes=book, order=5, ncrit=60, device="pocl")
-    expected = fl.direct(points, charges, points[:200])
-    assert error(fmm.evaluate(charges)[:200], expected) < 1e-4
-    plain = fl.Fmm(points, recipes="sequential", order=5, ncrit=60, device="pocl")
-    # Squares are summed in another order, so some potentials are rounded in another way.
-    assert error(fmm.evaluate(charges), plain.evaluate(charges)) < 1e-12
-
-
-def test_a_variant_is_checked(tmp_path, own_cache):
-    from fmmloopy.checking.check import check_book
-
-    report = check_book(_write(tmp_path), device="pocl", dtypes=[np.float64])
-    assert report.ok, report.findings
-    wrong = "(lambda k: mapped(k, lambda s: s.copy(expression=s.expression + 1)))"
-    (finding,) = check_book(_write(tmp_path, wrong), device="pocl", dtypes=[np.float64]).findings
-    assert (finding.operator, finding.layer, finding.step) == ("p2p", "exact", "2 'groups'")
-
-
-def test_a_variant_is_laddered_and_benched(tmp_path, known_peaks):
-    from fmmloopy.measuring.bench import measure
-    from fmmloopy.measuring.ladder import climb
-    from fmmloopy.measuring.timing import Setting
-
-    setting, book = Setting(points=3000, order=4), fl.load_recipes(_write(tmp_path))
-    report = climb(book, device="pocl", setting=setting, runs=3, certify=False)
-    assert [rung.name for rung in report.ladders[0].rungs] == ["sequential", "lanes", "groups"]
-    assert all(rung.timing for rung in report.ladders[0].rungs)
-    (figures,) = measure([book], device="pocl", setting=setting, runs=3)
-    assert figures.times["p2p"].seconds
 
 
 def test_a_variant_has_the_name_of_what_it_stands_for():

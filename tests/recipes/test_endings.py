@@ -293,7 +293,7 @@ def test_the_line_of_a_failing_recipe_is_that_of_the_recipe():
         apply(p2p)
 
 
-@pytest.mark.parametrize("entry", RIGHT, ids=str)
+@pytest.mark.parametrize("entry", RIGHT, ids=lambda entry: f"{entry.operator}: {entry.name}")
 def test_unusual_right_recipes_are_accepted(entry):
     assert apply(entry.recipe, entry.operator)
 
