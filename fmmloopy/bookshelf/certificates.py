@@ -104,7 +104,8 @@ def operator_status(
 ) -> str:
     """Return ``"certified"``, ``"failed"``, ``"none"``, or ``"stale: <what has changed>"`` for one recipe.
 
-    An operator without a recipe runs as its sequential kernel, to which all others are held: it counts as certified.
+    An operator of the package without a recipe runs as its sequential kernel, to which all others are held: it counts
+    as certified.
     """
     return _statuses(book, device, {operator: parameters}, dtype)[operator]
 
@@ -112,8 +113,8 @@ def operator_status(
 def status(
     book: RecipeBook, device: Device, dtype: str = "float64", parameters: Mapping[str, Mapping[str, Any]] | None = None
 ) -> str:
-    """Return the status of a whole book: of its recipes, the worst."""
-    found = _statuses(book, device, {operator: (parameters or {}).get(operator) for operator in book.recipes}, dtype)
+    """Return the status of a whole book: of its operators, the worst."""
+    found = _statuses(book, device, {operator: (parameters or {}).get(operator) for operator in book.to_check}, dtype)
     failed = [operator for operator, text in found.items() if text == FAILED]
     if failed:
         return f"{FAILED} for {', '.join(failed)}"
@@ -127,7 +128,7 @@ def warn_if_uncertified(
     book: RecipeBook, device: Device, dtype: str, parameters: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:
     """Warn, once in a process, when recipes are used on a device that they have not been checked on."""
-    if not book.recipes:
+    if not book.to_check:
         return
     found = status(book, device, dtype, parameters)
     if found != CERTIFIED:
@@ -231,7 +232,7 @@ def _status(
     dtype: str,
     parameters: Mapping[str, Any] | None,
 ) -> str:
-    if operator not in book.recipes:
+    if operator not in book.to_check:
         return CERTIFIED
     entry = entries.get(_key(book, device, operator, dtype, parameters))
     if entry is None:

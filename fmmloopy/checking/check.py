@@ -159,7 +159,7 @@ def check_book(
 
     Args:
         book: a book, its name, or the path of its file.
-        operators: which operators; None for all that the book has a recipe for.
+        operators: which operators; None for all that the book has a recipe for, or that are its own.
         device: what to run on; None for the first that the book is for, or else the preferred one.
         dtypes: of evaluations: float32, float64, ``"mixed"`` and ``"reduced"``, whose kernels are checked. With float32
             and float64 the other two are, too. Devices without float64 are checked in float32 alone.
@@ -181,11 +181,11 @@ def check_book(
     if level not in LEVELS:
         raise ValueError(f"level is {level!r}, expected {' or '.join(map(repr, LEVELS))}")
     book = load_recipes(book)
-    chosen = tuple(operators) if operators else tuple(o for o in OPERATORS if o in book.recipes)
+    chosen = tuple(operators) if operators else book.to_check
     for operator in chosen:
         if operator not in OPERATORS:
             raise ValueError(f"operator is {operator!r}, expected one of {', '.join(OPERATORS)}")
-        if operator not in book.recipes:
+        if operator not in book.to_check:
             raise ValueError(f"{book.name} has no recipe for {operator}, which runs as the sequential kernel")
     if limit is not None and not 0 < limit < math.inf:
         raise ValueError(f"limit is {limit:g}, expected a number of seconds above 0")
@@ -222,9 +222,8 @@ def check_book(
         workers = stack.enter_context(_Workers(library, _Meter(tell, len(requests), len(names), library is not None)))
         findings = workers.check(requests)
         if not findings and chosen:
-            here = {o: patterns for o, patterns in book.by_device.items() if o in chosen}
-            some = replace(book, recipes={o: book.recipes[o] for o in chosen}, tuning={}, by_device=here)
-            given = {operator: dict((parameters or {}).get(operator, {})) for operator in chosen}
+            some = _with(book, chosen)
+            given = {o: dict((parameters or {}).get(o, {})) for o in chosen if o in book.recipes}
             findings = workers.check_whole(some, device, names, given, full)
     failed = {f.operator for f in findings} if all(f.operator for f in findings) else set(chosen)
     passed = () if "" in {f.operator for f in findings} else tuple(o for o in chosen if o not in failed)
@@ -234,6 +233,17 @@ def check_book(
         certificates.record(book, device, sorted(failed), names, certificates.FAILED, parameters)
     seconds = time.perf_counter() - start
     return Report(book.name, device.description, level, chosen, tuple(names), tuple(findings), tuple(skipped), seconds)
+
+
+def _with(book: RecipeBook, operators: Sequence[str]) -> RecipeBook:
+    """Return what a book has for some operators."""
+    return replace(
+        book,
+        recipes={name: recipe for name, recipe in book.recipes.items() if name in operators},
+        operators={name: own for name, own in book.operators.items() if name in operators},
+        by_device={name: given for name, given in book.by_device.items() if name in operators},
+        tuning={},
+    )
 
 
 def device_for(book: RecipeBook, device: str | Device | None = None) -> Device:

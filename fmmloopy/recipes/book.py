@@ -133,6 +133,11 @@ class RecipeBook:
         """Return the operator of a name: the book's own, or else the package's."""
         return self.operators.get(name, OPERATORS[name])
 
+    @property
+    def to_check(self) -> tuple[str, ...]:
+        """Names of the operators that have a recipe here or are the book's own; all others are known to be right."""
+        return tuple(name for name in OPERATORS if name in self.recipes or name in self.operators)
+
     def suits(self, device: Any) -> bool:
         """Return whether the book is meant for a device.
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import clustered, error
 
 import fmmloopy as fl
+from fmmloopy.bookshelf.certificates import status
 from fmmloopy.checking.check import check_book
 from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.generate import compile_operator
@@ -18,8 +19,9 @@ from fmmloopy.measuring.ladder import climb
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.probes import NEWTON
 from fmmloopy.measuring.timing import OperatorTimer, Setting, make_problem
-from fmmloopy.operators import M2M, OPERATORS, P2P
+from fmmloopy.operators import M2L, M2M, OPERATORS, P2P
 from fmmloopy.operators.dense import BLOCKS, dense_kernel
+from fmmloopy.operators.m2l import TEXT as M2L_TEXT
 from fmmloopy.operators.m2m import TEXT
 from fmmloopy.precision import MIXED_PRECISION
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
@@ -60,6 +62,7 @@ BOOK = RecipeBook("variant", device="", recipes={"p2p": p2p}, operators={"p2p": 
 '''
 
 DOMAINS = [*BLOCKS, "{[c]: 0 <= c < 8}"]
+M2L_DOMAINS = ["{[ibox]: 0 <= ibox < ntargets}", "{[ilist]: list_start <= ilist < list_end}"]
 
 PEAKS = {"float64": Peaks("a processor", "float64", 100e9, {NEWTON: 4e9}, 10e9)}
 SMALL = Setting(points=1500, order=3)
@@ -168,6 +171,47 @@ def test_a_wrong_recipe_for_a_variant_is_rejected(book, opencl_device, own_cache
 
     report = check_book(replace(book, recipes={"p2p": wrong}), ["p2p"], opencl_device, dtypes=["float64"])
     assert [(finding.operator, finding.layer) for finding in report.findings] == [("p2p", "exact")]
+
+
+@pytest.mark.parametrize(("record", "wrong"), [(M2M, "*x*2 "), (M2L, "*x*2 ")], ids=lambda v: getattr(v, "name", ""))
+def test_a_wrong_operator_without_a_recipe_is_rejected(record, wrong, opencl_device, own_cache):
+    """Whole evaluations show it, in the form of M2L that it is a stage of; until then it has no certificate."""
+    text, domains = {"m2m": (TEXT, DOMAINS), "m2l": (M2L_TEXT, M2L_DOMAINS)}[record.name]
+
+    def twice(spec):
+        return dense_kernel(spec, domains, text.replace("*x ", wrong))
+
+    book = RecipeBook("only_an_operator", device="", operators={record.name: replace(record, make=twice)})
+    assert book.to_check == (record.name,)
+    assert status(book, opencl_device) == "none"
+    (finding,) = check_book(book, device=opencl_device, dtypes=["float64"]).findings
+    assert (finding.operator, finding.layer) == ("", "fmm")
+    assert finding.message.startswith("sphere: relative error")
+    assert status(book, opencl_device) == f"failed for {record.name}"
+    right = replace(book, operators={record.name: record})
+    assert check_book(right, device=opencl_device, dtypes=["float64"]).ok
+    assert status(right, opencl_device) == "certified"
+
+
+def test_a_wrong_gradient_of_a_variant_is_rejected(opencl_device, own_cache):
+    """Derivatives have the wrong sign, and potentials are right."""
+
+    def make(spec):
+        derivatives = [f"store{row}" for row in range(spec.rows - spec.greens.nderivatives, spec.rows)]
+        kernel = P2P.make(spec).default_entrypoint
+        instructions = [
+            i.copy(expression=subtracted(i.expression)) if i.id in derivatives else i for i in kernel.instructions
+        ]
+        return P2P.make(spec).with_kernel(kernel.copy(instructions=instructions))
+
+    def subtracted(total):
+        before, added = total.children
+        return before - added
+
+    book = RecipeBook("wrong_gradient", device="", operators={"p2p": replace(P2P, make=make)})
+    (finding,) = check_book(book, device=opencl_device, dtypes=["float64"]).findings
+    assert (finding.operator, finding.layer) == ("", "fmm")
+    assert finding.message.startswith("sphere: gradients, relative error")
 
 
 def test_an_operator_of_another_name_is_refused():
