@@ -281,7 +281,7 @@ def test_errors_without_a_hint_and_without_a_text():
 
 PROGRAM = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 from test_hints import failure, no_order
 assert sys.stdin.isatty() and sys.stdout.isatty()
 print("ERROR:", failure(no_order))
@@ -291,8 +291,9 @@ print("ERROR:", failure(no_order))
 def test_a_kernel_without_a_schedule_asks_nothing_on_a_terminal():
     """Loopy left to itself waits for Enter."""
     parent, child = pty.openpty()
-    folder = str(Path(__file__).parents[1])
-    with subprocess.Popen([sys.executable, "-c", PROGRAM, folder], stdin=child, stdout=child, stderr=child) as process:
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", PROGRAM, str(here), str(here.parent)]
+    with subprocess.Popen(command, stdin=child, stdout=child, stderr=child) as process:
         os.close(child)
         said = b""
         try:
