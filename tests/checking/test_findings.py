@@ -15,6 +15,7 @@ from pathlib import Path
 import loopy as lp
 import numpy as np
 import pytest
+from conftest import specification
 
 from fmmloopy.bookshelf.certificates import operator_status, status
 from fmmloopy.checking import sanitizer
@@ -24,8 +25,8 @@ from fmmloopy.checking.real_cases import real_case
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.execution.devices import find_devices
 from fmmloopy.execution.generate import compile_operator
+from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.runtime import make_runtime
-from fmmloopy.greens import laplace
 from fmmloopy.recipes import RecipeBook, load_recipes
 from fmmloopy.testing import assert_recipe
 from fmmloopy.transforms import steps
@@ -87,8 +88,8 @@ def test_a_wrong_result_is_shrunk_and_reproduced(tmp_path):
 
 def test_programs_launch_kernels_with_more_local_axes_than_groups(tmp_path):
     """As the runtime does: what the device computes is what the program then expects."""
-    device, case = OPENCL[0], real_case("p2p", laplace(), "float64", 3)
-    code = compile_operator("p2p", laplace(), 3, np.float64, load_recipes("simd_cpu"), device)
+    device, case = OPENCL[0], real_case(specification("p2p"))
+    code = compile_operator(CodeKey(case.spec, load_recipes("simd_cpu"), device))
     code = replace(code, local_size=(*code.local_size, 1, 1))
     assert len(code.global_size) < len(code.local_size)
     expected = run_case(case, code, make_runtime(device))
