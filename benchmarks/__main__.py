@@ -51,22 +51,25 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="a few small cases on the preferred device, in about a minute")
-    add("--only", metavar="GROUPS", type=lambda text: text.split(","), help="groups of cases, with commas; see below")
-    add("--device", action="append", help="part of a device's description; may be repeated (default: all by OpenCL)")
-    add("--most-points", type=number_of_points, metavar="N", help="leave out cases with more points, such as 1e6")
-    add("--output", type=Path, metavar="DIR", default=Path("benchmark-results"), help="(default: %(default)s)")
-    add("--from", dest="source", type=Path, metavar="FILE", help="measure nothing, take the results in a .jsonl file")
-    add("--compare", type=Path, metavar="FILE", help="say how times compare with those in a .jsonl file")
     add(
-        "--write-docs", action="store_true", help="keep the results in benchmarks/results, and write the page from them"
+        "--only",
+        metavar="GROUPS",
+        type=lambda text: text.split(","),
+        help="groups of cases, with commas between; see below",
     )
-    add("--refresh-docs", action="store_true", help="measure nothing, write the page from the results that are kept")
-    add("--check-docs", action="store_true", help="measure nothing, say whether the page is what --refresh-docs writes")
+    add("--device", action="append", help="part of a device's description; may be repeated (default: all of OpenCL)")
+    add("--most-points", type=number_of_points, metavar="N", help="skip cases with more points than this, such as 1e6")
+    add("--output", type=Path, metavar="DIR", default=Path("benchmark-results"), help="(default: %(default)s)")
+    add("--from", dest="source", type=Path, metavar="FILE", help="measure nothing; use the results in a .jsonl file")
+    add("--compare", type=Path, metavar="FILE", help="compare times with those in a .jsonl file")
+    add("--write-docs", action="store_true", help="keep the results in benchmarks/results and write the page from them")
+    add("--refresh-docs", action="store_true", help="measure nothing; write the page from the kept results")
+    add("--check-docs", action="store_true", help="measure nothing; say whether the page is up to date")
     arguments = parser.parse_args(argv)
     if arguments.source and (arguments.quick or arguments.only or arguments.device or arguments.most_points):
-        parser.error("argument --from: results that are there do not go with cases or devices to measure")
+        parser.error("argument --from: it measures nothing, so leave out --quick, --only, --device and --most-points")
     if (arguments.refresh_docs or arguments.check_docs) and len(sys.argv[1:] if argv is None else argv) > 1:
-        parser.error("argument --refresh-docs, --check-docs: neither goes with another argument")
+        parser.error("argument --refresh-docs, --check-docs: use them without other arguments")
     if arguments.write_docs and _part(arguments) != "full":
         parser.error("argument --write-docs: the page needs all cases of a full run")
     if arguments.write_docs and find_spec("matplotlib") is None:

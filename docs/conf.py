@@ -25,7 +25,7 @@ html_title = "fmmloopy"
 
 
 def write_steps(app):
-    """Write the pages of the steps, whose code is generated anew."""
+    """Write the pages of the steps, with newly generated code."""
     sys.path.insert(0, str(Path(app.srcdir) / "steps"))
     from generate import write_pages
 
@@ -33,7 +33,7 @@ def write_steps(app):
 
 
 def write_corpus(app):
-    """Write the tables of the wrong recipes that the test suite holds the check to."""
+    """Write the tables of the wrong recipes that the check must reject."""
     folder = Path(app.srcdir)
     sys.path.insert(0, str(folder.parent / "tests"))
     from corpus import tables

@@ -446,7 +446,7 @@ def test_a_failed_case_is_exit_status_1(results, tmp_path):
     ("arguments", "message"),
     [
         (["--from", "nowhere.jsonl"], "nowhere.jsonl cannot be read: No such file"),
-        (["--from", "a.jsonl", "--quick"], "argument --from: results that are there do not go with cases"),
+        (["--from", "a.jsonl", "--quick"], "argument --from: it measures nothing, so leave out --quick"),
         (["--quick", "--write-docs"], "argument --write-docs: the page needs all cases of a full run"),
         (["--only", "peers", "--write-docs"], "argument --write-docs: the page needs all cases of a full run"),
         (["--only", "everything"], "there is no group 'everything' of cases"),
@@ -456,7 +456,7 @@ def test_a_failed_case_is_exit_status_1(results, tmp_path):
         ),
         (["--most-points", "many"], "argument --most-points: 'many', expected a whole number"),
         (["--device", "abacus"], "no device matches 'abacus'"),
-        (["--check-docs"], "argument --refresh-docs, --check-docs: neither goes with another argument"),
+        (["--check-docs"], "argument --refresh-docs, --check-docs: use them without other arguments"),
         (["--fast"], "unrecognized arguments: --fast"),
     ],
 )
