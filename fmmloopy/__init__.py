@@ -14,7 +14,8 @@ from fmmloopy.greens import GreensFunction, laplace, yukawa
 if TYPE_CHECKING:
     from fmmloopy.bookshelf.certificates import UncertifiedWarning
     from fmmloopy.bookshelf.tuned import tuned_parameters
-    from fmmloopy.checking.check import Finding, Report, check_book
+    from fmmloopy.checking.check import check_book
+    from fmmloopy.checking.report import Finding, Report
     from fmmloopy.choosing.report import PlanReport
     from fmmloopy.execution.devices import Device, DeviceError, find_devices
     from fmmloopy.fmm import Fmm
@@ -56,7 +57,8 @@ __all__ = [
 _MODULES = {
     "bookshelf.certificates": ("UncertifiedWarning",),
     "bookshelf.tuned": ("tuned_parameters",),
-    "checking.check": ("Finding", "Report", "check_book"),
+    "checking.check": ("check_book",),
+    "checking.report": ("Finding", "Report"),
     "choosing.report": ("PlanReport",),
     "execution.devices": ("Device", "DeviceError", "find_devices"),
     "fmm": ("Fmm",),

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.checking import sanitizer
-from fmmloopy.checking.case import DEFAULT, POLYNOMIALS, SINGLE, Case, Layout, identical, run_case
-from fmmloopy.checking.cases import make_case
+from fmmloopy.checking.case import POLYNOMIALS, Case, Layout, run_case
+from fmmloopy.checking.compare import difference, excess
+from fmmloopy.checking.inputs import inputs
 from fmmloopy.checking.over import describe, domain_of
-from fmmloopy.checking.real_cases import real_case, term_magnitudes, widened
+from fmmloopy.checking.real_cases import term_magnitudes, widened
 from fmmloopy.checking.reproducer import write_reproducer
+from fmmloopy.checking.request import CODE_LIMIT, RUN_LIMIT, SIMULATED, Failure, Request, reproducer_name
 from fmmloopy.checking.shrink import shrink
+from fmmloopy.checking.static import first_warning, weakened
 from fmmloopy.common.isolation import Stage
 from fmmloopy.common.messages import one_line
 from fmmloopy.execution.devices import C_DEVICE, Device, DeviceError, choose_device
@@ -34,88 +35,10 @@ from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.operators import Form, Specification
-from fmmloopy.precision import FLOAT64, Types, find_types
+from fmmloopy.operators import Specification
+from fmmloopy.precision import FLOAT64, find_types
 from fmmloopy.recipes.apply import Step, apply_recipe
-from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook, RecipeError
-
-LAYERS = ("static", "exact", "hostile", "numerical", "sanitized")
-"""Layers of an operator, in the order in which they run; a whole FMM comes after them."""
-
-NUMERICAL_BOUND = 12.0
-"""Rounding errors allowed, in units of eps times the sum of the magnitudes of the terms.
-
-A term counts as much as it changes with the distance, if that is more. It takes about 15 roundings (differences,
-squared distance, reciprocal root, products), each at most eps / 2, and a reciprocal root by any iteration up to
-2 eps; in sums of many terms these average out, but the roundings of the sum itself come to them: 7.5 + 2 + 2.5. Shipped
-recipes reach 3.8 at most. One step of Newton's iteration too few is off by up to 39 eps in single precision, and by 1e5
-in double.
-"""
-
-CHECKS = (
-    "enforce_variable_access_ordered",
-    "enforce_array_accesses_within_bounds",
-    "check_dep_resolution",
-    "skip_arg_checks",
-)
-"""Options of loopy that turn checks off."""
-
-CODE_LIMIT = 180.0
-"""Seconds for a step of a recipe, and for generating code; unrolled kernels take tens of seconds on a busy machine."""
-
-RUN_LIMIT = 60.0
-"""Seconds for compiling and running a kernel on a small case: milliseconds, and seconds for the device's compiler."""
-
-SIMULATED = 5
-"""How many times as long it may run in oclgrind, which is slow on boxes with many neighbours."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to check.
-
-    Attributes:
-        book: whose recipe.
-        device: on what.
-        operator: its name.
-        dtype: float32, float64 or mixed.
-        parameters: keyword arguments of the recipe.
-        full: whether all seeds, orders and layouts are wanted.
-        layers: which of LAYERS, in their order.
-        reproducers: folder for reproducers, "" for none.
-        code_limit: seconds for a step of the recipe, and for generating code.
-        run_limit: seconds for compiling and running a kernel; in oclgrind it has SIMULATED times as many.
-    """
-
-    book: RecipeBook
-    device: Device
-    operator: str
-    dtype: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    full: bool = False
-    layers: tuple[str, ...] = LAYERS
-    reproducers: str = ""
-    code_limit: float = CODE_LIMIT
-    run_limit: float = RUN_LIMIT
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What is wrong.
-
-    Attributes:
-        layer: one of LAYERS.
-        step: number and name of the first step at which it fails, as ``"2 'split sources'"``; "" if there is none.
-        message: what is wrong, in one line.
-        case: the smallest input that shows it, in words.
-        reproducer: path of a program that shows it.
-    """
-
-    layer: str
-    step: str
-    message: str
-    case: str = ""
-    reproducer: str = ""
+from fmmloopy.recipes.book import SEQUENTIAL, RecipeError
 
 
 def check_operator(stage: Stage, request: Request, steps: int | None = None) -> Failure | None:
@@ -137,12 +60,6 @@ def attempts(stage: Stage, request: Request, steps: int | None = None) -> list[t
 def count_steps(stage: Stage, request: Request) -> int:
     """Return how many steps a recipe has."""
     return OperatorCheck(stage, request).count_steps()
-
-
-def reproducer_name(request: Request, layer: str) -> str:
-    """Name the program that shows what is wrong."""
-    chosen = "".join(f"-{name}-{value}" for name, value in request.parameters.items())
-    return f"{request.book.name}-{request.operator}{chosen}-{request.dtype}-{layer}"
 
 
 def run_attempt(_stage: Stage, device: str | Device, case: Case, code: CompiledOperator) -> None:
@@ -167,7 +84,7 @@ class OperatorCheck:
         layers: dict[str, Callable[[], Failure | None]] = {
             "static": self._static,
             "exact": self._exact,
-            "hostile": self._hostile,
+            "hostile": self._exact,
             "numerical": self._numerical,
             "sanitized": self._sanitized,
         }
@@ -187,52 +104,37 @@ class OperatorCheck:
     # -- layers
 
     def _static(self) -> Failure | None:
-        """Generate code after each step, for a Green's function with roots and for one with several components.
-
-        Without loopy's caches: what comes from them has lost its warnings.
-        """
-        from loopy import CacheMode
-
+        """Generate code after each step, for a Green's function with roots and for one with several components."""
         for greens in (POLYNOMIALS[1], laplace()):
-            math = self._specification(greens, 3).kernel()
-            allowed = set(math.default_entrypoint.silenced_warnings)
-            steps = self._steps(greens, 3)
+            math, steps = self._specification(greens, 3).kernel(), self._steps(greens, 3)
             for number, step in enumerate(steps, 1):
-                options, expected = step.kernel.default_entrypoint.options, math.default_entrypoint.options
-                off = [name for name in CHECKS if getattr(options, name) != getattr(expected, name)]
-                if off:
-                    text = f"sets loopy's option {', '.join(off)}, which the operator does not; leave the check on"
-                    return self._failure(_name(steps, number), text)
-                silenced = sorted(set(step.kernel.default_entrypoint.silenced_warnings) - allowed)
-                if silenced:
-                    text = f"silences {', '.join(silenced)}, which the operator does not; leave the check on"
-                    return self._failure(_name(steps, number), text)
-                with CacheMode(False), warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always")
-                    try:
-                        self._code(greens, 3, number)
-                    except RecipeError as error:
-                        return self._failure(_name(steps, number), self._without_names(error))
-                for warning in caught:
-                    if _is_a_warning_of_loopy(warning):
-                        text = " ".join(str(warning.message).split())[:300]
-                        return self._failure(_name(steps, number), text)
+                if wrong := weakened(step.kernel, math) or self._warned(greens, number):
+                    return self._failure(_name(steps, number), wrong)
         return None
 
-    def _exact(self) -> Failure | None:
-        return next(filter(None, map(self._same_bits, self.cases("exact"))), None)
+    def _warned(self, greens: GreensFunction, number: int) -> str:
+        """Generate code without loopy's caches, which keep no warnings, and say what is wrong with it."""
+        from loopy import CacheMode
 
-    def _hostile(self) -> Failure | None:
-        return next(filter(None, map(self._same_bits, self.cases("hostile"))), None)
+        with CacheMode(False), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                self._code(greens, 3, number)
+            except RecipeError as error:
+                return self._without_names(error)
+        return first_warning(caught)
+
+    def _exact(self) -> Failure | None:
+        return next(filter(None, map(self._same_bits, self.cases(self._layer))), None)
 
     def _same_bits(self, case: Case) -> Failure | None:
         """Compare with the sequential kernel; of what differs, look for the first step and the smallest input."""
 
-        def difference(number: int, some: Case = case) -> str:
+        def wrong(number: int, some: Case = case) -> str:
             found = self._run(some, number)
-            return found if isinstance(found, str) else _difference(found, self._reference(some))
+            return found if isinstance(found, str) else difference(found, self._reference(some))
 
-        return self._first_and_smallest(case, difference, f"{case.spec.greens.name}, order {case.spec.order}: ")
+        return self._first_and_smallest(case, wrong, f"{case.spec.greens.name}, order {case.spec.order}: ")
 
     def _sanitized(self) -> Failure | None:
         """Run on oclgrind; this process must have been started with its environment."""
@@ -267,41 +169,19 @@ class OperatorCheck:
             expected = self._reference(wide)
             magnitudes = term_magnitudes(wide, expected)
 
-            def excess(number: int) -> str:
+            def wrong(number: int) -> str:
                 found = self._run(case, number)  # noqa: B023
-                return found if isinstance(found, str) else _excess(found, expected, magnitudes, self._types)  # noqa: B023
+                return found if isinstance(found, str) else excess(found, expected, magnitudes, self._types)  # noqa: B023
 
             steps = self._steps(case.spec.greens, case.spec.order)
-            message = excess(len(steps))
+            message = wrong(len(steps))
             if message:
-                return self._failure(_name(steps, _first(excess, len(steps))), f"{case.spec.greens.name}: {message}")
+                return self._failure(_name(steps, _first(wrong, len(steps))), f"{case.spec.greens.name}: {message}")
         return None
 
     def cases(self, layer: str) -> Iterator[Case]:
         """Yield the inputs of a layer."""
-        full, operator = self._request.full, self._operator
-        particles = operator.particles is not None
-        if layer == "exact":
-            for order in (3, 2, 4, 6) if full else (3,):
-                for greens in POLYNOMIALS:
-                    for seed in range(3 if full else 1):
-                        yield make_case(self._specification(greens, order), seed)
-        elif layer == "hostile":
-            for greens in POLYNOMIALS if full else POLYNOMIALS[1:]:
-                for layout in self._hostile_layouts(greens, 3):
-                    yield make_case(self._specification(greens, 3), 1, layout)
-        elif layer == "numerical":
-            functions = [laplace(), yukawa(0.5)] if particles else [laplace()]
-            if operator.gives_potentials:
-                functions += [f.with_gradient() for f in functions]
-            for greens in functions:
-                for layout in (DEFAULT, SINGLE) if particles else (DEFAULT,):
-                    yield real_case(self._specification(greens, 3), layout=layout)
-        else:
-            # The least order at which every loop of a transform has more than one turn.
-            greens, order = POLYNOMIALS[1], 3 if operator.form in (Form.TRANSFORM, Form.PRODUCT) else 2
-            for layout in (DEFAULT, *(self._hostile_layouts(greens, order) if full else ())):
-                yield make_case(self._specification(greens, order), 2, layout)
+        return inputs(layer, self._operator, self._types, self._request.full, self._hostile_layouts)
 
     def _specification(self, greens: GreensFunction, order: int) -> Specification:
         return Specification(self._operator, greens, order, self._types)
@@ -418,47 +298,3 @@ def _name(steps: Sequence[Step], number: int) -> str:
 def _first(fails: Callable[[int], Any], count: int) -> int:
     """Return the number of the first step that fails; the last is known to."""
     return next((number for number in range(1, count) if fails(number)), count)
-
-
-def _is_a_warning_of_loopy(warning: warnings.WarningMessage) -> bool:
-    """Return whether a warning says that a kernel may be wrong; not how it was scheduled."""
-    from loopy.diagnostic import LoopyWarning
-
-    harmless = ("Cannot enforce the constraint", "Falling back to a slow scheduler")
-    return issubclass(warning.category, LoopyWarning) and not any(text in str(warning.message) for text in harmless)
-
-
-def _difference(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> str:
-    """Say where results differ from those of the sequential kernel, or nothing."""
-    for name, values in expected.items():
-        if not identical(found[name], values):
-            wrong = ~((found[name] == values) | (np.isnan(found[name]) & np.isnan(values)))
-            index = tuple(int(i) for i in np.argwhere(wrong)[0])
-            return (
-                f"{name}{list(index)} is {found[name][index]:g}, expected {values[index]:g}; {int(wrong.sum())} of "
-                f"{wrong.size} entries differ"
-            )
-    return ""
-
-
-def _excess(
-    found: Mapping[str, NDArray[Any]],
-    expected: Mapping[str, NDArray[Any]],
-    magnitudes: Mapping[str, NDArray[Any]],
-    types: Types,
-) -> str:
-    """Say where an error is larger than rounding explains, or nothing."""
-    limits = np.finfo(types.inner)
-    eps, tiny = float(limits.eps), 2 * float(limits.tiny)  # what underflows may be lost
-    for name, values in expected.items():
-        allowed = NUMERICAL_BOUND * eps * magnitudes[name] + tiny
-        error = np.abs(found[name].astype(np.float64) - values)
-        wrong = ~((error <= allowed) | (np.isnan(values) & np.isnan(found[name])))
-        if wrong.any():
-            index = tuple(int(i) for i in np.argwhere(wrong)[0])
-            units = error[index] / (eps * magnitudes[name][index])
-            return (
-                f"{name}{list(index)} is {found[name][index]:.9g}, expected {values[index]:.9g}: off by {units:.3g} "
-                f"eps times the sum of the terms' magnitudes, allowed {NUMERICAL_BOUND:g}"
-            )
-    return ""

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fmmloopy.bookshelf.certificates import CERTIFIED, operator_status
-from fmmloopy.checking.check import Finding, check_book, device_for
-from fmmloopy.checking.layers import Request, check_operator
+from fmmloopy.checking.check import check_book, device_for
+from fmmloopy.checking.layers import check_operator
+from fmmloopy.checking.report import Finding
+from fmmloopy.checking.request import Request
 from fmmloopy.choosing.work import Work
 from fmmloopy.common.isolation import ChildError, Worker
 from fmmloopy.common.messages import one_line

@@ -20,7 +20,8 @@ import numpy as np
 from fmmloopy.bookshelf.certificates import CERTIFIED, operator_status
 from fmmloopy.bookshelf.tuned import Tuned, holds, merge, read_entries, read_store, write_store
 from fmmloopy.checking.check import check_book, device_for
-from fmmloopy.checking.layers import Request, check_operator
+from fmmloopy.checking.layers import check_operator
+from fmmloopy.checking.request import Request
 from fmmloopy.common.isolation import Stage, Worker, WorkerError
 from fmmloopy.common.messages import one_line, require
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, find_devices

@@ -17,7 +17,8 @@ from corpus.entries import LAYERS, Right, Wrong
 from corpus.run import Group, check, groups, judge, report
 
 from fmmloopy.checking import sanitizer
-from fmmloopy.checking.check import Finding, check_book
+from fmmloopy.checking.check import check_book
+from fmmloopy.checking.report import Finding
 from fmmloopy.execution.devices import find_devices
 from fmmloopy.operators import OPERATORS
 from fmmloopy.recipes import RecipeBook

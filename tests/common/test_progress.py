@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 
-from fmmloopy.checking.check import _Meter
+from fmmloopy.checking.meter import Meter
 from fmmloopy.cli.common import wrapped
 from fmmloopy.common import progress
 from fmmloopy.common.progress import Progress, showing
@@ -121,7 +121,7 @@ def test_words_and_paths_stay_whole():
 
 def test_work_of_several_threads_is_added_up():
     told = []
-    meter = _Meter(told.append, requests=2, wholes=1, sanitizes=False)
+    meter = Meter(told.append, requests=2, wholes=1, sanitizes=False)
     for what in ("p2p, float64", "p2p, float32"):
         for layer in ("static", "static", "exact", "hostile", "numerical"):
             meter.begin(what, layer)

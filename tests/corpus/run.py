@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from corpus.entries import LAYERS, Right, Wrong
-from fmmloopy.checking.check import Finding, check_book
+from fmmloopy.checking.check import check_book
+from fmmloopy.checking.report import Finding
 from fmmloopy.execution.devices import Device
 from fmmloopy.recipes import RecipeBook
 

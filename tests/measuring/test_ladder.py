@@ -11,7 +11,8 @@ import matplotlib.image
 import pytest
 from conftest import run_command
 
-from fmmloopy.checking.check import Finding, check_book
+from fmmloopy.checking.check import check_book
+from fmmloopy.checking.report import Finding
 from fmmloopy.choosing.work import Work
 from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.measuring import ladder, plots

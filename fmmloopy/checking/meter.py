@@ -1,0 +1,56 @@
+"""How far a check is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from fmmloopy.checking.request import LAYERS
+from fmmloopy.common.progress import Progress
+
+Notify = Callable[[Progress], None]
+"""Called whenever a layer of an operator begins, and when one is done."""
+
+EFFORT = {"static": 6, "exact": 6, "hostile": 1, "numerical": 6, "sanitized": 3, "fmm": 20}
+"""How long layers take, compared with one another; what is shown of the progress of a check is told from these."""
+
+
+def layers(sanitizes: bool) -> tuple[str, ...]:
+    """Return the layers that run."""
+    return LAYERS if sanitizes else LAYERS[:-1]
+
+
+class Meter:
+    """Adds up what several threads have done of a check.
+
+    Args:
+        notify: told of every change.
+        requests, wholes: how many operators and how many whole evaluations there are, each in one precision.
+        sanitizes: whether the layer of that name runs.
+    """
+
+    def __init__(self, notify: Notify, requests: int, wholes: int, sanitizes: bool) -> None:
+        self._notify, self._lock = notify, threading.Lock()
+        each = sum(EFFORT[layer] for layer in layers(sanitizes))
+        self._all = requests * each + wholes * EFFORT["fmm"]
+        self._done = 0
+        self._begun: dict[str, list[str]] = {}
+
+    def begin(self, what: str, layer: str) -> None:
+        """Note that a layer of something begins; those of it that have begun before are done."""
+        with self._lock:
+            layers = self._begun.setdefault(what, [])
+            if layer not in layers:
+                layers.append(layer)
+                self._tell(f"{what}, {layer}")
+
+    def end(self, what: str, layers: Sequence[str]) -> None:
+        """Note that something has been through all its layers, or has failed in one."""
+        with self._lock:
+            self._begun.pop(what, None)
+            self._done += sum(EFFORT[layer] for layer in layers)
+            self._tell(f"{what}, done")
+
+    def _tell(self, what: str) -> None:
+        begun = sum(EFFORT.get(layer, 0) for layers in self._begun.values() for layer in layers[:-1])
+        self._notify(Progress(what, min(1.0, (self._done + begun) / self._all)))

@@ -1,0 +1,76 @@
+"""What to check of one operator, and what is said if it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fmmloopy.execution.devices import Device
+from fmmloopy.recipes.book import RecipeBook
+
+LAYERS = ("static", "exact", "hostile", "numerical", "sanitized")
+"""Layers of an operator, in the order in which they run; a whole FMM comes after them."""
+
+CODE_LIMIT = 180.0
+"""Seconds for a step of a recipe, and for generating code; unrolled kernels take tens of seconds on a busy machine."""
+
+RUN_LIMIT = 60.0
+"""Seconds for compiling and running a kernel on a small case: milliseconds, and seconds for the device's compiler."""
+
+SIMULATED = 5
+"""How many times as long it may run in oclgrind, which is slow on boxes with many neighbours."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to check.
+
+    Attributes:
+        book: whose recipe.
+        device: on what.
+        operator: its name.
+        dtype: float32, float64 or mixed.
+        parameters: keyword arguments of the recipe.
+        full: whether all seeds, orders and layouts are wanted.
+        layers: which of LAYERS, in their order.
+        reproducers: folder for reproducers, "" for none.
+        code_limit: seconds for a step of the recipe, and for generating code.
+        run_limit: seconds for compiling and running a kernel; in oclgrind it has SIMULATED times as many.
+    """
+
+    book: RecipeBook
+    device: Device
+    operator: str
+    dtype: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    full: bool = False
+    layers: tuple[str, ...] = LAYERS
+    reproducers: str = ""
+    code_limit: float = CODE_LIMIT
+    run_limit: float = RUN_LIMIT
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is wrong.
+
+    Attributes:
+        layer: one of LAYERS.
+        step: number and name of the first step at which it fails, as ``"2 'split sources'"``; "" if there is none.
+        message: what is wrong, in one line.
+        case: the smallest input that shows it, in words.
+        reproducer: path of a program that shows it.
+    """
+
+    layer: str
+    step: str
+    message: str
+    case: str = ""
+    reproducer: str = ""
+
+
+def reproducer_name(request: Request, layer: str) -> str:
+    """Name the program that shows what is wrong."""
+    chosen = "".join(f"-{name}-{value}" for name, value in request.parameters.items())
+    return f"{request.book.name}-{request.operator}{chosen}-{request.dtype}-{layer}"

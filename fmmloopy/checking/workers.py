@@ -1,0 +1,210 @@
+"""Child processes that check operators, so that a kernel that crashes or never returns is a finding."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from fmmloopy.checking import sanitizer
+from fmmloopy.checking.case import Case
+from fmmloopy.checking.layers import attempts, check_operator, count_steps, run_attempt
+from fmmloopy.checking.meter import Meter, layers
+from fmmloopy.checking.over import describe
+from fmmloopy.checking.report import Finding, merged
+from fmmloopy.checking.reproducer import write_reproducer
+from fmmloopy.checking.request import LAYERS, Failure, Request, reproducer_name
+from fmmloopy.checking.shrink import shrink
+from fmmloopy.checking.whole import check_whole
+from fmmloopy.common.isolation import ChildError, ChildTimedOut, Worker, WorkerError
+from fmmloopy.common.messages import one_line
+from fmmloopy.execution.devices import Device
+from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.recipes.book import RecipeBook
+
+AGAIN_LIMIT = 20.0
+"""Seconds for running a kernel again after one has not returned; it has been compiled by then."""
+
+CRASHES_TO_SHRINK = 6
+"""Tries to make an input that crashes or hangs smaller; each may take a new process, or the whole time limit."""
+
+
+class Workers:
+    """Child processes, in pairs: one for the device, one that has oclgrind for its device."""
+
+    def __init__(self, library: Path | None, meter: Meter) -> None:
+        self._count = max(1, min(4, _count_cores()))
+        self._meter = meter
+        self._folder = tempfile.TemporaryDirectory(prefix="fmmloopy-check-")
+        self._sanitizes = library is not None
+        self._all: list[Worker] = []
+        self._pairs: SimpleQueue[tuple[Worker, Worker]] = SimpleQueue()
+        for index in range(self._count):
+            log = Path(self._folder.name) / f"{index}.log"
+            environment = sanitizer.environment(library, log) if library else {}
+            pair = Worker(), Worker(environment)
+            self._all += pair
+            self._pairs.put(pair)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._all:
+            worker.close()
+        self._folder.cleanup()
+
+    def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """Call a function for several items at a time; when interrupted, stop all children first."""
+        with ThreadPoolExecutor(self._count) as pool:
+            try:
+                return list(pool.map(function, items))
+            except BaseException:
+                for worker in self._all:
+                    worker.stop()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def check(self, requests: Sequence[Request]) -> list[Finding]:
+        """Check all requests, several at a time; findings are in the order of the requests."""
+
+        def check(request: Request) -> Failure | None:
+            pair = self._pairs.get()
+            try:
+                failure = self._check(pair, request)
+            finally:
+                self._pairs.put(pair)
+            self._meter.end(_words(request), layers(self._sanitizes))
+            return failure
+
+        failures: list[Failure | None] = self._map(check, requests)
+        findings = [
+            Finding(request.book.name, request.operator, request.dtype, **asdict(failure))
+            for request, failure in zip(requests, failures, strict=True)
+            if failure
+        ]
+        return merged(findings)
+
+    def _check(self, pair: tuple[Worker, Worker], request: Request) -> Failure | None:
+        def watch(stage: str) -> None:
+            self._meter.begin(_words(request), stage.partition(":")[0])
+
+        failure = _survive(pair[0], request, watch)
+        if failure or not self._sanitizes:
+            return failure
+        return _survive(pair[1], replace(request, layers=("sanitized",)), watch)
+
+    def check_whole(
+        self,
+        book: RecipeBook,
+        device: Device,
+        dtypes: Sequence[str],
+        parameters: Mapping[str, Mapping[str, Any]],
+        full: bool,
+    ) -> list[Finding]:
+        """Check whole evaluations."""
+
+        def check(dtype: str) -> str:
+            pair = self._pairs.get()
+            self._meter.begin(f"whole evaluation, {dtype}", "fmm")
+            try:
+                message = str(pair[0].call(check_whole, book, device.description, dtype, parameters, full))
+            except WorkerError:
+                raise
+            except Exception as error:
+                message = f"{type(error).__name__}: {one_line(error)}"
+            finally:
+                self._pairs.put(pair)
+            self._meter.end(f"whole evaluation, {dtype}", ("fmm",))
+            return message
+
+        messages: list[str] = self._map(check, dtypes)
+        return merged([Finding(book.name, "", d, "fmm", "", m) for d, m in zip(dtypes, messages, strict=True) if m])
+
+
+def _words(request: Request) -> str:
+    """Say what a request checks."""
+    return ", ".join([request.operator, *(f"{n}={v}" for n, v in request.parameters.items()), request.dtype])
+
+
+def _count_cores() -> int:
+    """Return how many cores this process may use; some systems only tell how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _survive(worker: Worker, request: Request, watch: Callable[[str], None]) -> Failure | None:
+    """Check an operator; if the process dies of it, say why, and at which step it first does."""
+    try:
+        failure: Failure | None = worker.call(check_operator, request, watch=watch)
+        return failure
+    except MemoryError as error:
+        return Failure("static", "", str(error))
+    except ChildError as error:
+        layer, step = _where(error)
+        if layer not in LAYERS or layer == "static":
+            return Failure("static", step, f"{error.reason}, {error.stage.removeprefix('static: ')}".rstrip(", "))
+        return _find_step(worker, replace(request, layers=(layer,)))
+
+
+def _where(error: ChildError) -> tuple[str, str]:
+    """Read the layer, and number and name of the step, off what the process was doing."""
+    layer, _, what = error.stage.partition(": ")
+    found = re.search(r"^(?:running|generating code after) step (\d+ .*)$", what)
+    return layer, found[1] if found else ""
+
+
+def _find_step(worker: Worker, request: Request) -> Failure | None:
+    """Run the first steps of a recipe, more and more of them, until the process dies or something else is wrong.
+
+    The whole recipe comes first, once more: if it passes now, the machine was too busy, and nothing is wrong.
+    """
+    try:
+        failure: Failure | None = worker.call(check_operator, request)
+        return failure
+    except ChildError as again:
+        error = again
+    for count in range(1, worker.call(count_steps, request) + 1):
+        try:
+            failure = worker.call(check_operator, request, count)
+        except ChildError as death:
+            step = _where(death)[1]
+            case, path = _smallest_crash(worker, request, count, death, step)
+            return Failure(request.layers[0], step, death.reason, case, path)
+        if failure:
+            return failure
+    return Failure(request.layers[0], "", error.reason)
+
+
+def _smallest_crash(worker: Worker, request: Request, count: int, death: ChildError, step: str) -> tuple[str, str]:
+    """Look for a small input that crashes or hangs; return it in words, and the path of a program that shows it."""
+    device = sanitizer.DEVICE if request.layers == ("sanitized",) else request.device
+
+    def dies(case: Case, code: CompiledOperator) -> bool:
+        try:
+            worker.call(run_attempt, device, case, code, limit=min(AGAIN_LIMIT, request.run_limit))
+        except ChildError:
+            return True
+        return False
+
+    try:
+        tried = worker.call(attempts, request, count)
+    except ChildError:
+        return "", ""
+    found = next(((case, code) for case, code in tried if dies(case, code)), None)
+    if found is None:
+        return "", ""
+    case, code = found
+    smallest = case if isinstance(death, ChildTimedOut) else shrink(case, lambda c: dies(c, code), CRASHES_TO_SHRINK)
+    path = ""
+    if request.reproducers:
+        name = reproducer_name(request, request.layers[0])
+        title = f"{request.book.name}, {request.operator}, {request.dtype}, step {step}: {death.reason}"
+        folder = Path(request.reproducers)
+        path = write_reproducer(folder, name, title, smallest, code, None, request.device, dies=True)
+    return describe(smallest), path
