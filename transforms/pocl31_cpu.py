@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from fmmloopy.recipes import RecipeBook
-from fmmloopy.transforms import pocl_cpu
+from fmmloopy.transforms import cpu, pocl_cpu
 
 Kernel = Any
 
 
-def particles(knl: Kernel, *, width: int = 64, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
+def p2p(knl: Kernel, *, width: int = 64, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
     """A vector of targets fills a register of 64 bytes; divisions and roots run beside multiplications.
 
     With one sum in f64, half of the roots are Newton's, which keeps the multipliers as busy as the divider.
     """
-    yield from pocl_cpu.particle_vectors(knl, width, pocl_cpu.choose_roots(knl, roots, "both"))
+    yield from cpu.particle_vectors(knl, width, cpu.choose_roots(knl, roots, "both"))
 
 
 def new_pocl(device: Any) -> bool:
@@ -34,15 +34,26 @@ BOOK = RecipeBook(
     "pocl31_cpu",
     device=new_pocl,
     recipes={
-        **pocl_cpu.BOOK.recipes,
-        **dict.fromkeys(pocl_cpu.PARTICLE_OPERATORS, particles),
+        "p2p": p2p,
+        "p2m": p2p,
+        "p2l": p2p,
+        "l2p": p2p,
+        "m2p": p2p,
+        "m2m": cpu.dense,
+        "l2l": cpu.dense,
+        "check_to_equivalent": cpu.dense,
+        "m2l": cpu.m2l,
+        "m2l_forward": cpu.m2l_forward,
+        "m2l_hadamard": cpu.m2l_hadamard,
+        "m2l_inverse": cpu.m2l_inverse,
+        "m2l_svd": cpu.m2l_svd,
     },
     tuning={
         **pocl_cpu.BOOK.tuning,
-        **{key: {"width": (32, 64), "roots": ("auto", "newton")} for key in pocl_cpu.PARTICLE_OPERATORS},
+        **{key: {"width": (32, 64), "roots": ("auto", "newton")} for key in cpu.PARTICLE_OPERATORS},
     },
     by_device={
-        **{key: {pocl_cpu.has_avx512: blocks} for key, blocks in pocl_cpu.LARGE_BLOCKS.items()},
-        **{key: {pocl_cpu.made_by_intel: {"roots": "newton"}} for key in pocl_cpu.PARTICLE_OPERATORS},
+        **{key: {cpu.has_avx512: blocks} for key, blocks in cpu.LARGE_BLOCKS.items()},
+        **{key: {cpu.made_by_intel: {"roots": "newton"}} for key in cpu.PARTICLE_OPERATORS},
     },
 )

@@ -12,30 +12,30 @@ from collections.abc import Iterator
 from typing import Any
 
 from fmmloopy.recipes import RecipeBook
-from fmmloopy.transforms import pocl31_cpu, pocl_cpu, steps
+from fmmloopy.transforms import cpu, pocl31_cpu, pocl_cpu, steps
 
 Kernel = Any
 
 
-def particles(knl: Kernel, *, lanes: int = 16, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
+def p2p(knl: Kernel, *, lanes: int = 16, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
     """One work-item per target, a group of 16 filling vector registers.
 
     With one sum in f64, whose roots take long, Newton's iteration is as fast or faster. The library's ``rsqrt``
     (``"builtin"``) can be the fastest where the processor has AVX-512, and is far from it where it has not.
     """
-    roots = pocl_cpu.choose_roots(knl, roots, "newton")
+    roots = cpu.choose_roots(knl, roots, "newton")
     knl = steps.work_items(knl, lanes)
     yield "one work-item per target of a tile", knl
     knl = steps.one_group_per(knl, "ibox")
     yield "one work-group per box", knl
-    knl = yield from pocl_cpu.reciprocal_roots(knl, roots)
+    knl = yield from cpu.reciprocal_roots(knl, roots)
     knl = steps.share_factors(knl)
     yield "shared factors, one test for coinciding points", knl
 
 
 def m2l_hadamard(knl: Kernel, *, pairs: int = 1) -> Iterator[tuple[str, Kernel]]:
     """As ``pocl_cpu``, but a block is one pair of octets, whose matrix is loaded anew."""
-    yield from pocl_cpu.blocks_of_pairs(knl, pairs)
+    yield from cpu.blocks_of_pairs(knl, pairs)
 
 
 def intel_runtime(device: Any) -> bool:
@@ -47,18 +47,28 @@ BOOK = RecipeBook(
     "simd_cpu",
     device=intel_runtime,
     recipes={
-        **pocl31_cpu.BOOK.recipes,
-        **dict.fromkeys(pocl_cpu.PARTICLE_OPERATORS, particles),
+        "p2p": p2p,
+        "p2m": p2p,
+        "p2l": p2p,
+        "l2p": p2p,
+        "m2p": p2p,
+        "m2m": cpu.dense,
+        "l2l": cpu.dense,
+        "check_to_equivalent": cpu.dense,
+        "m2l": cpu.m2l,
+        "m2l_forward": cpu.m2l_forward,
         "m2l_hadamard": m2l_hadamard,
+        "m2l_inverse": cpu.m2l_inverse,
+        "m2l_svd": cpu.m2l_svd,
     },
     tuning={
         **pocl_cpu.BOOK.tuning,
-        **{key: {"lanes": (16, 32), "roots": ("auto", "newton")} for key in pocl_cpu.PARTICLE_OPERATORS},
+        **{key: {"lanes": (16, 32), "roots": ("auto", "newton")} for key in cpu.PARTICLE_OPERATORS},
         "p2p": {"lanes": (16, 32), "roots": ("auto", "newton", "builtin")},
     },
     by_device={
         **pocl31_cpu.BOOK.by_device,
-        **{key: {pocl_cpu.has_avx512: {**pocl_cpu.LARGE_BLOCKS[key], "boxes": 8}} for key in pocl_cpu.DENSE_OPERATORS},
-        "m2l_hadamard": {pocl_cpu.intel_with_avx512: pocl_cpu.LARGE_BLOCKS["m2l_hadamard"]},
+        **{key: {cpu.has_avx512: {**cpu.LARGE_BLOCKS[key], "boxes": 8}} for key in cpu.DENSE_OPERATORS},
+        "m2l_hadamard": {cpu.intel_with_avx512: cpu.LARGE_BLOCKS["m2l_hadamard"]},
     },
 )

@@ -28,7 +28,7 @@ from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import find_types
 from fmmloopy.recipes import RecipeBook, RecipeError, Step, apply_recipe, open_lanes, sequential_recipe, shipped_books
 from fmmloopy.showing.math_text import math_text
-from fmmloopy.transforms import pocl_cpu, steps
+from fmmloopy.transforms import cpu, steps
 
 Kernel = Any
 
@@ -219,7 +219,7 @@ def _calls(function: Callable[..., Any], name: str, seen: frozenset[Any] = froze
     if code is None or name in code.co_names:
         return code is not None
     seen |= {function}
-    places = {sys.modules[function.__module__], pocl_cpu}
+    places = {sys.modules[function.__module__], cpu}
     named = [getattr(module, called, None) for module in places for called in code.co_names]
     return any(
         _calls(recipe, name, seen) for recipe in filter(inspect.isgeneratorfunction, named) if recipe not in seen

@@ -6,7 +6,7 @@ import pytest
 from conftest import made_up_intel, made_up_pocl
 
 from fmmloopy.recipes import shipped_books
-from fmmloopy.transforms import pocl_cpu
+from fmmloopy.transforms import cpu
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_boxes_are_blocked_for_the_registers_of_intels_runtime():
 
 def test_ways_to_roots_are_named_where_one_does_not_exist():
     with pytest.raises(ValueError, match="roots is 'cube', expected one of 'auto', 'sqrt', 'newton', 'both'"):
-        list(pocl_cpu.reciprocal_roots(None, "cube"))
+        list(cpu.reciprocal_roots(None, "cube"))

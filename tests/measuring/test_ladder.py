@@ -23,7 +23,7 @@ from fmmloopy.measuring.probes import NEWTON
 from fmmloopy.measuring.roofline import Roofline
 from fmmloopy.measuring.timing import Setting, Timing, compare
 from fmmloopy.recipes import RecipeBook, RecipeError
-from fmmloopy.transforms import pocl_cpu, steps
+from fmmloopy.transforms import cpu, steps
 
 PEAKS = {"float64": Peaks("a processor", "float64", 100e9, {NEWTON: 4e9}, 10e9)}
 SMALL = Setting(points=1500, order=3)
@@ -55,7 +55,7 @@ def _drop_sources(knl):
 
 
 def book_of(recipe) -> RecipeBook:
-    return RecipeBook("mine", device="CPU", recipes={"p2p": recipe, "m2m": pocl_cpu.dense})
+    return RecipeBook("mine", device="CPU", recipes={"p2p": recipe, "m2m": cpu.dense})
 
 
 def test_a_ladder_has_the_sequential_kernel_and_every_step(opencl_device):

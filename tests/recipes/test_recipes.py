@@ -439,7 +439,7 @@ def test_fingerprint_covers_what_a_shipped_recipe_is_made_of(monkeypatch, book_f
     """A book that builds on a shipped recipe depends on that recipe's steps too, two modules away."""
     own = 'yield "one at a time", separate_lanes(fix_lanes(knl))'
     book_file.write_text(
-        "from fmmloopy.transforms import pocl_cpu\n" + BOOK_FILE.replace(own, "yield from pocl_cpu.particles(knl)")
+        "from fmmloopy.transforms import pocl_cpu\n" + BOOK_FILE.replace(own, "yield from pocl_cpu.p2p(knl)")
     )
     books = load_recipes(book_file), load_recipes("pocl_cpu")
     before = [book.fingerprint("p2p") for book in books]
