@@ -21,7 +21,7 @@ from fmmloopy.common import progress
 from fmmloopy.common.progress import Progress, showing
 from fmmloopy.execution.devices import find_devices
 
-OPENCL = [device for device in find_devices() if device.kind == "opencl" and not device.is_simulator]
+OPENCL = [device for device in find_devices() if device.backend == "opencl" and not device.is_simulator]
 needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
 BOOK = """

@@ -259,25 +259,29 @@ def test_order_is_in_the_key_where_it_is_in_the_loops():
         assert key(operator, order=9).text() != key(operator).text()
 
 
+# for programs that import this file and what it imports
+TEST_FOLDERS = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
+
+
 def test_two_processes_make_the_same_key():
     """Hashes of text and orders of sets differ from process to process; keys must not."""
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import sys; sys.path += sys.argv[1].split(':')\n"
         "from fmmloopy.recipes import load_recipes\n"
-        "from test_compile import key\n"
+        "from test_code import key\n"
         "print(key(book=load_recipes('pocl_cpu')).text())"
     )
-    command = [sys.executable, "-c", program, str(Path(__file__).parents[1])]
+    command = [sys.executable, "-c", program, TEST_FOLDERS]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == key(book=load_recipes("pocl_cpu")).text()
 
 
 PROGRAM_THAT_LOSES_CACHES = """
-import shutil, sys; sys.path.insert(0, sys.argv[1])
+import shutil, sys; sys.path += sys.argv[1].split(":")
 from dataclasses import replace
 from pathlib import Path
 from fmmloopy.execution.devices import choose_device
-from test_compile import *
+from test_code import *
 root = Path(sys.argv[2])
 runtime = make_runtime(choose_device(sys.argv[3]))
 for name, greens in (("first", laplace()), ("second", yukawa())):
@@ -292,7 +296,7 @@ for name, greens in (("first", laplace()), ("second", yukawa())):
 
 def test_caches_of_loopy_and_pyopencl_may_vanish(opencl_device, tmp_path):
     """They are in the user's cache folder too, which may be emptied while a program runs."""
-    command = [sys.executable, "-c", PROGRAM_THAT_LOSES_CACHES, str(Path(__file__).parents[1]), str(tmp_path)]
+    command = [sys.executable, "-c", PROGRAM_THAT_LOSES_CACHES, TEST_FOLDERS, str(tmp_path)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), ENVIRONMENT_VARIABLE: str(tmp_path / "own")}
     environment["POCL_CACHE_DIR"] = str(tmp_path.parent / "pocl")  # it needs its own
     done = subprocess.run([*command, opencl_device.description], capture_output=True, text=True, env=environment)

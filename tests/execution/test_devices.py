@@ -30,6 +30,7 @@ from fmmloopy.execution.generate import generate_code
 from fmmloopy.execution.launch import CompiledOperator, check_size, launch_sizes
 from fmmloopy.execution.processor import Processor, this_processor, vector_instructions, vendor_of
 from fmmloopy.execution.runtime import make_runtime
+from fmmloopy.operators import P2P
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, load_recipes
 from fmmloopy.recipes.book import devices_in_words
 
@@ -454,7 +455,7 @@ def test_kernel_with_more_local_axes_than_groups_runs(device):
         lang_version=lp.MOST_RECENT_LANGUAGE_VERSION,
     )
     knl = lp.tag_inames(knl, {"b": "g.0", "i": "l.1", "j": "l.0"})
-    code = generate_code("p2p", knl, SEQUENTIAL, device, ("blocks",))
+    code = generate_code(P2P, knl, SEQUENTIAL, device, ("blocks",))
     assert (len(code.global_size), len(code.local_size)) == (1, 2)
     runtime = make_runtime(device)
     out = runtime.zeros((5, 4, 8), np.float32)
