@@ -46,7 +46,8 @@ def on_a_terminal(columns, *words):
     """Run a command on a terminal; return its exit status and what it wrote there, without colours and cursor moves."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment |= {"TERM": "xterm", "NO_COLOR": "1"}
     with subprocess.Popen(
         [sys.executable, *words], stdin=child, stdout=child, stderr=child, env=environment
     ) as process:
