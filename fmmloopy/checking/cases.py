@@ -104,7 +104,7 @@ def _move_far(spec: Specification, arguments: dict[str, Any]) -> None:
     if operator.gives_potentials:
         for name in operator.outputs:
             arguments[name] += LARGE
-    if operator.is_near:
+    if operator.is_local:
         arguments |= local_arguments(arguments, UNIT)
 
 

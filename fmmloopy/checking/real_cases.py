@@ -56,7 +56,7 @@ def real_case(spec: Specification, seed: int = 0, layout: Layout = DEFAULT) -> C
         arguments |= _points(spec, arguments, rng)
         if layout is SINGLE:
             arguments |= _single(spec, arguments, rng)
-        if spec.operator.is_near and spec.types.is_mixed:
+        if spec.operator.is_local and spec.types.is_mixed:
             unit = 1.0 if spec.greens.homogeneity is None else 8.0
             arguments |= local_arguments(arguments, unit)
             arguments["scaling"] *= unit ** -(spec.greens.homogeneity or 0)
@@ -66,7 +66,7 @@ def real_case(spec: Specification, seed: int = 0, layout: Layout = DEFAULT) -> C
 def _points(spec: Specification, arguments: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     """Draw points around centres, and surfaces around them."""
     outer, inner = spec.types.outer, spec.types.inner
-    local = spec.operator.is_near and spec.types.is_mixed
+    local = spec.operator.is_local and spec.types.is_mixed
     count, nboxes = int(arguments["box_source_ends"][-1]), arguments["nboxes"]
     positions = rng.uniform(-1, 1, (3, count))
     positions[:, count // 2 :: 5] = positions[:, count // 2][:, None]
@@ -131,7 +131,7 @@ def widened(case: Case) -> Case:
         name: value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
         for name, value in case.arguments.items()
     }
-    if case.operator.is_near and case.spec.types.is_mixed:
+    if case.operator.is_local and case.spec.types.is_mixed:
         arguments |= global_arguments(arguments, case.spec.greens.homogeneity)
     return Case(replace(case.spec, types=FLOAT64), arguments)
 

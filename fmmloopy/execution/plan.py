@@ -121,8 +121,9 @@ class Plan:
 
     def types_of(self, operator: Operator, gradient: bool = False) -> Types:
         """Return the types of an operator's kernel: P2P is mixed only where float32 holds what near pairs give."""
-        types = self.setup.book.operator(operator.name).types_in(self.setup.method.precision)
-        if operator.is_near and types.is_mixed and not self._unit(gradient):
+        record = self.setup.book.operator(operator.name)
+        types = record.types_in(self.setup.method.precision)
+        if record.is_local and types.is_mixed and not self._unit(gradient):
             return Types(types.outer, types.outer)
         return types
 

@@ -123,7 +123,8 @@ class Stages:
         """Record an operator on particles: its record says over which lists, and between which points."""
         plan, gradient = self.plan, isinstance(writes, Potentials) and writes.gradient
         particles, types = plan.particles_of(operator), plan.types_of(operator, gradient)
-        csr = plan.list_of(particles.list, by_leaves=operator.is_near and types.is_mixed)
+        local = plan.setup.book.operator(operator.name).is_local and types.is_mixed
+        csr = plan.list_of(particles.list, by_leaves=local)
         boxes = plan.boxes_of(particles)
         if not len(boxes):
             return
@@ -143,7 +144,7 @@ class Stages:
             ],
             "target_boxes": plan.points.indices(boxes),
             "ntarget_boxes": len(boxes),
-            **(plan.local_points(gradient) if operator.is_near and types.is_mixed else {}),
+            **(plan.local_points(gradient) if local else {}),
         }
         if operator.gives_potentials:
             arguments |= self._pieces(boxes, csr, by_sources=operator.is_near)

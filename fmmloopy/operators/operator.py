@@ -319,6 +319,11 @@ class Operator:
         """Whether both of its sides are the points themselves."""
         return self.gives_potentials and self.particles is not None and not self.particles.sources.is_surface
 
+    @property
+    def is_local(self) -> bool:
+        """Whether mixed kernels have sources relative to the centres of their leaves, in a unit: P2P's do."""
+        return self.is_near and bool(self.mixed_arguments)
+
 
 @dataclass(frozen=True)
 class Specification:

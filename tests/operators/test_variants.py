@@ -9,7 +9,11 @@ from conftest import clustered, error
 
 import fmmloopy as fl
 from fmmloopy.bookshelf.certificates import status
+from fmmloopy.checking.case import POLYNOMIALS
+from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.check import check_book
+from fmmloopy.checking.layers import check_operator
+from fmmloopy.checking.request import Request
 from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.runtime import make_runtime
@@ -19,11 +23,11 @@ from fmmloopy.measuring.ladder import climb
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.measuring.probes import NEWTON
 from fmmloopy.measuring.timing import OperatorTimer, Setting, make_problem
-from fmmloopy.operators import M2L, M2M, OPERATORS, P2P
+from fmmloopy.operators import M2L, M2M, OPERATORS, P2P, Specification
 from fmmloopy.operators.dense import BLOCKS, dense_kernel
 from fmmloopy.operators.m2l import TEXT as M2L_TEXT
 from fmmloopy.operators.m2m import TEXT
-from fmmloopy.precision import MIXED_PRECISION
+from fmmloopy.precision import MIXED, MIXED_PRECISION
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
 
 FILE = '''
@@ -116,6 +120,21 @@ def test_sides_of_a_variant_decide_its_types(book, rng, opencl_device):
     variant, plain = (fl.Fmm(points, recipes=each, **options).evaluate(charges) for each in (book, "sequential"))
     assert error(variant, expected) <= 1e-14
     assert error(plain, expected) > 1e-9
+
+
+def test_a_variant_may_compute_in_float32_without_local_sources(book, rng, opencl_device):
+    """Its record has no arguments of its own for mixed kernels: cases and the plan give it points in float64."""
+    record = replace(book.operator("p2p"), sides=P2P.sides)
+    case = make_case(Specification(record, POLYNOMIALS[0], 3, MIXED))
+    assert case.arguments["sources"].shape == (3, case.arguments["nsources"])
+    assert case.arguments["sources"].dtype == "float64"
+    assert "unit" not in case.arguments
+    points, charges = rng.random((300, 3)), rng.random(300)
+    mixed = replace(book, operators={"p2p": record})
+    fmm = fl.Fmm(points, order=3, ncrit=300, precision="mixed", device=opencl_device, recipes=mixed)
+    assert 1e-9 < error(fmm.evaluate(charges), fl.direct(points, charges)) < 1e-5
+    request = Request(mixed, opencl_device, "p2p", "mixed", layers=("exact", "hostile"))
+    assert check_operator(lambda text, limit: None, request) is None
 
 
 def test_a_dense_variant_is_planned(rng, opencl_device):
