@@ -1,4 +1,4 @@
-"""From wanted digits to order, precision and tolerances: tables of what was measured."""
+"""Choose order, precision and tolerances for the wanted digits, from tables of measured errors."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ ERRORS: dict[str, tuple[float, ...]] = {
 }
 """Relative error in the 2-norm of potentials, by Green's function, for orders 2 to 16.
 
-The worst over 1e5 charges drawn uniformly from (-1, 1) in the cube, on the sphere, clustered on four scales, and acting
-from the cube on the sphere; ncrit 60, float64. Charges of both signs are the hard case: errors relative to
-potentials of charges of one sign are 4 to 10 times smaller. Yukawa's are the worse of decay lengths 1 and 1/10 of
-the half width (for orders 11 to 14 with 3e4 charges in the cube, acting on themselves and on the sphere; for 15 and
-16 of length 1 only).
+Each is the worst of four cases, with 1e5 charges drawn uniformly from (-1, 1): in the cube, on the sphere, clustered on
+four scales, and in the cube with targets on the sphere; ncrit 60, float64. Charges of both signs are the hard case:
+relative errors for charges of one sign are 4 to 10 times smaller. For Yukawa, the larger error of decay lengths 1 and
+1/10 of the half width (orders 11 to 14: 3e4 charges in the cube, with targets there and on the sphere; orders 15 and
+16: length 1 only).
 """
 
 FLOORS = {"double": 0.0, "mixed": 3e-7, "reduced": 1.6e-6, "single": 1.3e-6}
-"""What rounding leaves, by working precision, measured as above; in float64 it is in ERRORS.
+"""Error from rounding alone by working precision, measured as above; that of float64 is part of ERRORS.
 
-Mixed and reduced against double, also with pairs that are 1e-9 apart and a million units from the origin. The cases are
-in docs/measurements/constants.csv.
+Mixed and reduced are compared with double, also for pairs that are 1e-9 apart and a million units from the origin. The
+cases are in docs/measurements/constants.csv.
 """
 
 SAFETY = 3.0
-"""Less than double precision is chosen where what rounding leaves is this many times smaller than the wanted error."""
+"""A precision below double is chosen only if its rounding error is smaller than the wanted error by this factor."""
 
 
 SVD_SHARE = 0.5
-"""Share of the error of an order below which singular values of M2L are dropped.
+"""Singular values of M2L below this fraction of the error of the order are dropped.
 
-The largest share with which errors hardly grow: docs/measurements/constants.csv.
+This is the largest fraction for which errors hardly grow: docs/measurements/constants.csv.
 """
 
 
 def svd_tolerance(order: int, dtype: np.dtype[Any]) -> float:
-    """Return the tolerance for M2L's singular values that does not show in the error of an order.
+    """Return a tolerance for M2L's singular values that does not noticeably increase the error of an order.
 
     Args:
         order: 2 to 16.
-        dtype: float32 or float64; what float32 rounds away anyhow need not be kept.
+        dtype: float32 or float64; what float32 rounds away anyway need not be kept.
 
     Returns:
-        Relative to the largest singular value. It follows the errors of Laplace's function for all functions: what is
-        left out of a matrix is relative to that function's own potentials.
+        The tolerance relative to the largest singular value. It is derived from the errors of Laplace's function for
+        all functions, because what is dropped from a matrix is relative to that function's own potentials.
     """
     error = ERRORS["laplace"][order - FIRST_ORDER]
     return max(SVD_SHARE * error, 0.1 * FLOORS["single"] if dtype == np.float32 else 0.0)
@@ -74,19 +74,19 @@ def errors_for(greens: GreensFunction) -> tuple[float, ...]:
         if measured.matrix == greens.matrix:
             return ERRORS[measured.name]
     raise ValueError(
-        f"no errors were measured for the Green's function {greens.name!r}, so digits says nothing; "
+        f"no errors were measured for the Green's function {greens.name!r}, so digits cannot determine the order; "
         "give order=, 2 to 16, and compare with fmmloopy.direct (Laplace has about as many digits as the order)"
     )
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How accurate an evaluation is to be.
+    """The accuracy of an evaluation.
 
     Attributes:
         order: points per edge of the surfaces.
         precision: which numbers are float32.
-        digits: what was asked for; None if the order was given instead.
+        digits: the wanted digits; None if the order was given instead.
     """
 
     order: int
@@ -95,13 +95,13 @@ class Accuracy:
 
 
 def settle_accuracy(greens: GreensFunction, digits: float | None, order: int | None, precision: str | None) -> Accuracy:
-    """Choose what is not given of order and precision.
+    """Choose order and precision, unless they are given.
 
     Args:
-        greens: the plain Green's function.
+        greens: the Green's function, without gradient.
         digits: wanted digits, ignored if ``order`` is given; None for 6, or 5 in single precision.
-        order: None for the lowest that has the digits.
-        precision: by name; None for the narrowest that has the digits, or with ``order`` for double.
+        order: None for the lowest that reaches the digits.
+        precision: by name; None for the narrowest that reaches the digits, or for double if ``order`` is given.
 
     Raises:
         ValueError: as `order_for`.
@@ -114,12 +114,12 @@ def settle_accuracy(greens: GreensFunction, digits: float | None, order: int | N
 
 
 def digits_for(digits: Any, precision: str = "double") -> Any:
-    """Return the digits that are meant: for None, 6, or 5 in single precision."""
+    """Return the given digits; for None, 6, or 5 in single precision."""
     return (5 if precision == "single" else 6) if digits is None else digits
 
 
 def order_for(greens: GreensFunction, digits: Any, precision: str = "double") -> int:
-    """Return the lowest order whose measured error, with what rounding leaves, is at most 10^-digits.
+    """Return the lowest order whose measured error, including rounding, is at most 10^-digits.
 
     Args:
         greens: the Green's function.
@@ -127,7 +127,7 @@ def order_for(greens: GreensFunction, digits: Any, precision: str = "double") ->
         precision: double, mixed, reduced or single.
 
     Raises:
-        ValueError: digits is not a number from 1 to what the precision and order 16 can give.
+        ValueError: digits is not a number from 1 to the most that the precision reaches with order 16.
     """
     digits = digits_for(digits, precision)
     errors, floor = errors_for(greens), FLOORS[precision]
@@ -142,9 +142,9 @@ def order_for(greens: GreensFunction, digits: Any, precision: str = "double") ->
 
 
 def precision_for(greens: GreensFunction, digits: float | None = None) -> str:
-    """Return the working precision for potentials in float64: reduced or mixed, where rounding spoils no wanted digit.
+    """Return the working precision for potentials in float64: reduced or mixed if rounding spoils no wanted digit.
 
-    Single is never chosen: rounding moves points, by whatever share of the distance of the nearest pair.
+    Single is never chosen: it rounds the points, which may change the distance of the nearest pair by any factor.
 
     Args:
         greens: the Green's function.
@@ -163,10 +163,10 @@ def precision_for(greens: GreensFunction, digits: float | None = None) -> str:
 
 
 def ncrit_for(order: int) -> int:
-    """Return a number of points in a leaf that suits an order where nothing better is known: 25 p.
+    """Return a default number of points in a leaf: 25 p.
 
-    What is best depends on the points and on how fast the operators are: see `fmmloopy.choosing.cost_model`. This is
-    where its search starts, and what is used without rates of the device.
+    The best number depends on the points and on the speed of the operators: see `fmmloopy.choosing.cost_model`. Its
+    search starts here, and this value is used if no rates are known for the device.
 
     Seconds with other numbers of points: docs/measurements/constants.csv.
     """

@@ -1,4 +1,4 @@
-"""The direct sum of a Green's function over all pairs of points: the oracle that everything else is compared with.
+"""The direct sum of a Green's function over all pairs of points: the reference for everything else.
 
 Plain numpy in float64, O(ntargets nsources); it never imports loopy.
 """
@@ -16,10 +16,10 @@ from fmmloopy.greens import GreensFunction, laplace
 
 FloatArray = NDArray[np.float64]
 
-# Pairs evaluated at once: arrays of 1 MiB, about what a core's caches hold, and long enough that numpy works without
+# Pairs evaluated at once: arrays of 1 MiB fit roughly in a core's caches, and are long enough that numpy runs without
 # the interpreter lock most of the time (docs/measurements/constants.csv).
 BLOCK = 131072
-# Sources in a block, where there are so many: the length of numpy's inner loops.
+# Most sources in a block: the length of numpy's inner loops.
 _BLOCK_SOURCES = 4096
 
 _LAPLACE = laplace()
@@ -58,23 +58,23 @@ def direct(
 ) -> FloatArray | tuple[FloatArray, FloatArray]:
     """Sum the potential of all sources at all targets: f(x_i) = sum over j of G(x_i - y_j) q_j.
 
-    Computed in float64 whatever the dtype of the input. Pairs at distance zero contribute nothing, so a point leaves
-    itself out. The result does not depend on the number of threads.
+    It is computed in float64 for input of any dtype. Pairs at distance zero contribute nothing, so a point does not act
+    on itself. The result does not depend on the number of threads.
 
     Args:
         sources: shape (nsources, 3), any unit of length.
         charges: shape (nsources,) for one source component, or (nsources, sc).
         targets: shape (ntargets, 3), the sources' unit; None for the sources themselves.
-        kernel: the plain Green's function, tc x sc components; Laplace's by default.
+        kernel: the Green's function, without gradient, tc x sc components; Laplace's by default.
         gradient: whether to return the gradient with respect to the target too.
-        block: pairs evaluated at once by each thread, for speed and memory only.
+        block: pairs evaluated at once by each thread; affects speed and memory only.
 
     Returns:
         Potentials, float64, shape (ntargets,) where tc = 1, else (ntargets, tc). With ``gradient``, a pair of these and
         the gradient, shape (ntargets, 3) where tc = 1, else (ntargets, tc, 3).
 
     Raises:
-        ValueError: points not of shape (n, 3), charges of another shape, anything not finite, or block < 1.
+        ValueError: points are not of shape (n, 3), charges have another shape, values are not finite, or block < 1.
     """
     y = _points("sources", sources)
     x = y if targets is None else _points("targets", targets)
@@ -141,7 +141,7 @@ def _ncores() -> int:
 
 def _sum_block(greens: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray) -> FloatArray:
     """Return the potentials of one block, shape (tc, ntargets)."""
-    # At distance zero an expression may divide by r or take its logarithm; evaluate() discards what comes of that.
+    # At distance zero an expression may divide by r or take its logarithm; evaluate() discards the result.
     with np.errstate(divide="ignore", invalid="ignore"):
         entries = greens.evaluate(x[:, :, None] - y[:, None, :])
     potentials: FloatArray = np.einsum("cdts,ds->ct", entries, q)

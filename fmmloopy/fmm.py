@@ -1,6 +1,6 @@
 """The fast multipole method: potentials of many charges, in time proportional to their number.
 
-The method itself, its upward and downward pass, is in :mod:`fmmloopy.execution.passes`.
+The upward and downward passes are in :mod:`fmmloopy.execution.passes`.
 """
 
 from __future__ import annotations
@@ -51,51 +51,51 @@ from fmmloopy.recipes.load import load_recipes
 class Fmm:
     """Potentials of many charges, in time proportional to their number.
 
-    Computes f(x_i) = sum over j of G(x_i - y_j) q_j; pairs at distance zero contribute nothing. Building it makes the
-    tree, the interaction lists and the code; `evaluate` can then be called for any number of charges.
+    Computes f(x_i) = sum over j of G(x_i - y_j) q_j; pairs at distance zero contribute nothing. The constructor builds
+    the tree, the interaction lists and the code; `evaluate` can then be called with any number of charge vectors.
 
     Args:
-        sources: shape (nsources, 3), points of the charges, in any unit.
+        sources: shape (nsources, 3), positions of the charges, in any unit.
         targets: shape (ntargets, 3), points where potentials are wanted; None for the sources themselves.
         kernel: the Green's function.
         digits: wanted accuracy: relative error of the potentials in the 2-norm below 10^-digits, as measured for
-            charges of both signs; decides ``order`` and ``precision``, and is ignored if ``order`` is given.
-            Gradients of such charges err up to ten times as much. None for 6, or 5 in single precision, whose rounding
-            leaves 1e-6.
-        device: what to run on: part of a device's description, ``"c"``, or None for the best that is found.
+            charges of both signs. It determines ``order`` and ``precision``, and is ignored if ``order`` is given.
+            Errors of the gradients of such charges are up to ten times larger. None means 6, or 5 in single precision,
+            where rounding alone leaves an error of 1e-6.
+        device: the device to run on: part of its description, ``"c"``, or None for the best one found.
         recipes: a recipe book, its name or the path of its file; None for the one that suits the device.
-        dtype: of charges and potentials, numpy.float32 or numpy.float64; None for that of the sources.
-        order: points per edge of the surfaces, 2 to 16, in place of what ``digits`` picks.
-        ncrit: most sources, and most targets, in a leaf. None for the one that is predicted to be the fastest, by rates
-            that are kept in the cache folder. Where there are none yet, probes are run for a few seconds, or, for less
-            than 4096 points, 25 times the order is taken. Results with another ncrit differ by less than the error.
-        precision: what to work in. ``"double"``: float64. ``"mixed"``: pairs of near points, and transforms and
-            products of M2L's FFT form, in float32, the rest in float64; its rounding leaves a relative error of 3e-7 in
+        dtype: type of charges and potentials, numpy.float32 or numpy.float64; None for that of the sources.
+        order: points per edge of the surfaces, 2 to 16; overrides ``digits``.
+        ncrit: maximum number of sources, and of targets, in a leaf. None for the value that is predicted to be fastest
+            from rates in the cache folder. If there are none yet, they are measured in a few seconds; for fewer than
+            4096 points, ncrit is 25 times the order instead. Results with another ncrit differ by less than the error.
+        precision: the working precision. ``"double"``: float64. ``"mixed"``: near pairs, and the transforms and
+            products of M2L's FFT form, in float32, the rest in float64; rounding leaves a relative error of 3e-7 in
             the 2-norm. ``"reduced"``: expansions in float32 too, which leaves 1.6e-6. In both, points stay in float64,
-            and so do near pairs where some are too near for float32. ``"single"``: all in float32, points rounded to
-            it, to 6e-8 of their extent, whatever distance that leaves between near ones. None for reduced or mixed
-            where ``digits`` allow three times that error, that is for up to 5 and 6; else, or with ``order``, for
-            double; and for single where dtype is float32.
-        m2l: ``"fft"``; ``"svd"``, compressed by singular values below the error of the order, faster where boxes have
-            few neighbours, as on surfaces; or ``"dense"``, the reference for both. None for ``"fft"`` or ``"svd"``,
-            whichever is predicted to be faster; for ``"fft"`` without a comparison at orders above 8, for less than
-            100,000 points, and for functions that are not homogeneous functions of the distance alone.
-        parameters: tuning parameters by operator and keyword; for operators that are not given, what `fmmloopy tune`
-            has stored for the device, else the recipes' defaults.
-        runtime: an open device, from `fmmloopy.execution.runtime.make_runtime`, in place of ``device``: evaluations
-            that share it share the programs that are built for it. None to open the device.
+            and near pairs too where some points are too close together for float32. ``"single"``: everything in
+            float32; points are rounded to 6e-8 of their extent, even where close points then move relative to each
+            other or coincide. None chooses reduced or mixed where ``digits`` allows three times that error, which
+            holds for up to 5 and 6 digits; otherwise, or if ``order`` is given, double; and single if dtype is float32.
+        m2l: ``"fft"``; ``"svd"``, which drops singular values below the error of the order and is faster where boxes
+            have few neighbours, as on surfaces; or ``"dense"``, the reference for both. None chooses ``"fft"`` or
+            ``"svd"``, whichever is predicted to be faster; it chooses ``"fft"`` without a comparison at orders above 8,
+            for fewer than 100,000 points, and for functions that are not homogeneous functions of the distance alone.
+        parameters: tuning parameters by operator and keyword. Operators that are not given use what `fmmloopy tune`
+            stored for the device, or else the recipes' defaults.
+        runtime: an open device, from `fmmloopy.execution.runtime.make_runtime`, instead of ``device``; evaluations
+            that share a runtime share the programs built for it. None to open the device.
 
     Attributes:
         tree, lists: the octree and its interaction lists.
         order, ncrit, dtype, precision, device, recipes, m2l, parameters: what was chosen.
-        timings: seconds by stage (tree, choice, lists, tables, setup, evaluate), of the construction and of the last
-            evaluation, and by operator (p2p, p2m ..., clear), of the last evaluation, as the device's clock has them.
-            The tree is made with the choice where several are compared.
+        timings: seconds by stage (tree, choice, lists, tables, setup, evaluate) for the construction and the last
+            evaluation, and by operator (p2p, p2m ..., clear) for the last evaluation, by the device's clock. If several
+            trees are compared, the time to build them counts as choice.
 
     Raises:
-        ValueError: an argument that cannot be used; the text says what is expected.
-        DeviceError: no such device, or not enough memory on it.
-        RecipeError: no such recipe book, or a recipe that fails.
+        ValueError: an invalid argument; the message says what is expected.
+        DeviceError: there is no such device, or it has too little memory.
+        RecipeError: there is no such recipe book, or a recipe fails.
 
     Warns:
         UncertifiedWarning: the recipes have not passed `fmmloopy check` on this device, or have changed since.
@@ -158,12 +158,12 @@ class Fmm:
 
     @property
     def lists(self) -> InteractionLists:
-        """The interaction lists that are worked through."""
+        """The interaction lists that the operators run over."""
         return self._evaluation.problem.lists
 
     @property
     def method(self) -> Method:
-        """Green's function, order and precision: what work and accuracy depend on."""
+        """Green's function, order and precision, which determine work and accuracy."""
         return self._decision.setup.method
 
     @property
@@ -178,7 +178,7 @@ class Fmm:
 
     @property
     def ncrit(self) -> int:
-        """Most sources, and most targets, in a leaf."""
+        """Maximum number of sources, and of targets, in a leaf."""
         return self._decision.choice.ncrit
 
     @property
@@ -188,7 +188,7 @@ class Fmm:
 
     @property
     def device(self) -> Device:
-        """What it runs on."""
+        """The device that it runs on."""
         return self._decision.setup.device
 
     @property
@@ -198,7 +198,7 @@ class Fmm:
 
     @property
     def parameters(self) -> Mapping[str, Mapping[str, Any]]:
-        """Tuning parameters of the recipes, by operator: tuned ones and those that were given."""
+        """Tuning parameters of the recipes by operator, tuned or given by the caller."""
         return self._decision.setup.parameters
 
     # -- evaluating
@@ -213,15 +213,15 @@ class Fmm:
         """Compute potentials, in the order of the targets.
 
         Args:
-            charges: shape (nsources,), or (nsources, components) for a Green's function with several.
-            gradient: whether the gradient with respect to the target is wanted too.
+            charges: shape (nsources,), or (nsources, components) for a Green's function with several components.
+            gradient: whether to compute the gradient with respect to the target too.
 
         Returns:
             Potentials, shape (ntargets,) or (ntargets, components). With ``gradient``, also the gradients, shape
             (ntargets, 3) or (ntargets, components, 3).
 
         Raises:
-            ValueError: charges of a wrong shape or type, or not finite.
+            ValueError: charges have the wrong shape or type, or are not finite.
         """
         rows, columns = self.kernel.ntarget_components, self.kernel.nsource_components
         values = check_charges(charges, self.tree.nsources, columns, self.dtype)
@@ -247,12 +247,12 @@ class Fmm:
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError(
-            "an Fmm holds memory and programs of a device, and cannot be pickled or copied: send the points, and build "
-            "it in the process that uses it"
+            "an Fmm holds device memory and programs and cannot be pickled or copied: send the points, and build the "
+            "Fmm in the process that uses it"
         )
 
     def plan_report(self) -> PlanReport:
-        """Say what was chosen and why, and what was predicted against what the last evaluation took."""
+        """Report what was chosen and why, and compare predicted times with those of the last evaluation."""
         decision, rates = self._decision, self._rates.of(self.m2l)
         work = count_work(self.tree, self.lists, self.method, self.m2l)
         return PlanReport(
@@ -273,10 +273,10 @@ class Fmm:
 
 
 def _open(device: str | Device | None, runtime: Runtime | None) -> Runtime:
-    """Open a device, unless it is open."""
+    """Return the runtime if one is given, else open the device."""
     if runtime is not None:
         if device is not None:
-            raise ValueError(f"device {device!r} and a runtime are given, expected one of them; leave out device")
+            raise ValueError(f"device {device!r} and a runtime are given, expected only one; leave out device")
         return runtime
     chosen = choose_device(device)
     if device is None and missing_devices():
@@ -285,10 +285,10 @@ def _open(device: str | Device | None, runtime: Runtime | None) -> Runtime:
 
 
 def _fit(precision: Precision, points: SortedPoints, kernel: GreensFunction, is_given: bool) -> Precision:
-    """Return a precision that holds powers of distances in the tree: the one that was settled on, or double.
+    """Return a precision whose range covers the powers of distances in the tree: the chosen one, or double.
 
     Raises:
-        ValueError: they do not fit, and the precision was given or there is no wider one.
+        ValueError: they are out of range, and the precision was given by the caller or there is no wider one.
     """
     if not is_given and precision != SINGLE and not fits(points.half_width, kernel, precision.spectra):
         precision = DOUBLE
@@ -303,7 +303,7 @@ def _set_up(
     recipes: str | Path | RecipeBook | None,
     parameters: Mapping[str, Mapping[str, Any]] | None,
 ) -> Setup:
-    """Find the recipes for a device, with the parameters that were tuned for them and those that are given."""
+    """Find the recipes for a device, with their tuned parameters and those given by the caller."""
     if method.precision.points == np.float64 and not device.has_float64:
         raise DeviceError(f"{device.name} has no double precision; use precision='single' or numpy.float32")
     book = load_recipes(recipes, device)

@@ -1,7 +1,7 @@
 """Green's functions as matrices of pymbolic expressions.
 
-A Green's function ``G(x, y)`` depends on ``d = x - y`` (target minus source) only. It is written once, as a matrix of
-real expressions in the variables below; operators, tables and the direct sum all read that one description.
+A Green's function ``G(x, y)`` depends only on ``d = x - y`` (target minus source). It is written once, as a matrix of
+real expressions in the variables below; operators, tables and the direct sum all use this matrix.
 
 ===========  =====================================================================
 variable     meaning
@@ -12,7 +12,7 @@ rinv         1 / r, and 0 where r = 0
 others       the parameters of the Green's function, such as Yukawa's ``decay``
 ===========  =====================================================================
 
-Pairs at distance zero contribute nothing, whatever the expression: that is how a point leaves itself out.
+Pairs at distance zero contribute nothing, for any expression, so a point does not act on itself.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COORDINATES = ("d0", "d1", "d2")
 GEOMETRY = (*COORDINATES, "r", "rinv")
 
 ARGUMENT_PREFIX = "parameter_"
-"""What kernels put before the name of a parameter."""
+"""Prefix of the names of parameters in kernels."""
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": np.exp,
@@ -52,7 +52,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 def _function_derivative(
     argument: int, function: Expression, parameters: tuple[Expression, ...], allowed_nonsmoothness: str
 ) -> Expression:
-    """Give pymbolic the derivative of each function that a Green's function may call."""
+    """Return the derivative of each function that a Green's function may call, for pymbolic."""
     (x,) = parameters
     derivatives = {
         "exp": var("exp")(x),
@@ -65,7 +65,7 @@ def _function_derivative(
 
 
 def _partial(expression: Expression, variable: str) -> Expression:
-    """Differentiate with respect to one variable, all others held fixed."""
+    """Differentiate with respect to one variable, with all others fixed."""
     return DifferentiationMapper(var(variable), func_map=_function_derivative)(expression)
 
 
@@ -87,19 +87,19 @@ class GreensFunction:
     """A translation-invariant Green's function, as a matrix of expressions.
 
     Attributes:
-        name: names the function in tables, caches and reports; an identifier.
-        matrix: rows are target components, columns source components; each entry an expression (or a string that
+        name: the function's name in tables, caches and reports; an identifier.
+        matrix: rows are target components, columns source components; each entry is an expression (or a string that
             pymbolic parses) in d0, d1, d2, r, rinv and the parameters.
         parameters: values of the parameters, by name.
-        scaling: constant factor of the whole matrix, applied once per target and not once per pair.
-        homogeneity: degree k if G(a d) = a^k G(d) for all a > 0, else None. Homogeneous functions need one
+        scaling: constant factor of the whole matrix, applied once per target rather than once per pair.
+        homogeneity: degree k if G(a d) = a^k G(d) for all a > 0, else None. Homogeneous functions need only one
             translation table for all levels of the tree. Verified on construction.
-        nderivatives: how many of the rows, the last ones, are first derivatives with respect to x, which change with
-            the unit of length once more than the others.
+        nderivatives: how many of the last rows are first derivatives with respect to x; they scale with one more
+            inverse length than the other rows.
 
     Raises:
-        ValueError: ragged or empty matrix, an unknown variable or function, a parameter that is not a finite number,
-            a homogeneity that the expressions do not have, or more derivatives than rows.
+        ValueError: the matrix is ragged or empty, a variable or function is unknown, a parameter is not a finite
+            number, the expressions do not have the given homogeneity, or there are more derivatives than rows.
     """
 
     name: str
@@ -145,18 +145,18 @@ class GreensFunction:
 
     @property
     def arguments(self) -> dict[str, float]:
-        """The parameters, under the names that kernels have for them, which no iname or array has."""
+        """The parameters, under their names in kernels, which no iname or array shares."""
         return {ARGUMENT_PREFIX + name: value for name, value in self.parameters.items()}
 
     @property
     def variables(self) -> frozenset[str]:
-        """Names of what the expressions use: of GEOMETRY, parameters and functions."""
+        """Names used by the expressions: from GEOMETRY, parameters and functions."""
         mapper = DependencyMapper(composite_leaves=False)
         return frozenset(v.name for row in self.matrix for e in row for v in mapper(e) if isinstance(v, Variable))
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What tables depend on: expressions, parameters, scaling; hashable, the same in every process."""
+        """Everything that tables depend on: expressions, parameters, scaling; hashable, the same in every process."""
         expressions = tuple(tuple(str(e) for e in row) for row in self.matrix)
         values = tuple(sorted(self.parameters.items())), self.scaling, self.homogeneity
         return (self.name, expressions, *values, *([self.nderivatives] if self.nderivatives else []))
@@ -164,7 +164,7 @@ class GreensFunction:
     def with_gradient(self) -> GreensFunction:
         """Return this function with target rows for its gradient with respect to x.
 
-        Rows are the plain ones, then for each of them d/dx0, d/dx1, d/dx2.
+        The rows are those of this function, followed by d/dx0, d/dx1, d/dx2 of each.
         """
         rows = list(self.matrix)
         for row in self.matrix:
@@ -180,7 +180,7 @@ class GreensFunction:
             d: shape (3, ...), x - y.
 
         Returns:
-            Shape (ntarget_components, nsource_components, ...), the dtype of d, scaling included; zero where d = 0.
+            Shape (ntarget_components, nsource_components, ...), dtype of d, including the scaling; zero where d = 0.
         """
         r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
         apart = r2 > 0

@@ -1,4 +1,4 @@
-"""Check what callers give, early and in their words."""
+"""Check the arguments of public functions early, with messages in the caller's terms."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fmmloopy.precision import PRECISIONS
 from fmmloopy.recipes.book import RecipeBook
 
 HALF_WIDTHS = {"float32": (1e-6, 1e9), "float64": (1e-90, 1e90)}
-"""The least and the most half width of a tree, by dtype."""
+"""The smallest and largest half width of a tree, by dtype."""
 
 SCALINGS = {"float32": (1e-15, 1e15), "float64": (1e-150, 1e150)}
-"""The least and the most constant factor of a Green's function, by dtype. It is part of the translation tables, beside
-powers of the distances that HALF_WIDTHS allow: 1 / r is up to 2e12 in float32, for boxes 21 levels below the least
-root, and sums of a million such entries are left room."""
+"""The smallest and largest constant factor of a Green's function, by dtype. The factor is part of the translation
+tables, multiplied by powers of the distances that HALF_WIDTHS allows: 1 / r is up to 2e12 in float32, for boxes 21
+levels below the smallest root. The bounds leave room for sums of a million such entries."""
 
 
 def check_dtype(dtype: DTypeLike | None, points: ArrayLike) -> np.dtype[Any]:
-    """Return float32 or float64: what is asked for, else float32 where the points have it, else float64."""
+    """Return the dtype that was given; for None, float32 if the points have it, else float64."""
     if dtype is None:
         return np.dtype(np.float32 if getattr(points, "dtype", None) == np.float32 else np.float64)
     try:
@@ -43,7 +43,9 @@ def _numbers(values: ArrayLike, name: str) -> NDArray[Any]:
     except ValueError as error:
         raise ValueError(f"{name} is not an array of numbers: {error}") from None
     if array.dtype.kind == "c":
-        raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers: give real and imaginary part apart")
+        raise ValueError(
+            f"{name} has dtype {array.dtype}, expected real numbers: pass real and imaginary parts separately"
+        )
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
     return array
@@ -53,19 +55,19 @@ def check_points(points: ArrayLike, name: str) -> NDArray[Any]:
     """Return points of shape (n, 3) in float64; the tree rounds them, relative to its centre.
 
     Raises:
-        ValueError: another shape, no points, or values that are not finite real numbers.
+        ValueError: the shape is wrong, there are no points, or values are not finite real numbers.
     """
     array = _numbers(points, name)
     if array.ndim != 2 or array.shape[1] != 3:
         hint = f"; transpose it: {name}.T" if array.ndim == 2 and array.shape[0] == 3 else ""
-        raise ValueError(f"{name} has shape {array.shape}, expected (n, 3): one row a point{hint}")
+        raise ValueError(f"{name} has shape {array.shape}, expected (n, 3): one row per point{hint}")
     if not len(array):
         raise ValueError(f"{name} has shape (0, 3), expected at least one point")
     return _finite(array, name, np.dtype(np.float64))
 
 
 def check_kernel(kernel: Any) -> GreensFunction:
-    """Return a Green's function, Laplace's for None."""
+    """Return a Green's function; Laplace's for None."""
     if kernel is None:
         return laplace()
     if not isinstance(kernel, GreensFunction):
@@ -74,7 +76,7 @@ def check_kernel(kernel: Any) -> GreensFunction:
 
 
 def fits(half_width: float, greens: GreensFunction, dtype: np.dtype[Any]) -> bool:
-    """Return whether powers of distances in a tree of this half width, and tables, are numbers of the dtype."""
+    """Return whether tables, and powers of distances in a tree of this half width, are in the range of the dtype."""
     return _within(half_width, HALF_WIDTHS, dtype) and _within(abs(greens.scaling), SCALINGS, dtype)
 
 
@@ -84,10 +86,10 @@ def _within(value: float, bounds: Mapping[str, tuple[float, float]], dtype: np.d
 
 
 def check_scaling(greens: GreensFunction, dtype: np.dtype[Any]) -> None:
-    """Make sure that tables with the constant factor of a function fit the dtype; a factor of 0 does.
+    """Make sure that tables with the constant factor of a function are within the dtype's range; a factor of 0 is fine.
 
     Raises:
-        ValueError: it is too large or too small.
+        ValueError: the factor is too large or too small.
     """
     if greens.scaling and not _within(abs(greens.scaling), SCALINGS, dtype):
         least, most = SCALINGS[dtype.name]
@@ -101,7 +103,7 @@ _WIDER = " or use precision='double' with dtype=numpy.float64"
 
 
 def check_extent(half_width: float, dtype: np.dtype[Any]) -> None:
-    """Make sure that squares and inverse cubes of distances fit the dtype.
+    """Make sure that squares and inverse cubes of distances are within the range of the dtype.
 
     Raises:
         ValueError: the root of the tree is too large or too small.
@@ -110,16 +112,16 @@ def check_extent(half_width: float, dtype: np.dtype[Any]) -> None:
         least, most = HALF_WIDTHS[dtype.name]
         remedy = f"scale the points{_WIDER if dtype == np.float32 else ''}"
         raise ValueError(
-            f"the points extend over {2 * half_width:.3g}, expected from {2 * least:g} to {2 * most:g} in {dtype}, "
-            f"where powers of distances are still numbers; {remedy}"
+            f"the extent of the points is {2 * half_width:.3g}, expected {2 * least:g} to {2 * most:g} in {dtype}: "
+            f"outside, powers of distances overflow or underflow; {remedy}"
         )
 
 
 def check_parameters(parameters: Mapping[str, Mapping[str, Any]], book: RecipeBook) -> None:
-    """Make sure that tuning parameters are for operators and keywords that there are.
+    """Make sure that tuning parameters name existing operators and keywords.
 
     Raises:
-        ValueError: an unknown operator or keyword.
+        ValueError: an operator or keyword is unknown.
     """
     if not isinstance(parameters, Mapping):
         raise ValueError(f"parameters is {parameters!r}, expected values by operator and keyword")
@@ -153,7 +155,7 @@ def check_charges(charges: ArrayLike, nsources: int, components: int, dtype: np.
     """Return charges of shape (components, nsources) in the working dtype.
 
     Raises:
-        ValueError: another shape, or values that are not finite real numbers.
+        ValueError: the shape is wrong, or values are not finite real numbers.
     """
     array = _numbers(charges, "charges")
     expected = (nsources,) if components == 1 else (nsources, components)
@@ -164,10 +166,10 @@ def check_charges(charges: ArrayLike, nsources: int, components: int, dtype: np.
 
 
 def check_precision(precision: Any, dtype: np.dtype[Any]) -> str | None:
-    """Return a working precision that suits the dtype; None leaves it to the digits.
+    """Return a working precision that is valid for the dtype; None lets the digits decide.
 
     Raises:
-        ValueError: an unknown word, or more than float32 for float32.
+        ValueError: the name is unknown, or the precision is wider than float32 for float32.
     """
     if precision is None:
         return "single" if dtype == np.float32 else None

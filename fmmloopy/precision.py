@@ -1,4 +1,4 @@
-"""Working precisions: which numbers of an evaluation are float64 and which float32, and so the types of every kernel.
+"""Working precisions: which numbers of an evaluation are float64 or float32. They determine the types of all kernels.
 
 ============  ==========  =======  ============  ============  ============
 precision     dtype name  points   near pairs    expansions    spectra
@@ -9,14 +9,14 @@ precision     dtype name  points   near pairs    expansions    spectra
 ``single``    float32     float32  float32       float32       float32
 ============  ==========  =======  ============  ============  ============
 
-Points stand for the centres of boxes, the charges as they are given, and the potentials too. Near pairs are what P2P
-computes; expansions are multipoles, locals and check potentials, and all that translates them; spectra are the
-transforms in M2L's FFT form.
+The column "points" also applies to the centres of boxes, the charges as given, and the potentials. Near pairs are
+computed by P2P; expansions are multipoles, locals, check potentials and the tables that translate them; spectra are
+the transforms in M2L's FFT form.
 
-Each operator reads one kind of number and writes another: its *sides*. Where their types differ the kernel is mixed. It
+Each operator reads one kind of number and writes another: its *sides*. If their types differ, the kernel is mixed: it
 reads and writes the first kind in float64, and computes in float32, the type of the second. No digit of a distance is
-lost by it: coordinates are relative to a box before they are rounded, and P2P also has what rounding leaves of them.
-Where some points are too near each other for this (`fmmloopy.octree.near_pairs`), P2P stays in float64.
+lost: coordinates are made relative to a box before they are rounded, and P2P also reads their rounding errors. If some
+points are too close together for this (`fmmloopy.octree.near_pairs`), P2P stays in float64.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Types:
     """The floating-point types of a kernel.
 
     Attributes:
-        outer: of the points, or of the expansions, that it reads and writes.
-        inner: of what it computes, and of all other numbers; the same type or a narrower one.
+        outer: type of the points, or of the expansions, that it reads and writes.
+        inner: type of its arithmetic and of all other numbers; the same as ``outer`` or narrower.
     """
 
     outer: np.dtype[Any]
@@ -60,14 +60,14 @@ FLOAT64, FLOAT32, MIXED = Types(_DOUBLE, _DOUBLE), Types(_SINGLE, _SINGLE), Type
 
 @dataclass(frozen=True)
 class Precision:
-    """A working precision: the types of an evaluation's numbers, float64 or float32 each.
+    """A working precision: the types of the numbers in an evaluation, each float64 or float32.
 
     Attributes:
         name: double, mixed, reduced or single.
-        points: of points, centres of boxes, charges as they are given, and potentials.
-        near: of what P2P computes.
-        expansions: of multipoles, locals, check potentials and their tables.
-        spectra: of transformed expansions: the narrowest type of all.
+        points: type of points, centres of boxes, charges as given, and potentials.
+        near: type of the arithmetic in P2P.
+        expansions: type of multipoles, locals, check potentials and their tables.
+        spectra: type of transformed expansions, the narrowest of all.
     """
 
     name: str
@@ -78,16 +78,16 @@ class Precision:
 
     @property
     def dtype_name(self) -> str:
-        """What commands and stored results call it: float64, mixed, reduced or float32."""
+        """Its name in commands and stored results: float64, mixed, reduced or float32."""
         return self.name if self.points != self.spectra else str(self.points.name)
 
     @property
     def tables(self) -> Types:
-        """The types that translation tables are made for: of expansions, and of what M2L computes of them."""
+        """The types of the translation tables: of expansions, and of the spectra that M2L computes from them."""
         return Types(self.expansions, self.spectra)
 
     def types_of(self, sides: tuple[str, str]) -> Types:
-        """Return the types of a kernel that stands between two kinds of numbers, such as points and expansions."""
+        """Return the types of a kernel with these two sides, such as points and expansions."""
         return Types(getattr(self, sides[0]), getattr(self, sides[1]))
 
     def __str__(self) -> str:
@@ -107,10 +107,10 @@ DTYPE_NAMES = {precision.dtype_name: precision for precision in PRECISIONS.value
 
 
 def find_precision(which: Any) -> Precision:
-    """Return the precision that a name, a dtype name or a dtype stands for.
+    """Return the precision for a name, a dtype name or a dtype.
 
     Raises:
-        ValueError: it stands for none.
+        ValueError: there is no such precision.
     """
     if isinstance(which, Precision):
         return which
@@ -126,10 +126,10 @@ def find_precision(which: Any) -> Precision:
 
 
 def find_types(which: Any) -> Types:
-    """Return the types of a kernel: themselves, float32, float64, or ``"mixed"``.
+    """Return the types of a kernel, given as `Types`, float32, float64, or ``"mixed"``.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: there are no such types.
     """
     if isinstance(which, Types):
         return which

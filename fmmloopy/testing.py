@@ -1,6 +1,6 @@
-"""Certified recipes in a test suite of your own.
+"""Certify recipes in your own test suite.
 
-One line in a test for pytest::
+A pytest test needs one line::
 
     from fmmloopy.testing import assert_recipe
 
@@ -35,15 +35,15 @@ def assert_recipe(
     Args:
         recipe: a book, its name, the path of its file, or a recipe itself: a function that takes a kernel and yields
             ``(name, kernel)``.
-        operator: for which operator; with a recipe itself it must be given, else None stands for all of the book's.
-        device: part of a device's description; None for the first that the book is for, or else the preferred one.
+        operator: the operator to check; required for a recipe function. For a book, None checks all of its operators.
+        device: part of a device's description; None for the first device that the book is for, or else the default.
         dtypes: float32, float64 or both.
         level: ``"quick"`` or ``"full"``, see :func:`fmmloopy.checking.check.check_book`.
-        reproducers: folder for programs that show what is wrong, such as pytest's ``tmp_path``.
+        reproducers: folder for programs that reproduce errors, such as pytest's ``tmp_path``.
 
     Raises:
-        AssertionError: it is wrong; the text has a line for everything that was found.
-        DeviceError, RecipeError, ValueError: it cannot be checked.
+        AssertionError: the recipe is wrong; the message has one line per finding.
+        DeviceError, RecipeError, ValueError: the recipe cannot be checked.
     """
     __tracebackhide__ = True
     if callable(recipe):

@@ -62,7 +62,7 @@ def test_an_fmm_says_what_it_is(fmm):
 @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy], ids=lambda f: f.__name__)
 def test_an_fmm_is_not_copied(fmm, duplicate):
     with pytest.raises(
-        TypeError, match="cannot be pickled or copied: send the points, and build it in the process"
+        TypeError, match="cannot be pickled or copied: send the points, and build the Fmm in the process"
     ) as e:
         duplicate(fmm)
     assert "\n" not in str(e.value)

@@ -404,5 +404,5 @@ def test_a_runtime_stands_for_its_device(sphere_points, opencl_device, own_cache
     # The same programs on the same numbers in the same order.
     assert np.array_equal(first, second)
     assert np.array_equal(first, apart.evaluate(charges))
-    with pytest.raises(ValueError, match="expected one of them; leave out device"):
+    with pytest.raises(ValueError, match="expected only one; leave out device"):
         fl.Fmm(sphere_points, device="c", runtime=runtime, **options)
