@@ -220,7 +220,7 @@ BAD_FILES = {
     ),
     "tuning": (
         "from fmmloopy import RecipeBook\nBOOK = RecipeBook('b', '', tuning={'p2p': {'lanes': (1,)}})\n",
-        "b, p2p: tuning for 'lanes', which is no keyword argument of the recipe",
+        "b, p2p: tuning for 'lanes', which is not a keyword argument of the recipe",
     ),
 }
 

@@ -1,6 +1,6 @@
 """Recipes: how a math-level operator becomes fast on one family of devices.
 
-What books and their authors need is named here; :mod:`fmmloopy.recipes.book` says what a recipe is.
+This package exports all that authors of books need; :mod:`fmmloopy.recipes.book` explains what a recipe is.
 """
 
 from fmmloopy.operators.operator import Kernel

@@ -34,16 +34,17 @@ def apply_recipe(
     """Apply a book's recipe to the math-level kernel of an operator and return the kernel after each step.
 
     Args:
-        book: where the recipe is looked up.
+        book: the book that has the recipe.
         operator: one of OPERATORS.
         knl: its math-level kernel.
-        parameters: keyword arguments of the recipe; its own defaults where not given.
-        most: steps after which to stop; None for all.
-        watch: told where the recipe is, before it goes on: ``"before its first step"``, ``"after step 1 'lanes'"``.
+        parameters: keyword arguments of the recipe; those that are not given keep their defaults.
+        most: maximum number of steps; None for all.
+        watch: called before each step with the position in the recipe: ``"before its first step"``,
+            ``"after step 1 'lanes'"``.
 
     Raises:
-        RecipeError: the recipe raises, yields nothing, yields something else than ``(name, kernel)``, or makes a kernel
-            that it does not yield after its last step; the text names book, operator and step.
+        RecipeError: the recipe raises, yields nothing, yields anything other than ``(name, kernel)``, or makes a kernel
+            after its last step without yielding it; the message names book, operator and step.
     """
     recipe = book.recipes.get(operator, sequential_recipe)
     where = f"{book.name}, {operator}"

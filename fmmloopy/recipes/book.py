@@ -1,7 +1,7 @@
 """Recipes: how a math-level operator becomes fast on one family of devices.
 
 A recipe is a generator. It takes the math-level kernel of an operator, rewrites it, and yields ``(name, kernel)`` after
-each step; every kernel that it yields is complete and can run. Keyword arguments of the recipe are tuning parameters::
+each step; every yielded kernel is complete and can run. Keyword arguments of the recipe are tuning parameters::
 
     def p2p(knl, *, lanes: int = 8):
         '''Why this is fast on this device, and where that was measured.'''
@@ -16,8 +16,8 @@ each step; every kernel that it yields is complete and can run. Keyword argument
 
     BOOK = RecipeBook("my_cpu", device=my_cpus, recipes={"p2p": p2p}, tuning={"p2p": {"lanes": (4, 8, 16)}})
 
-An operator that a book does not mention runs as its sequential kernel: a new device is one file, and correct from its
-first day.
+An operator without a recipe runs as its sequential kernel: a new device needs one file, and is correct before it is
+fast.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from fmmloopy.recipes.lanes import sequential_recipe
 Recipe = Callable[..., Iterator[tuple[str, Kernel]]]
 
 Condition = Callable[[Any], bool] | str
-"""Which devices something is for: a function of a :class:`fmmloopy.Device`, whose docstring says in its first line
-which those are; or a regular expression that is searched for in their descriptions."""
+"""A condition on devices: a function of a :class:`fmmloopy.Device`, whose docstring describes the devices in its first
+line; or a regular expression that is searched for in the descriptions of devices."""
 
 
 class RecipeError(Exception):
-    """A recipe or a book that cannot be used; the text says which, why, and what to do."""
+    """A recipe or a book cannot be used; the message says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,20 @@ class RecipeBook:
     """Recipes for one family of devices.
 
     Attributes:
-        name: identifier, the name that users choose the book by.
-        device: the book is a candidate for devices for which this function of a :class:`fmmloopy.Device` is true; or in
-            whose descriptions this regular expression is found.
-        recipes: operator -> recipe; an operator that is missing runs as its sequential kernel.
+        name: identifier by which users choose the book.
+        device: the devices that the book is for: a function of a :class:`fmmloopy.Device` that is true for them, or a
+            regular expression that is found in their descriptions.
+        recipes: operator -> recipe; operators without one run as their sequential kernels.
         tuning: operator -> keyword argument of its recipe -> values worth trying.
         by_device: operator -> condition, a function or a regular expression as for ``device`` -> keyword arguments of
-            its recipe: what it is given, in place of its defaults, on devices for which the condition holds, the first
-            that does. For processors that one runtime serves and that do not want the same.
+            its recipe, which override the defaults on devices that meet the condition. The first condition that is met
+            counts. Use it where processors with the same runtime need different parameters.
         build_options: options for the device's compiler.
-        operators: operators of its own, by the name of the one that each takes the place of.
+        operators: the book's own operators, by the name of the operator that each replaces.
 
     Raises:
-        RecipeError: an unknown operator, a condition that is neither a function nor a regular expression, or a keyword
-            that the recipe does not have.
+        RecipeError: an operator is unknown, a condition is neither a function nor a regular expression, or the recipe
+            has no such keyword.
     """
 
     name: str
@@ -88,7 +88,9 @@ class RecipeBook:
                     raise RecipeError(f"{self.name}: {what} for {operator!r}, expected one of {', '.join(OPERATORS)}")
         for operator, own in self.operators.items():
             if own.name != operator:
-                raise RecipeError(f"{self.name}: the operator in place of {operator} is named {own.name!r}; name it so")
+                raise RecipeError(
+                    f"{self.name}: the operator that replaces {operator} is named {own.name!r}; name it {operator!r}"
+                )
         self._check_condition("device", self.device)
         for operator, choices in self.tuning.items():
             self._check_keywords("tuning", operator, choices)
@@ -112,14 +114,14 @@ class RecipeBook:
         try:
             re.compile(condition)
         except re.error as error:
-            raise RecipeError(f"{self.name}: {what} is {condition!r}, no regular expression: {error}") from None
+            raise RecipeError(f"{self.name}: {what} is {condition!r}, not a regular expression: {error}") from None
 
     def _check_keywords(self, what: str, operator: str, keywords: Iterable[str]) -> None:
         known = list(inspect.signature(self.recipes[operator]).parameters)[1:] if operator in self.recipes else ()
         for keyword in keywords:
             if keyword not in known:
                 raise RecipeError(
-                    f"{self.name}, {operator}: {what} for {keyword!r}, which is no keyword argument of the recipe"
+                    f"{self.name}, {operator}: {what} for {keyword!r}, which is not a keyword argument of the recipe"
                 )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -130,7 +132,7 @@ class RecipeBook:
         )
 
     def operator(self, name: str) -> Operator:
-        """Return the operator of a name: the book's own, or else the package's."""
+        """Return the operator with a name: the book's own if it has one, else the package's."""
         return self.operators.get(name, OPERATORS[name])
 
     @property
@@ -142,15 +144,15 @@ class RecipeBook:
         """Return whether the book is meant for a device.
 
         Raises:
-            RecipeError: the function that tells fails.
+            RecipeError: the condition of the book fails.
         """
         return self._holds(self.device, device)
 
     def parameters_on(self, operator: str, device: Any, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the keyword arguments that a recipe is called with on a device: ``by_device``'s, and those given.
+        """Return the keyword arguments of a recipe on a device: those of ``by_device``, overridden by those given.
 
         Raises:
-            RecipeError: a function that tells devices apart fails.
+            RecipeError: a condition of ``by_device`` fails.
         """
         conditions = self.by_device.get(operator, {}).items()
         own = next((keywords for condition, keywords in conditions if self._holds(condition, device)), {})
@@ -167,18 +169,18 @@ class RecipeBook:
             ) from error
 
     def defaults(self, operator: str) -> dict[str, Any]:
-        """Return the keyword arguments of a recipe that have a default, and what that is."""
+        """Return the keyword arguments of a recipe that have a default, with their defaults."""
         known = inspect.signature(self.recipes[operator]).parameters if operator in self.recipes else {}
         return {
             name: parameter.default for name, parameter in known.items() if parameter.default is not parameter.empty
         }
 
     def defaults_on(self, operator: str, device: Any) -> dict[str, Any]:
-        """Return the keyword arguments of a recipe, and what they are on a device where nothing is given."""
+        """Return the keyword arguments of a recipe, with their defaults on a device."""
         return {**self.defaults(operator), **self.parameters_on(operator, device)}
 
     def fingerprint(self, operator: str) -> str:
-        """Return a hash of the recipe of an operator, and of all that it calls; code made by it is kept under this."""
+        """Return a hash of the recipe of an operator and of all that it calls, the key of cached code."""
         by_device = [
             (condition if isinstance(condition, str) else fingerprint(condition), dict(keywords))
             for condition, keywords in self.by_device.get(operator, {}).items()
@@ -190,7 +192,7 @@ class RecipeBook:
 
 
 def devices_in_words(condition: Condition) -> str:
-    """Return what a condition says of devices: the first line of a function's docstring, or a regular expression."""
+    """Describe a condition: the first line of a function's docstring, or the regular expression."""
     if isinstance(condition, str):
         return condition
     text = condition.__doc__ if isinstance(condition, FunctionType) else None
@@ -198,9 +200,9 @@ def devices_in_words(condition: Condition) -> str:
 
 
 def no_device(device: Any) -> bool:
-    """None, unless it is asked for."""
+    """None, unless the book is chosen by name."""
     return False
 
 
 SEQUENTIAL = RecipeBook("sequential", device=no_device)
-"""The book without recipes: every operator as its sequential kernel, on any device."""
+"""The book without recipes: every operator runs as its sequential kernel, on any device."""

@@ -1,7 +1,7 @@
-"""What a recipe does after its last ``yield``: nobody sees it, and no check does.
+"""Find kernels that a recipe makes after its last ``yield``; they are dropped and never checked.
 
-`Ending` looks at the frames of a recipe's generator before each of its steps, and again when it has returned. A kernel
-that was made in between is lost. Generators that the recipe delegates to with ``yield from`` are looked at, too.
+`Ending` inspects the frames of a recipe's generator before each of its steps, and again when it has returned. A kernel
+that was made in between is lost. Generators that the recipe delegates to with ``yield from`` are inspected, too.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 DROPPED = "what follows the last yield is dropped: yield it"
 
 MAKES_KERNELS = ("loopy", "fmmloopy.transforms", "fmmloopy.recipes")
-"""Packages whose functions return a kernel and change nothing else: a call without a use of its result is lost."""
+"""Packages whose functions return a kernel and have no side effects: a call whose result is not used is lost."""
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A generator at a yield: its frame, the line of the yield, and the kernels that its names stood for."""
+    """A generator at a yield: its frame, the line of the yield, and its local variables that are kernels."""
 
     frame: FrameType
     line: int
@@ -35,7 +35,7 @@ class Ending:
     """Finds what a generator does with kernels after its last yield.
 
     Args:
-        made: what a recipe has returned; of what is no generator, nothing is known.
+        made: the object returned by a recipe; if it is not a generator, nothing is found.
         kind: the class of kernels.
     """
 
@@ -44,7 +44,7 @@ class Ending:
         self._seen: list[_Seen] = []
 
     def look(self) -> None:
-        """Note where the generator waits; to be called after each yield, before it goes on."""
+        """Record where the generator is suspended; call this after each yield, before resuming it."""
         self._seen = []
         generator = self._made
         while inspect.isgenerator(generator) and generator.gi_frame is not None:
@@ -53,11 +53,11 @@ class Ending:
             generator = generator.gi_yieldfrom
 
     def dropped(self, yielded: Any, returned: Any) -> str:
-        """Say what was made after the last yield, where the generator has returned; "" if nothing was.
+        """Describe the kernel made after the last yield, once the generator has returned; "" if there is none.
 
         Args:
             yielded: the kernel of the last step.
-            returned: what the generator has returned.
+            returned: the return value of the generator.
         """
         for seen in reversed(self._seen):
             if line := self._line_of_loss(seen, yielded):
@@ -71,9 +71,9 @@ class Ending:
         return {name: value for name, value in frame.f_locals.items() if isinstance(value, self._kind)}
 
     def _line_of_loss(self, seen: _Seen, yielded: Any) -> int:
-        """Return the line on which a generator has made a kernel that was not yielded; 0 if it has made none.
+        """Return the line on which a generator made a kernel that was not yielded; 0 if there is none.
 
-        A loop may try a kernel and reject it, so a new kernel counts if no name stands for the one that was yielded, or
+        A loop may try a kernel and reject it, so a new kernel counts only if no variable refers to the yielded one, or
         if the statement that made it comes after the yield.
         """
         now = self._kernels(seen.frame)
@@ -88,7 +88,7 @@ class Ending:
         return next((s.lineno for s in later if self._is_lost(s, seen.frame, now)), 0)
 
     def _is_lost(self, statement: ast.stmt, frame: FrameType, kernels: Mapping[str, Any]) -> bool:
-        """Return whether a statement calls something with a kernel, and keeps the result where no name shows it."""
+        """Return whether a statement passes a kernel to a call whose result is not assigned to a variable."""
         if _reads(statement).isdisjoint(kernels):
             return False
         if isinstance(statement, ast.Assign):
@@ -105,10 +105,10 @@ def _at(frame: FrameType, line: int) -> str:
 
 
 def _statements_after(frame: FrameType, line: int) -> list[ast.stmt]:
-    """Return the statements of a function that can run after the one on a line, without going round a loop again.
+    """Return the statements of a function that can run after the one on a line, without another turn of a loop.
 
-    In the order of the text; statements with a yield in them, and functions and classes, are left out. Without the text
-    there are none.
+    They are in source order; statements that contain a yield, and functions and classes, are left out. The list is
+    empty if the source is not available.
     """
     try:
         lines, first = inspect.getsourcelines(frame.f_code)
@@ -123,9 +123,9 @@ def _statements_after(frame: FrameType, line: int) -> list[ast.stmt]:
 
 
 def _following(body: list[ast.stmt], line: int) -> tuple[list[ast.stmt], type | None]:
-    """Return what follows a line in a block and the blocks in it; of branches, only in the one that has the line.
+    """Return what follows a line in a block and its inner blocks; of branches, only the one with the line counts.
 
-    Also how the block is left, as far as that is certain: the class of a return, raise, break or continue.
+    Also return how the block is left, if that is certain: the class of a return, raise, break or continue.
     """
     found: list[ast.stmt] = []
     for index, statement in enumerate(body):
@@ -158,7 +158,7 @@ def _blocks(statement: ast.stmt) -> list[list[ast.stmt]]:
 
 
 def _simple(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a block that have no blocks themselves, however deep they are."""
+    """Yield the statements of a block without blocks of their own, at any depth."""
     for statement in body:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
@@ -186,7 +186,7 @@ def _assigned(statement: ast.stmt) -> set[str]:
 
 
 def _looked_up(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """Return what a dotted name stands for, None if it is none."""
+    """Return the object that a dotted name refers to; None for other expressions."""
     if isinstance(node, ast.Name):
         return names.get(node.id)
     if isinstance(node, ast.Attribute):

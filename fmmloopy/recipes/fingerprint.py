@@ -1,7 +1,7 @@
-"""Hash what a function does: its code, and all code and constants of ours that it refers to.
+"""Hash what a function does: its code, and all code and constants that it refers to outside pinned packages.
 
-What is hashed is what is in memory, not files: it holds for functions from a notebook, for closures and partial
-functions, and for files that have been edited since they were imported.
+Objects in memory are hashed, not files, so it works for functions from a notebook, for closures and partial functions,
+and for files that have been edited since they were imported.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 
 _PINNED = ("loopy", "pymbolic", "islpy", "pytools", "numpy", "constantdict", "builtins", "math", "functools")
-"""Packages that are known by their versions, not by their code."""
+"""Packages that are identified by their versions, not by their code."""
 
 
 def fingerprint(function: Any) -> str:
-    """Return a hash of a function, or of an object that holds functions.
+    """Return a hash of a function, or of an object that contains functions.
 
     It is the same in every process that runs the same Python version.
 
-    Followed are functions, classes and constants that the function names, in any module outside the standard library
-    and the packages that cached code depends on by version; of objects, their attributes and their classes. Objects of
-    those packages' own classes count by their type.
+    It covers the functions, classes and constants that the function names, in any module outside the standard library
+    and the packages that cached code depends on by version; and the attributes and classes of objects. For objects of
+    those packages' own classes, only the type is hashed.
     """
     digest = hashlib.sha256(repr(sys.version_info[:2]).encode())
     _add(digest.update, function, set())
@@ -38,12 +38,12 @@ def fingerprint(function: Any) -> str:
 
 
 def _frame(put: Callable[[bytes], None], kind: str, data: bytes = b"") -> None:
-    """Hash bytes with what they are and how long: items after one another cannot be taken for others."""
+    """Hash bytes with their kind and length, so that different sequences of items cannot hash alike."""
     put(f"{kind}:{len(data)}:".encode() + data)
 
 
 def _add(put: Callable[[bytes], None], value: Any, seen: set[int]) -> None:
-    """Hash one value; what has been seen is not followed again, so that recursion ends."""
+    """Hash one value; values seen before are not followed again, so that recursion ends."""
     kind = type(value).__qualname__
     if isinstance(value, (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range, np.generic)):
         _frame(put, kind, repr(value).encode())
@@ -87,7 +87,7 @@ def _add(put: Callable[[bytes], None], value: Any, seen: set[int]) -> None:
         if not _is_pinned(value.__module__):
             _add_class(put, value, seen)
     elif not isinstance(value, ModuleType) and not _is_pinned(type(value).__module__):
-        # An object of a class of ours, or of a recipe's author: what it is made of, and what its class does.
+        # An object of a class of fmmloopy or of a recipe's author: hash its attributes and its class.
         _add(put, type(value), seen)
         _add(put, getattr(value, "__dict__", {}), seen)
 

@@ -1,7 +1,7 @@
-"""What an error of loopy means for the recipe that caused it, in one line.
+"""Explain in one line what an error of loopy means for the recipe that caused it.
 
-Loopy speaks of domains, tags and schedules, and sometimes only of a key. `explain` adds what a recipe's author needs:
-the line of the recipe, what to do about it where that is known, and the names that there are to hold on to.
+Loopy's messages are about domains, tags and schedules, and some consist only of a key. `explain` adds what a recipe's
+author needs: the line of the recipe, how to fix the error if that is known, and the names in the kernel.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 ISLPY_REMEDY = 'pip install "islpy>=2025.2.5,<2026.2"'
-"""What mends an islpy that loopy 2025.2 cannot work with."""
+"""How to replace an islpy that loopy 2025.2 cannot work with."""
 
 LONGEST = 300
-"""Characters of an error's own text that are kept; loopy may print a page."""
+"""Maximum length of an error's own text, in characters; loopy may print a page."""
 
 
 LISTED = ("iname", "rule", "statement")
-"""Kinds of names that are listed where nobody knows which is wanted."""
+"""Kinds of names that are listed if it is not clear which kind is wanted."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Hint:
 
     Attributes:
         pattern: regular expression searched for in ``"ClassOfTheError: its text"``.
-        text: what to do; ``{0}`` is what the first group of the pattern has matched.
-        about: kinds of names that help, listed after it.
+        text: what to do; ``{0}`` is the match of the pattern's first group.
+        about: kinds of names that help; they are listed after the text.
     """
 
     pattern: str
@@ -52,40 +52,41 @@ HINTS = (
     Hint(
         r"contains parallel inames '([^']*)'",
         "the bounds of '{0}' or of a loop in its domain are loaded inside the kernel, so it has to stay sequential: "
-        "give tags such as g.0 and l.0 to the loop over boxes and to lanes",
+        "put tags such as g.0 and l.0 on the loop over boxes and on lanes",
         ("iname",),
     ),
     Hint(
         r"^CannotBranchDomainTree",
-        "loops around one statement whose bounds are loaded must share one domain: leave the operator's domains whole, "
-        "and split or duplicate inames in them",
+        "loops around one statement whose bounds are loaded must share one domain: keep the operator's domains, and "
+        "split or duplicate inames in them",
     ),
     Hint(r"schedulable iname nesting|Cannot schedule loop nest|^CycleError", _ONE_NEST),
     Hint(
         r"instruction '(\w+)' references inames '([^']*)' that the instruction does not depend on",
-        "'{0}' has to be in the loop over {1}: where lp.precompute has made it, name {1} in precompute_outer_inames",
+        "'{0}' has to be in the loop over {1}: if lp.precompute made it, name {1} in precompute_outer_inames",
         ("iname",),
     ),
     Hint(
         r"^DependencyCycleFound",
-        "each of these statements waits for the others: take back the dependency that closes the circle",
+        "each of these statements depends on the others: remove the dependency that closes the cycle",
     ),
     Hint(
         r"no valid schedules found|^EOFError",
         "no order of loops and statements satisfies all dependencies, tags and priorities: often a loop tagged ilp or "
-        "vec has to begin twice; call separate_lanes first, or take back the dependency that was added last",
+        "vec has to begin twice; call separate_lanes first, or remove the dependency that was added last",
     ),
     Hint(
         r"No dependency relationship found",
-        "a rewrite has lost which of the two comes first; say so with lp.add_dependency(knl, 'id:LATER', 'id:EARLIER')",
+        "a rewrite lost the order of the two statements; restore it with lp.add_dependency(knl, 'id:LATER', "
+        "'id:EARLIER')",
     ),
     Hint(
         r"domain parameter '(\w+)' may not be written inside",
-        "compute '{0}' outside of the loops whose bound it is, where the operator does",
+        "compute '{0}' outside the loops that it bounds, where the operator does",
     ),
     Hint(r"cannot parse tag", "tags are g.0, g.1, g.2; l.0, l.1, l.2, l.auto; unr, ilp, ilp.seq, vec; for", ("iname",)),
-    Hint(r"^NonUniqueTagError", "an iname has one such tag; take the old one off with lp.untag_inames", ("iname",)),
-    Hint(r"has multiple inames tagged", "give each loop around a statement an axis of its own, or no axis", ("iname",)),
+    Hint(r"^NonUniqueTagError", "an iname has one such tag; remove the old one with lp.untag_inames", ("iname",)),
+    Hint(r"has multiple inames tagged", "give each loop around a statement its own axis, or no axis", ("iname",)),
     Hint(
         r"does not use all (?:local|group) hw axes",
         "finish the step with lp.add_inames_for_unused_hw_axes(knl), as steps.one_group_per and steps.work_items do",
@@ -93,7 +94,7 @@ HINTS = (
     ),
     Hint(
         r"address space.* of the temporary '(\w+)'",
-        "work-items would have to read each other's '{0}': use steps.work_items, which gives each its own, in place of "
+        "work-items would have to read each other's '{0}': use steps.work_items, which gives each its own, instead of "
         "separate_lanes and a tag",
     ),
     Hint(
@@ -114,16 +115,16 @@ HINTS = (
     ),
     Hint(
         r"require more than one leaf domain",
-        "these inames do not share a domain: do it for one of them at a time, the lane iname first",
+        "these inames do not share a domain: call it for one of them at a time, the lane iname first",
     ),
     Hint(
         r"could not determine type of '(\w+)'",
-        "nothing writes '{0}' any more, or a function in its formula is unknown on this device (C has no rsqrt: write "
+        "'{0}' is no longer written, or a function in its formula is unknown on this device (C has no rsqrt: write "
         "1/sqrt(x)); lp.register_callable makes a function known",
     ),
     Hint(
         r"out-of-bounds array element",
-        "an index may leave its array: keep the operator's masks, and split loops by divisors of their length",
+        "an index may be out of bounds: keep the operator's masks, and split loops by divisors of their length",
     ),
     Hint(
         r"isl_\w+_read_from_str",
@@ -133,7 +134,7 @@ HINTS = (
         r"invalid match expression",
         "write id:NAME, iname:NAME, reads:NAME or writes:NAME (* and ? match any letters), joined by and, or, not",
     ),
-    Hint(r"conflicts with (?:an )?existing", "take a name that nothing else has"),
+    Hint(r"conflicts with (?:an )?existing", "choose a name that is not in use"),
     Hint(r"contradictory values for number of dimensions", "name every axis of the array, as in 'N1,N0'"),
     Hint(
         r"this operator has none$",
@@ -142,10 +143,10 @@ HINTS = (
     Hint(
         r"'TranslationUnit' object has no attribute '(?:instructions|inames|domains|args|arg_dict|substitutions|"
         r"temporary_variables|id_to_insn|all_inames)'",
-        "knl.default_entrypoint has it; lp functions and knl.with_kernel(...) give the whole back",
+        "knl.default_entrypoint has it; lp functions and knl.with_kernel(...) return the whole translation unit",
     ),
 )
-"""The first one that fits is taken."""
+"""The first hint that matches is used."""
 
 _UNKNOWN = (
     ("iname", r"iname '(\w+)' does not exist|unknown iname '(\w+)'|iname '(\w+)' not known"),
@@ -157,16 +158,16 @@ _UNKNOWN = (
     ),
     ("name", r"^KeyError: '([A-Za-z_]\w*)'$"),
 )
-"""Errors about a name that is not there: what it should be the name of, and where it is in the text."""
+"""Errors about a name that does not exist: the kind of name that was expected, and a pattern that finds the name."""
 
 
 def explain(error: BaseException, knl: Any, whose: str = "kernel", at: str = "") -> str:
-    """Say in one line what an error was, where it came from, what to do, and what names there are.
+    """Describe an error in one line: what it was, where it came from, what to do, and the names in the kernel.
 
     Args:
-        error: whatever a rewrite or code generation has raised.
+        error: any exception raised by a rewrite or by code generation.
         knl: the loopy translation unit that it was raised for.
-        whose: what the names belong to, "kernel" or "operator".
+        whose: the owner of the names, "kernel" or "operator".
         at: file and line of the recipe, if known.
     """
     names = names_of(knl)
@@ -189,18 +190,18 @@ def described(error: BaseException) -> str:
 
 
 def advice(error: BaseException, names: Mapping[str, Iterable[str]], knl: Any = None) -> str:
-    """Return what to do about an error, or nothing where that is not known.
+    """Return how to fix an error, or "" if that is not known.
 
     Args:
         error: its class and text are compared with HINTS.
-        names: of the kernel at hand, by kind, as `names_of` returns them.
+        names: names in the kernel by kind, from `names_of`.
         knl: that kernel, for advice that depends on its loops.
     """
     return _advice(error, names, knl)[0]
 
 
 def _advice(error: BaseException, names: Mapping[str, Iterable[str]], knl: Any) -> tuple[str, tuple[str, ...]]:
-    """Return what to do about an error, and the kinds of names that help."""
+    """Return how to fix an error, and the kinds of names that help."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     for kind, pattern in _UNKNOWN:
         if match := re.search(pattern, text):
@@ -219,13 +220,13 @@ def _advice(error: BaseException, names: Mapping[str, Iterable[str]], knl: Any) 
 
 
 def _is_about_inames(error: BaseException) -> bool:
-    """Return whether a name was looked up among inames: loopy's KeyError does not say, but the line that raised it."""
+    """Return whether a name was looked up among inames: not loopy's KeyError but the line that raised it tells."""
     frames = traceback.extract_tb(error.__traceback__)[-1:]
     return any("loopy" in Path(f.filename).parts and "iname" in f"{f.name} {f.line}" for f in frames)
 
 
 def _axes(knl: Any) -> dict[str, list[str]]:
-    """Return the inames that each axis of work-groups and work-items is given to."""
+    """Return the inames on each axis of work-groups and work-items."""
     taken: dict[str, list[str]] = {}
     for name, iname in sorted(knl.default_entrypoint.inames.items()):
         for tag in iname.tags:
@@ -235,16 +236,16 @@ def _axes(knl: Any) -> dict[str, list[str]]:
 
 
 def _free_axis(knl: Any, kind: str) -> str:
-    """Say which inames share an axis of a kind, "l" or "g", and which axis is free."""
+    """Report which inames share an axis of a kind, "l" or "g", and which axis is free."""
     taken = _axes(knl)
     axis, inames = next(((a, i) for a, i in taken.items() if a.startswith(kind) and len(i) > 1), (f"{kind}.0", []))
     free = next((f"{kind}.{n}" for n in range(3) if f"{kind}.{n}" not in taken), "")
-    own = f"give one of them {free}, which is free, or no axis" if free else "no axis is free: take one of the tags off"
-    return f"{axis} is the axis of {' and '.join(inames)}: {own}"
+    own = f"give one of them {free}, which is free, or no axis" if free else "no axis is free: remove one of the tags"
+    return f"{' and '.join(inames)} share the axis {axis}: {own}"
 
 
 def _staged_too_early(knl: Any) -> str:
-    """Say which loops a statement has to be in that shares an inner loop with others, and not the loops around it."""
+    """Name the loops for a statement that shares an inner loop with others, but not the loops around it."""
     instructions = {insn.id: insn for insn in knl.default_entrypoint.instructions}
     items = {name for axis, names in _axes(knl).items() if axis.startswith("l") for name in names}
     counts = Counter(iname for insn in instructions.values() for iname in insn.within_inames - items)
@@ -258,14 +259,14 @@ def _staged_too_early(knl: Any) -> str:
         if inner and outermost in before:
             loops = ", ".join(f'"{name}"' for name in sorted((before | set(inner)) - items))
             return (
-                f"'{insn.id}' runs in the loop over {inner[0]} and outside of that over {outermost}: "
-                f"give lp.precompute precompute_outer_inames=frozenset({{{loops}}})"
+                f"'{insn.id}' runs inside the loop over {inner[0]} but outside the loop over {outermost}: "
+                f"call lp.precompute with precompute_outer_inames=frozenset({{{loops}}})"
             )
     return ""
 
 
 def names_of(knl: Any) -> dict[str, list[str]]:
-    """Return the names in a kernel that a recipe may hold on to, by kind."""
+    """Return the names in a kernel that a recipe may refer to, by kind."""
     kernel = knl.default_entrypoint
     return {
         "iname": sorted(kernel.all_inames()),
@@ -276,7 +277,7 @@ def names_of(knl: Any) -> dict[str, list[str]]:
 
 
 def _meant(word: str, kind: str, names: Mapping[str, Iterable[str]]) -> str:
-    """Say what else a word is the name of, or which name of its kind is nearest to it."""
+    """Report that a word names something else, or suggest the most similar name of its kind."""
     wanted = "iname" if kind == "name" else kind
     owner = next((other for other, known in names.items() if word in known), None)
     if owner is None:
@@ -287,12 +288,12 @@ def _meant(word: str, kind: str, names: Mapping[str, Iterable[str]]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a question about the known word that is nearest to another, or nothing if none is near."""
+    """Return a question that suggests the known word most similar to another; "" if none is similar."""
     matches = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean '{matches[0]}'?" if matches else ""
 
 
 def place(error: BaseException) -> str:
-    """Return file and line of the recipe that an error came through, where the caller has caught it from the recipe."""
+    """Return file and line of the recipe that raised an error, where the caller caught it from the recipe."""
     at = error.__traceback__.tb_next if error.__traceback__ else None
     return f"{Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno}" if at else ""

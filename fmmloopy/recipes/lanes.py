@@ -1,4 +1,4 @@
-"""Lanes: how many targets, sources, boxes or rows a tile holds, which recipes fix; and the sequential recipe."""
+"""Lanes: the number of targets, sources, boxes or rows in a tile, which recipes fix; and the sequential recipe."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ LANE_BOUNDS = {
     **{name: range(1, LANES + 1) for name in ("tlanes", "slanes", "blanes")},
     "ilanes": tuple(n for n in range(1, ROWS + 1) if ROWS % n == 0),
 }
-"""How many lanes a tile may hold: idle lanes read padding, of which there is as much as this; ilanes divides ROWS."""
+"""Allowed numbers of lanes in a tile: idle lanes read padding, which is this long; ilanes must divide ROWS."""
 
 _PHASES = {"load": "x[0-9]*", "src": "src", "begin": "begin*", "init": "init*", "fold": "fold*", "store": "store*"}
-"""Statements of a lane iname outside the innermost loops, by the suffix of the iname that they get."""
+"""Statements of a lane iname outside the innermost loops, by the suffix of their new iname."""
 
 
 def separate_lanes(knl: Kernel) -> Kernel:
-    """Give the loads, initialisations and stores of a tile lane loops of their own.
+    """Give the loads, initialisations and stores of a tile their own lane loops.
 
     Before, statements of one lane iname must share one loop::
 
         for t: load;  for source, t: sum;  for t: store
 
-    After, with ``t`` left to the sums alone, which can then be the innermost loop::
+    After, only the sums use ``t``, which can then be the innermost loop::
 
         for t_load: load;  for t_init: init;  for source: for t: sum;  for t_store: store
     """
@@ -49,7 +49,7 @@ def separate_lanes(knl: Kernel) -> Kernel:
 
 @dataclass(frozen=True)
 class Lanes(UniqueTag):
-    """Note on a kernel: the lane parameters that a recipe has fixed, which decide how many tiles a launch has."""
+    """Tag of a kernel: the lane parameters that a recipe has fixed, which determine the number of tiles in a launch."""
 
     lanes: tuple[tuple[str, int], ...]
 
@@ -59,7 +59,7 @@ class Lanes(UniqueTag):
 
 
 def fix_lanes(knl: Kernel, **lanes: int) -> Kernel:
-    """Fix how many lanes a tile holds, 1 for lane parameters that are not given."""
+    """Fix the number of lanes in a tile; lane parameters that are not given become 1."""
     known = open_lanes(knl)
     unknown = sorted(set(lanes) - set(known))
     if unknown:
@@ -70,7 +70,7 @@ def fix_lanes(knl: Kernel, **lanes: int) -> Kernel:
 
 
 def open_lanes(knl: Kernel) -> list[str]:
-    """Return the lane parameters that a kernel still leaves open."""
+    """Return the lane parameters of a kernel that are not fixed yet."""
     return [p for p in LANE_PARAMETERS if p in knl.default_entrypoint.arg_dict]
 
 
@@ -80,5 +80,5 @@ def lanes_of(knl: Kernel) -> dict[str, int]:
 
 
 def sequential_recipe(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
-    """Run the operator as it is written, one lane at a time, in a single work-item: the reference for all others."""
+    """Run the operator as written, one lane at a time, in a single work-item: the reference for all other recipes."""
     yield "sequential", separate_lanes(fix_lanes(knl))

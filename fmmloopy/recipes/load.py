@@ -1,4 +1,4 @@
-"""Find recipe books: those that come with the package, those that other packages offer, and files."""
+"""Find recipe books: those shipped with fmmloopy, those of other packages, and files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook, RecipeError
 from fmmloopy.recipes.hints import described, nearest
 
 ENTRY_POINTS = "fmmloopy.recipes"
-"""Group of entry points under which packages offer books."""
+"""Group of entry points by which packages provide books."""
 
 
 def shipped_books() -> dict[str, RecipeBook]:
-    """Return the books that come with fmmloopy, by name."""
+    """Return the books shipped with fmmloopy, by name."""
     books = {}
     for path in shipped_files():
         if path.stem not in ("__init__", "cpu", "inline", "steps"):
@@ -27,7 +27,7 @@ def shipped_books() -> dict[str, RecipeBook]:
 
 
 def shipped_files() -> list[Path]:
-    """Return the files of the books that come with fmmloopy, and of what they share."""
+    """Return the files of the books shipped with fmmloopy, and of the modules that they share."""
     import fmmloopy.transforms as transforms
 
     return sorted(Path(next(iter(transforms.__path__))).glob("*.py"))
@@ -39,7 +39,7 @@ def load_recipes(which: str | Path | RecipeBook | None = None, device: Any = Non
     Args:
         which: a book; the name of a shipped book or of an entry point in group ``fmmloopy.recipes``; the path of a .py
             file that defines ``BOOK``; ``"sequential"``; or None for the first shipped book that suits the device.
-        device: a :class:`fmmloopy.Device`, for ``which=None``; without it, that is ``"sequential"``.
+        device: a :class:`fmmloopy.Device`, for ``which=None``; if it is None too, the book is ``"sequential"``.
 
     Raises:
         RecipeError: there is no such book, or its file cannot be used.
@@ -64,22 +64,22 @@ def load_recipes(which: str | Path | RecipeBook | None = None, device: Any = Non
     if which in installed:
         return load_installed(installed[which])
     if Path(f"{which}.py").is_file():
-        raise RecipeError(f"no recipe book {which!r}; for the file of that name give {which}.py")
+        raise RecipeError(f"no recipe book {which!r}; to use the file of that name, give {which}.py")
     known = [*books, SEQUENTIAL.name, *installed]
     there = f"{nearest(which, known)} there are {', '.join(known)}".lstrip()
     raise RecipeError(f"no recipe book {which!r}; {there}, or give the path of a .py file that defines BOOK")
 
 
 def installed_books() -> dict[str, importlib.metadata.EntryPoint]:
-    """Return the entry points by which other packages offer books, by name."""
+    """Return the entry points by which other packages provide books, by name."""
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)}
 
 
 def load_installed(entry: importlib.metadata.EntryPoint) -> RecipeBook:
-    """Return the book that an entry point stands for: itself, or ``BOOK`` of a module.
+    """Return the book of an entry point, which is a book or a module with a ``BOOK``.
 
     Raises:
-        RecipeError: it cannot be imported, or is no book.
+        RecipeError: it cannot be imported, or is not a book.
     """
     try:
         loaded = entry.load()

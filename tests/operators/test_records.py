@@ -104,5 +104,5 @@ def test_no_other_part_of_the_package_knows_operators_by_their_names():
 
 
 def test_a_variant_has_the_name_of_what_it_stands_for():
-    with pytest.raises(fl.RecipeError, match="the operator in place of p2p is named 'other'"):
+    with pytest.raises(fl.RecipeError, match="the operator that replaces p2p is named 'other'"):
         fl.RecipeBook("b", device="", operators={"p2p": replace(P2P, name="other")})

@@ -234,5 +234,5 @@ def test_a_wrong_gradient_of_a_variant_is_rejected(opencl_device, own_cache):
 
 
 def test_an_operator_of_another_name_is_refused():
-    with pytest.raises(RecipeError, match="^mine: the operator in place of m2m is named 'p2p'; name it so$"):
+    with pytest.raises(RecipeError, match="^mine: the operator that replaces m2m is named 'p2p'; name it 'm2m'$"):
         RecipeBook("mine", device="", operators={"m2m": P2P})

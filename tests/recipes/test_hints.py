@@ -82,7 +82,7 @@ WRONG = {
     "misspelt function": (lambda k: lp.tag_iname(lanes(k), {"t": "unr"}), "no attribute 'tag_iname'", "'tag_inames'?"),
     "not the kernel": (lambda k: lanes(k).instructions, "no attribute 'instructions'", "knl.default_entrypoint has it"),
     "match": (lambda k: lp.duplicate_inames(lanes(k), "t", within="id=x0"), "invalid match", "write id:NAME, iname:"),
-    "taken name": (lambda k: lp.rename_iname(lanes(k), "t", "ibox"), "conflicts with", "take a name that nothing else"),
+    "taken name": (lambda k: lp.rename_iname(lanes(k), "t", "ibox"), "conflicts with", "choose a name that is not"),
     "tag": (lambda k: lp.tag_inames(lanes(k), {"ibox": "g0"}), "cannot parse tag: g0", "tags are g.0, g.1"),
     "two tags": (lambda k: steps.one_group_per(steps.unroll(lanes(k), "t"), "t"), "NonUniqueTagError", "untag_inames"),
     "condition": (lambda k: lp.assume(lanes(k), "ntargets >="), "syntax error", "conditions look like 'n >= 1"),
@@ -101,7 +101,7 @@ WRONG = {
     "branch": (two_domains, "CannotBranchDomainTree", "must share one domain"),
     "one nest": (lambda k: fix_lanes(k, tlanes=8), "schedulable iname nesting", "call separate_lanes after fix_lanes"),
     "no order": (no_order, "no valid schedules found", "call separate_lanes first"),
-    "circle": (lambda k: lp.add_dependency(lanes(k), "id:box", "id:store0"), "DependencyCycle", "closes the circle"),
+    "circle": (lambda k: lp.add_dependency(lanes(k), "id:box", "id:store0"), "DependencyCycle", "closes the cycle"),
     "barrier in a nest": (
         lambda k: lp.add_barrier(lanes(k), "id:box", "id:tgt_start", synchronization_kind="global"),
         "CycleError", "one place of the loop nest",
@@ -112,7 +112,7 @@ WRONG = {
     ),
     "two loops on an axis": (
         lambda k: lp.tag_inames(lanes(k), {"t": "l.0", "s": "l.0"}),
-        "multiple inames tagged", "l.0 is the axis of s and t: give one of them l.1, which is free",
+        "multiple inames tagged", "s and t share the axis l.0: give one of them l.1, which is free",
     ),
     "two loops on an axis of groups": (
         lambda k: lp.tag_inames(lanes(k), {"ibox": "g.0", "ttile": "g.0", "t": "g.1"}),
@@ -120,7 +120,7 @@ WRONG = {
     ),
     "staged above its box": (
         lambda k: staged(lanes(k)), "schedulable iname nesting",
-        "'source' runs in the loop over stile and outside of that over ibox: give lp.precompute "
+        "'source' runs inside the loop over stile but outside the loop over ibox: call lp.precompute with "
         'precompute_outer_inames=frozenset({"ibox", "ilist", "stile", "ttile"})',
     ),
     "staged above its box, by work-items": (
@@ -129,7 +129,7 @@ WRONG = {
     ),
     "staged above its tile": (
         lambda k: staged(lanes(k), frozenset({"ibox"})), "references inames 'stile'",
-        "'source' has to be in the loop over stile: where lp.precompute has made it, name stile in precompute_outer_",
+        "'source' has to be in the loop over stile: if lp.precompute made it, name stile in precompute_outer_",
     ),
     "unknown iname of a map": (
         lambda k: lp.affine_map_inames(lanes(k), "sx", "back", "back = 3 - sx"), "iname 'sx' not known", "mean 's'?"
@@ -151,7 +151,7 @@ WRONG = {
         lambda k: changed(fix_lanes(k), "list_start", within_inames=frozenset({"ibox", "ilist"})),
         "may not be written inside", "compute 'list_start' outside",
     ),
-    "nothing writes it": (lambda k: lp.remove_instructions(lanes(k), {"x0"}), "type of 'x0'", "nothing writes 'x0'"),
+    "nothing writes it": (lambda k: lp.remove_instructions(lanes(k), {"x0"}), "type of 'x0'", "'x0' is no longer"),
 }  # fmt: skip
 """A rewrite that fails -> what the line says of the failure, and what to do about it."""
 
@@ -245,7 +245,7 @@ def test_index_out_of_bounds():
     assert text.startswith(
         "bad, m2l_forward, after step 2 'wrong': no code for this kernel: LoopyIndexError: 'a1r[j1 + 1]'"
     )
-    assert "; an index may leave its array: keep the operator's masks" in text
+    assert "; an index may be out of bounds: keep the operator's masks" in text
 
 
 def test_function_that_the_device_does_not_know():

@@ -163,7 +163,7 @@ def test_name_that_is_nearly_right(monkeypatch, tmp_path):
         load_recipes("pocl_gpu")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("")
-    with pytest.raises(RecipeError, match=r"^no recipe book 'mine'; for the file of that name give mine.py$"):
+    with pytest.raises(RecipeError, match=r"^no recipe book 'mine'; to use the file of that name, give mine.py$"):
         load_recipes("mine")
 
 
