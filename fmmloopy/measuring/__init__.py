@@ -1,1 +1,1 @@
-"""What is measured: times of operators, peaks of processors, the roofline, and figures of them."""
+"""Measurements: times of operators, peaks of processors, the roofline, and figures."""

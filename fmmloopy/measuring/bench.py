@@ -1,8 +1,8 @@
-"""All operators of a book at once, in whole evaluations, against the roofline and against other books and devices.
+"""Time all operators of a book in whole evaluations, and compare with the roofline, other books and other devices.
 
-What is measured is kept in the cache folder, so that a later run, of an edited book, of another book or on another
-device, is compared with it where the problem is the same. Two books are run in turn, one evaluation each: on a shared
-machine, what runs later may run on a slower one. A difference within the spread of the runs is not called one.
+Results are saved in the cache folder, so that a later run of an edited book, of another book or on another device can
+be compared with them if the problem is the same. Two books run in turn, one evaluation each, because a shared machine
+may be slower later. Differences within the spread of the runs do not count.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.load import load_recipes
 
 FORMAT = 1
-"""Increase whenever files of figures would no longer be comparable."""
+"""Increase it when files of figures are no longer comparable."""
 
 WHOLE = "evaluate"
-"""Stands among the operators for the whole evaluation, by the clock on the wall."""
+"""Name of the whole evaluation among the operators; its time is wall-clock time."""
 
 BUDGET = 20.0
-"""Seconds for each book, after which no more evaluations are begun, if there have been FEWEST_RUNS."""
+"""Seconds for each book after which no new evaluation starts, once there have been FEWEST_RUNS."""
 
 Notify = Callable[[str], None]
-"""Told what is being done."""
+"""Called with a description of the current activity."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Figures:
     """Times of all operators of one book on one device.
 
     Attributes:
-        book, device, driver: what was timed, and on what.
+        book, device, driver: the book that was timed, and the device.
         setting: the problem.
         times: by operator, and for WHOLE.
         work, nbytes: operations and bytes by operator, see `fmmloopy.choosing.work` and `fmmloopy.measuring.roofline`.
-        fingerprints: of the recipes, by operator; they change with the code of a recipe.
-        versions: of the packages that code depends on.
+        fingerprints: hashes of the recipes by operator; they change with the code of a recipe.
+        versions: versions of the packages that the code depends on.
     """
 
     book: str
@@ -70,12 +70,12 @@ class Figures:
 
     @property
     def name(self) -> str:
-        """The name that they are kept under: that of the book, and a hash of device and problem."""
+        """The name under which they are saved: that of the book, and a hash of device and problem."""
         key = repr((self.device, self.driver, asdict(self.setting)))
         return f"{self.book}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON can hold it; `from_dict` turns it back."""
+        """Return the figures as a dictionary for JSON; `from_dict` is the inverse."""
         operators: dict[str, dict[str, Any]] = {name: {"seconds": list(t.seconds)} for name, t in self.times.items()}
         for name, work in self.work.items():
             operators[name] |= {**asdict(work), "bytes": self.nbytes[name]}
@@ -92,10 +92,10 @@ class Figures:
 
 
 def from_dict(stored: Mapping[str, Any]) -> Figures:
-    """Return the figures that `Figures.as_dict` has written down.
+    """Return figures from the result of `Figures.as_dict`.
 
     Raises:
-        ValueError: it is something else, or of another format.
+        ValueError: the argument is something else, or has another format.
     """
     try:
         if stored["format"] != FORMAT:
@@ -113,34 +113,34 @@ def from_dict(stored: Mapping[str, Any]) -> Figures:
             dict(stored["versions"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"these are no figures of a benchmark: {type(error).__name__} {error}") from None
+        raise ValueError(f"these are not the figures of a benchmark: {type(error).__name__} {error}") from None
 
 
-# -- figures that are kept
+# -- saved figures
 
 
 def figures_folder() -> Path:
-    """Return the folder of kept figures."""
+    """Return the folder of saved figures."""
     return cache_folder() / "bench"
 
 
 def save(figures: Figures, name: str | Path | None = None) -> Path:
-    """Keep figures.
+    """Save figures to a file.
 
     Args:
-        figures: what was measured.
-        name: a name in the cache folder; a path that ends in .json; or None for their own name, under which they take
-            the place of what the same book took on the same problem and device before.
+        figures: the figures.
+        name: a name in the cache folder; a path that ends in .json; or None for their own name, which replaces earlier
+            figures of the same book for the same problem and device.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        ValueError: the name is that of a recipe book, or has characters that no file name should have.
+        ValueError: the name is that of a recipe book, or has characters that are not allowed.
     """
     path = _path(name or figures.name)
     if name and path.parent == figures_folder() and _is_book(str(name)):
-        raise ValueError(f"{name} is the name of a recipe book; take another name for the figures")
+        raise ValueError(f"{name} is the name of a recipe book; choose another name for the figures")
     write_atomically(path, json.dumps(figures.as_dict(), indent=2))
     return path
 
@@ -149,7 +149,7 @@ def load(name: str | Path) -> Figures:
     """Read figures, by their name in the cache folder or the path of their .json file.
 
     Raises:
-        ValueError: there are none of this name, or the file holds something else.
+        ValueError: there are none with this name, or the file contains something else.
     """
     path = _path(name)
     try:
@@ -180,7 +180,7 @@ def _is_book(name: str) -> bool:
 
 
 def kept_figures(setting: Setting) -> list[Figures]:
-    """Return all kept figures for a problem, in the order of their names; files that cannot be read are passed over."""
+    """Return all saved figures for a problem, in the order of their names; files that cannot be read are ignored."""
     found = []
     for path in sorted(figures_folder().glob("*.json")):
         try:
@@ -202,17 +202,17 @@ def measure(
     runs: int = 7,
     notify: Notify | None = None,
 ) -> list[Figures]:
-    """Time all operators of books on one device, in turn: one evaluation with each, and again.
+    """Time all operators of books on one device; the evaluations of the books alternate.
 
     Args:
         books: books, their names, or the paths of their files.
-        device: what to run on; None for the first that the first book is for, or else the preferred one.
+        device: the device to run on; None for the first that the first book is for, or else the default device.
         setting: the problem; None for 100,000 points on the sphere at order 6 in float64.
         runs: evaluations with each book, after one for the device's compiler; fewer if they are slow, see BUDGET.
-        notify: told what is being done.
+        notify: called with a description of the current activity.
 
     Raises:
-        DeviceError, RecipeError: no such device or book, or it fails.
+        DeviceError, RecipeError: there is no such device or book, or it fails.
     """
     setting, notify = setting or Setting(), notify or (lambda text: None)
     loaded = [load_recipes(book) for book in books]
@@ -222,8 +222,8 @@ def measure(
     for book in loaded:
         notify(f"{book.name}: code for {device.description[:60]}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what the C device says of itself
-            # The same tree for every book and at any time: figures are of the same work.
+            warnings.simplefilter("ignore")  # the C device warns about itself
+            # Use the same tree for every book and at any time, so that figures are for the same work.
             fmms.append(
                 Fmm(
                     points,
@@ -265,7 +265,7 @@ def _figures(book: RecipeBook, fmm: Fmm, setting: Setting, seconds: Mapping[str,
 
 
 def rooflines(figures: Figures, peaks: Mapping[str, Peaks]) -> dict[str, Roofline]:
-    """Return the limits of every operator that has been timed, from peaks by what operators compute in."""
+    """Return the limits of every timed operator, from peaks by the dtype that operators compute in."""
     setting = figures.setting
     return {
         name: roofline(work, figures.nbytes[name], peaks[setting.computed_in(name)], setting.greens)
@@ -281,7 +281,7 @@ def edited_recipes(new: Figures, old: Figures) -> list[str]:
 
 
 def compare_all(new: Figures, old: Figures) -> dict[str, Difference]:
-    """Compare the operators that both have, and the whole evaluation.
+    """Compare the operators that both figures contain, and the whole evaluation.
 
     Raises:
         ValueError: their problems differ.

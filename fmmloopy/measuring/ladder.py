@@ -1,4 +1,4 @@
-"""What each step of a recipe bought: its kernel after every step, held against the sequential one and timed.
+"""Measure the gain of each step of a recipe: compare the kernel after every step with the sequential one, and time it.
 
 A step whose kernel does not give the sequential kernel's results is marked as wrong and gets no rate, however fast.
 """
@@ -32,7 +32,7 @@ from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook, RecipeError
 from fmmloopy.recipes.load import load_recipes
 
 Notify = Callable[[str], None]
-"""Told what is being done."""
+"""Called with a description of the current activity."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Rung:
 
     Attributes:
         number: 0 for the sequential kernel, then 1 for the first step.
-        name: of the step.
+        name: name of the step.
         timing: its times; None if it is wrong.
         wrong: what is wrong with it; empty if nothing is.
-        gain: its time against that of the right rung before; None for the first.
+        gain: its time compared with that of the last correct rung before; None for the first.
     """
 
     number: int
@@ -59,10 +59,10 @@ class Ladder:
     """All steps of one recipe.
 
     Attributes:
-        operator: whose recipe.
-        work: what one run of the operator does.
-        roofline: what the processor allows.
-        rungs: the sequential kernel, and then every step.
+        operator: the operator of the recipe.
+        work: the work of one run of the operator.
+        roofline: the limits of the processor.
+        rungs: the sequential kernel, then every step.
     """
 
     operator: str
@@ -76,22 +76,22 @@ class Ladder:
         return "Gpairs/s" if self.work.pairs else "GFLOP/s"
 
     def rate(self, seconds: float) -> float:
-        """Return the rate of a run that takes this long, in its unit."""
+        """Return the rate of a run with this duration, in the ladder's unit."""
         return (self.work.pairs or self.work.flops) / seconds * 1e-9
 
     @property
     def total(self) -> Difference | None:
-        """The time of the last right rung against the sequential kernel's; None if there is no other."""
+        """The time of the last correct rung compared with the sequential kernel's; None if there is no other."""
         right = [rung.timing for rung in self.rungs if rung.timing]
         return compare(right[-1], right[0]) if len(right) > 1 else None
 
     @property
     def ok(self) -> bool:
-        """Whether every step is right."""
+        """Whether every step is correct."""
         return not any(rung.wrong for rung in self.rungs)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it as what JSON can hold."""
+        """Return the contents as a dictionary for JSON."""
         return {
             "operator": self.operator,
             "ok": self.ok,
@@ -122,12 +122,12 @@ class LadderReport:
     """The ladders of a book.
 
     Attributes:
-        book, device: what was timed, and on what.
+        book, device: the book that was timed, and the device.
         setting: the problem.
-        peaks: of the processor, by what operators compute in.
-        ladders: one for each operator that has something to do.
-        idle: operators of the book that have nothing to do in this problem, where none was asked for by name.
-        findings: what the check has found wrong; None if there was no check.
+        peaks: peaks of the processor, by the dtype that operators compute in.
+        ladders: one for each operator that has work.
+        idle: operators of the book without work in this problem, if no operators were given by name.
+        findings: errors found by the check; None if there was no check.
     """
 
     book: str
@@ -140,11 +140,11 @@ class LadderReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every step of every operator is right, and the book certified if that was asked for."""
+        """Whether every step of every operator is correct, and the book certified if it was checked."""
         return not self.findings and all(ladder.ok for ladder in self.ladders)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it as what JSON can hold."""
+        """Return the contents as a dictionary for JSON."""
         return {
             "ok": self.ok,
             "book": self.book,
@@ -173,18 +173,18 @@ def climb(
     Args:
         book: a book, its name, or the path of its file.
         operators: which operators; None for all that the book has a recipe for.
-        device: what to run on; None for the first that the book is for, or else the preferred one.
+        device: the device to run on; None for the first that the book is for, or else the default device.
         setting: the problem; None for 100,000 points on the sphere at order 6 in float64.
-        peaks: of the processor, by what operators compute in; None to look them up, or measure them.
-        certify: whether to check first, at level quick, recipes that have no certificate; without, steps are held
-            against the exact cases alone.
-        runs: how often each kernel runs.
-        notify: told what is being done.
+        peaks: peaks of the processor, by the dtype that operators compute in; None to look them up or measure them.
+        certify: whether to check recipes without a certificate first, at level quick; if not, steps are compared on
+            the exact cases only.
+        runs: number of runs of each kernel.
+        notify: called with a description of the current activity.
 
     Raises:
-        ValueError: an unknown operator, or one that is asked for and has nothing to do in this problem.
-        RecipeError: no such book, no recipe for an operator, or one that fails.
-        DeviceError: no such device, or it cannot run the operators.
+        ValueError: an operator is unknown, or was given by name and has no work in this problem.
+        RecipeError: there is no such book, no recipe for an operator, or a recipe fails.
+        DeviceError: there is no such device, or it cannot run the operators.
     """
     book, setting, notify = load_recipes(book), setting or Setting(), notify or (lambda text: None)
     device = device_for(book, device)
@@ -198,7 +198,7 @@ def climb(
     problem, runtime = make_problem(setting), make_runtime(device)
     idle = tuple(operator for operator in chosen if not problem.work(operator).flops)
     if operators and idle:
-        raise ValueError(f"{idle[0]} has nothing to do with {setting}; take more points, or the sphere")
+        raise ValueError(f"{idle[0]} has no work with {setting}; use more points, or the sphere")
     with Worker() as worker:
         climber = _Climber(book, problem, runtime, worker, peaks, findings, runs, notify)
         ladders = tuple(climber.climb(operator) for operator in chosen if operator not in idle)
@@ -221,7 +221,7 @@ def _certify(
 
 
 def _choose(book: RecipeBook, operators: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the operators wanted, all of which the book has recipes for."""
+    """Return the chosen operators; the book has recipes for all of them."""
     there = tuple(operator for operator in OPERATORS if operator in book.recipes)
     for operator in operators or ():
         if operator not in OPERATORS:
@@ -270,7 +270,7 @@ class _Climber:
         self, timer: OperatorTimer, operator: str, number: int, name: str, last: bool, before: Sequence[Rung]
     ) -> Rung:
         wrong = self._finding(operator, number, last)
-        if not wrong and not (last and self._findings is not None):  # a certificate says it of the last step
+        if not wrong and not (last and self._findings is not None):  # the certificate covers the last step
             wrong = self._difference(operator, timer.types, number)
         if wrong:
             return Rung(number, name, None, wrong)
@@ -282,7 +282,7 @@ class _Climber:
         return Rung(number, name, timing, gain=compare(timing, previous))
 
     def _finding(self, operator: str, number: int, last: bool) -> str:
-        """Say what the check has found at a step or before it; where it does not know the step, at the last."""
+        """Return what the check found at a step or before it; if it does not know the step, at the last one."""
         for finding in self._findings or ():
             if finding.operator == operator:
                 first = finding.step.partition(" ")[0]
@@ -291,9 +291,9 @@ class _Climber:
         return ""
 
     def _difference(self, operator: str, types: Types, number: int) -> str:
-        """Say where the kernel after a step differs from the sequential one on exact cases (`fmmloopy.checking.cases`).
+        """Describe how the kernel after a step differs from the sequential one on exact cases.
 
-        It runs in a process of its own, where it may crash or hang.
+        It runs in a separate process, where it may crash or hang; for the cases see `fmmloopy.checking.cases`.
         """
         request = Request(self._book, self._runtime.device, operator, types.name, layers=("exact",))
         try:

@@ -1,9 +1,9 @@
-"""What a processor can do, measured: multiply-adds, reciprocal square roots, bytes of memory, by the second.
+"""Measure the peak rates of a processor: multiply-adds, reciprocal square roots and bytes of memory per second.
 
-A peak belongs to the processor, not to the runtime that reaches it: where several runtimes drive one processor (PoCL,
+A peak belongs to the processor, not to the runtime that reaches it: if several runtimes drive one processor (PoCL,
 Intel's, the C compiler), each is measured and the highest rate counts for all. So the C device, which uses one core, is
-held against all cores. Rates are kept in the cache folder for each device, driver and precision; they only ever rise.
-Those taken while the machine was busy are taken again when it is quiet.
+compared with the peak of all cores. Rates are stored in the cache folder for each device, driver and precision; they
+never decrease. Those measured while the machine was busy are measured again when it is quiet.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from fmmloopy.execution.devices import Device, DeviceError, choose_device, find_
 from fmmloopy.measuring.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
 
 FORMAT = 2
-"""Increase whenever kept rates would no longer be comparable."""
+"""Increase it when stored rates are no longer comparable."""
 
 PROBE_LIMIT = 60.0
-"""Seconds for one probe, most of which takes a compiler."""
+"""Seconds for one probe, most of them for a compiler."""
 
 Notify = Callable[[str], None]
-"""Told what is being measured."""
+"""Called with a description of the current measurement."""
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """What a processor reaches in one precision.
+    """The peak rates of a processor in one precision.
 
     Attributes:
-        processor: what was measured.
+        processor: name of the processor.
         dtype: ``"float32"`` or ``"float64"``.
-        fma: FLOP/s of multiply-adds, two each.
-        rsqrt_by: reciprocal square roots per second, for each way to one: square root and division, OpenCL's ``rsqrt``,
-            Newton's iteration.
+        fma: FLOP/s of multiply-adds, which count as two.
+        rsqrt_by: reciprocal square roots per second by method: square root and division, OpenCL's ``rsqrt``, Newton's
+            iteration.
         bandwidth: bytes per second from and to memory.
         cache: bytes of the largest cache.
-        busy: whether some of it was measured while other programs ran, so that it may be too low.
+        busy: whether some rates were measured while other programs ran, so that they may be too low.
     """
 
     processor: str
@@ -60,11 +60,11 @@ class Peaks:
 
     @property
     def rsqrt(self) -> float:
-        """Reciprocal square roots per second, by the fastest way."""
+        """Reciprocal square roots per second, by the fastest method."""
         return max(self.rsqrt_by.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it as what JSON can hold."""
+        """Return the peaks as a dictionary for JSON."""
         return {**asdict(self), "rsqrt": self.rsqrt}
 
     def __str__(self) -> str:
@@ -76,13 +76,13 @@ class Peaks:
 
 
 def machine_peaks(device: Device, dtype: str, again: bool = False, notify: Notify | None = None) -> Peaks:
-    """Return the peaks of the processor behind a device, measured where they are not known yet.
+    """Return the peaks of the processor behind a device, and measure those that are not known yet.
 
     Args:
         device: one of the devices of that processor.
         dtype: ``"float32"`` or ``"float64"``.
-        again: measure what is known, too.
-        notify: told what is being measured; that takes about 15 seconds for each device.
+        again: whether to measure known peaks again.
+        notify: called with a description of the current measurement; a device takes about 15 seconds.
 
     Raises:
         DeviceError: no device of the processor runs the probes.
@@ -93,7 +93,7 @@ def machine_peaks(device: Device, dtype: str, again: bool = False, notify: Notif
 def peaks_by_dtype(
     device: Device, dtypes: Iterable[str], again: bool = False, notify: Notify | None = None
 ) -> dict[str, Peaks]:
-    """Return the peaks of the processor behind a device in several dtypes. Arguments and errors as `machine_peaks`."""
+    """Return the peaks of the processor behind a device in several dtypes; arguments and errors as `machine_peaks`."""
     busy_now = is_busy()  # once: the probes themselves count as load
     return {dtype: _peaks(device, dtype, again, notify, busy_now) for dtype in sorted(set(dtypes), reverse=True)}
 
@@ -112,7 +112,7 @@ def _peaks(device: Device, dtype: str, again: bool, notify: Notify | None, busy_
     roots = {way: rates[way] for way in ROOTS if way in rates}
     streams = [rates[stream] for stream in STREAMS if stream in rates]
     if FMA not in rates or not roots or not streams:
-        raise DeviceError(f"{processor}: no device runs all probes in {dtype}, so there is nothing to compare with")
+        raise DeviceError(f"{processor}: no device runs all probes in {dtype}, so its peaks are unknown")
     return Peaks(processor, dtype, rates[FMA], roots, max(streams), cache_bytes(device), busy)
 
 
@@ -150,11 +150,11 @@ def _members(device: Device, dtype: str) -> list[Device]:
     return [d for d in members if d.has_float64 or dtype != "float64"]
 
 
-# -- rates that are kept
+# -- stored rates
 
 
 def read_rates(device: Device, dtype: str) -> dict[str, Any] | None:
-    """Read what is known of a device; a file that is damaged or stands for something else counts as none.
+    """Read the stored rates of a device; None if there is no file, or it is damaged or for something else.
 
     Returns:
         ``{"rates": {quantity: rate}, "busy": bool, ...}``, see `store_rates`.
@@ -168,9 +168,9 @@ def read_rates(device: Device, dtype: str) -> dict[str, Any] | None:
 
 
 def store_rates(device: Device, dtype: str, rates: Mapping[str, float], busy: bool) -> dict[str, Any]:
-    """Keep the rates of a device: by quantity (see `fmmloopy.measuring.probes`), and whether the machine was busy."""
+    """Store the rates of a device by quantity (see `fmmloopy.measuring.probes`), and whether the machine was busy."""
     stored = {"key": _key(device, dtype), "rates": dict(rates), "busy": busy}
-    with suppress(OSError):  # without a place to keep them, they are measured each time
+    with suppress(OSError):  # if they cannot be stored, they are measured each time
         write_atomically(_path(device, dtype), json.dumps(stored, indent=2))
     return stored
 
@@ -184,16 +184,16 @@ def _path(device: Device, dtype: str) -> Path:
     return cache_folder() / "peaks" / f"{dtype}-{name}.json"
 
 
-# -- how they are measured
+# -- measuring
 
 
 def _renew(device: Device, dtype: str, known: Mapping[str, Any] | None, busy: bool, notify: Notify) -> dict[str, Any]:
-    """Measure a device and keep the higher of each old and new rate."""
+    """Measure a device and keep the higher of the old and the new value of each rate."""
     rates = dict(known["rates"]) if known else {}
     with Worker() as worker:
         for probe in probes_for(device, dtype):
             notify(f"{device.description[:60]}: {probe.quantity} in {dtype}")
-            # A probe that a runtime cannot compile, or that crashes it, leaves the others.
+            # If a runtime cannot compile a probe, or crashes, the other probes still count.
             with suppress(ChildError, DeviceError, MemoryError):
                 rate = worker.call(_measure, device.description, probe, cache_bytes(device), limit=PROBE_LIMIT)
                 rates[probe.quantity] = max(rate, rates.get(probe.quantity, 0.0))

@@ -1,4 +1,4 @@
-"""Figures: the ladder of a book, as bars against the roofline."""
+"""Figures: the ladder of a book as bars, with the roofline."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".pdf", ".svg")
 
 COLUMN = 3.5
-"""Width of a column of text in inches: text in the figure is as large there as it says."""
+"""Width of a text column in inches: font sizes in the figure are true at this width."""
 
-# Okabe and Ito's colours, told apart by all kinds of eyes, and in grey.
+# Okabe and Ito's colours, which remain distinct for colour-blind readers and in grey.
 SEQUENTIAL_COLOUR, STEP_COLOUR, WRONG_COLOUR, LIMIT_COLOUR = "#999999", "#56B4E9", "#D55E00", "#000000"
 LAST_COLOUR = "#0072B2"
 
@@ -24,11 +24,11 @@ _BAR, _PITCH, _MARGIN = 0.15, 0.37, 0.72  # inches: height of a bar, from bar to
 
 
 def check_plot(path: Path) -> None:
-    """Refuse files that no figure can be written to.
+    """Make sure that a figure can be written to a file.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
-        ValueError: another suffix than SUFFIXES, or no such folder.
+        ValueError: the suffix is not one of SUFFIXES, or there is no such folder.
     """
     require("matplotlib", "plot", "pictures")
     if path.suffix not in SUFFIXES or not path.absolute().parent.is_dir():
@@ -41,12 +41,12 @@ def draw_ladders(report: LadderReport, path: Path) -> None:
     """Draw the rate after every step of every operator, against the limit that binds.
 
     Args:
-        report: what was measured; at least one ladder.
-        path: where to write; its suffix, one of SUFFIXES, decides the format.
+        report: the measurements, with at least one ladder.
+        path: the file to write; its suffix, one of SUFFIXES, determines the format.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
-        ValueError: the path cannot be written to, or there is no ladder.
+        ValueError: the path is invalid, or there is no ladder.
     """
     check_plot(path)
     import matplotlib as mpl
@@ -70,7 +70,7 @@ def draw_ladders(report: LadderReport, path: Path) -> None:
                 box = (left / width, low / height, (COLUMN - 0.2) / width, bars / height)
                 _draw_ladder(figure.add_axes(box), ladder)
             top -= tall
-        notes = ("rate, share of the limit, gain on the step before", f"{report.book}, {report.setting}", report.device)
+        notes = ("rate, share of the limit, gain of the step", f"{report.book}, {report.setting}", report.device)
         for line, note in enumerate(notes):
             low = (0.31 - 0.12 * line) / height
             figure.text(0.1 / width, low, _shortened(note, 62 * columns), size=_FONT - 1.5, color="0.3")
@@ -106,7 +106,7 @@ def _draw_ladder(axes: Any, ladder: Ladder) -> None:
 
 
 def _label(ladder: Ladder, rung: Rung, rate: float) -> str:
-    """Write a rate with its share of the limit, and what the step has gained."""
+    """Return a rate with its share of the limit and the gain of the step."""
     assert rung.timing is not None
     share = ladder.roofline.share(rung.timing.median)
     text = f"{rate:.3g} {ladder.unit}, {format_share(share)}"
@@ -116,7 +116,7 @@ def _label(ladder: Ladder, rung: Rung, rate: float) -> str:
 
 
 def _write_beside(axes: Any, rate: float, right: float, place: int, text: str) -> None:
-    """Write at the end of a bar: outside where there is room, else inside."""
+    """Write at the end of a bar: outside if there is room, else inside."""
     if rate < 0.55 * right:
         axes.text(rate + 0.012 * right, place, text, va="center", ha="left")
     else:
@@ -124,7 +124,7 @@ def _write_beside(axes: Any, rate: float, right: float, place: int, text: str) -
 
 
 def format_share(share: float) -> str:
-    """Write a share in percent, small ones with a decimal."""
+    """Return a share in percent, with a decimal if it is small."""
     return f"{share:.0%}" if share >= 0.095 else f"{share:.1%}"
 
 

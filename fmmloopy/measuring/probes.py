@@ -1,9 +1,9 @@
-"""Small programs that make a processor do one thing as fast as it can, for `fmmloopy.measuring.peaks`.
+"""Small programs that run one operation as fast as a processor can, for `fmmloopy.measuring.peaks`.
 
-An arithmetic probe runs many independent chains of one operation, so that neither latency nor memory is in the way; a
-memory probe streams arrays that no cache holds. What a probe computes is compared with what it should before its time
-counts: neither a compiler that leaves work out nor an inaccurate operation can raise a peak. Numbers stay between 0.5
-and 2, so that nothing overflows or becomes denormal.
+An arithmetic probe runs many independent chains of one operation, so that neither latency nor memory limits it; a
+memory probe streams arrays that fit in no cache. The result of a probe is checked before its time counts, so neither a
+compiler that removes work nor an inaccurate operation can raise a peak. Numbers stay between 0.5 and 2, so that nothing
+overflows or becomes denormal.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from fmmloopy.execution.runtime import Runtime, make_runtime
 FMA, SQRT_DIV, RSQRT, NEWTON, TRIAD, READ = "FMA", "sqrt+div", "rsqrt()", "Newton", "triad", "read"
 
 ROOTS = (SQRT_DIV, RSQRT, NEWTON)
-"""Ways to a reciprocal square root: a root and a division, OpenCL's ``rsqrt``, and Newton's iteration from the bits of
-the exponent, as the recipes' ``newton_rsqrt`` does it. Each is multiplied with a number, as every use of it is."""
+"""Methods for a reciprocal square root: a root and a division, OpenCL's ``rsqrt``, and Newton's iteration from the
+exponent bits, as in the recipes' ``newton_rsqrt``. The result is multiplied by a number, as in every use of it."""
 
 STREAMS = (TRIAD, READ)
-"""Uses of memory: out = x + a y, three numbers moved for each; and the sum of two arrays, two numbers."""
+"""Memory access patterns: out = x + a y, which moves three numbers each time; and the sum of two arrays, which moves
+two."""
 
 ACCURACY = 16.0
-"""Units of eps that a result may be off by: a root with fewer bits is no reciprocal root."""
+"""Allowed error of a result in units of eps; a less accurate root does not count."""
 
 A, B = 0.75, 0.5
-"""Constants of all probes: repeated x a + b tends to 2, a / sqrt(x) to 0.83."""
+"""Constants of all probes: iterating x a + b converges to 2, a / sqrt(x) to 0.83."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Probe:
     """One way to measure one peak.
 
     Attributes:
-        quantity: what is measured: FMA, one of ROOTS, or one of STREAMS.
+        quantity: the measured quantity: FMA, one of ROOTS, or one of STREAMS.
         dtype: ``"float32"`` or ``"float64"``.
-        width: numbers of a vector.
-        chains: independent chains of a work-item, each a vector; without meaning for STREAMS.
-        local: work-items of a group.
+        width: numbers in a vector.
+        chains: independent chains of a work-item, each a vector; ignored for STREAMS.
+        local: work-items in a group.
     """
 
     quantity: str
@@ -56,9 +57,9 @@ class Probe:
 
 
 def probes_for(device: Device, dtype: str) -> list[Probe]:
-    """Return the probes worth running on a device: compilers turn either vectors or work-items into fast code.
+    """Return the probes worth running on a device; some compilers need vectors for fast code, others work-items.
 
-    Twelve vectors of 64 bytes are enough for two units that take 5 cycles; six are what 16 registers of 32 bytes hold.
+    Twelve vectors of 64 bytes are enough for two units with 5 cycles of latency; six fit in 16 registers of 32 bytes.
     """
     lanes = 64 // np.dtype(dtype).itemsize
     vectors = [Probe(FMA, dtype, lanes, chains) for chains in (12, 6)]
@@ -76,17 +77,17 @@ def measure(probe: Probe, device: Device, cache: int = 0, seconds: float = 0.004
     """Run a probe and return its best rate.
 
     Args:
-        probe: what to run.
-        device: on what.
+        probe: the probe to run.
+        device: the device to run on.
         cache: bytes of the device's largest cache, which memory probes exceed.
-        seconds: how long a run of an arithmetic probe takes at least.
-        repeats: runs; the fastest counts.
+        seconds: minimum duration of a run of an arithmetic probe.
+        repeats: number of runs; the fastest counts.
 
     Returns:
         FLOP/s for FMA, reciprocal roots per second, or bytes per second.
 
     Raises:
-        DeviceError: the device cannot compile or run it, or its result is wrong.
+        DeviceError: the device cannot compile or run the probe, or its result is wrong.
     """
     runtime = make_runtime(device)
     if probe.quantity in STREAMS:

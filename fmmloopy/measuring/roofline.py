@@ -1,15 +1,15 @@
-"""The roofline: what a processor's peaks allow an operator at most, and which of them binds.
+"""The roofline: limits of an operator from the peaks of a processor, and which of them binds.
 
-Three limits, each a time that no schedule can beat on this processor as it was measured:
+There are three limits, each a time that no schedule can beat with the measured peaks:
 
-FMA      all operations but roots at the rate of multiply-adds, two operations each
-rsqrt    one reciprocal square root a pair, by the fastest way that the processor has
-memory   every number that the operator reads or writes moved once, less what the largest cache may hold
+FMA      all operations except roots at the rate of multiply-adds, two operations each
+rsqrt    one reciprocal square root per pair, by the fastest method on the processor
+memory   every number that the operator reads or writes moved once, except what fits in the largest cache
 
-Two ways to roots at once, in units of the processor that work beside each other, could get past the second limit; of
-what has been measured nothing has. The largest of them binds. None of it can be reached whole: subtractions use half of
-a multiply-add, and a root by Newton's iteration takes multiply-adds away from the rest. Other functions, such as
-Yukawa's ``exp``, have no peak: they count as one operation, and `Roofline.uncounted` names them.
+Two methods for roots at once, in units of the processor that work in parallel, could beat the second limit, but no
+measurement has. The largest limit binds. None can be reached completely: subtractions use half of a multiply-add, and a
+root by Newton's iteration needs multiply-adds itself. Other functions, such as Yukawa's ``exp``, have no peak: they
+count as one operation, and `Roofline.uncounted` lists them.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from fmmloopy.operators.operator import Boxes, Families, Lists, Pairs, Particles
 from fmmloopy.tables.fft import find_octet_pairs
 
 ROOT_FLOPS = 2
-"""What `fmmloopy.choosing.work` counts for the reciprocal root of a pair."""
+"""Operations that `fmmloopy.choosing.work` counts for the reciprocal root of a pair."""
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """What a processor allows an operator.
+    """The limits of an operator on a processor.
 
     Attributes:
-        limits: least seconds by name of the limit: FMA, memory, and rsqrt for operators on particles.
+        limits: minimum seconds by name of the limit: FMA, memory, and rsqrt for operators on particles.
         uncounted: functions of the Green's function that have no peak.
     """
 
@@ -53,11 +53,11 @@ class Roofline:
 
     @property
     def seconds(self) -> float:
-        """Least seconds, by the limit that binds."""
+        """Minimum seconds, by the limit that binds."""
         return self.limits[self.binding]
 
     def share(self, seconds: float) -> float:
-        """Return what share of the limit a time is: 1 for one that reaches it."""
+        """Return the share of the limit that a time reaches: 1 if it equals the limit."""
         return self.seconds / seconds
 
 
@@ -66,9 +66,9 @@ def roofline(work: Work, nbytes: int, peaks: Peaks, greens: GreensFunction) -> R
 
     Args:
         work: its pairs and operations.
-        nbytes: what it has to read and write, see `count_bytes`.
-        peaks: of the processor, in the operator's precision.
-        greens: the Green's function, whose root counts apart from its other operations.
+        nbytes: bytes that it has to read and write, see `count_bytes`.
+        peaks: peaks of the processor, in the operator's precision.
+        greens: the Green's function, whose root counts separately from its other operations.
     """
     used = greens.variables
     roots = work.pairs if used & {"r", "rinv"} else 0
@@ -81,16 +81,16 @@ def roofline(work: Work, nbytes: int, peaks: Peaks, greens: GreensFunction) -> R
 
 
 def count_bytes(tree: Tree, lists: InteractionLists, method: Method, m2l: str = "fft") -> dict[str, int]:
-    """Count what each operator has to read and write in one evaluation, every number once, however often it is used.
+    """Count the bytes that each operator has to read and write in one evaluation, every number once.
 
-    Sums that are added to count twice, read and written. Lists and other indices are left out: so it is a lower bound.
-    All numbers of an operator are counted in what it computes in.
+    Sums that are added to existing values count twice, as read and written. Lists and other indices are not counted, so
+    it is a lower bound. All numbers of an operator count in the dtype that it computes in.
 
     Args:
         tree, lists, method, m2l: as for `fmmloopy.choosing.work.count_work`.
 
     Returns:
-        Bytes by operator, with M2L in the form asked for.
+        Bytes by operator, with M2L in the given form.
     """
     counter = _Counter(tree, lists, method)
     counted = [operator for operator in OPERATORS.values() if not operator.m2l]
@@ -98,7 +98,7 @@ def count_bytes(tree: Tree, lists: InteractionLists, method: Method, m2l: str = 
 
 
 class _Counter:
-    """Counts what operators read and write, from a tree and its lists, by their records."""
+    """Counts what operators read and write, from their records, a tree and its lists."""
 
     def __init__(self, tree: Tree, lists: InteractionLists, method: Method) -> None:
         self.tree, self.lists, self.method = tree, lists, method

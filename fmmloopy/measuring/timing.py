@@ -1,7 +1,7 @@
-"""Time operators on a realistic problem, and say whether two times differ.
+"""Time operators on a realistic problem, and decide whether two times differ.
 
 A problem is a tree with random charges on the unit sphere, in the unit cube, or clustered around a point. An operator
-is timed alone, on the arrays of a whole evaluation filled with random numbers, by the device's clock, several times.
+is timed alone, several times, by the device's clock, on the arrays of a whole evaluation filled with random numbers.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ from fmmloopy.tables.cache import cached_tables
 from fmmloopy.tables.surfaces import Tables
 
 DISTRIBUTIONS: Mapping[str, str] = {"sphere": "on the sphere", "cube": "in the cube", "clustered": "clustered"}
-"""How points may lie, and how a sentence says it. Clustered ones are normally distributed around one point, on all
-scales from 1 down to 1/1000."""
+"""Distributions of points, and how messages describe them. Clustered points are normally distributed around one point,
+on all scales from 1 down to 1/1000."""
 KERNELS: Mapping[str, Callable[[], GreensFunction]] = {"laplace": laplace, "yukawa": yukawa}
 
 FEWEST_RUNS = 3
-"""A spread needs that many."""
+"""Fewest runs that give a spread."""
 
 BUDGET = 3.0
-"""Seconds after which an operator is not run again, if it has run FEWEST_RUNS times."""
+"""Seconds after which an operator is not run again, once it has run FEWEST_RUNS times."""
 
 # -- problems
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a problem is made from; two times of one operator are comparable if their settings are the same.
+    """The parameters of a problem; two times of one operator are comparable if their settings are the same.
 
     Attributes:
-        points: how many points, sources and targets at once.
-        distribution: ``"sphere"``, its surface, ``"cube"``, its inside, or ``"clustered"``, see DISTRIBUTIONS.
+        points: number of points, which are both sources and targets.
+        distribution: ``"sphere"`` (surface), ``"cube"`` (volume), or ``"clustered"``, see DISTRIBUTIONS.
         order: points per edge of the surfaces.
-        dtype: of an evaluation: ``"float64"``, ``"float32"``, or for points in float64 that are worked on in less
-            ``"mixed"`` or ``"reduced"``, see `fmmloopy.precision`.
+        dtype: precision of an evaluation: ``"float64"``, ``"float32"``, or, for points in float64 with narrower
+            arithmetic, ``"mixed"`` or ``"reduced"``, see `fmmloopy.precision`.
         kernel: name of the Green's function, a key of KERNELS.
 
     Raises:
-        ValueError: a value that cannot be used.
+        ValueError: a value is invalid.
     """
 
     points: int = 100_000
@@ -104,17 +104,17 @@ class Setting:
         return Method(self.greens, self.order, self.precision)
 
     def computed_in(self, operator: str) -> str:
-        """Return what an operator computes in: float64 or float32."""
+        """Return the dtype that an operator computes in: float64 or float32."""
         return str(OPERATORS[operator].types_in(self.precision).inner.name)
 
     def check_device(self, device: Device) -> None:
-        """Make sure that a device has what the problem is in.
+        """Make sure that a device supports the precision of the problem.
 
         Raises:
             DeviceError: it has no double precision.
         """
         if self.dtype != "float32" and not device.has_float64:
-            raise DeviceError(f"{device.name} has no double precision; take float32")
+            raise DeviceError(f"{device.name} has no double precision; use float32")
 
     def __str__(self) -> str:
         where = DISTRIBUTIONS[self.distribution]
@@ -136,13 +136,13 @@ class Problem:
     """A tree with its lists and tables.
 
     Attributes:
-        setting: what it was made from.
+        setting: the parameters of the problem.
         greens: the Green's function.
         tree: the octree.
-        lists: as `Fmm` works through them.
-        whole_lists: the same before small boxes are taken out.
+        lists: the lists that `Fmm` uses.
+        whole_lists: the same lists before small boxes are removed.
         tables: translation tables.
-        distance: what no two points are nearer than, where that matters to P2P, see `fmmloopy.octree.near_pairs`.
+        distance: lower bound on the distance of two points, if P2P needs it, see `fmmloopy.octree.near_pairs`.
     """
 
     setting: Setting
@@ -156,8 +156,8 @@ class Problem:
     def lists_for(self, operator: str) -> InteractionLists:
         """Return the lists that an operator is timed on.
 
-        For operators that work through W or X lists those with all small boxes in them: where points outnumber those of
-        a surface in no box, `Fmm` gives these operators nothing to do.
+        For operators on W or X lists, these include all small boxes: if no box has more points than a surface, `Fmm`
+        leaves no work for these operators.
         """
         particles = OPERATORS[operator].particles
         return self.whole_lists if particles and particles.list in ("w", "x") else self.lists
@@ -168,7 +168,7 @@ class Problem:
         return count_work(self.tree, lists, method, _form(OPERATORS[operator]), gradient)[operator]
 
     def nbytes(self, operator: str) -> int:
-        """Count the bytes that an operator has to read and write, all in what it computes in."""
+        """Count the bytes that an operator has to read and write, all in the dtype that it computes in."""
         lists, method = self.lists_for(operator), self.setting.method
         return count_bytes(self.tree, lists, method, _form(OPERATORS[operator]))[operator]
 
@@ -177,11 +177,11 @@ def make_problem(setting: Setting, ncrit: int | None = None) -> Problem:
     """Make the tree, lists and tables of a problem, as `fmmloopy.Fmm` does.
 
     Args:
-        setting: what it is made from.
-        ncrit: most points of a leaf; None for what suits the order.
+        setting: the parameters of the problem.
+        ncrit: maximum number of points in a leaf; None for the default of the order.
 
     Raises:
-        ValueError: near pairs cannot be in the dtype that the setting asks for.
+        ValueError: near pairs cannot be computed in the dtype of the setting.
     """
     greens, precision = setting.greens, setting.precision
     points = sort_points(setting.make_points())
@@ -191,7 +191,7 @@ def make_problem(setting: Setting, ncrit: int | None = None) -> Problem:
     absorbed = absorb_small_boxes(tree, lists, count_points(setting.order))
     distance = None
     if precision.near != precision.points and (distance := least_distance(points, tree)) is None:
-        raise ValueError(f"of {setting}, some are too near each other for float32; take fewer points, or float64")
+        raise ValueError(f"{setting}: some points are too close together for float32; use fewer points, or float64")
     return Problem(setting, greens, tree, absorbed, lists, tables, distance)
 
 
@@ -208,12 +208,12 @@ class OperatorTimer:
     Args:
         problem: the problem.
         operator: the operator.
-        book: recipes of the other operators that run along with it: the three stages of M2L need each other.
+        book: recipes of the other operators that run with it: the three stages of M2L need each other.
         runtime: an open device.
         gradient: whether P2P, L2P or M2P computes gradients too; the code must be for them.
 
     Attributes:
-        types: what code has to be made for.
+        types: the types that the code must be generated for.
     """
 
     def __init__(
@@ -227,13 +227,13 @@ class OperatorTimer:
         _fill(self._plan, np.random.default_rng(1))
 
     def time(self, code: CompiledOperator, runs: int = 7) -> Timing:
-        """Run code several times, after once for the device's compiler; fewer times if it is slow, see BUDGET.
+        """Run code several times, after one run for the device's compiler; fewer times if it is slow, see BUDGET.
 
-        Of code slower than that the first run counts, too: by the device's clock, its compiler takes no time.
+        If one run exceeds BUDGET, the first run counts too, since the device's clock excludes the compiler.
 
         Raises:
             DeviceError: the device cannot compile or run it.
-            NothingToDo: the operator has nothing to do in this problem.
+            NothingToDo: the operator has no work in this problem.
         """
         launches = self._launches(code)
         first = self._plan.run(launches)[self._operator.name]
@@ -243,13 +243,13 @@ class OperatorTimer:
         return Timing(tuple(seconds))
 
     def time_by_both_clocks(self, code: CompiledOperator, runs: int = 7) -> tuple[Timing, Timing]:
-        """Run code without any other operator, by the device's clock and by the one on the wall at once.
+        """Time code without any other operator, by the device's clock and by wall-clock time.
 
-        What is more on the wall is spent between kernels: in Python, in the runtime, on the way to the device.
+        The difference is spent between kernels: in Python, in the runtime, on the way to the device.
 
         Args:
-            code: what to run; once before any time counts.
-            runs: how often; fewer times if it is slow, see BUDGET.
+            code: the code to run; the first run does not count.
+            runs: number of runs; fewer if it is slow, see BUDGET.
 
         Returns:
             Seconds in kernels, and seconds from the first launch to the end of the last.
@@ -273,17 +273,17 @@ class OperatorTimer:
         do = Stages(self._plan)
         _record(do, self._operator, _form(self._operator), self._gradient)
         if not any(launch.operator == name for launch in do.launches):
-            raise NothingToDo(f"{name} has nothing to do in this problem; take more points")
+            raise NothingToDo(f"{name} has no work in this problem; use more points")
         return tuple(do.launches)
 
 
 def _form(operator: Operator) -> str:
-    """Return the form of M2L that an operator belongs to; the first, if to none."""
+    """Return the form of M2L that an operator belongs to; the first form if it belongs to none."""
     return operator.m2l or next(iter(M2L_FORMS))
 
 
 def _fill(plan: Plan, rng: np.random.Generator) -> None:
-    """Put random numbers where a whole evaluation would have put charges and expansions."""
+    """Fill the arrays of charges and expansions with random numbers."""
     arrays = plan.expansions
     for each in (plan.points, plan.spectra):  # kernels read those of one or the other
         _ = each.charges
@@ -295,7 +295,7 @@ def _fill(plan: Plan, rng: np.random.Generator) -> None:
 
 
 def _record(do: Stages, operator: Operator, form: str, gradient: bool) -> None:
-    """Record the launches of one operator, and of those that it cannot do without, by what it runs over."""
+    """Record the launches of one operator, and of those that it needs, by what it runs over."""
     plan = do.plan
     checks, multipoles = Checks(plan.expansions.checks), Multipoles(plan.expansions.multipoles)
     locals_ = Locals(plan.expansions.locals)
@@ -328,7 +328,7 @@ class Timing:
 
     @property
     def best(self) -> float:
-        """The fastest run, in seconds: what the machine can do when nothing else runs on it."""
+        """The fastest run, in seconds, with the least disturbance by other programs."""
         return min(self.seconds)
 
     @property
@@ -338,7 +338,7 @@ class Timing:
 
     @property
     def spread(self) -> float:
-        """The interquartile range over the median; infinite for fewer than FEWEST_RUNS runs, of which none is known."""
+        """The interquartile range divided by the median; infinite for fewer than FEWEST_RUNS runs."""
         if len(self.seconds) < FEWEST_RUNS:
             return float("inf")
         low, high = np.percentile(self.seconds, (25, 75))
@@ -347,10 +347,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Difference:
-    """How one time compares with another.
+    """The comparison of two times.
 
     Attributes:
-        ratio: how many times as fast it is.
+        ratio: how many times as fast the new one is.
         spread: the larger of both spreads.
     """
 
@@ -359,7 +359,7 @@ class Difference:
 
     @property
     def is_one(self) -> bool:
-        """Whether there is a difference: the ratio, the larger over the smaller, is beyond the spread."""
+        """Whether there is a difference: the larger time exceeds the smaller one by more than the spread."""
         return max(self.ratio, 1 / self.ratio) - 1 > self.spread
 
     def __str__(self) -> str:
@@ -370,14 +370,14 @@ class Difference:
 
 
 def compare(new: Timing, old: Timing) -> Difference:
-    """Compare two times; a difference that is within the spread of either is none.
+    """Compare two times; differences within the spread of either do not count.
 
-    Medians of 7 runs of one program differ by more than the interquartile range in about 1 of 16 comparisons. What
-    changes between two times, such as the load of a shared machine, is not in the spread: take runs in turn.
+    Medians of 7 runs of one program differ by more than the interquartile range in about 1 of 16 comparisons. The
+    spread does not include changes between the two times, such as the load of a shared machine: alternate the runs.
     """
     return Difference(old.median / new.median, max(new.spread, old.spread))
 
 
 def finite(number: float) -> float | None:
-    """Return a number as JSON has it: None for what is not finite."""
+    """Return a number for JSON: None if it is not finite."""
     return number if np.isfinite(number) else None

@@ -1,7 +1,7 @@
-"""Search the tuning parameters of recipes; what wins is certified before it is stored.
+"""Search the tuning parameters of recipes; the best are certified before they are stored.
 
-Every candidate is generated, compiled and timed in a child process, so one that fails, crashes or hangs costs its time
-and nothing else. Small spaces are searched exhaustively, large ones by Optuna's tree-structured Parzen estimator.
+Every candidate is generated, compiled and timed in a child process, so a candidate that fails, crashes or hangs costs
+only its time. Small spaces are searched exhaustively, large ones by Optuna's tree-structured Parzen estimator.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.load import load_recipes
 
 EXHAUSTIVE = 32
-"""Spaces of up to this many candidates are searched whole."""
+"""Spaces of up to this many candidates are searched exhaustively."""
 
 FAR_SLOWER = 2.0
-"""A candidate is abandoned after one run that takes this many times the best time."""
+"""A candidate is abandoned if its first run takes this many times the best time."""
 
 CODE_LIMIT = 120.0
-"""Seconds for generating a candidate's code, and for compiling and running it beyond what the best takes."""
+"""Seconds for generating a candidate's code, and for compiling and running it in addition to the time of the best."""
 
 SEARCHING = 0.5
-"""Of a recipe's share of the time, what is for searching; certifying what wins takes as long, or the next has more."""
+"""Fraction of a recipe's share of the time for the search; the rest is for certification, or for the next recipe."""
 
 RUNS = 7
 """Runs of a candidate that is not abandoned."""
@@ -67,8 +67,8 @@ class Trial:
     Attributes:
         parameters: keyword arguments of the recipe.
         timing: its times; None if it failed or is wrong.
-        outcome: ``"timed"``, ``"abandoned"`` after one slow run, ``"failed: <why>"``, or ``"wrong: <what>"`` for what
-            was fast and gave other results than the sequential kernel.
+        outcome: ``"timed"``, ``"abandoned"`` after one slow run, ``"failed: <why>"``, or ``"wrong: <what>"`` if it was
+            fast but its results differ from those of the sequential kernel.
     """
 
     parameters: Mapping[str, Any]
@@ -78,15 +78,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search has found for one recipe in one precision.
+    """The result of a search for one recipe in one precision.
 
     Attributes:
-        operator, dtype: of which operator.
+        operator, dtype: the operator and precision.
         trials: all candidates in the order in which they were tried, the recipe's defaults first.
-        candidates: how many there are in the space.
-        best: the fastest that is certified; None if even the defaults are not. Where there was no time for others, the
+        candidates: number of candidates in the space.
+        best: the fastest that is certified; None if even the defaults are not. If there was no time for others, the
             defaults, which are not checked then.
-        rejected: candidates that were faster and are wrong, with what the check has found.
+        rejected: candidates that were faster but are wrong, with the findings of the check.
         is_faster: whether the best differs from the defaults by more than the spread.
     """
 
@@ -100,25 +100,25 @@ class Search:
 
     @property
     def whole(self) -> bool:
-        """Whether all candidates have been tried."""
+        """Whether all candidates were tried."""
         return len(self.trials) >= self.candidates
 
     @property
     def found(self) -> Difference | None:
-        """How the fastest candidate that is not the defaults and is not wrong compares with them; None if none is."""
+        """The fastest correct candidate other than the defaults, compared with the defaults; None if there is none."""
         wrong = [parameters for parameters, _ in self.rejected]
         others = [t.timing for t in self.trials[1:] if t.timing and t.parameters not in wrong]
         default = self.trials[0].timing
         return compare(min(others, key=lambda timing: timing.median), default) if others and default else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it as what JSON can hold."""
+        """Return the search as a dictionary for JSON."""
         spread = finite(self.found.spread) if self.found else None
         return {**asdict(self), "whole": self.whole, "gain": self.gain, "spread": spread}
 
     @property
     def gain(self) -> float:
-        """How many times as fast as the defaults the best is; 1 if it is the defaults."""
+        """Speedup of the best over the defaults; 1 if the defaults are best."""
         default = self.trials[0].timing
         if not (self.best and self.best.timing and default):
             return 1.0
@@ -126,7 +126,7 @@ class Search:
 
 
 Notify = Callable[[str, str, Trial], None]
-"""Told operator, precision and candidate, as each is done."""
+"""Called with operator, precision and trial after each candidate."""
 
 
 def space_of(book: RecipeBook, operator: str) -> dict[str, tuple[Any, ...]]:
@@ -148,20 +148,21 @@ def tune(
 
     Args:
         book: a book, its name, or the path of its file.
-        operators: which; None for all that have tuning parameters.
-        device: part of a description; None for the first that the book is for.
-        budget: seconds for all searches together, and for certifying what they find: a search leaves half of its share
-            for that. The first recipe's defaults are timed in any case, and a check that has begun is finished;
-            candidates are stopped. Recipes that come after the end of the time are left out.
+        operators: which operators; None for all that have tuning parameters.
+        device: part of a description; None for the first device that the book is for.
+        budget: seconds for all searches together and for certifying their results, which gets half of each share. The
+            first recipe's defaults are always timed, and a check that has started is finished, but candidates are
+            stopped at the end of the time. Recipes that come later are skipped.
         setting: the problem that candidates are timed on; its dtype does not matter.
         dtypes: float32, float64 or both.
-        limit: seconds for generating a candidate's code, and for compiling and running it beyond what the best takes.
-        notify: told about progress.
+        limit: seconds for generating a candidate's code, and for compiling and running it in addition to the time of
+            the best.
+        notify: called after each candidate.
 
     Raises:
-        ValueError: an operator without tuning parameters, or another dtype.
-        DeviceError, RecipeError: no such device or book.
-        MissingPackageError: a space of parameters is too large to be searched whole, and Optuna is not installed.
+        ValueError: an operator has no tuning parameters, or a dtype is not float32 or float64.
+        DeviceError, RecipeError: there is no such device or book.
+        MissingPackageError: a space of parameters is too large for an exhaustive search, and Optuna is not installed.
     """
     book = load_recipes(book)
     device = device_for(book, device)
@@ -169,13 +170,13 @@ def tune(
     for operator in chosen:
         if not space_of(book, operator):
             known = ", ".join(o for o in book.recipes if space_of(book, o)) or "none"
-            raise ValueError(f"{book.name} has no tuning parameters for {operator!r}; it has some for {known}")
+            raise ValueError(f"{book.name} has no tuning parameters for {operator!r}; it has them for {known}")
         if count_candidates(book, operator, device) > EXHAUSTIVE:
             require("optuna", "tune", f"searches of more than {EXHAUSTIVE} candidates, as of {book.name}, {operator},")
     names = [find_precision(dtype).dtype_name for dtype in dtypes]
     for name in names:
         if name not in ("float64", "float32"):
-            raise ValueError(f"dtype is {name}, expected float32 or float64; mixed kernels take over those of float32")
+            raise ValueError(f"dtype is {name}, expected float32 or float64; mixed kernels use the results of float32")
     names = [name for name in names if device.has_float64 or name != "float64"]
     jobs = [(operator, dtype) for operator in chosen for dtype in names]
     searches: list[Search] = []
@@ -195,7 +196,7 @@ def tune(
             except NothingToDo:
                 if operators:
                     raise
-                continue  # of all operators, some have nothing to do in a problem
+                continue  # some operators may have no work in a problem
             search = _certify(book, operator, device, dtype, trials)
             _store(book, device, problem, search)
             searches.append(search)
@@ -203,11 +204,11 @@ def tune(
 
 
 def verify_store(book: RecipeBook | str, device: str | Device | None = None) -> tuple[tuple[Tuned, str], ...]:
-    """Check stored parameters of a book that no longer hold, because a version has changed, and store them anew.
+    """Certify stored parameters of a book again that became invalid because a version changed.
 
     Returns:
-        The entries that were checked, each with what is wrong, "" for those that hold again. What is wrong is removed
-        from the store, and so is what was found for a recipe that has changed.
+        The entries that were checked, each with its error, "" for those that are valid again. Wrong entries are removed
+        from the store, and so are entries for recipes that have changed.
     """
     book = load_recipes(book)
     device = device_for(book, device)
@@ -215,7 +216,7 @@ def verify_store(book: RecipeBook | str, device: str | Device | None = None) -> 
     try:
         entries = read_store(device)
     except ValueError:
-        entries = ()  # a damaged file holds nothing
+        entries = ()  # a damaged file has no entries
     for entry in entries:
         if entry.book != book.name or holds(entry, book, device):
             kept.append(entry)
@@ -230,9 +231,9 @@ def verify_store(book: RecipeBook | str, device: str | Device | None = None) -> 
 
 
 def verify(entry: Tuned, book: RecipeBook, device: Device) -> tuple[Tuned | None, str]:
-    """Certify stored parameters here and now; return the entry with today's versions, or why not."""
+    """Certify stored parameters now; return the entry with the current versions, or None and the reason."""
     if entry.operator not in book.recipes or entry.recipe != recipe_hash(book, entry.operator):
-        return None, "the recipe has changed: tune again"
+        return None, "the recipe has changed; tune again"
     chosen = {entry.operator: entry.parameters}
     report = check_book(book, [entry.operator], device, [entry.dtype], parameters=chosen, notify=_ignore)
     if not report.ok:
@@ -241,18 +242,18 @@ def verify(entry: Tuned, book: RecipeBook, device: Device) -> tuple[Tuned | None
 
 
 def import_entries(path: Path, book: RecipeBook | str | None = None) -> tuple[tuple[Tuned, str], ...]:
-    """Take over what somebody else has found on a device like one of ours: certify each entry here, then store it.
+    """Import results that somebody else found on the same kind of device: certify each entry here, then store it.
 
     Args:
-        path: a file that `fmmloopy tune --export` has written.
-        book: where entries' recipes are; None to look each up by its book's name.
+        path: a file written by `fmmloopy tune --export`.
+        book: the book with the recipes of the entries; None to look up each entry's book by name.
 
     Returns:
-        The entries of the file, each with why it was not stored, "" for those that were.
+        The entries of the file, each with the reason why it was not stored, or "" if it was.
 
     Raises:
-        ValueError: the file holds no tuned parameters.
-        DeviceError: it is for a device that is not here.
+        ValueError: the file has no tuned parameters.
+        DeviceError: the file is for a device that does not exist here.
         OSError: the file cannot be read.
     """
     description, entries = read_entries(path)
@@ -273,7 +274,7 @@ def import_entries(path: Path, book: RecipeBook | str | None = None) -> tuple[tu
 
 
 def _ignore(*_: object) -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 def _search(
@@ -285,7 +286,7 @@ def _search(
     limit: float,
     notify: Callable[[Trial], None],
 ) -> tuple[Trial, ...]:
-    """Try candidates until the time is up, and return the trials; the defaults have all the time that they may take."""
+    """Try candidates until the time is up, and return the trials; the time for the defaults is not limited by that."""
     trials: list[Trial] = []
     space = space_of(book, operator)
     for parameters in _candidates(space, trials, _defaults(book, operator, device, space)):
@@ -296,14 +297,14 @@ def _search(
         most = min(limit, left) if trials else limit
         trial = try_it(most, parameters, min(timed, default=math.inf))
         if trials and trial.timing is None and time.monotonic() >= deadline:
-            break  # stopped at the end of the time: nothing is known of it
+            break  # stopped at the end of the time: its result is unknown
         trials.append(trial)
         notify(trial)
     return tuple(trials)
 
 
 def count_candidates(book: RecipeBook, operator: str, device: Device) -> int:
-    """Return how many candidates a search has to choose from, with the defaults."""
+    """Return the number of candidates of a search, including the defaults."""
     space = space_of(book, operator)
     defaults = _defaults(book, operator, device, space)
     is_one = all(defaults.get(name) in values for name, values in space.items())
@@ -311,7 +312,7 @@ def count_candidates(book: RecipeBook, operator: str, device: Device) -> int:
 
 
 def _defaults(book: RecipeBook, operator: str, device: Device, space: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the parameters that are tuned are on a device before."""
+    """Return the values of the tuned parameters on a device before tuning."""
     defaults = book.defaults_on(operator, device)
     return {name: defaults[name] for name in space if name in defaults}
 
@@ -319,7 +320,7 @@ def _defaults(book: RecipeBook, operator: str, device: Device, space: Mapping[st
 def _candidates(
     space: Mapping[str, tuple[Any, ...]], trials: Sequence[Trial], defaults: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield candidates, the defaults first and none twice; ``trials`` holds what came of those before."""
+    """Yield candidates, the defaults first and none twice; ``trials`` has the results of earlier candidates."""
     yield dict(defaults)
     seen = [dict(defaults)]
     if math.prod(map(len, space.values())) <= EXHAUSTIVE:
@@ -342,7 +343,7 @@ def _candidates(
         else:
             seen.append(candidate)
             yield candidate
-        # A candidate that has failed is as bad as any that was timed, so that the search keeps away from it.
+        # A candidate that failed counts as very slow, so that the search avoids it.
         times = [t.timing.median for t in trials if t.timing]
         found = next((t.timing for t in trials if dict(t.parameters) == candidate), None)
         study.tell(asked, found.median if found else 10 * max(times, default=1.0))
@@ -358,12 +359,12 @@ def _try(
     parameters: Mapping[str, Any],
     best: float,
 ) -> Trial:
-    """Time a candidate within a limit for each stage of it; whatever becomes of it is an outcome."""
+    """Time a candidate with a limit for each of its stages; failures are outcomes too."""
     arguments = setting, book, operator, device.description, parameters, best, limit
     try:
         timing, abandoned = worker.call(time_candidate, *arguments)
         wrong = None
-        if timing.median < best:  # nothing wrong may set the pace; the whole check comes for what wins
+        if timing.median < best:  # a wrong candidate must not become the best; the full check comes at the end
             request = Request(book, device, operator, setting.dtype, parameters, layers=("exact",))
             wrong = worker.call(check_operator, request)
     except (NothingToDo, WorkerError):
@@ -385,14 +386,14 @@ def time_candidate(
     best: float,
     limit: float,
 ) -> tuple[Timing, bool]:
-    """Time a recipe with some parameters; after one run that is far slower than the best time, stop."""
+    """Time a recipe with some parameters; stop after one run if it is far slower than the best."""
     stage("making the problem", 300.0)
     problem, runtime = _opened(setting, device)
     timer = OperatorTimer(problem, operator, book, runtime)
     stage("generating code", limit)
     setup = Setup(setting.method, book, runtime.device, {operator: parameters})
     code = compile_operator(setup.code_key(operator))
-    # The device's compiler runs within; then comes a run that may be slow, but not endless.
+    # This includes the device's compiler and one run, which may be slow, but not endless.
     stage("compiling and running it", limit if math.isinf(best) else limit + 20 * best)
     first = timer.time(code, 1)
     if first.median > FAR_SLOWER * best:
@@ -402,12 +403,12 @@ def time_candidate(
 
 @cache
 def _opened(setting: Setting, device: str) -> tuple[Problem, Runtime]:
-    """Return a problem and an open device, which a process that times many candidates makes once."""
+    """Return a problem and an open device; a process that times many candidates makes them once."""
     return make_problem(setting), make_runtime(choose_device(device))
 
 
 def _certify(book: RecipeBook, operator: str, device: Device, dtype: str, trials: Sequence[Trial]) -> Search:
-    """Take the fastest candidate that the check certifies, or has certified."""
+    """Choose the fastest candidate that the check certifies, or has certified."""
     count = count_candidates(book, operator, device)
     if len(trials) == 1 and trials[0].timing and count > 1:
         return Search(operator, dtype, tuple(trials), count, trials[0], (), False)
@@ -418,10 +419,10 @@ def _certify(book: RecipeBook, operator: str, device: Device, dtype: str, trials
         is_faster = _is_faster(trial, default)
         if not is_faster and trial is not default and default.timing:
             continue  # no better than the defaults, which come later
-        # Mixed kernels use what was found for the type that they compute in.
+        # Mixed kernels use the parameters for the type that they compute in.
         record = book.operator(operator)
         mixed = [n for n, p in DTYPE_NAMES.items() if dtype == "float32" and record.types_in(p).is_mixed]
-        # And where near points rule float32 out, P2P's kernel is that of float64.
+        # If points are too close together for float32, P2P uses the kernel for float64.
         more = [*mixed, *(["float64"] if record.is_near and mixed else [])]
         dtypes = [dtype, *(more if device.has_float64 else [])]
         chosen = {} if trial is default else trial.parameters
@@ -435,7 +436,7 @@ def _certify(book: RecipeBook, operator: str, device: Device, dtype: str, trials
 def _wrong(
     book: RecipeBook, operator: str, device: Device, dtypes: Sequence[str], parameters: Mapping[str, Any]
 ) -> str:
-    """Check a recipe with some parameters, unless there is a certificate; return what is wrong, "" if nothing is."""
+    """Check a recipe with some parameters, unless it has a certificate; return what is wrong, "" if nothing is."""
     if all(operator_status(book, device, operator, dtype, parameters) == CERTIFIED for dtype in dtypes):
         return ""
     report = check_book(book, [operator], device, dtypes, parameters={operator: parameters}, notify=_ignore)
@@ -452,11 +453,11 @@ def _is_faster(trial: Trial, default: Trial) -> bool:
 
 
 def _store(book: RecipeBook, device: Device, setting: Setting, search: Search) -> None:
-    """Keep what won; where the defaults won against others, that is kept, too, as an entry without parameters."""
+    """Store the best parameters; if the defaults are best, store an entry without parameters."""
     try:
         entries = list(read_store(device))
     except ValueError:
-        entries = []  # a damaged file is written anew
+        entries = []  # a damaged file is replaced
     key = book.name, search.operator, setting.dtype, setting.order
     best, default = search.best, search.trials[0].timing
     if best and best.timing and len(search.trials) > 1:

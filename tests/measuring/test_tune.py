@@ -205,7 +205,7 @@ def test_a_search_begins_with_what_the_device_has():
 
 
 def test_operators_without_parameters_are_refused():
-    with pytest.raises(ValueError, match="tunable has no tuning parameters for 'm2m'; it has some for p2p"):
+    with pytest.raises(ValueError, match="tunable has no tuning parameters for 'm2m'; it has them for p2p"):
         tune(BOOK, ["m2m"])
     with pytest.raises(RecipeError, match="no recipe book 'nonsense'"):
         tune("nonsense")
