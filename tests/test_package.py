@@ -172,7 +172,7 @@ def test_a_large_search_without_optuna_is_one_line(tmp_path):
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: searches of more than 32 candidates")
-    assert line.endswith("need optuna, of the extra [tune]: python -m pip install optuna")
+    assert line.endswith("need optuna (extra [tune]): python -m pip install optuna")
 
 
 @in_checkout
