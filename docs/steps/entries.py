@@ -106,7 +106,7 @@ ENTRIES = (
                 on it.""",
                 examples.lanes_by_loopy,
                 operator="m2m",
-                sign="fixed by other means than fix_lanes",
+                sign="ilanes was not fixed by fix_lanes",
             ),
             Trap(
                 "Idle lanes read padding, which has a fixed size. `ilanes` must divide 16.",

@@ -394,7 +394,7 @@ def test_conditions_in_words():
     assert devices_in_words(on_wide_cpus) == "CPUs with many registers"
     assert devices_in_words("PoCL 3") == "PoCL 3"
     assert devices_in_words(lambda device: True) == "<lambda>"
-    assert devices_in_words(SEQUENTIAL.device) == "None, unless it is asked for"
+    assert devices_in_words(SEQUENTIAL.device) == "None, unless the book is chosen by name"
 
 
 # -- limits and sizes
