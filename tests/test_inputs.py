@@ -88,7 +88,7 @@ BAD_CHARGES = {
     "points": (POINTS, "charges has shape (100, 3), expected (100,): one charge per source"),
     "a number": (1.0, "charges has shape (), expected (100,): one charge per source"),
     "none": ([], "charges has shape (0,), expected (100,): one charge per source"),
-    "complex": (CHARGES + 1j, "charges has dtype complex128, expected real numbers: give real and imaginary part"),
+    "complex": (CHARGES + 1j, "charges has dtype complex128, expected real numbers: pass real and imaginary parts"),
     "strings": (["1"] * 100, "charges has dtype <U1, expected real numbers"),
     "None": (None, "charges has dtype object, expected real numbers"),
     "ragged": ([[1], [1, 2]], "charges is not an array of numbers: "),

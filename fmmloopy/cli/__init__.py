@@ -1,7 +1,7 @@
 """The command ``fmmloopy``: one module per subcommand, each a thin shell around a function of the library.
 
-Exit status: 0 when what was asked holds, 1 when it does not, 2 when it could not be asked: bad arguments, no such book,
-no such device.
+Exit status: 0 on success; 1 if a check fails or something does not work; 2 if the command cannot run: bad arguments, no
+such book, no such device.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Write, certify, look at, time and tune recipes for the operators of the fast multipole method.",
-    epilog=f"{TRACEBACK}, with any command: after an error, print where in the code it came from.",
+    help="Write, certify, inspect, time and tune recipes for the operators of the fast multipole method.",
+    epilog=f"{TRACEBACK}, with any command: after an error, print the Python traceback.",
 )
 
 
@@ -52,7 +52,7 @@ def _common(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Make ``fmmloopy`` a command with subcommands, however few there are."""
+    """Make ``fmmloopy`` a command with subcommands, even if there is only one."""
 
 
 app.command()(doctor)
@@ -68,7 +68,7 @@ app.command()(tune)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit with its status; whatever goes wrong is one line on standard error."""
+    """Run the command and exit with its status; report any error in one line on standard error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     wanted = TRACEBACK in words
     words = [word for word in words if word != TRACEBACK]

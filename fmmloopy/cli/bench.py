@@ -1,4 +1,4 @@
-"""``fmmloopy bench``: all operators of a device, against the roofline and against kept figures."""
+"""``fmmloopy bench``: time all operators on a device; compare them with the roofline and with saved figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fmmloopy.recipes.book import RecipeBook
 
 MOST_COLUMNS = 6
-"""Kept figures that are compared in one table."""
+"""Most figures that are compared in one table."""
 
 
 def bench(
@@ -38,7 +38,7 @@ def bench(
     ] = None,
     device: DeviceOption = None,
     all_devices: Annotated[
-        bool, typer.Option("--all-devices", help="Every device found, one after the other.")
+        bool, typer.Option("--all-devices", help="Run on every device found, one after the other.")
     ] = False,
     dtype: DtypeOption = "float64",
     points: PointsOption = 100_000,
@@ -47,14 +47,18 @@ def bench(
     kernel: KernelOption = "laplace",
     runs: RunsOption = 7,
     save: Annotated[
-        str | None, typer.Option("--save", help="Name, or .json file, to keep the figures under. Default: their own.")
+        str | None,
+        typer.Option(
+            "--save",
+            help="Name or .json file to save the figures under. Default: a name made of book, device and problem.",
+        ),
     ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
             "--against",
-            help="Compare with a book, run in turn, or with kept figures: a name or .json file; may be repeated. "
-            "Default: all figures kept for the same problem.",
+            help="Compare with a book, whose runs alternate with these, or with saved figures: a name or .json file; "
+            "may be repeated. Default: all figures saved for the same problem.",
         ),
     ] = None,
     measure_peaks: PeaksOption = False,
@@ -62,7 +66,7 @@ def bench(
 ) -> None:
     """Time all operators in whole evaluations; compare with the roofline, other books and other devices.
 
-    A difference within the spread of the runs is not called one. Exit with 1 if a device could not be measured.
+    Differences within the spread of the runs do not count. Exit with 1 if a device could not be measured.
     """
     from fmmloopy.execution.devices import DeviceError, find_devices
     from fmmloopy.measuring.timing import Setting
@@ -70,7 +74,7 @@ def bench(
 
     setting = Setting(points, distribution, order, dtype, kernel)
     if all_devices and (save or device):
-        raise ValueError("--all-devices goes with neither --device nor --save")
+        raise ValueError("--all-devices cannot be combined with --device or --save")
     results, failed = [], {}
     with telling() as tell:
         for which in [d for d in find_devices() if not d.is_simulator] if all_devices else [device]:
@@ -101,7 +105,7 @@ def _measure(
     measure_peaks: bool,
     tell: Callable[[str], None],
 ) -> tuple[Figures, Mapping[str, Peaks], list[Figures], list[Figures], str]:
-    """Measure one device; return its figures, peaks, those of books that ran in turn, kept ones, and where they are."""
+    """Measure one device; return its figures, peaks, figures of books run in turn, saved figures, and their path."""
     from fmmloopy.checking.check import device_for
     from fmmloopy.execution.devices import choose_device
     from fmmloopy.measuring import bench
@@ -125,7 +129,7 @@ def _measure(
 
 
 def _opponents(names: Sequence[str]) -> tuple[list[RecipeBook], list[Figures]]:
-    """Tell books from kept figures."""
+    """Separate books from saved figures."""
     from fmmloopy.measuring.bench import load
     from fmmloopy.recipes.book import RecipeError
     from fmmloopy.recipes.load import load_recipes
@@ -140,7 +144,7 @@ def _opponents(names: Sequence[str]) -> tuple[list[RecipeBook], list[Figures]]:
             try:
                 kept.append(load(name))
             except ValueError as other:
-                raise ValueError(f"{name!r} is neither a recipe book nor kept figures: {other}") from error
+                raise ValueError(f"{name!r} is neither a recipe book nor saved figures: {other}") from error
     return books, kept
 
 
@@ -203,13 +207,13 @@ def _print(mine: Figures, peaks: Mapping[str, Peaks], others: list[Figures], kep
     out.print(table)
     uncounted = sorted({function for limit in limits.values() for function in limit.uncounted})
     if uncounted:
-        out.print(f"{', '.join(uncounted)} has no peak and counts as one operation: limits are too high")
+        out.print(f"{', '.join(uncounted)}: no known peak, counted as one operation, so limits are too high")
     _print_comparisons(out, mine, others, kept)
-    out.print(Text(f"kept in {path}\n"))
+    out.print(Text(f"saved in {path}\n"))
 
 
 def _print_comparisons(out: Any, mine: Figures, others: list[Figures], kept: list[Figures]) -> None:
-    """Say how many times as fast this is as others; those in the same column of letters share a device and book."""
+    """Print how many times as fast this is as others; each letter is one book on one device."""
     from rich.table import Table
     from rich.text import Text
 
@@ -217,12 +221,12 @@ def _print_comparisons(out: Any, mine: Figures, others: list[Figures], kept: lis
 
     shown = [*others, *kept][:MOST_COLUMNS]
     if not shown:
-        out.print("\nno figures are kept for this problem yet to compare with")
+        out.print("\nno figures are saved for this problem yet, so there is nothing to compare with")
         return
     letters = "ABCDEF"[: len(shown)]
-    out.print(Text("\nagainst others: how many times as fast, and the spread", style="bold"))
+    out.print(Text("\ncompared with others: how many times as fast, and the spread", style="bold"))
     for letter, old in zip(letters, shown, strict=True):
-        when = "run in turn" if old in others else "kept from before: the machine may have changed since"
+        when = "run in turn" if old in others else "saved earlier: the machine may have changed since"
         edited = edited_recipes(mine, old)
         changes = f"; edited since: {', '.join(edited)}" if edited else ""
         out.print(Text(f"  {letter}  {old.book} on {old.device[:70]} ({when}{changes})"))

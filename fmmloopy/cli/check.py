@@ -28,10 +28,10 @@ LevelOption = Annotated[
 ]
 LimitOption = Annotated[
     float | None,
-    typer.Option("--limit", help="Seconds that a step of a recipe, its code, or its kernel may take, each."),
+    typer.Option("--limit", help="Time limit in seconds for a step of a recipe, for its code, and for its kernel."),
 ]
 FolderOption = Annotated[
-    Path, typer.Option("--reproducers", help="Folder for programs that show what is wrong.", show_default=True)
+    Path, typer.Option("--reproducers", help="Folder for programs that reproduce what is wrong.", show_default=True)
 ]
 
 
@@ -47,8 +47,8 @@ def check(
 ) -> None:
     """Certify the recipes of a book against the sequential kernels.
 
-    Exit status 0 if every layer holds. For what does not, the first failing step is named, and a program that shows it
-    is written.
+    Exit with 0 if every layer passes. Otherwise the first failing step is named, and a program that reproduces the
+    error is written.
     """
     from fmmloopy.checking.check import check_book
 

@@ -1,4 +1,4 @@
-"""What all subcommands share: options, output, exit statuses."""
+"""Options, output and exit statuses that the subcommands share."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ import typer
 from rich.console import Console
 
 DOES_NOT_HOLD = 1
-"""Exit status: what was asked does not hold."""
+"""Exit status: a check failed, or something does not work."""
 
 BAD_INPUT = 2
-"""Exit status: it could not be asked."""
+"""Exit status: the command could not run."""
 
 BookArgument = Annotated[str, typer.Argument(metavar="BOOK", help="Name of a recipe book, or path of its .py file.")]
 OperatorOption = Annotated[
     list[str] | None, typer.Option("--operator", "-o", help="Operator, such as p2p; may be repeated. Default: all.")
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", "-d", help="Part of a device's description. Default: the one the book is for.")
+    str | None, typer.Option("--device", "-d", help="Part of a device's description. Default: one that suits the book.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 
 
 def console() -> Console:
-    """Return standard output as rich writes to it: colours on a terminal, plain text elsewhere."""
+    """Return a rich console on standard output: colours on a terminal, plain text elsewhere."""
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 @contextmanager
 def telling() -> Iterator[Callable[[str], None]]:
-    """Yield a function that says on standard error what is being done, on a terminal."""
+    """Yield a function that shows the current activity on standard error if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda text: None
         return
@@ -56,12 +56,12 @@ def show_error(text: str) -> None:
 
 
 def show_message(text: str, style: str = "", out: Console | None = None) -> None:
-    """Print a message: on a terminal as a paragraph of its width, elsewhere, where programs may read it, in one line.
+    """Print a message: on a terminal wrapped to its width, elsewhere in one line, for programs to read.
 
     Args:
-        text: without line breaks.
-        style: as rich names it.
-        out: where; standard output by default.
+        text: the message, without line breaks.
+        style: name of a rich style.
+        out: the console to print on; standard output by default.
     """
     out = out or console()
     lines = wrapped(text, out.width) if out.is_terminal else [text]
@@ -70,11 +70,11 @@ def show_message(text: str, style: str = "", out: Console | None = None) -> None
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join names as a sentence does."""
+    """Join names as in a sentence."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Break a message between words; lines after the first are indented, and paths and names stay whole."""
+    """Break a message between words; lines after the first are indented, and paths and names are not broken."""
     options = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
     return textwrap.wrap(text, max(20, width), **options) or [""]  # type: ignore[arg-type]

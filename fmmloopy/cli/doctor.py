@@ -1,4 +1,4 @@
-"""``fmmloopy doctor``: what is installed, what each device does, what is wrong, and the command that mends it."""
+"""``fmmloopy doctor``: what is installed, how fast each device is, what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fmmloopy.cli.common import DOES_NOT_HOLD, JsonOption, console, print_json
 
 def doctor(
     json: JsonOption = False,
-    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Measure P2P on each device, for a second.")] = True,
+    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Time P2P on each device for a second.")] = True,
 ) -> None:
-    """Examine this machine: packages, OpenCL runtimes, devices, caches; exit with 1 if something does not work."""
+    """Examine this machine: packages, OpenCL runtimes, devices, caches. Exit with 1 if something does not work."""
     from fmmloopy.diagnosis.doctor import examine
 
     with _showing() as show:
@@ -32,7 +32,7 @@ def doctor(
 
 @contextmanager
 def _showing() -> Iterator[Callable[[str], None]]:
-    """Yield a function that says on standard error what is being done, on a terminal."""
+    """Yield a function that shows the current activity on standard error if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda text: None
         return
@@ -71,4 +71,4 @@ def _print(diagnosis: Any) -> None:
             if finding.remedy:
                 out.print(Text(f"    {finding.remedy}", style="bold"))
     if diagnosis.ok:
-        out.print("\nNothing is wrong.", style="green")
+        out.print("\nNo problems found.", style="green")

@@ -1,4 +1,4 @@
-"""``fmmloopy ladder``: what each step of a recipe bought."""
+"""``fmmloopy ladder``: how much each step of a recipe gains."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from fmmloopy.measuring.peaks import Peaks
 
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float64, float32, mixed or reduced.")]
-PointsOption = Annotated[int, typer.Option("--points", "-n", help="How many points, with a charge each.")]
+PointsOption = Annotated[int, typer.Option("--points", "-n", help="Number of points, with a charge each.")]
 DistributionOption = Annotated[
-    str, typer.Option("--distribution", help="Where they are: sphere, its surface; cube, its inside; clustered.")
+    str, typer.Option("--distribution", help="Where the points are: sphere (surface), cube (volume), or clustered.")
 ]
 OrderOption = Annotated[int, typer.Option("--order", "-p", help="Points per edge of the surfaces, 2 to 16.")]
 KernelOption = Annotated[str, typer.Option("--kernel", help="Green's function: laplace or yukawa.")]
-RunsOption = Annotated[int, typer.Option("--runs", min=3, help="How often each kernel runs; slow ones, 3 times.")]
+RunsOption = Annotated[int, typer.Option("--runs", min=3, help="Runs of each kernel; slow kernels run 3 times.")]
 PeaksOption = Annotated[
-    bool, typer.Option("--measure-peaks", help="Measure what the machine can do again; the higher rates are kept.")
+    bool, typer.Option("--measure-peaks", help="Measure the machine's peak rates again; the higher ones are kept.")
 ]
 
 
@@ -48,18 +48,19 @@ def ladder(
     kernel: KernelOption = "laplace",
     runs: RunsOption = 7,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw the ladder into this .png, .pdf or .svg file.")
+        Path | None, typer.Option("--plot", help="Draw the ladder to this .png, .pdf or .svg file.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Certify first what is not; else only compare exact cases.")
+        bool,
+        typer.Option("--check/--no-check", help="Certify the book first if needed; else compare exact cases only."),
     ] = True,
     measure_peaks: PeaksOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Time the kernel after every step of a recipe, as a share of what the machine can do.
+    """Time the kernel after every step of a recipe, and compare it with the limits of the machine.
 
-    Exit with 1 if a step is wrong, or the book not certified. Takes about a minute for an operator: sequential kernels,
-    where every ladder starts, are slow. Take fewer points if that is too long.
+    Exit with 1 if a step is wrong or the book is not certified. An operator takes about a minute, because every ladder
+    starts with a slow sequential kernel; use fewer points if that is too long.
     """
     from fmmloopy.measuring.ladder import climb
     from fmmloopy.measuring.peaks import peaks_by_dtype
@@ -96,7 +97,7 @@ def chosen_device(book: str, device: str | None) -> Any:
 
 
 def wide_console() -> Any:
-    """Return standard output, where no line of a table is broken unless somebody sits before it."""
+    """Return standard output; lines of tables are broken only on a terminal."""
     out = console()
     if not out.is_terminal:
         out.width = 1000
@@ -104,7 +105,7 @@ def wide_console() -> Any:
 
 
 def describe_peaks(peaks: Mapping[str, Peaks]) -> list[str]:
-    """Say in lines of text what the machine can do, and what to doubt."""
+    """Return lines of text with the peak rates of the machine, and with doubts about them."""
     lines = [f"peaks: {each} in {dtype}" for dtype, each in peaks.items()]
     lines.append(f"       of {next(iter(peaks.values())).processor}")
     if any(each.busy for each in peaks.values()):
@@ -122,14 +123,14 @@ def _print(report: LadderReport, plot: Path | None) -> None:
     for each in report.ladders:
         _print_ladder(out, each)
     if report.idle:
-        out.print(Text(f"\nnothing to do in this problem: {', '.join(report.idle)}"))
+        out.print(Text(f"\noperators without work in this problem: {', '.join(report.idle)}"))
     out.print()
     for finding in report.findings or ():
         show_message(str(finding), "red", out)
     if report.findings is None:
-        out.print("not certified: every step was held against the exact cases alone (--no-check)")
+        out.print("not certified: every step was compared on the exact cases only (--no-check)")
     elif not report.findings:
-        out.print(f"certified: {len(report.ladders)} operators hold all layers of `fmmloopy check`")
+        out.print(f"certified: {len(report.ladders)} operators pass all layers of `fmmloopy check`")
     else:
         out.print(Text(f"not certified: {len(report.findings)} findings", style="bold red"))
     if plot:
@@ -153,14 +154,14 @@ def _print_ladder(out: Any, ladder: Ladder) -> None:
     out.print(Text.assemble("\n", (ladder.operator, "bold"), f"   limits in {ladder.unit}: {limits}"))
     if ladder.roofline.uncounted:
         out.print(
-            f"{', '.join(ladder.roofline.uncounted)} has no peak and counts as one operation: the limit is too high"
+            f"{', '.join(ladder.roofline.uncounted)}: no known peak, counted as one operation, so the limit is too high"
         )
     out.print(table)
     for rung in ladder.rungs:
         if rung.wrong:
             show_message(f"step {rung.number} is WRONG: {rung.wrong}", "red", out)
     if ladder.total:
-        out.print(Text(f"in all: {ladder.total}"))
+        out.print(Text(f"total: {ladder.total}"))
 
 
 def _cells(ladder: Ladder, rung: Rung) -> list[Any]:

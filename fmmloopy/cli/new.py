@@ -1,4 +1,4 @@
-"""``fmmloopy new``: begin a recipe book with a file that works as it is."""
+"""``fmmloopy new``: start a recipe book with a file that works without changes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fmmloopy.cli.common import console
 def new(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, such as my_gpu.py.")],
     origin: Annotated[
-        str | None, typer.Option("--from", help="Begin with a copy of this book, such as pocl_cpu.", metavar="BOOK")
+        str | None, typer.Option("--from", help="Start with a copy of this book, such as pocl_cpu.", metavar="BOOK")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write the file of a new recipe book, which passes `fmmloopy check` as it is."""
+    """Write a new recipe book to a file; it passes `fmmloopy check` without changes."""
     from rich.text import Text
 
     from fmmloopy.bookshelf.starter import start_book

@@ -13,13 +13,13 @@ from fmmloopy.cli.common import DOES_NOT_HOLD, JsonOption, console, print_json
 
 def recipes(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="Files with books of your own, to list as well.")
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="Files with your own books, to list as well.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """List recipe books: those that come with fmmloopy, those of installed packages, and files.
 
-    Exit with 1 if one of them cannot be used.
+    Exit with 1 if any of them cannot be used.
     """
     from fmmloopy.bookshelf.catalog import list_books
     from fmmloopy.execution.devices import find_devices
@@ -53,14 +53,14 @@ def _print(books: Any, defaults: dict[str, str]) -> None:
         ]
         for label, text in lines:
             out.print(Text.assemble(f"  {label:<13}", text))
-    out.print(Text("\nBooks that devices here get, unless one is asked for", style="bold"))
+    out.print(Text("\nDefault books of the devices on this machine", style="bold"))
     width = max(map(len, defaults.values()))
     for device, name in defaults.items():
         out.print(Text(f"  {name:<{width}}  {device}"))
 
 
 def _tuning(tuning: Any) -> list[str]:
-    """Say which keywords may be tuned, in one line for all operators that share them."""
+    """Return the keywords that may be tuned, in one line for all operators that share them."""
     return _shared(
         (operator, ", ".join(f"{keyword}={'|'.join(map(str, values))}" for keyword, values in choices.items()))
         for operator, choices in tuning.items()
@@ -68,7 +68,7 @@ def _tuning(tuning: Any) -> list[str]:
 
 
 def _by_device(by_device: Any) -> list[str]:
-    """Say what recipes are given on some devices, in one line for all operators that share it."""
+    """Return the parameters of recipes on some devices, in one line for all operators that share them."""
     return _shared(
         (
             operator,

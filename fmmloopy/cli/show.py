@@ -36,15 +36,16 @@ def show(
     step: Annotated[
         int | None,
         typer.Option(
-            "--step", "-s", help="Show the kernel after this step. 0: as it is written, or its sequential code."
+            "--step", "-s", help="Show the kernel after this step. 0: before the recipe, or its sequential code."
         ),
     ] = None,
-    diff: Annotated[bool, typer.Option("--diff", help="What each step, or the one chosen, has changed.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show what each step, or the chosen one, changes.")] = False,
     code: Annotated[
-        bool, typer.Option("--code", help="Source for the device, in place of mathematics. Default step: the last.")
+        bool, typer.Option("--code", help="Show source for the device instead of mathematics. Default step: the last.")
     ] = False,
     asm: Annotated[
-        bool, typer.Option("--asm", help="Machine code of the innermost loop, and a verdict. Default step: the last.")
+        bool,
+        typer.Option("--asm", help="Show machine code of the innermost loop, and rate it. Default step: the last."),
     ] = False,
     device: DeviceOption = None,
     dtype: Annotated[str, typer.Option("--dtype", help="float64, float32, mixed or reduced.")] = "float64",
@@ -53,7 +54,7 @@ def show(
 ) -> None:
     """Show the steps of recipes: as mathematics, as source for a device, as machine code.
 
-    A step whose kernel cannot be scheduled is marked. Exit with 1 if there is one, or no machine code.
+    Steps whose kernels cannot be scheduled are marked. Exit with 1 if there are any, or if there is no machine code.
     """
     from fmmloopy.greens import laplace, yukawa
     from fmmloopy.precision import DTYPE_NAMES
@@ -66,7 +67,9 @@ def show(
     if kernel not in kernels:
         raise ValueError(f"--kernel is {kernel!r}, expected {' or '.join(kernels)}")
     if diff and asm:
-        raise ValueError("--diff with --asm: give one of them; --diff compares mathematics, or source with --code")
+        raise ValueError(
+            "--diff and --asm are given, expected only one; --diff compares mathematics, or source with --code"
+        )
     recipes = load_recipes(book)
     suited = suited_device(recipes, device)
     chosen = suited if code or asm or device else None
@@ -102,7 +105,7 @@ def show(
 
 
 class _View:
-    """What is shown of one operator."""
+    """What is shown for one operator."""
 
     def __init__(
         self,
@@ -140,7 +143,7 @@ class _View:
             self.math = math_text(recipe.steps[self.number].kernel)
 
     def document(self) -> dict[str, Any]:
-        """Return all that is known, for JSON."""
+        """Return everything that is known, for JSON."""
         recipe, machine = self.recipe, self.machine_code
         document: dict[str, Any] = {
             "operator": recipe.operator,
@@ -179,11 +182,11 @@ class _View:
         return document
 
     def print(self, blank: bool) -> None:
-        """Print what was asked for, after a blank line."""
+        """Print what the options select, after a blank line if ``blank``."""
         out, recipe = console(), self.recipe
         for place, difference in enumerate(self.diffs):
             out.print(*[""] * (blank or place > 0), _title(recipe, difference.number), sep="\n")
-            for line in difference.lines or ["nothing has changed"]:
+            for line in difference.lines or ["no change"]:
                 out.print(Text(line, style=COLOURS.get(line[:1], "")), soft_wrap=True)
         if not self.diffs:
             out.print(*[""] * blank, _title(recipe, self.number), sep="\n")
@@ -198,7 +201,9 @@ class _View:
             if loop := self.machine_code.loop:
                 out.print(Text(loop.text), soft_wrap=True)
                 if self.machine_code.reason:
-                    out.print(Text(f"it compiles, but when it ran: {self.machine_code.reason}", style="yellow"))
+                    out.print(
+                        Text(f"the kernel compiles, but failed when run: {self.machine_code.reason}", style="yellow")
+                    )
             out.print(Text(self.machine_code.verdict, style="bold" if self.machine_code.loop else "yellow"))
 
 
@@ -234,4 +239,4 @@ def _print_lists(book: RecipeBook, views: Sequence[_View], everything: bool) -> 
         out.print()
     without = [operator for operator in OPERATORS if operator not in book.recipes]
     if everything and book.recipes and without:
-        out.print(Text(f"sequential, for want of a recipe: {', '.join(without)}"))
+        out.print(Text(f"sequential, because they have no recipe: {', '.join(without)}"))

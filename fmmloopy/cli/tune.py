@@ -1,4 +1,4 @@
-"""``fmmloopy tune``: search the tuning parameters of recipes, and share what was found."""
+"""``fmmloopy tune``: search the tuning parameters of recipes, and share the results."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ BookArgument = Annotated[
 DtypeOption = Annotated[
     list[str] | None, typer.Option("--dtype", help="float32 or float64; may be repeated. Default: both.")
 ]
-BudgetOption = Annotated[str, typer.Option("--budget", help="Time for searching and certifying, such as 60s or 5m.")]
-PointsOption = Annotated[int, typer.Option("--points", help="Points of the problem that candidates are timed on.")]
-ExportOption = Annotated[Path | None, typer.Option("--export", help="Write what is stored for the device to a file.")]
+BudgetOption = Annotated[str, typer.Option("--budget", help="Time for search and certification, such as 60s or 5m.")]
+PointsOption = Annotated[int, typer.Option("--points", help="Number of points of the problem used for timing.")]
+ExportOption = Annotated[Path | None, typer.Option("--export", help="Write the device's stored results to a file.")]
 ImportOption = Annotated[
-    Path | None, typer.Option("--import", help="Certify what a file of --export holds, and store what is right.")
+    Path | None, typer.Option("--import", help="Certify the results in a file of --export, and store those that pass.")
 ]
 
 
@@ -44,22 +44,22 @@ def tune(
     dtype: DtypeOption = None,
     budget: BudgetOption = "60s",
     points: PointsOption = 100_000,
-    order: Annotated[int, typer.Option("--order", help="Order of that problem.")] = 6,
-    distribution: Annotated[str, typer.Option("--distribution", help="sphere or cube.")] = "sphere",
+    order: Annotated[int, typer.Option("--order", help="Order of the problem used for timing.")] = 6,
+    distribution: Annotated[str, typer.Option("--distribution", help="Its points: sphere or cube.")] = "sphere",
     export_to: ExportOption = None,
     import_from: ImportOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search the tuning parameters of a book's recipes; what wins is certified, stored, and used from then on.
+    """Search the tuning parameters of a book's recipes; the fastest are certified, stored, and used from then on.
 
-    Candidates that fail, crash or hang are ignored. With --export or --import, share what was found.
+    Candidates that fail, crash or hang are ignored. --export and --import share the results.
     """
     if export_to:
         _export(export_to, device, as_json)
     elif import_from:
         _import(import_from, book, as_json)
     elif book is None:
-        raise ValueError("no BOOK to tune; give its name or the path of its .py file, or --export or --import a file")
+        raise ValueError("no BOOK to tune; give its name or the path of its .py file, or use --export or --import")
     else:
         _tune(book, operator, device, dtype, _seconds(budget), (points, distribution, order), as_json)
 
@@ -108,7 +108,7 @@ def _tune(
     verified = verify_store(loaded, chosen)
     for entry, wrong in verified:
         what = f"stored parameters of {entry.operator} in {entry.dtype}, {_parameters(entry.parameters)}"
-        say(f"  {what}: {'removed: ' + wrong if wrong else 'certified anew, a version has changed'}", style="yellow")
+        say(f"  {what}: {'removed: ' + wrong if wrong else 'certified again, since a version changed'}", style="yellow")
     points, distribution, order = problem
     setting = Setting(points, distribution, order)
     searches = tune(loaded, operators, chosen, budget, setting, dtypes or ("float64", "float32"), notify=notify)
@@ -117,7 +117,7 @@ def _tune(
         print_json({"store": str(store_file(chosen)), "verified": stale, "searches": [s.as_dict() for s in searches]})
     for search in searches:
         for parameters, wrong in search.rejected:
-            say(f"  faster, and wrong: {_parameters(parameters)}: {wrong}", style="red")
+            say(f"  faster, but wrong: {_parameters(parameters)}: {wrong}", style="red")
         say(f"{search.operator:20} {search.dtype}: {_result(search)}", style="red" if search.best is None else "green")
     done = {(search.operator, search.dtype) for search in searches}
     tunable = [name for name in (operators or loaded.recipes) if space_of(loaded, name)]
@@ -131,7 +131,7 @@ def _tune(
 
 
 def _result(search: Search) -> str:
-    """Say what a search has found, with the spread, and how many candidates it has tried."""
+    """Describe the result of a search, with the spread, and how many candidates were tried."""
     tried = f"all {search.candidates}" if search.whole else f"{len(search.trials)} of {search.candidates}"
     tried += " candidates" + ("" if search.whole else ", budget spent")
     found = search.found

@@ -1,6 +1,6 @@
 """Look at a recipe: its steps, the kernel after each as mathematics, as device source and as machine code.
 
-Step 0 is the operator as it is written. It has no code of its own, so where code is asked for, the sequential kernel
+Step 0 is the operator as written. It has no code of its own, so where code is asked for, the sequential kernel
 stands for it.
 """
 
@@ -33,7 +33,7 @@ from fmmloopy.showing.disassembly import NoMachineCode
 from fmmloopy.showing.machine_code import Loop, hottest_loop
 from fmmloopy.showing.math_text import math_text
 
-AS_WRITTEN = "as it is written"
+AS_WRITTEN = "as written"
 """Name of step 0."""
 
 ORDER = 5
@@ -68,7 +68,7 @@ class AppliedRecipe:
         kernel, types: the Green's function and the floating-point types that the operator's kernel is made for.
         why: the recipe's docstring.
         parameters: what can be tuned.
-        steps: the kernel as it is written, and after each step of the recipe.
+        steps: the kernel as written, and after each step of the recipe.
     """
 
     book: RecipeBook

@@ -385,7 +385,7 @@ def test_command(diagnose):
     assert (
         lines.index("Suggestions") < lines.index("oclgrind: is not installed") < lines.index("apt-get install oclgrind")
     )
-    assert lines[-1] == "Nothing is wrong."
+    assert lines[-1] == "No problems found."
     assert "Problems" not in lines
 
 
@@ -401,7 +401,7 @@ def test_command_where_something_is_wrong(diagnose):
         < lines.index("Suggestions")
     )
     assert f"failed {POCL_30.description}" in lines
-    assert "Nothing is wrong." not in lines
+    assert "No problems found." not in lines
 
 
 @pytest.mark.parametrize("diagnosis", [HEALTHY, ILL])

@@ -277,11 +277,11 @@ def test_command_bench(known_peaks, capsys, opencl_device):
     options = ("--device", opencl_device.description, *SIZE)
     status, text = run_command(capsys, "bench", "sequential", *options)
     assert status == 0
-    assert "no figures are kept for this problem yet" in text
+    assert "no figures are saved for this problem yet" in text
     status, text = run_command(capsys, "bench", "sequential", *options)
     assert status == 0
     assert "A  sequential on" in text
-    assert "kept from before" in text
+    assert "saved earlier" in text
     status, text = run_command(capsys, "bench", "pocl_cpu", *options, "--against", "sequential", "--json")
     document = json.loads(text)
     (result,) = document["results"]
@@ -313,8 +313,8 @@ def test_command_bench_in_mixed_precision(known_peaks, capsys, opencl_device):
         (("ladder", "pocl_cpu", "--dtype", "int8"), "dtype is 'int8', expected 'float64' or 'mixed' or"),
         (("ladder", "pocl_cpu", "-o", "p2q"), "operator is 'p2q'"),
         (("bench", "--points", "0"), "points is 0, expected at least 1"),
-        (("bench", "--all-devices", "--save", "x"), "--all-devices goes with neither --device nor --save"),
-        (("bench", "--against", "nobody"), "'nobody' is neither a recipe book nor kept figures"),
+        (("bench", "--all-devices", "--save", "x"), "--all-devices cannot be combined with --device or --save"),
+        (("bench", "--against", "nobody"), "'nobody' is neither a recipe book nor saved figures"),
         (("bench", "nobody"), "no recipe book 'nobody'"),
     ],
 )

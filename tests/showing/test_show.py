@@ -42,7 +42,7 @@ needs_disassembler = pytest.mark.skipif(not CAN_READ, reason="neither objdump no
 def test_the_steps_of_a_recipe():
     recipe = list_steps(load_recipes("pocl_cpu"), "p2p")
     assert [step.name for step in recipe.steps] == [
-        "as it is written",
+        "as written",
         "targets in lanes",
         "one work-group per box",
         "reciprocal square root by Newton's iteration",
@@ -70,7 +70,7 @@ def test_steps_are_those_of_the_device():
 
 def test_an_operator_without_a_recipe_has_its_sequential_step():
     recipe = list_steps(RecipeBook("empty", device="x"), "m2l")
-    assert [step.name for step in recipe.steps] == ["as it is written", "sequential"]
+    assert [step.name for step in recipe.steps] == ["as written", "sequential"]
     assert recipe.parameters == ()
 
 
@@ -383,7 +383,7 @@ def test_command_lists_steps(capsys):
     status, out, _ = run(capsys, "pocl_cpu")
     assert status == 0
     assert "p2p, p2m, p2l, l2p, m2p\n  Vectors of targets" in out
-    assert "  width = 64   worth trying: 32, 64\n    0  as it is written\n    1  targets in lanes\n" in out
+    assert "  width = 64   worth trying: 32, 64\n    0  as written\n    1  targets in lanes\n" in out
 
 
 def test_command_lists_the_sequential_book(capsys):
@@ -423,7 +423,7 @@ def test_command_prints_json_and_nothing_else(capsys, opencl_device):
     (operator,) = document["operators"]
     assert status == (0 if operator["machine_code"]["loop"] else 1)
     assert document["device"] == opencl_device.description
-    assert operator["steps"] == [{"number": 0, "name": "as it is written"}, {"number": 1, "name": "sequential"}]
+    assert operator["steps"] == [{"number": 0, "name": "as written"}, {"number": 1, "name": "sequential"}]
     assert "sqrt(r2)" in operator["code"]
     assert operator["machine_code"]["verdict"]
 
@@ -443,7 +443,7 @@ def test_command_fails_where_there_is_no_machine_code(capsys, monkeypatch):
         (["pocl_cpu", "-o", "p2p", "--step", "0", "--diff"], "step is 0, which has none before it"),
         (["pocl_cpu", "--dtype", "half"], "--dtype is 'half', expected float64 or mixed or"),
         (["pocl_cpu", "--kernel", "stokes"], "--kernel is 'stokes', expected laplace or yukawa"),
-        (["pocl_cpu", "--diff", "--asm"], "--diff with --asm: give one of them"),
+        (["pocl_cpu", "--diff", "--asm"], "--diff and --asm are given, expected only one"),
         (["no_such_book"], "no recipe book 'no_such_book'"),
         (["pocl_cpu", "--code", "-d", "no such device"], "no device matches 'no such device'"),
     ],
