@@ -1,1 +1,1 @@
-"""Recipe books, one module per family of devices, and the steps that they are made of."""
+"""Recipe books, one module per family of devices, and the steps that they use."""

@@ -9,9 +9,9 @@ import numpy as np
 from constantdict import constantdict
 from loopy.kernel.function_interface import ScalarCallable
 
-# A first guess y0 from the bits of the exponent, off by up to 3.4 %; then, with e = 1 - x y0^2, the polynomial that is
-# the nearest to 1 / sqrt(1 - e) for such e, off by 2.3e-8; in f64 one off by 1.0e-6, and after it two more terms of the
-# series, which leave 3e-18. Shifts are unsigned: for signed numbers of 64 bits AVX2 has none.
+# A first guess y0 from the exponent bits has an error of up to 3.4 %. With e = 1 - x y0^2, the best polynomial for
+# 1 / sqrt(1 - e) on this range has an error of 2.3e-8; in f64, one with an error of 1.0e-6, then two more terms of the
+# series, leave 3e-18. Shifts are unsigned, because AVX2 has none for signed 64-bit numbers.
 _RSQRT = """
 static inline double fmmloopy_rsqrt_f64(double x)
 {
@@ -30,22 +30,22 @@ static inline float fmmloopy_rsqrt_f32(float x)
 """
 
 
-# With a whole number k in its low bits, a shift makes the exponent of 2^k of it.
+# With a whole number k in the low bits, a shift moves it to the exponent: 2^k.
 _POWER = """
 static inline double fmmloopy_power_f64(double t) { return as_double((as_long(t) + 1023L) << 52); }
 static inline float fmmloopy_power_f32(float t) { return as_float((as_int(t) + 127) << 23); }
 """
 
 INLINE = {"fmmloopy_rsqrt": _RSQRT, "fmmloopy_power": _POWER}
-"""Functions that steps insert: name without the suffix of the precision -> source."""
+"""Functions that steps insert: name without the precision suffix -> source."""
 
 
 @dataclass(frozen=True, init=False)
 class InlineFunction(ScalarCallable):  # type: ignore[misc]
-    """A function of one number whose source, for float32 and float64, is written before the kernel.
+    """A function of one number whose source, for float32 and float64, is placed before the kernel.
 
-    Only additions, multiplications and shifts, which any compiler vectorizes. The source is a part of what loopy takes
-    for the kernel: its cache does not give out code with another one.
+    It uses only additions, multiplications and shifts, which any compiler vectorizes. The source is part of the kernel
+    for loopy, so loopy's cache never returns code with another source.
     """
 
     source: str

@@ -1,9 +1,9 @@
 """CPUs through PoCL 3.1 and newer, such as Debian's ``pocl-opencl-icd``.
 
-As ``pocl_cpu``, but its compiler uses all registers of the processor: vectors fill one each, whatever is summed. And it
-makes vectors of ``sqrt``, which leaves the multipliers of a processor to other work.
+Like ``pocl_cpu``, but this compiler uses the full vector registers of the processor, so one vector fills one register
+for any number of sums. It also vectorizes ``sqrt``, which leaves the multipliers free for other work.
 
-What was measured, and where: docs/measurements/pocl31_cpu.csv.
+Measurements: docs/measurements/pocl31_cpu.csv.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Kernel = Any
 def p2p(knl: Kernel, *, width: int = 64, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
     """A vector of targets fills a register of 64 bytes; divisions and roots run beside multiplications.
 
-    With one sum in f64, half of the roots are Newton's, which keeps the multipliers as busy as the divider.
+    With one sum in f64, Newton's iteration computes half of the roots, so multipliers and divider are equally busy.
     """
     yield from cpu.particle_vectors(knl, width, cpu.choose_roots(knl, roots, "both"))
 

@@ -1,9 +1,9 @@
 """CPUs through PoCL 3.0 and older, such as PyPI's ``pyopencl[pocl]``: the runtime that every installation has.
 
-Its compiler makes vectors of neither work-items nor ``sqrt``, and of loops over arrays with half of what the processor
-has. So all recipes name their vectors themselves (``double8``), and 1/sqrt and exp are arithmetic.
+Its compiler vectorizes neither work-items nor ``sqrt``, and loops over arrays with only half of the processor's vector
+width. So all recipes use explicit vectors (``double8``), and compute 1/sqrt and exp by arithmetic.
 
-What was measured, and where: docs/measurements/pocl_cpu.csv.
+Measurements: docs/measurements/pocl_cpu.csv.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Kernel = Any
 def p2p(knl: Kernel, *, width: int = 64) -> Iterator[tuple[str, Kernel]]:
     """Vectors of targets of 64 bytes, two registers of this compiler's, hide the latency of the iteration.
 
-    Several sums, such as potential and gradient, need the registers for themselves: vectors of half as many bytes.
+    Several sums, such as potential and gradient, need more registers, so vectors have half as many bytes.
     """
     yield from cpu.particle_vectors(knl, width if steps.sums(knl) == 1 else width // 2)
 

@@ -1,9 +1,9 @@
 """CPUs through a runtime that vectorizes across work-items, as Intel's does (on any vendor's processor).
 
-A work-group is one tile of targets; its work-items become the lanes of vector instructions, and so do ``sqrt``,
-``rsqrt`` and ``exp``, which its library has for vectors. All else names its vectors itself, as in ``pocl_cpu``.
+A work-group is one tile of targets; its work-items become the lanes of vector instructions, also in ``sqrt``, ``rsqrt``
+and ``exp``, which the runtime's library provides for vectors. Other recipes use explicit vectors, as in ``pocl_cpu``.
 
-What was measured, and where: docs/measurements/simd_cpu.csv.
+Measurements: docs/measurements/simd_cpu.csv.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Kernel = Any
 def p2p(knl: Kernel, *, lanes: int = 16, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
     """One work-item per target, a group of 16 filling vector registers.
 
-    With one sum in f64, whose roots take long, Newton's iteration is as fast or faster. The library's ``rsqrt``
-    (``"builtin"``) can be the fastest where the processor has AVX-512, and is far from it where it has not.
+    With one sum in f64, whose roots are slow, Newton's iteration is as fast or faster. The library's ``rsqrt``
+    (``"builtin"``) can be the fastest on processors with AVX-512, and is far slower on others.
     """
     roots = cpu.choose_roots(knl, roots, "newton")
     knl = steps.work_items(knl, lanes)

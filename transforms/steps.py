@@ -1,7 +1,7 @@
-"""Reusable rewrites of loopy kernels: the steps that recipes are made of.
+"""Reusable rewrites of loopy kernels: the steps of recipes.
 
-Each takes a kernel and returns a new one that computes the same sums. Names of inames, rules and statements are
-those of the operators' documentation.
+Each takes a kernel and returns a new one that computes the same sums. The operators' documentation explains the names
+of inames, rules and statements.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Kernel = Any
 
 
 def itemsize(knl: Kernel) -> int:
-    """Return the bytes of a number in the floating-point type that the kernel computes in: 4 or 8."""
+    """Return the size in bytes, 4 or 8, of the floating-point type that the kernel computes in."""
     dtypes = (arg.dtype.numpy_dtype for arg in knl.default_entrypoint.args if arg.dtype is not None)
     return min(int(dtype.itemsize) for dtype in dtypes if dtype.kind == "f")
 
 
 def sums(knl: Kernel) -> int:
-    """Return how many sums a particle operator has for each target: 1, or 4 with the gradient of a scalar."""
+    """Return the number of sums of a particle operator for each target: 1, or 4 with the gradient of a scalar."""
     return sum(insn.id.startswith("sum") for insn in knl.default_entrypoint.instructions)
 
 
@@ -58,19 +58,18 @@ def lane_arrays(knl: Kernel, lanes: int) -> Kernel:
 
 
 def lane_vectors(knl: Kernel) -> Kernel:
-    """Turn the lane arrays of `lane_arrays`, and what is computed for each pair, into vectors of the device's language.
+    """Turn the arrays of `lane_arrays`, and the temporaries of each pair, into vectors of the device's language.
 
-    Before: ``for t in 0..7: d = x[t] - y;  rinv = rsqrt(d * d);  u[t] += rinv * q``. After, calls lane by lane::
+    Before: ``for t in 0..7: d = x[t] - y;  rinv = rsqrt(d * d);  u[t] += rinv * q``. After, with one call per lane::
 
         double8 x, u, d, rinv;
         d = x - y;  rinv.s0 = rsqrt(d.s0 * d.s0); ... rinv.s7 = ...;  u += rinv * q
 
-    Compilers make vectors of such calls again if the function is inline and has no branches, as those that
-    `newton_rsqrt`, `halve_rsqrt` and `polynomial_exp` insert. It comes after them, and after whatever else adds
-    statements.
+    Compilers vectorize such calls again if the function is inline and has no branches, like those that `newton_rsqrt`,
+    `halve_rsqrt` and `polynomial_exp` insert. Apply it after them, and after all other steps that add statements.
 
     Raises:
-        ValueError: the number of lanes is no width of a vector.
+        ValueError: the number of lanes is not a vector width.
     """
     kernel = knl.default_entrypoint
     if (lanes := lanes_of(knl).get("tlanes", 1)) not in (2, 4, 8, 16):
@@ -90,7 +89,7 @@ def lane_vectors(knl: Kernel) -> Kernel:
 
 
 def work_items(knl: Kernel, lanes: int) -> Kernel:
-    """Give each target of a tile a work-item of its own.
+    """Give each target of a tile its own work-item.
 
     Before, one target::
 
@@ -122,7 +121,7 @@ def one_group_per(knl: Kernel, *inames: str) -> Kernel:
 
 
 def vector_lanes(knl: Kernel, inames: Iterable[str], arrays: Iterable[str]) -> Kernel:
-    """Turn loops of fixed length into vectors, and the last axis of the arrays that they run over into the vector's.
+    """Turn loops of fixed length into vectors, and the last axis of the arrays that they run over into vector lanes.
 
     Before: ``for j: a[k, j] += w * b[k, j]``. After: ``double8 a[..]; a[k] += w * b[k]``.
     """
@@ -139,12 +138,12 @@ def dense_blocks(knl: Kernel, boxes: int, rows: int, chunk: int = 16) -> Kernel:
     """Hold a block of boxes x rows sums of a dense product in registers, the rows as vectors.
 
     Before: ``for b, i: for j: u += table[j, i] * x[b, j]``. After, with ``boxes`` accumulators of ``rows`` lanes, and
-    ``chunk`` blocks of boxes one after the other, so that their slice of the matrix stays in cache::
+    ``chunk`` blocks of boxes in sequence, so that their slice of the matrix stays in cache::
 
         for btile in chunk: for j: u[0] += table[j] * x[0, j]; u[1] += table[j] * x[1, j]; ...
 
-    Where each octant has a matrix of its own, the loop over octants is outside of that over blocks; where a sum runs
-    over octants, as in M2M, those of all blocks are kept.
+    If each octant has its own matrix, the loop over octants is outside the loop over blocks; if a sum runs over
+    octants, as in M2M, the sums of all blocks are kept.
     """
     knl = separate_lanes(fix_lanes(knl, blanes=boxes, ilanes=rows))
     knl = lp.split_iname(knl, "btile", chunk, outer_iname="bchunk", inner_iname="btile_inner")
@@ -168,10 +167,10 @@ def _output(knl: Kernel) -> str:
 
 
 def unroll(knl: Kernel, *inames: str) -> Kernel:
-    """Write out the iterations of loops of fixed length one after the other.
+    """Unroll loops of fixed length.
 
-    Before: ``for b in 0..3: u[b] += a * x[b]``. After: ``u[0] += a * x[0]; u[1] += ...``: the sums of a block can then
-    live in registers.
+    Before: ``for b in 0..3: u[b] += a * x[b]``. After: ``u[0] += a * x[0]; u[1] += ...``, so that the sums of a block
+    can stay in registers.
     """
     return lp.tag_inames(knl, dict.fromkeys(inames, "unr"))
 
@@ -182,7 +181,7 @@ def _calls(expression: Any, name: str) -> bool:
 
 
 class _ReplaceRsqrt(IdentityMapper):  # type: ignore[misc]
-    """Replace a / sqrt(b) by a * rsqrt(b), under any name, where a condition holds if there is one."""
+    """Replace a / sqrt(b) by a * f(b) with a function f for rsqrt, only where a condition holds if one is given."""
 
     def __init__(self, function: str, condition: Any = None) -> None:
         super().__init__()
@@ -204,9 +203,10 @@ class _ReplaceRsqrt(IdentityMapper):  # type: ignore[misc]
 
 
 def builtin_rsqrt(knl: Kernel) -> Kernel:
-    """Replace every reciprocal square root by OpenCL's function of that name, where it is faster than ``1 / sqrt``.
+    """Replace every reciprocal square root by OpenCL's ``rsqrt``, for devices on which it is faster than ``1 / sqrt``.
 
-    Before: ``rinv = 1 / sqrt(r2)``. After: ``rinv = rsqrt(r2)``, right to two units in the last place. C has none.
+    Before: ``rinv = 1 / sqrt(r2)``. After: ``rinv = rsqrt(r2)``, accurate to two units in the last place. C has no
+    ``rsqrt``.
     """
     return _ReplaceRsqrt("rsqrt").in_kernel(knl)
 
@@ -214,28 +214,28 @@ def builtin_rsqrt(knl: Kernel) -> Kernel:
 def newton_rsqrt(knl: Kernel) -> Kernel:
     """Replace every reciprocal square root by additions and multiplications, which vectorize where ``sqrt`` does not.
 
-    Before: ``rinv = 1 / sqrt(r2)``. After: ``rinv = fmmloopy_rsqrt_f64(r2)``: from a seed y made of the exponent bits
-    (Lomont 2003), off by 3.4e-2 at most, iterations of Newton's kind but of higher order:
-    y <- y (1 + e / 2 + 3/8 e^2 + ...) with e = 1 - x y^2. One of fifth order leaves 2.3e-8 in single precision; one of
-    fourth and one of third order leave 3e-18 in double precision. Then rounding. The first iteration does not have the
-    coefficients of the series, but those that are the best for its interval of e.
+    Before: ``rinv = 1 / sqrt(r2)``. After: ``rinv = fmmloopy_rsqrt_f64(r2)``. It starts from a seed y made of the
+    exponent bits (Lomont 2003), with an error of at most 3.4e-2, and applies Newton-like iterations of higher order:
+    y <- y (1 + e / 2 + 3/8 e^2 + ...) with e = 1 - x y^2. One of fifth order leaves an error of 2.3e-8 in single
+    precision; one of fourth and one of third order leave 3e-18 in double precision. Rounding errors come on top. The
+    coefficients of the first iteration are not those of the series, but the best ones for its interval of e.
     """
     return _with_function(_ReplaceRsqrt("fmmloopy_rsqrt").in_kernel(knl), "fmmloopy_rsqrt")
 
 
 def halve_rsqrt(knl: Kernel) -> Kernel:
-    """Compute the reciprocal square roots of half of the lanes as `newton_rsqrt` does; leave the others as they are.
+    """Compute the reciprocal square roots of half of the lanes like `newton_rsqrt`; do not change the others.
 
     Before: ``rinv[t] = 1 / sqrt(r2[t])``. After, with 8 lanes::
 
         rinv[t] = fmmloopy_rsqrt_f64(r2[t]) if t < 4 else 1 / sqrt(r2[t])
 
-    Processors divide and take roots in a unit of their own, which then works beside those that multiply and add. It
-    comes after `lane_arrays` and before `lane_vectors`, which writes the lanes out one by one, so nothing is left to
-    decide when it runs.
+    Processors have a separate unit for divisions and roots, which then works in parallel with the multipliers and
+    adders. Apply it after `lane_arrays` and before `lane_vectors`, which unrolls the lanes, so that no condition is
+    left at run time.
 
     Raises:
-        ValueError: there are no two halves of lanes.
+        ValueError: the number of lanes is odd.
     """
     lanes = lanes_of(knl).get("tlanes", 1)
     if lanes % 2:
@@ -249,7 +249,7 @@ def _with_function(knl: Kernel, name: str) -> Kernel:
 
 
 class _Nodes(WalkMapper):  # type: ignore[misc]
-    """Collect the kinds of nodes that an expression has, and the names of the functions that it calls."""
+    """Collect the kinds of nodes in an expression, and the names of the functions that it calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -270,11 +270,11 @@ def _nodes(expression: Any) -> _Nodes:
 
 
 _VECTOR_NODES = (Sum, Product, Quotient, If, Comparison, Subscript, Variable)
-"""What loopy writes for vectors; all else, calls and powers among it, lane by lane."""
+"""Nodes that loopy writes as vectors; it writes all others, such as calls and powers, for each lane."""
 
 
 def _expand(knl: Kernel, which: Callable[[str, Any], bool]) -> Kernel:
-    """Write some substitution rules, chosen by name and expression, out wherever they are used."""
+    """Expand some substitution rules, chosen by name and expression, wherever they are used."""
     kernel = knl.default_entrypoint
     rules = {n: r for n, r in kernel.substitutions.items() if which(n, r.expression)}
     expand = SubstitutionRuleExpander(rules)
@@ -302,15 +302,16 @@ _EXP = {
     8: (np.float64, -708.0, 709.0, 1.5 * 2.0**52, 6.93147180369123816490e-01, 1.90821492927058770002e-10, 13),
     4: (np.float32, -87.0, 88.0, 1.5 * 2.0**23, 6.93359375e-01, -2.12194440e-04, 7),
 }
-"""By bytes of a number: its type, bounds of x, what rounds to whole numbers, ln 2 in two parts, degree."""
+"""By size of a number in bytes: type, bounds of x, the constant that rounds to whole numbers, ln 2 in two parts,
+degree."""
 
 
 def _exponential(result: str, x: Any, size: int) -> dict[str, Any]:
-    """Write the statements for exp(x), temporary -> expression, with nothing that keeps them from being vectors.
+    """Return the statements for exp(x), temporary -> expression, in a form that can be vectorized.
 
     With x = k ln 2 + r and |r| <= ln 2 / 2: exp(x) = 2^k exp(r). Adding 1.5 2^52 (1.5 2^23) rounds x / ln 2 to the
-    whole number k and leaves it in the low bits. The Taylor polynomial of degree 13 (7) is off by 0.35^14 / 14! = 4e-18
-    (0.35^8 / 8! = 6e-9). Below the least x 2^k is no normal number, and the result 0.
+    whole number k and leaves it in the low bits. The error of the Taylor polynomial of degree 13 (7) is 0.35^14 / 14!
+    = 4e-18 (0.35^8 / 8! = 6e-9). Below the lower bound of x, 2^k is not a normal number, and the result is 0.
     """
     dtype, least, most, rounding, high, low, degree = _EXP[size]
     z, t, k, r, scale = (var(f"{result}_{part}") for part in ("argument", "rounded", "whole", "rest", "scale"))
@@ -328,11 +329,11 @@ def _exponential(result: str, x: Any, size: int) -> dict[str, Any]:
 
 
 def polynomial_exp(knl: Kernel) -> Kernel:
-    """Replace every ``exp`` by statements for a polynomial that vectorize where the library's function does not.
+    """Replace every ``exp`` by statements for a polynomial, which vectorize where the library's function does not.
 
-    Before: ``sum += exp(-decay * r) * q``. After: ``exp0 = ...;  sum += exp0 * q``, right to a few units in the last
-    place where the result is a normal number, 0 below; above 709 (88 in single precision) it stays at the largest of
-    these. A kernel that does not call ``exp`` stays the same object.
+    Before: ``sum += exp(-decay * r) * q``. After: ``exp0 = ...;  sum += exp0 * q``, accurate to a few units in the last
+    place if the result is a normal number, and 0 below that; arguments above 709 (88 in single precision) count as 709
+    (88). A kernel that does not call ``exp`` is returned unchanged, as the same object.
     """
     expanded = _expand(knl, lambda _, expression: "exp" in _nodes(expression).functions)
     kernel = expanded.default_entrypoint
@@ -368,9 +369,9 @@ LARGEST_POWER = 8
 
 
 class _Order(IdentityMapper):  # type: ignore[misc]
-    """Write products with constants first and what depends on the direction of a pair last.
+    """Order the factors of products: constants first, factors that depend on the direction of a pair last.
 
-    Powers of variables are written out, and terms that differ in other factors only share those of direction.
+    Powers of variables become products, and terms with the same direction factors are collected.
     """
 
     def map_power(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
@@ -392,7 +393,7 @@ class _Order(IdentityMapper):  # type: ignore[misc]
 
     @staticmethod
     def _collected(directed: tuple[Any, ...], terms: list[Any]) -> list[Any]:
-        """Write terms with the same factors of direction as one."""
+        """Combine terms with the same direction factors into one."""
         if not directed or len(terms) == 1:
             return terms
         others = (tuple(factor for factor in _factors(term) if _place(factor) < 2) for term in terms)
@@ -412,7 +413,7 @@ def _factors(expression: Any) -> list[Any]:
 
 
 def _vanishes(term: Any, unsafe: set[str]) -> bool:
-    """Return whether a term is 0 where rinv is: rinv is a factor, and no other can be infinite or no number there."""
+    """Return whether a term is 0 where rinv is 0: rinv is a factor, and no other can be infinite or NaN there."""
     if isinstance(term, Sum):
         return all(_vanishes(child, unsafe) for child in term.children)
     factors = _factors(term)
@@ -430,7 +431,7 @@ def _is_polynomial(expression: Any, unsafe: set[str]) -> bool:
 
 
 def _unsafe_exponentials(knl: Kernel) -> set[str]:
-    """Return the results of `polynomial_exp` whose arguments may be no numbers at distance zero, such as d0 / r."""
+    """Return the results of `polynomial_exp` whose arguments may be NaN at distance zero, such as d0 / r."""
     unsafe: set[str] = set()
     for insn in knl.default_entrypoint.instructions:
         result = insn.id.removesuffix("_argument")
@@ -440,20 +441,20 @@ def _unsafe_exponentials(knl: Kernel) -> set[str]:
 
 
 def share_factors(knl: Kernel) -> Kernel:
-    """Let the sums of a pair share what their terms have in common, the test for coinciding points among it.
+    """Let the sums of a pair share common factors of their terms, and the test for coinciding points.
 
-    Before, each with products of its own::
+    Before, each sum has its own products::
 
         u0 += rinv * q if r2 > 0 else 0;  u1 += -1 * d0 * rinv * rinv * rinv * q if r2 > 0 else 0; ...
 
-    After; compilers compute equal beginnings of products once::
+    After; compilers compute the common beginnings of products once::
 
         rinv = rinv if r2 > 0 else 0
         u0 += rinv * q;  u1 += -1 * rinv * rinv * rinv * q * d0;  u2 += -1 * rinv * rinv * rinv * q * d1; ...
 
-    The tests stay where they are if a term does not vanish with rinv for certain: has no factor rinv, divides, or calls
-    a function (`polynomial_exp` comes before). Factors of nested products are put in one order, so powers of rinv must
-    be numbers of the kernel's precision by themselves.
+    The tests are not moved if a term may not vanish with rinv: if it has no factor rinv, divides, or calls a function
+    (so apply `polynomial_exp` first). Factors of nested products are sorted, so each power of rinv alone must be in the
+    range of the kernel's precision.
     """
     knl = _expand(knl, lambda name, _: name.startswith("G_"))
     order = _Order()
@@ -477,7 +478,7 @@ def share_factors(knl: Kernel) -> Kernel:
 
 
 class _Untested(IdentityMapper):  # type: ignore[misc]
-    """Replace a conditional by what it is where the condition holds."""
+    """Replace a conditional by its value where the condition is true."""
 
     def map_if(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
         return self.rec(expr.then, *args, **kwargs)
