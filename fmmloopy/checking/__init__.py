@@ -1,1 +1,1 @@
-"""How recipes are checked: inputs, layers, shrinking, programs that reproduce what is wrong."""
+"""Check recipes: inputs, layers, shrinking, and programs that reproduce errors."""

@@ -1,12 +1,12 @@
-"""Small problems for single operators, on which any right schedule gives identical bits.
+"""Small problems for single operators, on which any correct schedule gives identical bits.
 
-Data are small whole numbers, Green's functions polynomials, matrices random whole numbers, sized so that every
-product and every partial sum is a whole number below 2^24, which float32 and float64 hold exactly. Floating-point
-arithmetic is then exact, however a recipe reorders, tiles or fuses it: a dropped, doubled or misplaced term cannot
-hide behind a tolerance.
+Data are small whole numbers, Green's functions are polynomials, and matrices are random whole numbers, so small that
+every product and every partial sum is a whole number below 2^24, which float32 and float64 represent exactly.
+Floating-point arithmetic is then exact, however a recipe reorders, tiles or fuses it: a dropped, doubled or misplaced
+term cannot hide behind a tolerance.
 
-Boxes have all sizes around the widths of lanes, some are empty; lists are empty, short and long. Every output starts as
-whole numbers too, with NaN where nothing may be read or written.
+Boxes have all sizes around the numbers of lanes, and some are empty; lists are empty, short and long. Every output
+starts with whole numbers too, and with NaN where nothing may be read or written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fmmloopy.operators import Specification
 from fmmloopy.operators.operator import Operator
 
 SIZES = (0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 2, 0, 40)
-"""Points of the boxes: none, one, and one less and one more than every width of lanes up to 32."""
+"""Points of the boxes: none, one, and one less and one more than every number of lanes up to 32."""
 
 PAIR_COUNTS = (0, 1, 2, 3, 4, 5, 7, 8, 9)
 """Pairs by chunk and group, in turn: none, and around the widths of blocks."""
@@ -42,25 +42,25 @@ POLYNOMIAL = GreensFunction("polynomial", (("d0*(d1 + 2)*(d2 + 3) + 2*d1*d1",),)
 POLYNOMIAL_2X2 = GreensFunction(
     "polynomial_2x2", (("d0 + 2*d1", "d2*d2 + 1"), ("d0*d1 + 3", "d1 + d2 + 5*d0")), nderivatives=1
 )
-"""Two components on both sides; the second row counts as a derivative, and is none."""
+"""Two components on both sides; the second row is declared as a derivative, but is not one."""
 
 POLYNOMIALS = (POLYNOMIAL, POLYNOMIAL_2X2)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How many of everything a case has.
+    """The sizes of a case.
 
     Attributes:
         name: what is special about it.
-        sizes: points of the boxes (particle operators).
-        lists: entries of the list of each box, None for all boxes, none, and random numbers of them.
-        blocks: boxes (dense products) or octets (transforms) that are worked on, None for some.
+        sizes: points of each box (particle operators).
+        lists: entries of the list of each box; None for all boxes, none, and random numbers of them.
+        blocks: boxes (dense products) or octets (transforms) to work on; None for a few.
         pairs: pairs by chunk and group, in turn.
-        present: share of children that are there.
+        present: fraction of children that exist.
         coincident: whether all points are in one place.
-        ahead: points before those of the first box, which belong to none.
-        poison: what stands where nothing may be read, and in outputs that are to be overwritten.
+        ahead: points before those of the first box, which belong to no box.
+        poison: value where nothing may be read, and in outputs that must be overwritten.
     """
 
     name: str = "boxes and lists of many sizes"
@@ -78,7 +78,7 @@ DEFAULT = Layout()
 """The layout of the exact layer."""
 
 SINGLE = Layout("one source each", sizes=(1,) * 150, lists=(1,))
-"""Sums of one term or over one surface, in which errors of terms cannot average out, each on a scale of its own."""
+"""Sums of one term or over one surface, each on its own scale, so that errors of terms cannot average out."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Case:
     """Arguments of one operator.
 
     Attributes:
-        spec: what its kernel is made for.
-        arguments: arrays and numbers by name. Tile counts are left to `arguments_for`; ``nrows`` is the length of the
-            vectors that dense operators write.
+        spec: the specification of its kernel.
+        arguments: arrays and numbers by name, except for numbers of tiles, which `arguments_for` adds; ``nrows`` is the
+            length of the vectors that dense operators write.
     """
 
     spec: Specification
@@ -96,11 +96,11 @@ class Case:
 
     @property
     def operator(self) -> Operator:
-        """Whose arguments they are."""
+        """The operator that the arguments are for."""
         return self.spec.operator
 
     def arguments_for(self, lanes: Mapping[str, int]) -> dict[str, Any]:
-        """Return all arguments, with the numbers of tiles that these lanes give."""
+        """Return all arguments, including the numbers of tiles for these lanes."""
         arguments = dict(self.arguments)
         if "nrows" in arguments:
             arguments["itiles"] = arguments["nrows"] // lanes.get("ilanes", 1)
@@ -110,10 +110,10 @@ class Case:
 
 
 def run_case(case: Case, code: CompiledOperator, runtime: Runtime) -> dict[str, NDArray[Any]]:
-    """Run compiled code on fresh copies of a case's arrays, with NaN behind their ends, and return its outputs.
+    """Run compiled code on fresh copies of a case's arrays, with NaN after their ends, and return its outputs.
 
     Raises:
-        DeviceError: the device cannot run it, or it has written behind the end of an output.
+        DeviceError: the device cannot run the code, or the code wrote past the end of an output.
     """
     arguments = case.arguments_for(dict(code.lanes))
     uploaded = {k: _upload(runtime, v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
@@ -124,16 +124,16 @@ def run_case(case: Case, code: CompiledOperator, runtime: Runtime) -> dict[str, 
         shape, values = arguments[name].shape, runtime.read(uploaded[name])
         outputs[name] = values[: math.prod(shape)].reshape(shape)
         if not np.isnan(values[math.prod(shape) :]).all():
-            raise DeviceError(f"{name} is written to behind its end")
+            raise DeviceError(f"{name} is written past its end")
     return outputs
 
 
 def _upload(runtime: Runtime, values: NDArray[Any]) -> Array:
-    """Upload an array with LANES numbers behind it that idle lanes may read, but never use."""
+    """Upload an array followed by LANES numbers that idle lanes may read, but never use."""
     tail = np.full(LANES, np.nan if values.dtype.kind == "f" else 0, values.dtype)
     return runtime.upload(np.concatenate([values.ravel(), tail]))
 
 
 def identical(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Return whether two arrays hold the same values, NaN where the other has NaN, and signs of zero aside."""
+    """Return whether two arrays have the same values; NaN equals NaN, and signs of zero are ignored."""
     return bool(np.array_equal(a, b, equal_nan=True))

@@ -1,4 +1,4 @@
-"""Cases of any operator, made from its record: index arrays by what it runs over, all other arrays by their shapes."""
+"""Make cases for any operator from its record: index arrays by what it runs over, other arrays by their shapes."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ FAR, LARGE = 2.0**26, 2.0**40
 """Whole numbers from here on are multiples of 8, and of 131,072, in float32."""
 
 UNIT = 2.0
-"""By which lengths are multiplied where near pairs are in float32."""
+"""Factor of lengths if near pairs are in float32."""
 
 
 def make_case(spec: Specification, seed: int = 0, layout: Layout = DEFAULT) -> Case:
     """Make a case of an operator with whole-numbered data.
 
-    Where points are in float64 and sums in float32, points and centres are FAR, where float32 rounds them, and
-    potentials begin where it rounds all that is added to them. Near pairs have the points alone FAR, and lengths
-    doubled: |G| <= 1010.
+    If points are in float64 and sums in float32, points and centres are shifted by FAR, where float32 rounds them, and
+    potentials start so large that float32 rounds everything added to them. For near pairs, only the points are shifted
+    by FAR, and lengths are doubled: |G| <= 1010.
 
     Args:
-        spec: what the kernel is made for; of a particle operator, with a polynomial for its Green's function.
-        seed: of the random numbers.
-        layout: how many boxes, points and list entries there are.
+        spec: the specification of the kernel; for a particle operator, the Green's function is a polynomial.
+        seed: seed of the random numbers.
+        layout: numbers of boxes, points and list entries.
     """
     rng = np.random.default_rng(seed)
     operator, arguments = spec.operator, domain_of(spec.operator).indices(spec, rng, layout)
     for number in operator.arguments_for(spec.types):
         if isinstance(number, Number) and number.kind != Kind.INDEX:
             arguments[number.name] = float(number.whole)
-    # Of two arrays with one name that of kernels that are not mixed: what mixed ones have is made of it.
+    # Of two arrays with the same name, that of unmixed kernels comes first: the mixed one is made from it.
     for array in (*operator.arguments, *operator.arrays_for(spec.types)):
         if isinstance(array, Array) and array.kind != Kind.INDEX and array.name not in arguments:
             arguments[array.name] = _filled(spec, array, arguments, rng, layout)
@@ -60,7 +60,7 @@ def shape_of(spec: Specification, array: Array, arguments: Mapping[str, Any]) ->
 
 
 def positions_of(side: Side) -> str:
-    """Return the array that holds the coordinates of one side."""
+    """Return the name of the array with the coordinates of one side."""
     found = re.match(r"\w+", side.position)
     assert found
     return found[0]
@@ -90,14 +90,14 @@ def _filled(
 
 
 def _point_arrays(spec: Specification) -> set[str]:
-    """Return the arrays that hold coordinates of points."""
+    """Return the names of the arrays with coordinates of points."""
     particles = spec.operator.particles
     sides = (particles.targets, particles.sources) if particles else ()
     return {positions_of(side) for side in sides if not side.is_surface}
 
 
 def _move_far(spec: Specification, arguments: dict[str, Any]) -> None:
-    """Move points to where float32 rounds them, and potentials to where it rounds what is added to them."""
+    """Shift points to where float32 rounds them, and potentials to where it rounds everything added to them."""
     operator = spec.operator
     for name in _point_arrays(spec) | (set() if operator.is_near else {"centres"}):
         arguments[name] = arguments[name].astype(spec.types.outer) + FAR
@@ -109,9 +109,9 @@ def _move_far(spec: Specification, arguments: dict[str, Any]) -> None:
 
 
 def local_arguments(arguments: Mapping[str, Any], unit: float) -> dict[str, Any]:
-    """Return what P2P in float32 has in place of sources in float64: relative to the centres of their boxes, split.
+    """Return the arguments of P2P in float32 that replace sources in float64: relative to box centres, and split.
 
-    As `fmmloopy.octree.near_pairs` does it for a tree, but not by it: a check stands on its own.
+    `fmmloopy.octree.near_pairs` does the same for a tree; this code is separate, so that the check is independent.
     """
     centres = np.zeros_like(arguments["sources"])
     starts, ends = arguments["box_source_starts"], arguments["box_source_ends"]
@@ -123,7 +123,7 @@ def local_arguments(arguments: Mapping[str, Any], unit: float) -> dict[str, Any]
 
 
 def global_arguments(arguments: Mapping[str, Any], homogeneity: int | None) -> dict[str, Any]:
-    """Return what P2P in float64 has in place of that: the inverse of `local_arguments`."""
+    """Return the corresponding arguments of P2P in float64: the inverse of `local_arguments`."""
     sources, unit = arguments["sources"].astype(np.float64).sum(axis=0) / arguments["unit"], arguments["unit"]
     starts, ends = arguments["box_source_starts"], arguments["box_source_ends"]
     for box, (start, end) in enumerate(zip(starts, ends, strict=True)):

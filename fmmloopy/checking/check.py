@@ -1,21 +1,21 @@
-"""Certify recipes: hold every kernel that a recipe makes against the sequential kernel of the same operator.
+"""Certify recipes: compare every kernel of a recipe with the sequential kernel of the same operator.
 
-Layers, in order; a recipe is certified only when all hold:
+Layers, in order; a recipe is certified only if it passes all of them:
 
-static      The kernel generates code after every step, under loopy's own bounds, race and dependency checks, and
+static      Code can be generated after every step, under loopy's own bounds, race and dependency checks, and the kernel
             silences no warning that the operator does not silence.
-exact       On whole-numbered data, of all sizes around the widths of lanes, with NaN wherever nothing may be read or
-            written, results are identical to the sequential kernel's, bit by bit, in float64 and float32.
-hostile     The same on inputs made to break schedules: no points, one point, as many as there are lanes and one more or
-            less, coincident points, empty and long lists, large numbers in place of NaN.
-numerical   With the Green's functions themselves, results differ from the sequential kernel's in float64 by at most
+exact       On whole-numbered data, of all sizes around the numbers of lanes, with NaN wherever nothing may be read or
+            written, results are identical to those of the sequential kernel, bit by bit, in float64 and float32.
+hostile     The same on inputs designed to break schedules: no points, one point, as many as lanes and one more or less,
+            coincident points, empty and long lists, large numbers in place of NaN.
+numerical   With real Green's functions, results differ from the sequential kernel's in float64 by at most
             NUMERICAL_BOUND eps times the sum of the magnitudes of the terms.
 sanitized   Oclgrind reports no access out of bounds, no data race and no use of uninitialized values.
 fmm         A whole evaluation with the book agrees with the direct sum.
 
-Everything runs in child processes with time limits: a kernel that crashes or never returns is a finding. What fails is
-reported with the first step of the recipe at which it fails (every step yields a kernel that can run, so the steps
-before are run too), and with the smallest input that shows it.
+Everything runs in child processes with time limits: a kernel that crashes or never returns is a finding. An error is
+reported with the first step of the recipe at which it occurs (every step yields a kernel that can run, so earlier steps
+are run too), and with the smallest input that reproduces it.
 """
 
 from __future__ import annotations
@@ -59,27 +59,28 @@ def check_book(
     limit: float | None = None,
     notify: Notify | None = None,
 ) -> Report:
-    """Check the recipes of a book, and note their certificates if nothing is wrong.
+    """Check the recipes of a book, and store their certificates if nothing is wrong.
 
     Args:
         book: a book, its name, or the path of its file.
-        operators: which operators; None for all that the book has a recipe for, or that are its own.
-        device: what to run on; None for the first that the book is for, or else the preferred one.
-        dtypes: of evaluations: float32, float64, ``"mixed"`` and ``"reduced"``, whose kernels are checked. With float32
-            and float64 the other two are, too. Devices without float64 are checked in float32 alone.
+        operators: which operators; None for all that the book has a recipe for, and for the book's own operators.
+        device: the device to run on; None for the first that the book is for, or else the default device.
+        dtypes: precisions whose kernels are checked: float32, float64, ``"mixed"`` and ``"reduced"``. If float32 and
+            float64 are given, the other two are checked too. Devices without float64 are checked in float32 only.
         level: ``"quick"``, or ``"full"`` for more seeds, orders and layouts, every choice of tuning parameters, and
             larger whole problems.
-        parameters: keyword arguments of the recipes by operator, in place of what they have on the device; of such
-            recipes nothing else is checked. The others are checked as they are on the device, and with what they
-            have on other devices.
-        reproducers: folder for programs that show what is wrong; None for none.
-        limit: seconds that a step of a recipe, its code, and a run of its kernel may take each; None for 180, 180 and
-            60, enough for a busy machine. A run in oclgrind may take five times as long.
-        notify: told about progress; None to show it on a terminal or in a notebook.
+        parameters: keyword arguments of the recipes by operator, which override those for the device; such recipes are
+            checked with these parameters only. The others are checked with their parameters for this device and for
+            other devices.
+        reproducers: folder for programs that reproduce errors; None for none.
+        limit: time limit in seconds for a step of a recipe, for its code, and for a run of its kernel; None for 180,
+            180 and 60, enough for a busy machine. A run in oclgrind may take five times as long.
+        notify: called with the progress; None to show it on a terminal or in a notebook.
 
     Raises:
-        ValueError: an unknown level, operator, dtype or parameter, an operator without a recipe, or no such limit.
-        DeviceError, RecipeError: no such device or book, or none of the precisions on the device.
+        ValueError: a level, operator, dtype or parameter is unknown, an operator has no recipe, or the limit is not
+            positive.
+        DeviceError, RecipeError: there is no such device or book, or the device supports none of the precisions.
     """
     start = time.perf_counter()
     book = load_recipes(book)
@@ -125,7 +126,7 @@ def _refuse(book: RecipeBook, operators: Sequence[str], level: str, limit: float
         if operator not in OPERATORS:
             raise ValueError(f"operator is {operator!r}, expected one of {', '.join(OPERATORS)}")
         if operator not in book.to_check:
-            raise ValueError(f"{book.name} has no recipe for {operator}, which runs as the sequential kernel")
+            raise ValueError(f"{book.name} has no recipe for {operator}, so the sequential kernel is used")
     if limit is not None and not 0 < limit < math.inf:
         raise ValueError(f"limit is {limit:g}, expected a number of seconds above 0")
 
@@ -169,7 +170,7 @@ def _with(book: RecipeBook, operators: Sequence[str]) -> RecipeBook:
 
 
 def device_for(book: RecipeBook, device: str | Device | None = None) -> Device:
-    """Return the device that is asked for; for None, the first that a book is for, or else the preferred one."""
+    """Return the device with a description; for None, the first that a book is for, or else the default device."""
     if device is None:
         return choose_suited(book.suits)
     return choose_device(device)
@@ -178,9 +179,9 @@ def device_for(book: RecipeBook, device: str | Device | None = None) -> Device:
 def choices(
     book: RecipeBook, operator: str, device: Device, parameters: Mapping[str, Any] | None, full: bool
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield what is asked for, or else what the recipe has on this device, and on others if that is something else.
+    """Yield the given parameters, or else those of the recipe on this device, and those on others if they differ.
 
-    At level full, also every value that its tuning names; nothing twice.
+    At level full, also yield every value in its tuning; nothing twice.
     """
     yield dict(parameters or {})
     if parameters:

@@ -1,8 +1,7 @@
-"""The layers of a check: what a recipe has to hold for one operator in one precision on one device.
+"""The layers of a check, for one operator in one precision on one device.
 
-Each layer returns what it has found wrong, or nothing. They run in a process of their own (see
-`fmmloopy.common.isolation`) and announce each stage, so that a kernel that crashes or hangs is a finding too; see
-`fmmloopy.checking.check` for what the layers are.
+Each layer returns an error, or nothing. They run in a separate process (see `fmmloopy.common.isolation`) and announce
+each stage, so that a kernel that crashes or hangs is a finding too; `fmmloopy.checking.check` describes the layers.
 """
 
 from __future__ import annotations
@@ -45,15 +44,15 @@ def check_operator(stage: Stage, request: Request, steps: int | None = None) -> 
     """Run the layers of a request in order, up to the first that fails.
 
     Args:
-        stage: announces what comes.
+        stage: called before each stage.
         request: what to check.
-        steps: how many steps of the recipe, None for all.
+        steps: number of steps of the recipe to run; None for all.
     """
     return OperatorCheck(stage, request, steps).run()
 
 
 def attempts(stage: Stage, request: Request, steps: int | None = None) -> list[tuple[Case, CompiledOperator]]:
-    """Return the inputs of a request's first layer, each with its code; arguments as `check_operator`."""
+    """Return the inputs of a request's first layer, each with its code; for the arguments see `check_operator`."""
     return OperatorCheck(stage, request, steps).attempts()
 
 
@@ -63,7 +62,7 @@ def count_steps(stage: Stage, request: Request) -> int:
 
 
 def run_attempt(_stage: Stage, device: str | Device, case: Case, code: CompiledOperator) -> None:
-    """Run code on a case, to see whether it comes back."""
+    """Run code on a case to see whether it returns."""
     chosen = choose_device(device)
     with suppress(DeviceError, TypeError):  # an error that is reported is no crash
         run_case(case, code, make_runtime(chosen, padding=0) if device == sanitizer.DEVICE else make_runtime(chosen))
@@ -80,7 +79,7 @@ class OperatorCheck:
         self._steps_of: dict[tuple[str, int], list[Step]] = {}
 
     def run(self) -> Failure | None:
-        """Run the layers that are asked for."""
+        """Run the layers of the request."""
         layers: dict[str, Callable[[], Failure | None]] = {
             "static": self._static,
             "exact": self._exact,
@@ -128,7 +127,7 @@ class OperatorCheck:
         return next(filter(None, map(self._same_bits, self.cases(self._layer))), None)
 
     def _same_bits(self, case: Case) -> Failure | None:
-        """Compare with the sequential kernel; of what differs, look for the first step and the smallest input."""
+        """Compare with the sequential kernel; if results differ, find the first failing step and the smallest input."""
 
         def wrong(number: int, some: Case = case) -> str:
             found = self._run(some, number)
@@ -153,7 +152,7 @@ class OperatorCheck:
         return None
 
     def _first_and_smallest(self, case: Case, wrong: Callable[..., str], prefix: str = "") -> Failure | None:
-        """Say what is wrong with a case, if something is: from which step on, and the smallest case like it."""
+        """Describe what is wrong with a case, if anything, with the first failing step and a smallest similar case."""
         steps = self._steps(case.spec.greens, case.spec.order)
         message = wrong(len(steps), case)
         if not message:
@@ -195,15 +194,15 @@ class OperatorCheck:
         return len(self._steps(POLYNOMIALS[1], 3))
 
     def attempts(self) -> list[tuple[Case, CompiledOperator]]:
-        """Return the inputs of the request's first layer, each with the code that it is for."""
+        """Return the inputs of the request's first layer, each with its code."""
         self._layer = self._request.layers[0]
         cases = self.cases(self._layer)
         return [(c, self._code_of_case(c, len(self._steps(c.spec.greens, c.spec.order)))) for c in cases]
 
-    # -- what they share
+    # -- shared by the layers
 
     def _run(self, case: Case, number: int) -> dict[str, NDArray[Any]] | str:
-        """Run the kernel after a step on a case; what keeps it from running is returned as text."""
+        """Run the kernel after a step on a case; if it cannot run, return the reason as text."""
         try:
             code = self._code_of_case(case, number)
             limit = self._request.run_limit * (SIMULATED if self._layer == "sanitized" else 1)
@@ -243,7 +242,7 @@ class OperatorCheck:
         return self._code(case.spec.greens, case.spec.order, number)
 
     def _keep_code(self) -> None:
-        """Keep the code after the last step: certificates name it."""
+        """Store the code after the last step, which certificates refer to."""
         for greens in (laplace(), yukawa(), laplace().with_gradient(), yukawa().with_gradient()):
             names = self._steps_of.get((greens.name, 3), ())
             code = self._code_of.get((greens.name, 3, len(names)))
@@ -269,12 +268,12 @@ class OperatorCheck:
         self._stage(f"{self._layer}: {what}", limit)
 
     def _without_names(self, error: RecipeError) -> str:
-        """Return what an error says, without book and operator, which a finding names itself."""
+        """Return the text of an error without book and operator, which the finding names."""
         prefix = f"{self._request.book.name}, {self._request.operator}"
         return str(error).removeprefix(prefix).lstrip(",: ")
 
     def _failure(self, step: str, message: str, case: Case | None = None, number: int = 0) -> Failure:
-        """Say what is wrong; with a case, write a program that shows it."""
+        """Return a failure; if there is a case, write a program that reproduces it."""
         if self._request.parameters:
             chosen = ", ".join(f"{k}={v}" for k, v in self._request.parameters.items())
             message = f"with {chosen}: {message}"
@@ -296,5 +295,5 @@ def _name(steps: Sequence[Step], number: int) -> str:
 
 
 def _first(fails: Callable[[int], Any], count: int) -> int:
-    """Return the number of the first step that fails; the last is known to."""
+    """Return the number of the first step that fails; the last one is known to fail."""
     return next((number for number in range(1, count) if fails(number)), count)

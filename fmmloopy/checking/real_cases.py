@@ -1,4 +1,4 @@
-"""Cases with numbers that are not whole, and the size of the terms of their sums."""
+"""Cases with numbers that are not whole, and the magnitudes of the terms of their sums."""
 
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ from fmmloopy.operators import Specification
 from fmmloopy.precision import FLOAT64
 
 SCALES = (1e-10, 1e5)
-"""From the least to the greatest scale of boxes with one source each: squares, and inverse cubes, are normal numbers in
-float32."""
+"""Smallest and largest scale of boxes with one source each: squares and inverse cubes are normal float32 numbers."""
 
 NEAR = 1e-6
-"""Distance of some points where P2P has coordinates in float64 and computes in float32: rounded coordinates would leave
-one digit of it."""
+"""Distance of some points if P2P has coordinates in float64 and computes in float32: with rounded coordinates, only one
+digit of it would be left."""
 
 GRID = 2.0**40
-"""There these points are multiples of 1 / GRID, and centres of 1/8: differences between them are exact, and coinciding
-points coincide in all precisions."""
+"""Such points are multiples of 1 / GRID, and centres are multiples of 1/8: differences between them are exact, and
+coinciding points coincide in all precisions."""
 
 RADIUS_FACTOR = 2.95
-"""Of surfaces: no point is near them."""
+"""Radius factor of surfaces, large enough that no point is near them."""
 
 
 def real_case(spec: Specification, seed: int = 0, layout: Layout = DEFAULT) -> Case:
-    """Make a case with numbers that are not whole, for a Green's function itself.
+    """Make a case with numbers that are not whole, for a real Green's function.
 
-    Points are drawn from boxes of half width 1 around whole-numbered centres, some of them coincident; surfaces lie
-    around the boxes, so that no point is near them. With the layout SINGLE, all charges have one sign, and distances
-    are within SCALES.
+    Points are drawn from boxes of half width 1 around whole-numbered centres, and some coincide; surfaces enclose the
+    boxes with no points near them. With the layout SINGLE, all charges have the same sign, and distances are within
+    SCALES.
     """
     case, rng = make_case(spec, seed, layout), np.random.default_rng(seed + 1)
     particles = spec.operator.particles
@@ -91,7 +90,7 @@ def _points(spec: Specification, arguments: Mapping[str, Any], rng: np.random.Ge
 
 
 def _single(spec: Specification, arguments: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Give every box a scale and the next box for its list; results start at zero."""
+    """Give every box a scale, and a list with only the next box; results start at zero."""
     outer, inner, nboxes = spec.types.outer, spec.types.inner, arguments["nboxes"]
     particles = spec.operator.particles
     assert particles
@@ -99,7 +98,7 @@ def _single(spec: Specification, arguments: Mapping[str, Any], rng: np.random.Ge
     following = np.roll(np.arange(nboxes), -1)
     targets = rng.uniform(-0.5, 0.5, (3, nboxes))
     away = rng.standard_normal((3, nboxes))
-    # Where both sides are points, they are apart, so that their difference is as accurate as they are.
+    # If both sides are points, they are apart, so that their difference is as accurate as they are.
     sources = targets + away / np.linalg.norm(away, axis=0) * rng.uniform(1, 2, nboxes)
     if not spec.operator.is_near:
         sources = rng.uniform(-1, 1, (3, nboxes))
@@ -119,14 +118,14 @@ def _single(spec: Specification, arguments: Mapping[str, Any], rng: np.random.Ge
 
 
 def _padded(points: NDArray[Any], length: int) -> NDArray[Any]:
-    """Append what nobody may use."""
+    """Append NaN, which must not be used."""
     values = np.full((3, length), np.nan, points.dtype)
     values[:, : points.shape[1]] = points
     return values
 
 
 def widened(case: Case) -> Case:
-    """Return the same numbers as a case in float64."""
+    """Return a case with the same numbers in float64."""
     arguments = {
         name: value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
         for name, value in case.arguments.items()
@@ -139,14 +138,14 @@ def widened(case: Case) -> Case:
 def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return, for every entry of the outputs, the sum of the magnitudes of the terms that add up to it.
 
-    For particle operators that is the sum itself, in numpy, where a term counts as much as it changes with the
-    distance, if that is more: what is lost when a distance is rounded. For dense products and transforms, whose terms
-    are random and of one size, the largest result of the array stands for it: sums of up to 4,000 random terms are
+    For particle operators it is computed in numpy; the magnitude of a term is replaced by its change with the distance
+    if that is larger, because rounding the distance loses that much. For dense products and transforms, whose terms are
+    random and of similar size, the largest result of the array is used instead: sums of up to 4,000 random terms are
     about a sixtieth of the sum of their magnitudes, so this is the stricter measure.
 
     Args:
-        case: in float64.
-        results: what the sequential kernel gives.
+        case: a case in float64.
+        results: results of the sequential kernel.
     """
     particles = case.operator.particles
     if particles is None:

@@ -1,4 +1,4 @@
-"""Stand-alone programs that show what is wrong with a kernel: a .py and a .cl that need numpy and pyopencl only."""
+"""Stand-alone programs that reproduce an error of a kernel: a .py and a .cl file that need only numpy and pyopencl."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fmmloopy.execution.devices import Device
 from fmmloopy.execution.launch import CompiledOperator, launch_sizes
 
 SHORT = 40
-"""Arrays up to this size are written out; longer ones are packed."""
+"""Arrays up to this size are written as lists; longer ones are packed."""
 
 _PROGRAM = '''"""{title}
 
@@ -40,7 +40,7 @@ import numpy as np
 import pyopencl as cl
 
 nan, inf = np.nan, np.inf
-PADDING = {padding}  # numbers behind the end of every array, which idle lanes may read but never use
+PADDING = {padding}  # numbers after the end of every array, which idle lanes may read but never use
 
 
 def packed(dtype, shape, text):
@@ -59,7 +59,7 @@ GLOBAL_SIZE, LOCAL_SIZE = {global_size}, {local_size}
 
 
 def find_device():
-    """The device that it was seen on, or else the first."""
+    """Return the device that showed the error, or else the first."""
     devices = [d for p in cl.get_platforms() for d in p.get_devices()]
     return next((d for d in devices if {device!r}.endswith(" ".join(d.name.split()))), devices[0])
 
@@ -112,17 +112,17 @@ def write_reproducer(
     The program exits with 1 while results differ, and with 0 once they do not.
 
     Args:
-        folder: where; made if it is not there.
-        name: of the two files, without their endings.
+        folder: the folder to write to; created if it does not exist.
+        name: name of the two files, without suffix.
         title: what is wrong, in one line.
         case: the input.
         code: the kernel.
-        expected: what its outputs should hold; None where they are right, and only a simulator sees what is wrong.
-        device: on which it was seen.
+        expected: the correct outputs; None if the outputs are correct, and only a simulator detects the error.
+        device: the device that showed the error.
         dies: whether the kernel crashes or does not return.
 
     Returns:
-        The path of the program; "" where there is none: for C code, or in a folder that cannot be written.
+        The path of the program; "" if there is none: for C code, or if the folder cannot be written to.
     """
     if backend_of(device).language != OPENCL_C:
         return ""
@@ -134,7 +134,7 @@ def write_reproducer(
         "The kernel crashes, or does not return."
         if dies
         else (
-            "Run it, and it lists entries that differ; its exit status is 1 while there are any."
+            "This program lists the entries that differ; its exit status is 1 if there are any."
             if expected is not None
             else "Results are right by luck; run it as `oclgrind --data-races --uninitialized python THIS_FILE`."
         )
@@ -170,7 +170,7 @@ def _entries(values: Mapping[str, str]) -> str:
 
 
 def _literal(value: Any, dtype: str, kind: str) -> str:
-    """Write a number or an array as Python."""
+    """Return a number or an array as Python code."""
     if kind == "number":
         return f"np.{dtype}({value!r})" if not hasattr(value, "item") else f"np.{dtype}({value.item()!r})"
     array = np.ascontiguousarray(value, dtype)
@@ -181,5 +181,5 @@ def _literal(value: Any, dtype: str, kind: str) -> str:
 
 
 def _safe(text: str) -> str:
-    """Keep a text from ending a docstring."""
+    """Return a text that cannot end a docstring."""
     return one_line(ValueError(text), 600).replace("\\", "/").replace('"""', "'''")

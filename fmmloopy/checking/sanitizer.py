@@ -1,7 +1,7 @@
-"""Oclgrind: a simulator of OpenCL devices that sees reads out of bounds, data races and uninitialized values.
+"""Oclgrind: a simulator of OpenCL devices that detects reads out of bounds, data races and uninitialized values.
 
-It is a package of its own (Debian: ``apt-get install oclgrind``), found here when it is installed. It announces itself
-to no OpenCL loader of ours, and is told what to look for by environment variables, so it serves a process of its own.
+It is a separate package (Debian: ``apt-get install oclgrind``), used if it is installed. It is not registered with the
+OpenCL loader, and is configured by environment variables, so it runs in a separate process.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from fmmloopy.execution.backends.backend import OPENCL_C
 DEVICE = "Oclgrind"
 """Part of the description of its device."""
 
-MISSING = "oclgrind was not found: races, reads out of bounds and uninitialized values were not looked for; install it \
+MISSING = "oclgrind was not found, so races, reads out of bounds and uninitialized values were not checked; install it \
 with `apt-get install oclgrind`"
 
 LANGUAGE = OPENCL_C
-"""What it runs."""
+"""The language that it runs."""
 
 LOG_VARIABLE = "OCLGRIND_LOG"
 
@@ -41,33 +41,33 @@ def environment(library: Path, log: Path) -> dict[str, str]:
 
     Args:
         library: from `find_library`.
-        log: file that it reports to, in a folder that may be written.
+        log: file for its reports, in a writable folder.
     """
     vendors = log.parent / "vendors"
     vendors.mkdir(exist_ok=True)
     (vendors / "oclgrind.icd").write_text(f"{library}\n")
     return {
         "OCL_ICD_VENDORS": str(vendors),
-        "PYOPENCL_NO_CACHE": "1",  # what comes from a cache has no source code that reports could quote
+        "PYOPENCL_NO_CACHE": "1",  # cached programs have no source code that reports could quote
         "OCLGRIND_DATA_RACES": "1",
-        "OCLGRIND_UNIFORM_WRITES": "1",  # two that write the same number race too
+        "OCLGRIND_UNIFORM_WRITES": "1",  # two writes of the same number are a race too
         "OCLGRIND_UNINITIALIZED": "1",
-        "OCLGRIND_MAX_ERRORS": "1000000",  # in the life of the process, not of one run
+        "OCLGRIND_MAX_ERRORS": "1000000",  # per process, not per run
         LOG_VARIABLE: str(log),
     }
 
 
 def log_size(log: Path) -> int:
-    """Return how much has been reported so far."""
+    """Return the size of the log so far, in bytes."""
     return log.stat().st_size if log.exists() else 0
 
 
 def read_log(log: Path, since: int) -> str:
-    """Return the first report in a log as one line, with the line of source code it is about; "" if there is none.
+    """Return the first new report in a log as one line, with the line of source code that it is about; "" if none.
 
     Args:
-        log: the file.
-        since: what `log_size` was before.
+        log: the log file.
+        since: the earlier result of `log_size`.
     """
     size = log_size(log)
     if size == since:

@@ -1,7 +1,7 @@
-"""Make a case smaller while it still shows what is wrong.
+"""Make a case smaller while it still fails.
 
-Candidates are tried in turn, each with fewer boxes, list entries, points, children, pairs or frequencies than the case
-before; the first that still fails takes its place, until none does.
+Candidates are tried in turn, each with fewer boxes, list entries, points, children, pairs or frequencies than the
+current case; the first that still fails replaces it, until none fails.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from fmmloopy.checking.case import Case
 from fmmloopy.checking.over import domain_of
 
 MOST_TRIES = 400
-"""Candidates that are tried, each in milliseconds."""
+"""Most candidates that are tried; each takes milliseconds."""
 
 MOST_SECONDS = 60.0
-"""Time after which the smallest case so far is good enough."""
+"""Time after which the smallest case so far is returned."""
 
 
 def shrink(case: Case, fails: Callable[[Case], bool], most: int = MOST_TRIES) -> Case:
     """Return a smaller case that fails too, or the case itself.
 
     Args:
-        case: it fails.
-        fails: whether a case fails.
-        most: candidates to try.
+        case: a case that fails.
+        fails: returns whether a case fails.
+        most: maximum number of candidates to try.
     """
     tries, deadline = 0, time.monotonic() + MOST_SECONDS
     smaller = True

@@ -1,4 +1,4 @@
-"""The last layer of a check: whole evaluations with a book, held against the direct sum."""
+"""The last layer of a check: compare whole evaluations with the direct sum."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fmmloopy.precision import find_precision
 from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook
 
 FMM_BOUND = 3.0
-"""A whole evaluation may err by this factor more than with the sequential kernels, from rounding alone."""
+"""Factor by which the error of a whole evaluation may exceed that of the sequential kernels, from rounding alone."""
 
 SAMPLE = 300
 """Points at which potentials are summed directly."""
 
 LIMIT = 600.0
-"""Seconds for one evaluation, most of which are for generating and compiling the code of all operators."""
+"""Seconds for one evaluation, most of them to generate and compile the code of all operators."""
 
 
 def check_whole(
@@ -32,11 +32,11 @@ def check_whole(
 ) -> str:
     """Evaluate whole problems with the book and with the sequential kernels, in all forms of M2L at level full.
 
-    Operators of a book's own stand for those of the package, whose sequential kernels this is the only layer to hold
-    them against: every form of M2L that one of them is a stage of is evaluated, and gradients if some give potentials.
+    A book's own operators replace those of the package, and only this layer compares them with the package's sequential
+    kernels: it evaluates every form of M2L that has one of them as a stage, and gradients if one gives potentials.
 
     Args:
-        stage: announces what comes.
+        stage: called before each stage.
         book: all its recipes and operators are used.
         device: description of the device.
         dtype: float32, float64, mixed or reduced.
@@ -78,7 +78,7 @@ def check_whole(
 
 
 def _forms(book: RecipeBook, dtype: str, full: bool) -> tuple[str, ...]:
-    """Return the forms of M2L to evaluate with; the FFT's are the ones that are used unless others are asked for."""
+    """Return the forms of M2L to evaluate with: the FFT form, and those with an operator of the book's own."""
     if full and dtype in ("float32", "float64"):
         return tuple(M2L_FORMS)
     return tuple(
@@ -89,12 +89,12 @@ def _forms(book: RecipeBook, dtype: str, full: bool) -> tuple[str, ...]:
 
 
 def _values(result: Any) -> dict[str, NDArray[Any]]:
-    """Name potentials "", which need no word, and gradients "gradients, "."""
+    """Return results by the name used in messages: "" for potentials, "gradients, " for gradients."""
     return dict(zip(("", "gradients, "), result, strict=True)) if isinstance(result, tuple) else {"": result}
 
 
 def _difference(found: NDArray[Any], sequential: NDArray[Any], expected: NDArray[Any]) -> str:
-    """Say where results err by more than those of the sequential kernels, or nothing."""
+    """Describe errors that are larger than those of the sequential kernels; "" if there are none."""
     errors = [float(np.linalg.norm(v[:SAMPLE] - expected) / np.linalg.norm(expected)) for v in (found, sequential)]
     if not errors[0] <= FMM_BOUND * errors[1]:
         return f"relative error {errors[0]:.1e}, with the sequential kernels {errors[1]:.1e}"

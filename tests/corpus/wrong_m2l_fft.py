@@ -95,7 +95,7 @@ def _forward() -> list[Wrong]:
               "a fault where memory begins, right elsewhere",
               then(read_before("octet_children[octet - 1, 0]", "child", "nboxes", "j_child"),
                    unchecked("enforce_array_accesses_within_bounds"))),
-        entry("wrong footprint", "static", "plane of intermediate sums too small", "writes behind its end",
+        entry("wrong footprint", "static", "plane of intermediate sums too small", "writes past its end",
               _smaller("g1r")),
         entry("read out of bounds", "static", "children of the octet before read", "a fault where memory begins",
               rewrite("child", ("[octet,", "[octet - 1,"))),

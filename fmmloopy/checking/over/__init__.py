@@ -1,6 +1,6 @@
-"""What operators run over, as test cases: index arrays, hostile layouts, smaller cases, and a case in words.
+"""Test cases by what operators run over: index arrays, hostile layouts, smaller cases, and descriptions in words.
 
-One module for each kind that `fmmloopy.operators.operator` names, with the functions of `Domain`.
+There is one module for each kind in `fmmloopy.operators.operator`, with the functions of `Domain`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from fmmloopy.operators.operator import Boxes, Families, Lists, Octets, Pairs
 
 
 class Domain(Protocol):
-    """What a module knows of one kind.
+    """The functions that a module provides for one kind.
 
     Attributes:
         indices: makes index arrays and counts for a specification, a generator of random numbers and a layout.
-        layouts: returns layouts on which schedules fail that are right for most, given the lanes that a recipe has
-            fixed: nothing, one, and around the widths of lanes.
+        layouts: returns layouts that break schedules which work on most inputs, given the lanes that a recipe has
+            fixed: sizes of zero, one, and around the numbers of lanes.
         smaller: yields cases with fewer boxes, list entries, points, children, pairs or frequencies.
-        words: says how large a case is.
+        words: describes the size of a case.
     """
 
     indices: Callable[[Specification, np.random.Generator, Layout], dict[str, Any]]
@@ -37,10 +37,10 @@ _DOMAINS: dict[type, Any] = {Lists: lists, Families: families, Boxes: boxes, Pai
 
 
 def domain_of(operator: Operator) -> Domain:
-    """Return what is known of what an operator runs over."""
+    """Return the module for what an operator runs over."""
     return cast(Domain, _DOMAINS[type(operator.over)])
 
 
 def describe(case: Case) -> str:
-    """Say in words how large a case is."""
+    """Describe the size of a case in words."""
     return domain_of(case.operator).words(case)

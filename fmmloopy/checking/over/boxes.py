@@ -1,4 +1,4 @@
-"""Boxes by themselves, as test cases."""
+"""Test cases of operators on single boxes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fmmloopy.operators import Operator, Specification
 
 
 def lengths(spec: Specification) -> dict[str, int]:
-    """Return the lengths of the vectors that are read and written, and two tables of which the second is used."""
+    """Return the lengths of the input and output vectors, and two tables of which the second is used."""
     nsurface = padded(count_points(spec.order))
     ncolumns, nrows = (spec.sizes[components] * nsurface for components in spec.operator.vectors)
     return {"ncolumns": ncolumns, "nrows": nrows, "ntables": 2, "itable": 1}
 
 
 def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
-    """Make a list of all boxes but four, in no order."""
+    """Make a list of all boxes but four, in random order."""
     count = layout.blocks or 19
     nboxes = count + 4
     boxes = padded_boxes(rng.permutation(nboxes)[:count], nboxes)
@@ -29,7 +29,7 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
 
 
 def block_layouts(lanes: Mapping[str, int], more: tuple[int, ...] = ()) -> list[Layout]:
-    """Return layouts with counts of boxes around the width of a block, and last one with numbers in place of NaN."""
+    """Return layouts with counts of boxes around the width of a block; the last one has numbers in place of NaN."""
     width = lanes.get("blanes", 1)
     counts = {1, 2, width - 1, width, width + 1, 2 * width + 1, *more} - {0}
     garbage = Layout("numbers in place of NaN", poison=GARBAGE)

@@ -1,4 +1,4 @@
-"""Parents and children, as test cases."""
+"""Test cases of operators on parents and children."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fmmloopy.operators import Operator, Specification
 
 
 def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
-    """Make families, some of whose children are missing; one box is a parent that is not worked on."""
+    """Make families with some children missing; one parent is not worked on."""
     count = layout.blocks or 20
     present = rng.random((count + 1, SIBLINGS)) < layout.present
     nboxes = count + 1 + int(present.sum())
@@ -34,7 +34,7 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
 
 
 def layouts(operator: Operator, lanes: Mapping[str, int]) -> list[Layout]:
-    """Return counts of parents around the width of a block, and families that are whole or nearly empty."""
+    """Return counts of parents around the width of a block, and families that are complete or nearly empty."""
     *counts, garbage = block_layouts(lanes)
     return [
         *counts,

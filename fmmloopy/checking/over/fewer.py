@@ -19,7 +19,7 @@ def changed(case: Case, **arguments: Any) -> Case:
 
 
 def parts(count: int) -> Iterator[NDArray[np.intp]]:
-    """Yield which of ``count`` things to keep: one half, the other, then all but one."""
+    """Yield which of ``count`` items to keep: the first half, the second, then all but one."""
     if count > 1:
         half = count // 2
         yield np.arange(half)
@@ -38,7 +38,7 @@ def fewer_boxes(case: Case, name: str, number: str) -> Iterator[Case]:
 
 
 def fewer_children(case: Case, name: str, rows: Iterable[int]) -> Iterator[Case]:
-    """Leave out children, all but one or one by one."""
+    """Remove half of the children, or one of them."""
     children, none = case.arguments[name], case.arguments["nboxes"]
     there = [(row, octant) for row in rows for octant in np.flatnonzero(children[row] < none)]
     for kept in parts(len(there)):
@@ -49,9 +49,9 @@ def fewer_children(case: Case, name: str, rows: Iterable[int]) -> Iterator[Case]
 
 
 def padded_boxes(boxes: NDArray[Any], beyond: int) -> NDArray[np.int32]:
-    """Append what idle lanes read to a list of boxes or pairs."""
+    """Append padding, which idle lanes read, to a list of boxes or pairs."""
     return np.append(boxes, np.full(LANES, beyond)).astype(np.int32)
 
 
 GARBAGE = 777.0
-"""A number in place of NaN. Whole, so that products with it are: a recipe may multiply by zero what idle lanes read."""
+"""A number in place of NaN. It is whole, so that products with it are whole: a recipe may multiply padding by zero."""

@@ -1,4 +1,4 @@
-"""Boxes with lists of boxes, as test cases: of operators on particles, and of products by the entries of V lists."""
+"""Test cases of operators on boxes with lists: particle operators, and products by the entries of V lists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fmmloopy.operators.operator import Lists
 
 
 def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
-    """Make lists of distinct boxes, and ranges of points where the operator has them."""
+    """Make lists of distinct boxes, and ranges of points if the operator has them."""
     return _of_points(spec, rng, layout) if spec.operator.particles else _of_vectors(spec, rng, layout)
 
 
@@ -65,7 +65,7 @@ def _of_vectors(spec: Specification, rng: np.random.Generator, layout: Layout) -
 def ragged_lists(
     rng: np.random.Generator, nboxes: int, counts: tuple[int, ...] | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Make lists of distinct boxes: the first box sees all, the second none, others some; or as many as are counted."""
+    """Make lists of distinct boxes: all for the first box, none for the second, some for others; or ``counts`` each."""
     rows = [rng.permutation(nboxes)[: rng.integers(0, 7)] for _ in range(nboxes)]
     rows[:2] = [rng.permutation(nboxes), np.empty(0, np.intp)][:nboxes]
     if counts is not None:
@@ -107,7 +107,7 @@ def smaller(case: Case) -> Iterator[Case]:
 
 
 def _shorter_lists(case: Case, labels: str) -> Iterator[Case]:
-    """Leave entries out of the lists of the boxes that are worked on; empty those of others."""
+    """Remove entries from the lists of the boxes that are worked on; empty the other lists."""
     a = case.arguments
     starts, lists = a["list_starts"], a["lists"]
     rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
@@ -124,7 +124,7 @@ def _shorter_lists(case: Case, labels: str) -> Iterator[Case]:
 
 
 def _smaller_boxes(case: Case) -> Iterator[Case]:
-    """Take points out of boxes, from the end of each."""
+    """Remove points from the ends of boxes."""
     a = case.arguments
     for side in ("source", "target"):
         starts, ends = a[f"box_{side}_starts"], a[f"box_{side}_ends"]

@@ -1,4 +1,4 @@
-"""Octets and planes of frequencies, as test cases."""
+"""Test cases of operators on octets and planes of frequencies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TILES = (7, 8, 9, 16, 17, 33)
 
 
 def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
-    """Make octets, some of whose children are missing; all planes but the first are worked on."""
+    """Make octets with some children missing; all planes but the first are worked on."""
     noctets, npoints = layout.blocks or 5, count_points(spec.order)
     nboxes = SIBLINGS * noctets + 1
     children = np.full((noctets, SIBLINGS), nboxes)
@@ -44,7 +44,7 @@ def surface_grid(order: int) -> NDArray[np.int32]:
 
 
 def layouts(operator: Operator, lanes: Mapping[str, int]) -> list[Layout]:
-    """Return counts of octets around widths of tiles, and octets that are whole or nearly empty."""
+    """Return counts of octets around widths of tiles, and octets that are complete or nearly empty."""
     *counts, garbage = block_layouts(lanes, TILES)
     return [
         *counts,

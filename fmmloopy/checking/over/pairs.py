@@ -1,4 +1,4 @@
-"""Pairs in groups that share a matrix, as test cases: of octets by direction, of boxes by transfer vector."""
+"""Test cases of operators on pairs in groups that share a matrix: octets by direction, boxes by transfer vector."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fmmloopy.operators import Operator, Specification
 from fmmloopy.operators.operator import Pairs
 
 CHUNKS, GROUPS = 2, DIRECTIONS
-"""Chunks of targets; groups that have pairs: all of them, or as many of more."""
+"""Chunks of targets, and groups that have pairs: all groups, or this many if there are more."""
 
 FREQUENCIES, FIRST, LAST = 7, 2, 6
-"""Frequencies that there are, and those that a launch works on."""
+"""Number of frequencies, and the range that a launch works on."""
 
 
 def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
-    """Make pairs of every count around the widths of blocks, one group without any; no target twice in a group."""
+    """Make groups with counts of pairs around the widths of blocks, one without pairs; no target twice in a group."""
     over = spec.operator.over
     assert isinstance(over, Pairs)
     size = max(10, *layout.pairs)
@@ -55,7 +55,7 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
 
 
 def _tiles(rng: np.random.Generator, ngroups: int, worked_on: NDArray[np.intp]) -> NDArray[np.int32]:
-    """Give groups up to three tiles of singular values each, some none; return where those of each start."""
+    """Give each group up to three tiles of singular values, some none; return where the tiles of each group start."""
     ntiles = rng.permutation(np.arange(ngroups) % 4 // 2 * rng.integers(1, 4, ngroups))
     ntiles[worked_on] = np.arange(len(worked_on)) % 4
     return np.cumsum([0, *ntiles]).astype(np.int32)
@@ -73,7 +73,7 @@ def layouts(operator: Operator, lanes: Mapping[str, int]) -> list[Layout]:
 
 
 def smaller(case: Case) -> Iterator[Case]:
-    """Leave out pairs, or frequencies; how pairs are divided into chunks and groups stays."""
+    """Remove pairs, or frequencies; the chunks and groups of the other pairs stay the same."""
     a = case.arguments
     starts = a["pair_starts"]
     count = int(starts[-1])
