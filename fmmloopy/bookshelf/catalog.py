@@ -1,4 +1,4 @@
-"""Which recipe books there are, and what each is for."""
+"""List recipe books and what they are for."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from fmmloopy.recipes.load import installed_books, load_installed, load_recipes,
 
 @dataclass(frozen=True)
 class Entry:
-    """A book, or what is in its place.
+    """A book, or the reason why it cannot be used.
 
     Attributes:
-        name: what :func:`fmmloopy.load_recipes` finds it by.
+        name: the name for :func:`fmmloopy.load_recipes`.
         origin: where it comes from.
         pattern: the devices that it is for, in words or as a regular expression.
         suits: descriptions of the devices here that it is for.
-        default_for: those of them that get it when no book is asked for.
-        operators: that it has recipes for.
+        default_for: those of them for which it is the default.
+        operators: operators that it has recipes for.
         tuning: values worth trying, by operator and keyword.
-        by_device: keyword arguments in place of defaults, by operator and devices, which are told as
-            in ``pattern``.
+        by_device: keyword arguments that override defaults, by operator and devices, which are described as in
+            ``pattern``.
         certificates: by description of a device that it suits: certified, stale with the reason, or none.
         trouble: why it cannot be used, in one line; empty if it can.
     """
@@ -46,11 +46,11 @@ class Entry:
 
 
 def list_books(paths: Sequence[str | Path] = (), devices: Iterable[Device] | None = None) -> tuple[Entry, ...]:
-    """List the books that come with fmmloopy, those that other packages offer, and those of files.
+    """List the books shipped with fmmloopy, those of other packages, and those in files.
 
     Args:
-        paths: of files that define BOOK.
-        devices: to say which books suit; None for those of this machine.
+        paths: paths of files that define BOOK.
+        devices: devices that books may suit; None for those of this machine.
     """
     found = tuple(find_devices() if devices is None else devices)
     entries = [_entry(book.name, "comes with fmmloopy", book, found) for book in shipped_books().values()]
@@ -59,9 +59,7 @@ def list_books(paths: Sequence[str | Path] = (), devices: Iterable[Device] | Non
     for name, point in sorted(installed_books().items()):
         origin = f"package {point.dist.name}" if point.dist else f"entry point {point.value}"
         if name in taken:
-            trouble = (
-                f"a book that comes with fmmloopy is named {name} and is taken instead; give this one another name"
-            )
+            trouble = f"a book that comes with fmmloopy is named {name} and is used instead; give this one another name"
             entries.append(Entry(name, origin, trouble=trouble))
         else:
             entries.append(_tried(name, origin, partial(load_installed, point), found))

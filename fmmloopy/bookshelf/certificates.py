@@ -1,13 +1,13 @@
-"""Certificates: which recipes have passed which checks, on which device, with which versions of everything.
+"""Certificates: which recipes have passed which checks, on which device, and with which versions.
 
-One file per book and device in the cache folder. Deleted, recipes count as unchecked until they are checked again. A
-certificate is for kernels: for what the recipe and the operator generate, with parameters, on a device. It names the
-code of both by their hashes, which do not change with comments, docstrings or the places of files. Where they have
-changed, the kernels that they generate are compared with those that were checked: if they are the same, the certificate
-holds. Another driver, or another version of loopy, makes it stale.
+There is one file per book and device in the cache folder; without it, recipes count as unchecked. A certificate is for
+the kernels that the recipe and the operator generate, with parameters, on a device. It identifies the code of both by
+hashes, which do not depend on comments, docstrings or the locations of files. If a hash has changed, the generated
+kernels are compared with those that were checked: if they are the same, the certificate is still valid. Another driver,
+or another version of loopy, makes it stale.
 
-Books that come with fmmloopy bring certificates for the runtimes that they were checked on. Those are for a runtime and
-not for a processor.
+Books shipped with fmmloopy have certificates for the runtimes that they were checked on. These are for a runtime, not
+for a processor.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from fmmloopy.recipes.fingerprint import hash_of_sources
 from fmmloopy.recipes.load import shipped_books, shipped_files
 
 CHECKER = 3
-"""Increase when the check finds what it did not find before: older certificates are stale then."""
+"""Increase it when the check detects more errors than before; this makes older certificates stale."""
 
 SHIPPED_FILE = Path(__file__).parent / "shipped_certificates.json"
-"""Certificates of the books that come with fmmloopy; ``.ci/certify`` makes it."""
+"""Certificates of the books shipped with fmmloopy; ``.ci/certify`` writes the file."""
 
 REFERENCE_ORDER = 3
-"""Order of the kernels by which recipes are compared: the one that every check generates code for."""
+"""Order of the kernels that are compared: every check generates code for it."""
 
 CODE = ("recipe", "operator")
-"""What a certificate names that may change as long as the kernels stay the same."""
+"""Parts of a certificate that may change as long as the kernels stay the same."""
 
 NONE, CERTIFIED, STALE, FAILED = "none", "certified", "stale", "failed"
 
 
 class UncertifiedWarning(UserWarning):
-    """A recipe is used that has not passed `fmmloopy check` on this device, or has changed since."""
+    """A recipe has not passed `fmmloopy check` on this device, or has changed since."""
 
 
 def certificates_file(book: RecipeBook, device: Device) -> Path:
-    """Return where the certificates of a book on a device are kept."""
+    """Return the path of the certificates of a book on a device."""
     digest = hashlib.sha256(device.description.encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9._-]", "_", book.name)[:80]
     return cache_folder() / "certificates" / f"{name}-{digest}.json"
@@ -70,14 +70,14 @@ def record(
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     skipped: Sequence[str] = (),
 ) -> None:
-    """Note that recipes have passed a check, or failed it.
+    """Record that recipes have passed or failed a check.
 
-    What a full check has found of the same recipe stays when a quick one passes.
+    The result of a full check is not replaced when a quick check of the same recipe passes.
 
     Args:
-        book, device, operators: what was checked.
-        dtypes: in which precisions.
-        level: quick or full, or FAILED.
+        book, device, operators: the recipes that were checked, and the device.
+        dtypes: the precisions that were checked.
+        level: quick, full or FAILED.
         parameters: keyword arguments of the recipes, by operator, other than their defaults on the device.
         skipped: layers that could not be run here, in words.
     """
@@ -89,13 +89,13 @@ def record(
             entry = {"level": level, "skipped": list(skipped), "subject": _subject(book, device, operator)}
             if level != FAILED:
                 chosen = (parameters or {}).get(operator)
-                with suppress(RecipeError):  # without them, an edited recipe is to be checked again
+                with suppress(RecipeError):  # without kernels, an edited recipe must be checked again
                     entry["kernels"] = kernels_hash(book, device, operator, _types(book, operator, dtype), chosen)
             known = entries.get(key, {})
             if not (level == "quick" and known.get("level") == "full" and known.get("subject") == entry["subject"]):
                 entries[key] = entry
     content = {"book": book.name, "device": device.description, "certificates": entries}
-    with suppress(OSError):  # without a place to keep them, recipes stay uncertified
+    with suppress(OSError):  # if they cannot be stored, recipes stay uncertified
         write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
@@ -104,7 +104,7 @@ def operator_status(
 ) -> str:
     """Return ``"certified"``, ``"failed"``, ``"none"``, or ``"stale: <what has changed>"`` for one recipe.
 
-    An operator of the package without a recipe runs as its sequential kernel, to which all others are held: it counts
+    An operator of the package without a recipe runs as its sequential kernel, the reference for all others, and counts
     as certified.
     """
     return _statuses(book, device, {operator: parameters}, dtype)[operator]
@@ -113,7 +113,7 @@ def operator_status(
 def status(
     book: RecipeBook, device: Device, dtype: str = "float64", parameters: Mapping[str, Mapping[str, Any]] | None = None
 ) -> str:
-    """Return the status of a whole book: of its operators, the worst."""
+    """Return the status of a whole book: the worst status of its operators."""
     found = _statuses(book, device, {operator: (parameters or {}).get(operator) for operator in book.to_check}, dtype)
     failed = [operator for operator, text in found.items() if text == FAILED]
     if failed:
@@ -127,7 +127,7 @@ def status(
 def warn_if_uncertified(
     book: RecipeBook, device: Device, dtype: str, parameters: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:
-    """Warn, once in a process, when recipes are used on a device that they have not been checked on."""
+    """Warn, once per process, if recipes are used on a device on which they have not been checked."""
     if not book.to_check:
         return
     found = status(book, device, dtype, parameters)
@@ -142,14 +142,14 @@ def warn_if_uncertified(
 
 @cache
 def _warn_once(text: str) -> None:
-    """Warn of a text the first time; warnings' own memory of that is lost whenever their filters change."""
+    """Issue a warning once; the warnings module would repeat it after its filters change."""
     warnings.warn(text, UncertifiedWarning, stacklevel=4)
 
 
 def _statuses(
     book: RecipeBook, device: Device, parameters_of: Mapping[str, Mapping[str, Any] | None], dtype: str
 ) -> dict[str, str]:
-    """Return the status of each operator: of what the book came with, unless it has failed here; else of here."""
+    """Return the status of each operator: from checks on this machine, or from the shipped certificates."""
     entries = _read(certificates_file(book, device))
     found = {}
     for operator, parameters in parameters_of.items():
@@ -162,12 +162,12 @@ def _statuses(
 
 
 def comes_certified(book: RecipeBook, device: Device, operator: str, types: str) -> bool:
-    """Return whether a recipe came with fmmloopy and was checked on the runtime of a device, as it generates kernels.
+    """Return whether a recipe has a shipped certificate for the runtime of a device and generates the same kernels.
 
     Args:
-        book, operator: whose recipe, with the parameters that it has on the device.
-        device: what it runs on.
-        types: of the kernel: float32, float64 or mixed.
+        book, operator: book and operator of the recipe, which has its parameters for the device.
+        device: the device.
+        types: types of the kernel: float32, float64 or mixed.
     """
     if book is not shipped_books().get(book.name):
         return False
@@ -181,25 +181,25 @@ def comes_certified(book: RecipeBook, device: Device, operator: str, types: str)
 
 
 def read_shipped() -> dict[str, Any]:
-    """Return what was checked before this was released.
+    """Return the shipped certificates.
 
     Returns:
-        ``sources``: the hash of all sources then. ``certified``: by label, ``level``, ``processor``, and ``kernels``:
-        hashes by operator, for the types and parameters that were checked.
+        ``sources``: the hash of all sources at that time. ``certified``: by label, ``level``, ``processor``, and
+        ``kernels``: hashes by operator, for the types and parameters that were checked.
     """
     content: dict[str, Any] = json.loads(SHIPPED_FILE.read_text())
     return content
 
 
 def shipping_label(book: RecipeBook, device: Device) -> str:
-    """Name a book, a kind of device and its runtime, whatever the processor, and the versions of runtime and loopy."""
+    """Return a label for a book, a kind of device and its runtime, on any processor, with driver and loopy versions."""
     runtime = f"{device.backend} {device.kind} {device.runtime}"
     return f"{book.name} on {runtime}, driver {device.driver}, loopy {dict(versions())['loopy']}"
 
 
 @cache
 def sources_hash() -> str:
-    """Return a hash of what operators, books, and what lies between them say; comments and file names do not count."""
+    """Return a hash of the code of operators, books, and the modules between them, without comments and file names."""
     between = [Path(module.__file__ or "") for module in (greens, precision, sizes, apply, lanes)]
     folder = Path(operators_package.__file__ or "").parent
     return hash_of_sources([*between, *folder.glob("*.py"), *shipped_files()])[:32]
@@ -211,7 +211,7 @@ def kernels_hash(
     """Return a hash of the kernels that a recipe generates: for a few Green's functions, after its last step.
 
     Raises:
-        RecipeError: the recipe fails, or what it makes cannot be turned into code.
+        RecipeError: the recipe fails, or no code can be generated for its kernel.
     """
     record = book.operator(operator)
     functions = [greens.laplace()]
@@ -254,7 +254,7 @@ def _same_kernels(
     types: str,
     parameters: Mapping[str, Any] | None,
 ) -> bool:
-    """Return whether a recipe still generates the kernels that were checked, whatever its code is now."""
+    """Return whether a recipe still generates the kernels that were checked, even if its code has changed."""
     try:
         kernels = entry.get("kernels")
         return kernels is not None and kernels == kernels_hash(book, device, operator, types, parameters)
@@ -265,7 +265,7 @@ def _same_kernels(
 def _other_than_defaults(
     book: RecipeBook, device: Device, operator: str, parameters: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the parameters that the recipe does not have on the device anyway."""
+    """Return the parameters that differ from the recipe's defaults on the device."""
     defaults = book.defaults_on(operator, device)
     return {name: value for name, value in (parameters or {}).items() if defaults.get(name) != value}
 
@@ -277,13 +277,13 @@ def _types(book: RecipeBook, operator: str, dtype: str) -> str:
 
 def _key(book: RecipeBook, device: Device, operator: str, dtype: str, parameters: Mapping[str, Any] | None) -> str:
     other = _other_than_defaults(book, device, operator, parameters)
-    # A tuple that has been in a JSON file is a list.
+    # A tuple becomes a list in a JSON file.
     chosen = ", ".join(f"{name}={json.dumps(value, default=repr)}" for name, value in sorted(other.items()))
     return f"{operator} {dtype}" + (f" {chosen}" if chosen else "")
 
 
 def _subject(book: RecipeBook, device: Device, operator: str) -> dict[str, str]:
-    """Name everything that a certificate depends on."""
+    """Return everything that a certificate depends on."""
     packages = {name: version for name, version in versions() if name != "fmmloopy"}
     return {
         "recipe": recipe_hash(book, operator),

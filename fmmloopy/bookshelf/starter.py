@@ -1,4 +1,4 @@
-"""Begin a recipe book: write a file that works, and says line by line what to do next."""
+"""Start a recipe book: write a file that works, with comments that explain what to do next."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from fmmloopy.recipes.load import shipped_books
 
 STARTER = '''"""{name}: recipes for {device}.
 
-Say here why they are fast on this device, and where that was measured.
+Explain here why they are fast on this device, and where that was measured.
 
-A recipe takes the kernel of an operator, which is mathematics and nothing else, and rewrites it. It yields a name and
-the kernel after each step. Every kernel that it yields is complete: it can be checked, shown and timed.
+A recipe takes the kernel of an operator, which is pure mathematics, and rewrites it. It yields a name and the kernel
+after each step. Every kernel that it yields is complete: it can be checked, shown and timed.
 """
 
 from __future__ import annotations
@@ -38,57 +38,57 @@ Kernel = Any
 
 
 def p2p(knl: Kernel, *, lanes: int = 16) -> Iterator[tuple[str, Kernel]]:
-    """Sum the potentials of a leaf's points from the points of its neighbours: most of the time is spent here."""
-    # The loops, from the outermost: ibox, leaves; ttile and t, the targets of a leaf in tiles of a number of lanes;
+    """Sum the potentials at a leaf's points from the points of its neighbours; most of the time is spent here."""
+    # The loops, from the outermost: ibox, leaves; ttile and t, the targets of a leaf in tiles of some number of lanes;
     # ilist, its neighbours; stile and s, the sources of a neighbour in the same way.
 {recipe}
-    # What to try next, a step at a time, with `fmmloopy check` after each:
-    # - knl = steps.newton_rsqrt(knl), where the compiler does not turn square roots into vector instructions;{other}
+    # What to try next, one step at a time, with `fmmloopy check` after each:
+    # - knl = steps.newton_rsqrt(knl), if the compiler does not vectorize square roots;{other}
     # - other values of lanes;
     # - any rewrite of loopy (import loopy as lp), such as lp.split_iname, lp.precompute or lp.tag_inames.
 
 
 def my_devices(device: Any) -> bool:
     """{words}."""
-    # Other fields of a device that a book may ask for: vendor, instructions, registers, cores, memory, width, ...
+    # Other fields of a device that may be used here: vendor, instructions, registers, cores, memory, width, ...
     return bool({condition})
 
 
 BOOK = RecipeBook(
     "{name}",
-    # The devices that get these recipes when no book is asked for.
+    # The devices for which this book is the default.
     device=my_devices,
-    # Operators that are not here run as their sequential kernels, which are right but slow. P2M, P2L, L2P and M2P have
-    # the same loops as P2P, so its recipe will do for them too: "p2m": p2p, ...
+    # Operators without a recipe run as their sequential kernels, which are correct but slow. P2M, P2L, L2P and M2P have
+    # the same loops as P2P, so its recipe works for them too: "p2m": p2p, ...
     recipes={{"p2p": p2p}},
-    # Values of the recipe's keyword arguments that are worth trying, for `fmmloopy tune`.
+    # Values of the recipe's keyword arguments that `fmmloopy tune` tries.
     tuning={{"p2p": {{"lanes": (8, 16, 32)}}}},
 )
 '''
 
 LANES = """
-    # A tile has as many targets as there are lanes. The loop over them becomes the innermost one, over short arrays:
-    # compilers turn that into vector instructions.
+    # A tile has one target per lane. The loop over them becomes the innermost one, over short arrays, which compilers
+    # turn into vector instructions.
     knl = steps.lane_arrays(knl, lanes)
     yield "targets in lanes", knl
 """
 GROUPS = """
-    # Leaves do not depend on each other: each one becomes a work-group, and they run side by side. Here, that is the
-    # same as lp.tag_inames(knl, {"ibox": "g.0"}).
+    # Leaves are independent: each one becomes a work-group, and work-groups run in parallel. Here, this is the same as
+    # lp.tag_inames(knl, {"ibox": "g.0"}).
     knl = steps.one_group_per(knl, "ibox")
     yield "one work-group per box", knl
 """
 ITEMS = """
-    # A tile has as many targets as there are lanes, and each target gets a work-item of its own; GPUs run a tile's side
-    # by side.
+    # A tile has one target per lane, and each target gets its own work-item; GPUs run the work-items of a tile in
+    # parallel.
     knl = steps.work_items(knl, lanes)
     yield "one work-item per target of a tile", knl
 """
 TRY_ITEMS = """
-    # - steps.work_items(knl, lanes) in place of lane_arrays: a work-item for each target, for compilers that turn
+    # - steps.work_items(knl, lanes) instead of lane_arrays: a work-item for each target, for compilers that turn
     #   work-items into lanes;"""
 TRY_LANES = """
-    # - steps.lane_arrays(knl, lanes) in place of work_items: several targets for each work-item, in short arrays;"""
+    # - steps.lane_arrays(knl, lanes) instead of work_items: several targets for each work-item, in short arrays;"""
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ class Started:
     """A file that was written.
 
     Attributes:
-        path: of the file.
-        name: of the book in it.
+        path: path of the file.
+        name: name of the book in it.
         origin: name of the book that it is a copy of; empty if it is the starter.
-        devices: which it is for, in words or as a regular expression.
+        devices: the devices that it is for, in words or as a regular expression.
     """
 
     path: Path
@@ -111,44 +111,44 @@ class Started:
 def start_book(
     path: str | Path, origin: str | None = None, force: bool = False, device: Device | None = None
 ) -> Started:
-    """Write the file of a new recipe book, which passes `fmmloopy check` as it is.
+    """Write a new recipe book to a file; it passes `fmmloopy check` without changes.
 
     Args:
-        path: of the file, an identifier and ``.py``; the book is named after it.
-        origin: name of a shipped book to copy; None for a small one with P2P that explains itself.
-        force: replace a file that is there.
-        device: which the starter is for; None for the preferred one.
+        path: path of the file, an identifier and ``.py``; the book is named after it.
+        origin: name of a shipped book to copy; None for a small book with P2P and explanations.
+        force: whether to replace an existing file.
+        device: the device that the starter is for; None for the default device.
 
     Raises:
-        ValueError: the path is no identifier and ``.py``, or a shipped book has that name.
-        OSError: the file is there, its folder is not, or it cannot be written.
+        ValueError: the file name is not an identifier and ``.py``, or a shipped book has that name.
+        OSError: the file exists, its folder does not, or it cannot be written.
         RecipeError: there is no such shipped book.
     """
     path = Path(path)
     name = path.stem
     if path.suffix != ".py" or not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(
-            f"{path.name!r} does not name a Python module; expected an identifier and .py, as in my_gpu.py"
+            f"{path.name!r} does not name a Python module; expected an identifier and .py, such as my_gpu.py"
         )
     if name in (*shipped_books(), SEQUENTIAL.name):
-        raise ValueError(f"{name} is a book that comes with fmmloopy; give yours another name, as in my_{name}.py")
+        raise ValueError(f"{name} is a book that comes with fmmloopy; choose another name, such as my_{name}.py")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent}; make it first")
+        raise FileNotFoundError(f"no folder {path.parent}; create it first")
     if path.is_dir() or (path.exists() and not force):
-        raise FileExistsError(f"{path} is there already; give another name, or --force to replace the file")
+        raise FileExistsError(f"{path} already exists; give another name, or --force to replace the file")
     text, devices = _copy(origin, name) if origin else _starter(name, device or choose_device())
     write_atomically(path, lambda temporary: _write(temporary, text))
     return Started(path, name, origin or "", devices)
 
 
 def _write(temporary: Path, text: str) -> None:
-    """Write anew, with the rights that the user's files have: temporary ones are private."""
+    """Write the file again with the permissions of the user's files, since temporary files are private."""
     temporary.unlink()
     temporary.write_text(text)
 
 
 def _starter(name: str, device: Device) -> tuple[str, str]:
-    """Return the text of a small book for a device and those of its family, and which those are."""
+    """Return the text of a small book for the family of a device, and a description of the family."""
     backend = backend_of(device)
     family = backend.family(device)
     condition = " and ".join(_asking(name, value) for name, value in family.facts)
@@ -159,7 +159,7 @@ def _starter(name: str, device: Device) -> tuple[str, str]:
 
 
 def _asking(name: str, value: Any) -> str:
-    """Write the comparison of a field of a device with a value; of a version, its first numbers."""
+    """Return code that compares a field of a device with a value; for a version, its first numbers."""
     start = f"[:{len(value)}]" if isinstance(value, tuple) else ""
     return f"device.{name}{start} == {json.dumps(value) if isinstance(value, str) else repr(value)}"
 
@@ -168,7 +168,7 @@ def _copy(origin: str, name: str) -> tuple[str, str]:
     """Return the text of a shipped book under another name, and the devices that it is for."""
     books = shipped_books()
     if origin not in books:
-        raise RecipeError(f"no shipped recipe book {origin!r} to begin with; there are {', '.join(books)}")
+        raise RecipeError(f"no shipped recipe book {origin!r} to start with; there are {', '.join(books)}")
     text = inspect.getsource(importlib.import_module(f"fmmloopy.transforms.{origin}"))
     call = next(
         node

@@ -1,7 +1,7 @@
-"""Tuned parameters: what a search has found and a check has certified, kept per device in the user's config folder.
+"""Tuned parameters: found by a search, certified by a check, and stored per device in the user's config folder.
 
-One readable JSON file per device. An entry holds for one recipe (by the hash of its code), operator, precision, order
-and version of the driver; `fmmloopy.Fmm` uses entries that hold without being told, and passes over all others.
+There is one readable JSON file per device. An entry is valid for one recipe (by the hash of its code), operator,
+precision, order and driver version; `fmmloopy.Fmm` uses valid entries automatically, and ignores all others.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class Tuned:
     """The best parameters found for one recipe.
 
     Attributes:
-        book, operator: whose recipe.
+        book, operator: book and operator of the recipe.
         recipe: hash of its code.
         dtype: float32 or float64.
-        order: of the surfaces of the problem that it was timed on.
+        order: order of the problem that it was timed on.
         driver: version of the device's driver.
         loopy: version of loopy.
-        parameters: keyword arguments of the recipe; empty where its defaults on the device are the best.
+        parameters: keyword arguments of the recipe; empty if its defaults on the device are the best.
         seconds: median time on that problem.
         default_seconds: the same with the recipe's defaults on the device; None if they failed.
-        problem: what it was timed on, in words.
+        problem: the problem that it was timed on, in words.
     """
 
     book: str
@@ -59,7 +59,7 @@ class Tuned:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What it is for: another entry with the same key takes its place."""
+        """What the entry is for; a new entry with the same key replaces it."""
         return self.book, self.operator, self.dtype, self.order
 
 
@@ -69,7 +69,7 @@ def config_folder() -> Path:
 
 
 def store_file(device: Device) -> Path:
-    """Return where the tuned parameters of a device are kept."""
+    """Return the path of the tuned parameters of a device."""
     return config_folder() / "tuned" / (re.sub(r"[^A-Za-z0-9.+-]+", "_", device.description).strip("_")[:150] + ".json")
 
 
@@ -77,7 +77,7 @@ def read_store(device: Device) -> tuple[Tuned, ...]:
     """Return all entries of a device; none if there is no file.
 
     Raises:
-        ValueError: the file is there and cannot be read as one of tuned parameters.
+        ValueError: the file exists but is not a valid file of tuned parameters.
     """
     path = store_file(device)
     return read_entries(path)[1] if path.exists() else ()
@@ -87,8 +87,8 @@ def read_entries(path: Path) -> tuple[str, tuple[Tuned, ...]]:
     """Return the device that a file is for, and its entries.
 
     Raises:
-        ValueError: it holds no tuned parameters.
-        OSError: it cannot be read.
+        ValueError: the file has no tuned parameters.
+        OSError: the file cannot be read.
     """
     try:
         content = json.loads(path.read_text())
@@ -96,14 +96,14 @@ def read_entries(path: Path) -> tuple[str, tuple[Tuned, ...]]:
             raise ValueError(f"{path}: format {content['format']}, expected {FORMAT}")
         return str(content["device"]), tuple(_entry(**entry) for entry in content["tuned"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no tuned parameters: {error}; delete it, or tune again") from None
+        raise ValueError(f"{path} is not a valid file of tuned parameters: {error}; delete it, or tune again") from None
 
 
 def _entry(**fields: Any) -> Tuned:
-    """Make an entry of what a file holds.
+    """Make an entry from the fields in a file.
 
     Raises:
-        TypeError: a field is missing, unknown or of a wrong type.
+        TypeError: a field is missing, unknown or has the wrong type.
     """
     entry = Tuned(**fields)
     for name in ("book", "operator", "recipe", "dtype", "driver", "loopy", "problem"):
@@ -115,10 +115,10 @@ def _entry(**fields: Any) -> Tuned:
 
 
 def write_store(device: Device, entries: Sequence[Tuned]) -> Path:
-    """Write all entries of a device and return where they are.
+    """Write all entries of a device and return the path of the file.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder is not writable.
     """
     path = store_file(device)
     write_entries(path, device.description, entries)
@@ -129,7 +129,7 @@ def write_entries(path: Path, device: str, entries: Sequence[Tuned]) -> None:
     """Write a file of entries.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     ordered = sorted(map(asdict, entries), key=lambda e: (e["book"], e["operator"], e["dtype"], e["order"]))
     content = {"format": FORMAT, "device": device, "tuned": ordered}
@@ -137,14 +137,14 @@ def write_entries(path: Path, device: str, entries: Sequence[Tuned]) -> None:
 
 
 def merge(entries: Sequence[Tuned], more: Sequence[Tuned]) -> list[Tuned]:
-    """Return entries, those of ``more`` in place of others with the same key."""
+    """Return all entries; those of ``more`` replace others with the same key."""
     return list({entry.key: entry for entry in (*entries, *more)}.values())
 
 
 def holds(entry: Tuned, book: RecipeBook, device: Device, dtype: str | None = None) -> bool:
-    """Return whether an entry is for this very recipe, driver and loopy, and certified.
+    """Return whether an entry is for exactly this recipe, driver and loopy version, and certified.
 
-    In evaluations of a dtype, None for that of the entry.
+    The certificate is for evaluations in ``dtype``; None for that of the entry.
     """
     same = (entry.book, entry.recipe, entry.driver, entry.loopy) == (
         book.name,
@@ -156,10 +156,10 @@ def holds(entry: Tuned, book: RecipeBook, device: Device, dtype: str | None = No
 
 
 def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -> dict[str, dict[str, Any]]:
-    """Return the parameters to use by operator: of the entries that hold, those of the nearest order.
+    """Return the parameters to use by operator: from the valid entries of the nearest order.
 
-    Operators whose defaults are the best are left out. Mixed kernels have those of what they compute in. A store that
-    cannot be read counts as none: what is tuned is never needed.
+    Operators whose defaults are the best are left out. Mixed kernels use the parameters for the dtype that they compute
+    in. A file that cannot be read is ignored, because tuned parameters are optional.
     """
     try:
         entries = read_store(device)

@@ -1,1 +1,1 @@
-"""What `fmmloopy.diagnosis.doctor` looks at, one small function each."""
+"""Examine the machine: packages, OpenCL runtimes, devices, compilers and caches."""

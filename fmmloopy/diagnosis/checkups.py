@@ -1,6 +1,6 @@
-"""What fmmloopy needs, looked at one thing at a time: packages, OpenCL runtimes, compilers, caches.
+"""Check what fmmloopy needs, one item at a time: packages, OpenCL runtimes, compilers, caches.
 
-Each ``check_...`` gets what it looks at as arguments and returns findings, with the command that mends what is wrong.
+Each ``check_...`` takes the facts as arguments and returns findings, with the command that fixes each problem.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from fmmloopy.execution.devices import Device, match_device
 FINE, SUGGESTION, PROBLEM = "fine", "suggestion", "problem"
 
 GAIN = 1.5
-"""Lanes that are this many times as fast as one target at a time are taken to be vectors."""
+"""If lanes are this many times as fast as one target at a time, the compiler vectorizes."""
 
 OTHER_CACHES = ("pytools", "pyopencl", "pocl")
-"""Folders in the user's cache: loopy keeps its own in pytools'."""
+"""Folders in the user's cache; loopy's cache is in that of pytools."""
 
 WHY = {
     "islpy": "with islpy 2026.2, loopy 2025.2 fails on some kernels: 'Aff' object has no attribute 'is_equal'",
-    "loopy": "recipes and operators are written for that release",
+    "loopy": "recipes and operators need that release",
 }
-"""Packages of which some versions are known to fail, and how."""
+"""Packages with versions that are known to fail, and the reason."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        subject: what it is.
-        text: what was found.
-        verdict: FINE; SUGGESTION, for what would be faster or better; PROBLEM, for what does not work.
-        remedy: one command that mends it; empty where none is known or needed.
+        subject: the item that was checked.
+        text: the result.
+        verdict: FINE; SUGGESTION, if something could be faster or better; PROBLEM, if something does not work.
+        remedy: one command that fixes it; empty if none is known or needed.
     """
 
     subject: str
@@ -54,13 +54,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class DeviceFinding:
-    """What a device does.
+    """The result for one device.
 
     Attributes:
-        description, driver: the device's.
-        speed: of P2P; None if it was not measured or failed.
+        description, driver: those of the device.
+        speed: speed of P2P; None if it was not measured or failed.
         trouble: why it failed, in one line.
-        runtime, version: the device's.
+        runtime, version: those of the device.
     """
 
     description: str
@@ -75,10 +75,10 @@ class DeviceFinding:
 
 
 def check_packages(requirements: Sequence[str], version_of: Callable[[str], str | None]) -> list[Finding]:
-    """Hold installed versions against what fmmloopy requires.
+    """Compare installed versions with the requirements of fmmloopy.
 
     Args:
-        requirements: as in package metadata, such as ``"islpy<2026.2,>=2025.2.5"``; those of extras are left out.
+        requirements: as in package metadata, such as ``"islpy<2026.2,>=2025.2.5"``; those of extras are ignored.
         version_of: returns the version of a package, or None.
     """
     there, wrong = [f"python {platform.python_version()}", f"fmmloopy {version_of('fmmloopy')}"], []
@@ -121,10 +121,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_loopy(requirements: Sequence[str]) -> list[Finding]:
-    """Tell the release of loopy from its development version, which calls itself the same and is another library."""
+    """Detect the development version of loopy, which has the same version number but is incompatible."""
     if not any(requirement.startswith("namedisl") for requirement in requirements):
         return []
-    text = "is a development version, which has replaced islpy; fmmloopy needs the release 2025.2"
+    text = "is a development version that no longer uses islpy; fmmloopy needs the release 2025.2"
     return [Finding("loopy", text, PROBLEM, 'pip install --force-reinstall "loopy==2025.2"')]
 
 
@@ -134,12 +134,12 @@ def check_loopy(requirements: Sequence[str]) -> list[Finding]:
 def check_listing(
     trouble: str, culprits: Sequence[Path], cpus: Path = Path("/sys/devices/system/cpu")
 ) -> list[Finding]:
-    """Say which runtime crashed while devices were looked for."""
+    """Report which runtime crashed during the search for devices."""
     if not cpus.is_dir():
-        text = f"looking for devices crashed ({trouble}); PoCL needs /sys, which is not mounted"
+        text = f"the search for devices crashed ({trouble}); PoCL needs /sys, which is not mounted"
         return [Finding("OpenCL", text, PROBLEM, "mount -t sysfs sysfs /sys")]
     if not culprits:
-        return [Finding("OpenCL", f"looking for devices crashed ({trouble})", PROBLEM)]
+        return [Finding("OpenCL", f"the search for devices crashed ({trouble})", PROBLEM)]
     return [
         Finding("OpenCL", f"the runtime of {path} crashes ({trouble})", PROBLEM, f"mv {path} {path}.off")
         for path in culprits
@@ -147,32 +147,32 @@ def check_listing(
 
 
 def check_opencl(devices: Sequence[DeviceFinding]) -> list[Finding]:
-    """Make sure that there is a device beside the C compiler."""
+    """Make sure that there is a device other than the C compiler."""
     if devices:
         return []
-    text = "no OpenCL device was found: operators run on one core, through the C compiler"
+    text = "no OpenCL device was found, so operators run on one core through the C compiler"
     return [Finding("OpenCL", text, PROBLEM, 'pip install "pyopencl[pocl]"')]
 
 
 def check_choice(named: str, devices: Sequence[Device]) -> list[Finding]:
-    """Say which device $FMMLOOPY_DEVICE takes where none is asked for.
+    """Report which device $FMMLOOPY_DEVICE selects as the default.
 
     Args:
-        named: its value.
-        devices: those found.
+        named: the value of the variable.
+        devices: the devices found.
     """
     if not named:
         return []
     device = match_device(named, devices)
     if device is None:
-        text = f"names {named!r}, which no device here matches: evaluations fail that ask for no device"
+        text = f"is {named!r}, which matches no device here, so evaluations without device= fail"
         return [Finding(f"${DEVICE_VARIABLE}", text, PROBLEM, f"unset {DEVICE_VARIABLE}")]
-    text = f"names {named!r}: where no device is asked for, {device.description} is taken"
+    text = f"is {named!r}, so the default device is {device.description}"
     return [Finding(f"${DEVICE_VARIABLE}", text)]
 
 
 def check_pocl(devices: Sequence[DeviceFinding]) -> list[Finding]:
-    """Say which versions of PoCL there are, and whether they vectorize: as measured, or else as known."""
+    """Report the versions of PoCL, and whether they vectorize, from the measurement or else from the version."""
     found, versions = [], []
     for device in devices:
         if device.runtime != POCL:
@@ -182,9 +182,9 @@ def check_pocl(devices: Sequence[DeviceFinding]) -> list[Finding]:
             word = "vectorizes" if device.speed.gain >= GAIN else "does not vectorize"
             text = f"{word}: lanes are {device.speed.gain:.1f} times as fast as single targets (measured)"
         elif versions[-1] >= (3, 1):
-            text = "vectorizes loops over lanes, square roots included (known, not measured)"
+            text = "vectorizes loops over lanes, including square roots (known, not measured)"
         else:
-            text = "vectorizes loops over lanes, but no square roots (known, not measured)"
+            text = "vectorizes loops over lanes, but not square roots (known, not measured)"
         found.append(Finding(f"PoCL {'.'.join(map(str, versions[-1]))}", text))
     if not any(version >= (3, 1) for version in versions):
         text = "PoCL 3.1 and newer vectorize square roots too; not found here"
@@ -200,24 +200,24 @@ def check_intel(
     chosen: bool = False,
     machine: str = platform.machine(),
 ) -> list[Finding]:
-    """Look at Intel's runtime for CPUs.
+    """Check Intel's runtime for CPUs.
 
     Args:
-        hidden: runtimes that the environment does not announce: path of the library by name.
+        hidden: runtimes that are not registered with the OpenCL loader: path of the library by name.
         version_of: returns the version of a package, or None.
-        load: loads what a library needs, or raises OSError.
-        devices: those found.
-        chosen: whether the user has chosen, by OCL_ICD_VENDORS, which runtimes there are.
-        machine: kind of processor.
+        load: loads the libraries that a library needs, or raises OSError.
+        devices: the devices found.
+        chosen: whether the user selects the runtimes by OCL_ICD_VENDORS.
+        machine: type of processor.
     """
     name = "Intel's OpenCL runtime"
     library = next((path for path in hidden.values() if path.name == INTEL_LIBRARY), None)
     if library is None and any(device.runtime == INTEL for device in devices):
-        return [Finding(name, "is installed in the system")]
+        return [Finding(name, "is installed system-wide")]
     if library is None:
         if machine not in ("x86_64", "AMD64"):
             return []
-        text = "is not installed; the fastest one for CPUs of this kind, AMD's included"
+        text = "is not installed; it is the fastest for CPUs of this type, including AMD's"
         return [Finding(name, text, SUGGESTION, "pip install intel-opencl-rt intel-cmplr-lib-rt")]
     version = version_of("intel-opencl-rt") or "of unknown version"
     try:
@@ -228,13 +228,13 @@ def check_intel(
         )
         return [Finding(name, f"{version} does not load: {error}", PROBLEM, f"pip install {package}")]
     if chosen and not any(device.runtime == INTEL for device in devices):
-        text = f"{version} is hidden, because OCL_ICD_VENDORS is set and does not announce it"
+        text = f"{version} is hidden, because OCL_ICD_VENDORS is set and does not include it"
         return [Finding(name, text, SUGGESTION, "unset OCL_ICD_VENDORS")]
     return [Finding(name, f"{version}, its libraries load")]
 
 
 def check_oclgrind(library: Path | None) -> list[Finding]:
-    """Look for the simulator that `fmmloopy check` finds races and reads out of bounds with."""
+    """Look for the simulator with which `fmmloopy check` finds races and reads out of bounds."""
     if library is not None:
         return [Finding("oclgrind", str(library))]
     text = "is not installed; with it, `fmmloopy check` finds races and reads out of bounds"
@@ -245,18 +245,18 @@ def check_cuda(driver: bool, runtime: bool, devices: Sequence[DeviceFinding]) ->
     """Look for NVIDIA GPUs that OpenCL does not see.
 
     Args:
-        driver: whether libcuda loads, which is there where a GPU is.
+        driver: whether libcuda loads, which comes with the driver of a GPU.
         runtime: whether NVIDIA's OpenCL library loads.
-        devices: those found.
+        devices: the devices found.
     """
     if not driver:
         return [Finding("CUDA", "no NVIDIA driver")]
     if any(device.runtime == NVIDIA for device in devices):
-        return [Finding("CUDA", "driver and NVIDIA's OpenCL runtime are there")]
+        return [Finding("CUDA", "driver and NVIDIA's OpenCL runtime are installed")]
     if runtime:
         remedy = f"mkdir -p {SYSTEM_VENDORS} && echo libnvidia-opencl.so.1 > {SYSTEM_VENDORS}/nvidia.icd"
-        return [Finding("CUDA", "NVIDIA's OpenCL runtime is installed but not announced", SUGGESTION, remedy)]
-    text = "the driver is there, NVIDIA's OpenCL runtime is not"
+        return [Finding("CUDA", "NVIDIA's OpenCL runtime is installed but not registered", SUGGESTION, remedy)]
+    text = "the driver is installed, but NVIDIA's OpenCL runtime is not"
     return [Finding("CUDA", text, SUGGESTION, "apt-get install nvidia-opencl-icd")]
 
 
@@ -268,24 +268,24 @@ def check_compiler(compiler: str | None, opencl: bool) -> list[Finding]:
     if compiler is not None:
         return [Finding("C compiler", compiler)]
     verdict = SUGGESTION if opencl else PROBLEM
-    return [Finding("C compiler", "none of $CC, cc, gcc, clang is there", verdict, "apt-get install gcc")]
+    return [Finding("C compiler", "none of $CC, cc, gcc, clang was found", verdict, "apt-get install gcc")]
 
 
 def check_cache(folder: Path) -> list[Finding]:
-    """Make sure that the cache can be written, and say how large it is."""
+    """Make sure that the cache is writable, and report its size."""
     probe = folder / "doctor"
     try:
         write_atomically(probe, "")
         probe.unlink()
     except OSError as error:
-        text = f"{folder} cannot be written ({error.strerror}): code is generated anew in each process"
+        text = f"{folder} is not writable ({error.strerror}), so each process generates its code again"
         remedy = f"export {ENVIRONMENT_VARIABLE}={tempfile.gettempdir()}/fmmloopy"
         return [Finding("cache", text, PROBLEM, remedy)]
-    return [Finding("cache", f"{folder}, {_mebibytes(folder)} MiB, can be written")]
+    return [Finding("cache", f"{folder}, {_mebibytes(folder)} MiB, writable")]
 
 
 def check_other_caches(folder: Path) -> list[Finding]:
-    """Say how large the caches are that loopy and its friends keep."""
+    """Report the sizes of the caches of loopy and related packages."""
     names = [name for name in OTHER_CACHES if (folder / name).is_dir()]
     sizes = ", ".join(f"{name} {_mebibytes(folder / name)} MiB" for name in names)
     return [Finding("other caches", f"{folder}: {sizes}")] if names else []

@@ -1,6 +1,6 @@
-"""Look at what fmmloopy runs on: packages, OpenCL runtimes, devices, compilers and caches, and say what is wrong.
+"""Check everything that fmmloopy needs: packages, OpenCL runtimes, devices, compilers and caches.
 
-What may take the process down, runtimes above all, is done in another one.
+Whatever may crash the process, such as a runtime, runs in another process.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE, Device, find_device
 from fmmloopy.recipes.hints import described
 
 LISTING_LIMIT, BUILDING_LIMIT = 60.0, 120.0
-"""Seconds for finding all devices, and for code and measurement of one."""
+"""Seconds for finding all devices, and for generating code for one device and measuring it."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that was found.
+    """The result of an examination.
 
     Attributes:
-        findings: one after the other.
-        devices: the preferred one first.
+        findings: the results of all checks, in order.
+        devices: the results for the devices, the default device first.
     """
 
     findings: tuple[Finding, ...]
@@ -66,7 +66,7 @@ class Diagnosis:
         return not self.of(PROBLEM)
 
     def of(self, verdict: str) -> tuple[Finding, ...]:
-        """Return the findings of one verdict."""
+        """Return the findings with one verdict."""
         return tuple(finding for finding in self.findings if finding.verdict == verdict)
 
 
@@ -74,8 +74,8 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
     """Examine this machine.
 
     Args:
-        probe: also measure P2P on each device; takes some seconds for each.
-        show: called with what is being done.
+        probe: whether to time P2P on each device, which takes some seconds each.
+        show: called with a description of the current activity.
     """
     show("looking for devices")
     with Worker() as worker:
@@ -109,7 +109,7 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
 
 
 def installed_version(package: str) -> str | None:
-    """Return the version of an installed package, None where it is not installed."""
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -140,15 +140,15 @@ def _list_devices(stage: Stage) -> list[Device]:
 
 
 def crashing_runtimes() -> list[Path]:
-    """Find the runtimes whose announcement alone takes a process down when devices are looked for."""
+    """Find the runtimes that crash a process during the search for devices, by their .icd files."""
     folder = Path(os.environ.get("OCL_ICD_VENDORS") or SYSTEM_VENDORS)
     if _crashes_with():
-        return []  # whatever it is, none of these
+        return []  # it crashes without any of them
     return [announcement for announcement in sorted(folder.glob("*.icd")) if _crashes_with(announcement)]
 
 
 def _crashes_with(*announcements: Path) -> bool:
-    """Look for devices where only these runtimes are announced, and the one that comes with pyopencl."""
+    """Search for devices with only these runtimes registered, and the one that comes with pyopencl."""
     with tempfile.TemporaryDirectory() as folder:
         for announcement in announcements:
             shutil.copy(announcement, folder)
@@ -166,7 +166,7 @@ def _measure(stage: Stage, description: str) -> Speed:
 
 
 def _probe(worker: Worker, device: DeviceFinding) -> DeviceFinding:
-    """Measure a device in another process, and come back whatever happens there."""
+    """Measure a device in another process; report any failure there."""
     try:
         return replace(device, speed=worker.call(_measure, device.description, limit=BUILDING_LIMIT))
     except Exception as error:

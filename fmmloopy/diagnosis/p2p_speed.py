@@ -1,4 +1,4 @@
-"""How fast a device sums pairs: P2P on leaves of a usual size, for a second or so."""
+"""Measure how fast a device sums pairs: P2P on leaves of typical size, for about a second."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook
 from fmmloopy.recipes.load import load_recipes
 
 BOXES, POINTS, NEIGHBOURS = 512, 96, 8
-"""Leaves, points of each, and leaves that each interacts with."""
+"""Number of leaves, points in each, and leaves that each interacts with."""
 
 ERROR = 1e-3
-"""Relative error of a potential from which on the device has computed something else; rounding is far below."""
+"""Relative error of a potential above which the result is wrong; rounding errors are far smaller."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What a device reaches with the book that is meant for it.
+    """The speed of a device with its default book.
 
     Attributes:
-        book: its name.
-        dtype: float64, or float32 where the device has no other.
-        gpairs: 10^9 pairs of target and source a second.
+        book: name of the book.
+        dtype: float64, or float32 if the device has no float64.
+        gpairs: 10^9 pairs of target and source per second.
         gain: how many times as fast the book's recipe is as the sequential kernel, None if the book has none.
     """
 
@@ -49,8 +49,8 @@ def measure(device: Device, seconds: float = 1.0) -> Speed:
     """Run P2P with Laplace's kernel on a device.
 
     Args:
-        device: it gets the book that suits it.
-        seconds: how long to run, beside the time for code generation.
+        device: the device to run on, with the book that suits it.
+        seconds: how long to run, in addition to code generation.
 
     Raises:
         DeviceError, RecipeError: the device cannot run it, or gives wrong potentials.
@@ -67,7 +67,7 @@ def measure(device: Device, seconds: float = 1.0) -> Speed:
 
 
 def _leaves(dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Return the arguments of P2P but for its output and the number of target boxes."""
+    """Return the arguments of P2P, except for its output and the number of target boxes."""
     rng = np.random.default_rng(0)
     count = BOXES * POINTS
     points = np.zeros((3, count + LANES), dtype)
@@ -97,7 +97,7 @@ def _rate(
     arguments: Mapping[str, Any],
     seconds: float,
 ) -> float:
-    """Return 10^9 pairs a second, of as many boxes as take a twentieth of the time."""
+    """Return 10^9 pairs per second, for a number of boxes that takes a twentieth of the time."""
     code = compile_operator(Setup(Method(laplace(), 2, find_precision(dtype)), book, runtime.device).code_key(P2P.name))
     uploaded = {k: runtime.upload(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
     uploaded["potentials"] = runtime.zeros((1, arguments["ntargets"]), dtype)
@@ -116,10 +116,10 @@ def _rate(
 
 
 def _compare(potentials: NDArray[Any], arguments: Mapping[str, Any], device: Device) -> None:
-    """Hold the potentials of the first box against the direct sum."""
+    """Compare the potentials of the first box with the direct sum."""
     sources = np.concatenate([np.arange(POINTS) + POINTS * box for box in arguments["lists"][:NEIGHBOURS]])
     points, charges = arguments["sources"].T, arguments["charges"][0]
     expected = direct(points[sources], charges[sources], points[:POINTS])
     error = np.abs(potentials[0, :POINTS] - expected).max() / np.abs(expected).max()
     if not error <= ERROR:
-        raise DeviceError(f"potentials are wrong by {error:.1g} of the largest; its compiler or driver has a fault")
+        raise DeviceError(f"potentials are wrong by {error:.1g} of the largest; the compiler or driver has a bug")

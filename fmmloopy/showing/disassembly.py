@@ -1,4 +1,4 @@
-"""Disassemble x86-64 code, by ``objdump`` or ``llvm-objdump``: from the bytes of an ELF file to instructions."""
+"""Disassemble x86-64 code by ``objdump`` or ``llvm-objdump``: from the bytes of an ELF file to instructions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREFIXES = ("data16", "cs", "ds", "rep", "repz", "repnz", "lock", "bnd", "notrac
 
 
 class NoMachineCode(Exception):
-    """There is no machine code that can be read; the text says why."""
+    """There is no readable machine code; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def disassemble(binary: bytes) -> dict[str, tuple[Instruction, ...]]:
     code = _object_file(binary)
     tool = next(filter(None, map(shutil.which, DISASSEMBLERS)), None)
     if tool is None:
-        raise NoMachineCode("no disassembler: neither objdump nor llvm-objdump is there; apt-get install binutils")
+        raise NoMachineCode("no disassembler: neither objdump nor llvm-objdump was found; apt-get install binutils")
     with tempfile.TemporaryDirectory(prefix="fmmloopy-") as folder:
         path = Path(folder) / "code.o"
         path.write_bytes(code)
@@ -80,9 +80,9 @@ def disassemble(binary: bytes) -> dict[str, tuple[Instruction, ...]]:
 
 
 def _object_file(binary: bytes) -> bytes:
-    """Return the x86-64 code in a binary: itself, or what Intel's runtime keeps in a section of its container."""
+    """Return the x86-64 code in a binary: the binary itself, or a section of the container of Intel's runtime."""
     if binary[:5] != b"\x7fELF\x02":
-        raise NoMachineCode("the runtime's binary is no ELF file of 64 bits")
+        raise NoMachineCode("the runtime's binary is not a 64-bit ELF file")
     (machine,) = struct.unpack_from("<H", binary, 18)
     if machine != X86_64:
         raise NoMachineCode(f"cannot read code for {MACHINES.get(machine, f'ELF machine {machine}')}, only for x86-64")
@@ -98,7 +98,7 @@ def _object_file(binary: bytes) -> bytes:
 
 
 def parse(text: str) -> dict[str, tuple[Instruction, ...]]:
-    """Read what objdump or llvm-objdump prints (AT&T syntax, with relocations): instructions by function."""
+    """Parse the output of objdump or llvm-objdump (AT&T syntax, with relocations): instructions by function."""
     functions: dict[str, list[Instruction]] = {}
     body: list[Instruction] = []
     for line in text.splitlines():

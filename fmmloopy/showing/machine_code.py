@@ -1,14 +1,14 @@
-"""Read the machine code that a compiler has made of a kernel: its innermost loop, and what that loop does.
+"""Read the machine code of a kernel: its innermost loop, and what that loop does.
 
-Compilers vectorize, or do not, without a word. Here the loop that does the arithmetic is looked for in the disassembled
-code (x86-64, by ``objdump`` or ``llvm-objdump``), and described: how many lanes its instructions have, whether
-multiplications and additions are fused, how square roots and divisions are taken, and which functions it calls::
+Compilers do not report whether they vectorize. This module finds the loop with the arithmetic in the disassembled code
+(x86-64, by ``objdump`` or ``llvm-objdump``), and describes it: how many lanes its instructions have, whether
+multiplications and additions are fused, how square roots and divisions are computed, and which functions it calls::
 
     inner loop: 8 x f64 lanes, FMA, sqrt + div in vectors, no calls
 
-Loops are the natural loops of the control-flow graph (Aho, Lam, Sethi & Ullman 2006, section 9.6). Of those the one
-with the most arithmetic is taken, where each level of nesting counts for NESTING iterations; compilers leave scalar
-copies of a vectorized loop for the rest of its iterations, and those have less.
+Loops are the natural loops of the control-flow graph (Aho, Lam, Sethi & Ullman 2006, section 9.6). The one with the
+most arithmetic is chosen, where each level of nesting counts as NESTING iterations; compilers leave scalar copies of a
+vectorized loop for the remaining iterations, and these have less.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from itertools import pairwise
 from fmmloopy.showing.disassembly import Instruction, NoMachineCode, disassemble
 
 NESTING = 8
-"""Iterations that a loop is taken to have, for want of knowing."""
+"""Assumed number of iterations of a loop."""
 
 ARITHMETIC = re.compile(
     r"v?(add|sub|mul|div|sqrt|rsqrt|rcp|addsub|rsqrt14|rsqrt28|rcp14|rcp28|fn?m(?:add|sub)(?:132|213|231))([sp])([sd])$"
@@ -35,9 +35,9 @@ class Call:
     """A call in a loop.
 
     Attributes:
-        name: of the function, without what compilers add to it; empty if the code does not tell.
-        lanes: numbers that it takes at once, by its name; 1 for the functions of the C library.
-        always: whether every iteration makes it.
+        name: name of the function, without compiler decorations; empty if unknown.
+        lanes: numbers that it processes at once, from its name; 1 for the functions of the C library.
+        always: whether every iteration calls it.
     """
 
     name: str
@@ -45,29 +45,29 @@ class Call:
     always: bool = True
 
     def __str__(self) -> str:
-        name = self.name or "a function that the code does not name"
+        name = self.name or "a function of unknown name"
         return name + (f" ({self.lanes} lanes)" if self.lanes > 1 else "") + ("" if self.always else " on some paths")
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop of a function in machine code, loops inside it left out, and what its arithmetic is.
+    """A loop of a function in machine code, without its inner loops, and its arithmetic.
 
     Attributes:
-        function: where it is.
-        instructions: in the order of their addresses.
-        bits: of the floating-point numbers, 64 or 32.
+        function: the function that contains it.
+        instructions: its instructions in the order of their addresses.
+        bits: size of the floating-point numbers, 64 or 32.
         lanes: numbers that its widest arithmetic instructions work on; 1 if it is scalar.
-        arithmetic: how many arithmetic instructions it has.
+        arithmetic: number of arithmetic instructions.
         scalar: how many of these work on one number.
-        fma: whether some multiply and add at once.
+        fma: whether some instructions multiply and add at once.
         apart: whether it multiplies and adds by separate instructions only.
         roots: "sqrt", "div", "rsqrt", "rcp" -> whether all of these instructions are vector instructions.
         calls: functions that it calls, each once.
         gathers: whether it gathers from, or scatters to, scattered addresses.
         converts: whether it converts between float32 and float64.
-        operations: kinds of arithmetic that it does, such as ("add", "fma", "sqrt").
-        others: lanes of loops of the same depth that do the same operations on fewer or more lanes: compilers leave
+        operations: kinds of arithmetic in it, such as ("add", "fma", "sqrt").
+        others: lanes of loops of the same depth with the same operations on fewer or more lanes: compilers leave
             copies of a loop for the iterations that do not fill all lanes.
     """
 
@@ -98,7 +98,7 @@ class Loop:
         if self.lanes > 1 and self.scalar:
             parts.append(f"{self.scalar} of {self.arithmetic} arithmetic instructions scalar")
         if self.fma or self.apart:
-            parts.append("FMA" if self.fma else "multiplies and adds apart (no FMA)")
+            parts.append("FMA" if self.fma else "separate multiplies and adds (no FMA)")
         in_vectors = [name for name, vector in self.roots.items() if vector]
         one_by_one = [name for name, vector in self.roots.items() if not vector]
         if in_vectors:
@@ -122,7 +122,7 @@ def hottest_loop(binary: bytes, entry: str, launched: str = "") -> Loop:
     Args:
         binary: an ELF file: a library or an object file, or Intel's container of one.
         entry: name of the kernel.
-        launched: name of the function that is launched, if that is another.
+        launched: name of the function that is launched, if it differs.
 
     Raises:
         NoMachineCode: the file is for another architecture, there is no disassembler, or no loop does arithmetic.
@@ -165,7 +165,7 @@ Blocks = dict[int, tuple[tuple[Instruction, ...], tuple[int, ...]]]
 
 
 def _blocks(code: Sequence[Instruction]) -> Blocks:
-    """Cut a function into runs of instructions that are entered at their first and left at their last."""
+    """Split a function into basic blocks: entered at the first instruction and left at the last."""
     addresses = {i.address for i in code}
     jumps = [i for i in code if i.jumps]
     ends = {i.address for i in code if i.jumps or i.mnemonic.startswith(("ret", "ud2", "hlt"))}
@@ -189,7 +189,7 @@ def _blocks(code: Sequence[Instruction]) -> Blocks:
 
 
 def _dominators_within(blocks: Blocks, entry: int, body: frozenset[int]) -> dict[int, frozenset[int]]:
-    """Return, for each block of a part of a function that is entered at one block, those on every way to it."""
+    """Return the dominators of each block in a part of a function with a single entry block."""
     before: dict[int, list[int]] = {block: [] for block in body}
     for block in body:
         for after in blocks[block][1]:
@@ -283,7 +283,7 @@ def _describe(
 
 
 def _operation(name: str) -> str:
-    """Return what kind of arithmetic an instruction does, however its operands are arranged."""
+    """Return the kind of arithmetic of an instruction, for any order of its operands."""
     if name.startswith("f"):
         return "fma"
     return {"sub": "add", "addsub": "add"}.get(name, re.sub(r"(14|28)$", "", name))
@@ -301,7 +301,7 @@ def _calls(runs: Sequence[tuple[Sequence[Instruction], bool]], code: Sequence[In
 
 
 def _callee(call: Instruction, before: Sequence[Instruction], code: Sequence[Instruction]) -> str:
-    """Return the symbol that an instruction calls, empty if the code does not tell.
+    """Return the symbol that an instruction calls; empty if unknown.
 
     In the large code model its address is loaded into a register first: before it in the same block, or anywhere; then
     it is known if the function loads no other symbol into that register. Symbols that begin with a dot are sections

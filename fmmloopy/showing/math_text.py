@@ -1,4 +1,4 @@
-"""Write a kernel down as mathematics: its arrays, rules, loops and statements, and no more.
+"""Write a kernel as mathematics: only its arrays, rules, loops and statements.
 
 Loops are nested as they will run, if loopy can schedule the kernel; otherwise in the order of the text, where a loop of
 an operator may still have statements in several places. ``str(kernel)`` has all that is left out here.
@@ -31,7 +31,7 @@ INDENT = "    "
 
 
 class _Mathematics(StringifyMapper):  # type: ignore[misc]
-    """Expressions as one would write them: ``a - b`` for ``a + (-1)*b``, no ``+ 0`` and ``1*``, no types of numbers."""
+    """Expressions in usual notation: ``a - b`` for ``a + (-1)*b``, no ``+ 0`` and ``1*``, no types of numbers."""
 
     def map_sum(self, expr: Any, enclosing_prec: int, *args: Any, **kwargs: Any) -> str:
         children = _flat(expr)
@@ -162,7 +162,7 @@ _Event = _Enter | _Leave | _Run | _Say
 
 def _as_scheduled(knl: Kernel) -> Iterator[_Event]:
     """Let loopy schedule the kernel; what the hardware does in parallel is outermost."""
-    # Where loopy cannot schedule, it prints, and waits for a key if it thinks that somebody is there.
+    # If loopy cannot schedule, it prints, and waits for a key if it thinks that it runs interactively.
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         prepared = lp.preprocess_program(knl)
@@ -193,7 +193,7 @@ def _as_scheduled(knl: Kernel) -> Iterator[_Event]:
 
 
 def _in_order(statements: Sequence[Any], order: dict[str, int]) -> list[Any]:
-    """Put statements without a loop among them in the order of the text, as far as their dependencies let."""
+    """Put statements without a loop between them in source order, as far as their dependencies allow."""
     left, done = sorted(statements, key=lambda insn: order.get(insn.id, len(order))), []
     while left:
         waiting = {insn.id for insn in left}
@@ -204,7 +204,7 @@ def _in_order(statements: Sequence[Any], order: dict[str, int]) -> list[Any]:
 
 
 def _as_written(kernel: Any) -> Iterator[_Event]:
-    """Open and close loops as the statements, in the order of the text, need them."""
+    """Open and close loops as the statements need them, in source order."""
     counts = Counter(iname for insn in kernel.instructions for iname in insn.within_inames)
     names = [name for domain in kernel.domains for name in domain.get_var_names(isl.dim_type.set)]
     stack: list[str] = []
@@ -242,13 +242,13 @@ def _listing(kernel: Any, events: Sequence[_Event]) -> Iterator[str]:
 
 
 def _loop(kernel: Any, iname: str, outer: Sequence[str]) -> str:
-    """Write the head of a loop: its bounds, given the loops around it, and its tags."""
+    """Write the header of a loop: its bounds, given the loops around it, and its tags."""
     tags = sorted(str(tag) for tag in kernel.inames[iname].tags) if iname in kernel.inames else []
     return f"for {_bounds(kernel, iname, outer)}" + (f"  [{', '.join(tags)}]" if tags else "")
 
 
 def _bounds(kernel: Any, iname: str, outer: Sequence[str]) -> str:
-    """Write what isl knows of an iname within other loops; its name, if there is nothing to know."""
+    """Write the constraints of isl on an iname within other loops; only its name if there are none."""
     try:
         domain = kernel.domains[kernel.get_home_domain_index(iname)].to_set()
     except (KeyError, ValueError):
@@ -268,7 +268,7 @@ def _bounds(kernel: Any, iname: str, outer: Sequence[str]) -> str:
 
 
 def _statement(insn: Any) -> str:
-    """Write an assignment, with its id where that is not the variable's name."""
+    """Write an assignment, with its id if that differs from the variable's name."""
     if not hasattr(insn, "expression"):
         return str(insn)
     names = [str(getattr(getattr(a, "aggregate", a), "name", a)) for a in insn.assignees]

@@ -1,7 +1,6 @@
-"""Look at a recipe: its steps, the kernel after each as mathematics, as device source and as machine code.
+"""Show a recipe: its steps, and the kernel after each as mathematics, as device source and as machine code.
 
-Step 0 is the operator as written. It has no code of its own, so where code is asked for, the sequential kernel
-stands for it.
+Step 0 is the operator as written. No code can be generated for it, so the code of the sequential kernel is shown.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ AS_WRITTEN = "as written"
 """Name of step 0."""
 
 ORDER = 5
-"""Of the surfaces: the FFT form of M2L has it in its loops."""
+"""Order of the surfaces, which appears in the loops of M2L's FFT form."""
 
 COMPILE_SECONDS = 120.0
-"""Time that a compiler gets."""
+"""Time limit for a compiler, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ class Parameter:
     """A tuning parameter of a recipe.
 
     Attributes:
-        name: of the recipe's keyword argument.
-        default: its value, on the device that the recipe is shown for.
-        choices: values that the book says are worth trying.
+        name: name of the recipe's keyword argument.
+        default: its value on the device that the recipe is shown for.
+        choices: values worth trying, from the book.
     """
 
     name: str
@@ -65,9 +64,9 @@ class AppliedRecipe:
     Attributes:
         book: the book.
         operator: the operator's name.
-        kernel, types: the Green's function and the floating-point types that the operator's kernel is made for.
+        kernel, types: the Green's function and the floating-point types of the operator's kernel.
         why: the recipe's docstring.
-        parameters: what can be tuned.
+        parameters: the tuning parameters.
         steps: the kernel as written, and after each step of the recipe.
     """
 
@@ -88,7 +87,7 @@ class AppliedRecipe:
         """Return a step by its number.
 
         Raises:
-            ValueError: there is none of this number.
+            ValueError: there is no step with this number.
         """
         if not 0 <= number <= self.last:
             raise ValueError(f"step is {number}; {self.operator} of {self.book.name} has steps 0 to {self.last}")
@@ -97,11 +96,11 @@ class AppliedRecipe:
 
 @dataclass(frozen=True)
 class Difference:
-    """What a step has changed.
+    """The changes of a step.
 
     Attributes:
-        number, name: of the step.
-        lines: a unified diff from the step before; empty if nothing has changed.
+        number, name: number and name of the step.
+        lines: a unified diff from the step before; empty if nothing changed.
     """
 
     number: int
@@ -111,12 +110,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class MachineCode:
-    """What a device's compiler makes of a step.
+    """The machine code of a step on a device.
 
     Attributes:
-        device: the device's description.
-        loop: the loop that does the arithmetic; None if it cannot be had.
-        reason: why it cannot be had; beside a loop, how the kernel failed when it ran.
+        device: description of the device.
+        loop: the loop that does the arithmetic; None if it is not available.
+        reason: why it is not available; if there is a loop, how the kernel failed when it ran.
     """
 
     device: str
@@ -125,15 +124,15 @@ class MachineCode:
 
     @property
     def verdict(self) -> str:
-        """What the innermost loop does, or why nobody knows, in one line."""
+        """What the innermost loop does, or why it is unknown, in one line."""
         return self.loop.verdict if self.loop else f"no machine code: {self.reason}"
 
 
 def shown_operators(book: RecipeBook, operators: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Return the operators asked for; all that the book has recipes for if none are, and all there are if it has none.
+    """Return the given operators; if there are none, those with a recipe in the book, or else all operators.
 
     Raises:
-        ValueError: an unknown operator.
+        ValueError: an operator is unknown.
     """
     for operator in operators or ():
         if operator not in OPERATORS:
@@ -142,7 +141,7 @@ def shown_operators(book: RecipeBook, operators: Sequence[str] | None = None) ->
 
 
 def suited_device(book: RecipeBook, which: str | Device | None = None) -> Device:
-    """Return the device asked for; if none is, one that the book is for, and the preferred one if there is none.
+    """Return the given device; for None, one that the book is for, or else the default device.
 
     Raises:
         DeviceError: no device matches.
@@ -157,17 +156,17 @@ def list_steps(
     dtype: Any = "float64",
     device: Device | None = None,
 ) -> AppliedRecipe:
-    """Apply a book's recipe for an operator, or the sequential one where it has none.
+    """Apply a book's recipe for an operator, or the sequential one if it has none.
 
     Args:
-        book: where the recipe is.
+        book: the book that has the recipe.
         operator: one of :data:`fmmloopy.operators.OPERATORS`.
         kernel: the Green's function; Laplace's by default.
-        dtype: of an evaluation: float64, float32, mixed or reduced; the operator's kernel is in what it has there.
-        device: which the recipe's parameters are for; None for their usual values.
+        dtype: precision of an evaluation, float64, float32, mixed or reduced, which determines the kernel's types.
+        device: the device that the recipe's parameters are for; None for their defaults.
 
     Raises:
-        ValueError: an unknown operator or dtype.
+        ValueError: the operator or dtype is unknown.
         RecipeError: the recipe fails.
     """
     shown_operators(book, [operator])
@@ -186,11 +185,11 @@ def list_steps(
 
 
 def compiled_step(recipe: AppliedRecipe, number: int, device: Device) -> CompiledOperator:
-    """Generate the code of a step; for step 0, of the sequential kernel.
+    """Generate the code of a step; for step 0, that of the sequential kernel.
 
     Raises:
-        ValueError: no such step.
-        RecipeError: there is no code for the kernel on the device.
+        ValueError: there is no such step.
+        RecipeError: no code can be generated for the kernel on the device.
     """
     step = recipe.step(number)
     names = [applied.name for applied in recipe.steps[1 : number + 1]]
@@ -201,45 +200,45 @@ def compiled_step(recipe: AppliedRecipe, number: int, device: Device) -> Compile
 
 
 def step_troubles(recipe: AppliedRecipe, device: Device, numbers: Iterable[int]) -> dict[int, str]:
-    """Return why steps cannot be scheduled for a device, by their numbers; empty where all can be.
+    """Return why steps cannot be scheduled for a device, by number; empty if all can be.
 
     Args:
         recipe: an applied recipe.
-        device: whose code the kernels should become.
-        numbers: of the steps to try.
+        device: the device to generate code for.
+        numbers: numbers of the steps to try.
     """
     troubles = {}
     for number in numbers:
         try:
             compiled_step(recipe, number, device)
         except RecipeError as error:
-            # Book, operator and step stand beside it.
+            # Book, operator and step are shown separately.
             _, found, reason = str(error).partition("no code for this kernel: ")
             troubles[number] = (reason if found else str(error)).partition("; the kernel has ")[0]
     return troubles
 
 
 def device_source(recipe: AppliedRecipe, number: int, device: Device) -> str:
-    """Return the source that is generated for a step. Arguments and errors as `compiled_step`."""
+    """Return the generated source of a step; arguments and errors as `compiled_step`."""
     return compiled_step(recipe, number, device).source
 
 
 def step_diffs(
     recipe: AppliedRecipe, number: int | None = None, device: Device | None = None
 ) -> tuple[Difference, ...]:
-    """Return what each step of a recipe has changed.
+    """Return the changes of each step of a recipe.
 
     Args:
         recipe: an applied recipe.
-        number: of the only step to look at, at least 1; all steps if None.
-        device: compare the source for this device, and not the mathematics.
+        number: number of a single step, at least 1; None for all steps.
+        device: if given, compare the source for this device instead of the mathematics.
 
     Raises:
-        ValueError: no such step.
-        RecipeError: there is no code for a step.
+        ValueError: there is no such step.
+        RecipeError: no code can be generated for a step.
     """
     if number == 0:
-        raise ValueError(f"step is 0, which has none before it to compare with; expected 1 to {recipe.last}")
+        raise ValueError(f"step is 0, which has no earlier step to compare with; expected 1 to {recipe.last}")
     numbers = range(1, recipe.last + 1) if number is None else [number]
     return tuple(_difference(recipe, n, device) for n in numbers)
 
@@ -257,14 +256,14 @@ def _difference(recipe: AppliedRecipe, number: int, device: Device | None) -> Di
 
 
 def machine_code(recipe: AppliedRecipe, number: int, device: Device) -> MachineCode:
-    """Compile a step in a process of its own and look at its innermost loop.
+    """Compile a step in a separate process and examine its innermost loop.
 
-    What cannot be had, because the runtime does not give its code, the compiler fails or dies, or nothing here can
-    read the code, is said in the result.
+    If there is no loop, because the runtime does not provide its code, the compiler fails or crashes, or the code
+    cannot be read here, the result has the reason.
 
     Raises:
-        ValueError: no such step.
-        RecipeError: there is no source for the kernel on the device.
+        ValueError: there is no such step.
+        RecipeError: no source can be generated for the kernel on the device.
     """
     code = compiled_step(recipe, number, device)
     try:
@@ -276,10 +275,10 @@ def machine_code(recipe: AppliedRecipe, number: int, device: Device) -> MachineC
 
 
 def _compile(recipe: AppliedRecipe, code: CompiledOperator, device: Device) -> tuple[bytes, str]:
-    """Let a device's compiler make its code in a process of its own; return it, and how that process failed.
+    """Let a device's compiler generate code in a separate process; return it, and how that process failed.
 
-    Some runtimes hand their code out. Others leave it in a cache when a kernel is launched, which is put into a folder
-    of this function.
+    Some runtimes return their code. Others leave it in a cache when a kernel is launched; this cache is redirected to a
+    temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix="fmmloopy-") as folder:
         environment = backend_of(device).code_environment(device, Path(folder))
@@ -292,12 +291,12 @@ def _compile(recipe: AppliedRecipe, code: CompiledOperator, device: Device) -> t
             failure = str(error)
         libraries = [path for path in Path(folder).rglob("*.so") if code.entry in path.name]
         if binary is None and not libraries:
-            raise NoMachineCode(failure or f"{device.description!r} has kept no code in its cache")
+            raise NoMachineCode(failure or f"{device.description!r} left no code in its cache")
         return binary or libraries[0].read_bytes(), failure
 
 
 def _build_or_launch(stage: Stage, code: CompiledOperator, spec: Specification, device: Device) -> bytes | None:
-    """Ask the runtime for the code of an operator; where it does not give it, run the operator on a small problem."""
+    """Ask the runtime for the code of an operator; if it does not return it, run the operator on a small problem."""
     runtime = make_runtime(device)
     binary = runtime.machine_code(code)
     if binary is None:

@@ -114,19 +114,19 @@ def test_names_that_are_no_modules(name, tmp_path):
 @pytest.mark.parametrize("name", ["pocl_cpu", "sequential"])
 def test_names_of_shipped_books(name, tmp_path):
     """Their certificates are kept by name."""
-    with pytest.raises(ValueError, match=f"^{name} is a book that comes with fmmloopy; .* as in my_{name}.py$"):
+    with pytest.raises(ValueError, match=f"^{name} is a book that comes with fmmloopy; .* such as my_{name}.py$"):
         start_book(tmp_path / f"{name}.py", device=C_DEVICE)
 
 
 def test_folder_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="^no folder .*none; make it first$"):
+    with pytest.raises(FileNotFoundError, match="^no folder .*none; create it first$"):
         start_book(tmp_path / "none" / "mine.py", device=C_DEVICE)
     assert not os.listdir(tmp_path)
 
 
 def test_original_that_is_not_there(tmp_path):
     with pytest.raises(
-        RecipeError, match="^no shipped recipe book 'pocl' to begin with; there are pocl31_cpu, pocl_cpu, "
+        RecipeError, match="^no shipped recipe book 'pocl' to start with; there are pocl31_cpu, pocl_cpu, "
     ):
         start_book(tmp_path / "mine.py", "pocl")
     assert not os.listdir(tmp_path)
@@ -135,7 +135,7 @@ def test_original_that_is_not_there(tmp_path):
 def test_files_are_not_overwritten(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("precious")
-    with pytest.raises(FileExistsError, match="mine.py is there already; give another name, or --force to replace"):
+    with pytest.raises(FileExistsError, match="mine.py already exists; give another name, or --force to replace"):
         start_book(path, device=C_DEVICE)
     assert path.read_text() == "precious"
     start_book(path, device=C_DEVICE, force=True)

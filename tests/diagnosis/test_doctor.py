@@ -149,8 +149,8 @@ def test_no_opencl():
 def test_pocl():
     known, old = check_pocl([POCL_31, POCL_30])
     assert (known.subject, old.subject) == ("PoCL 3.1", "PoCL 3.0")
-    assert "square roots included (known, not measured)" in known.text
-    assert "no square roots (known, not measured)" in old.text
+    assert "including square roots (known, not measured)" in known.text
+    assert "not square roots (known, not measured)" in old.text
     assert verdicts([known, old]) == [FINE, FINE]
 
 
@@ -203,12 +203,12 @@ def test_device_of_the_environment():
     assert check_choice("", devices) == []
     (finding,) = check_choice("pocl", devices)
     assert (finding.subject, finding.verdict) == ("$FMMLOOPY_DEVICE", FINE)
-    assert finding.text == f"names 'pocl': where no device is asked for, {POCL_30.description} is taken"
+    assert finding.text == f"is 'pocl', so the default device is {POCL_30.description}"
     (finding,) = check_choice("c", devices)
     assert C_DEVICE.description in finding.text
     (finding,) = check_choice("nvidia", devices)
     assert (finding.verdict, finding.remedy) == (PROBLEM, "unset FMMLOOPY_DEVICE")
-    assert finding.text == "names 'nvidia', which no device here matches: evaluations fail that ask for no device"
+    assert finding.text == "is 'nvidia', which matches no device here, so evaluations without device= fail"
 
 
 def test_oclgrind():
@@ -241,7 +241,7 @@ def test_cache(tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "x").write_bytes(bytes(3 * 2**20))
     (finding,) = check_cache(tmp_path)
-    assert (finding.verdict, finding.text) == (FINE, f"{tmp_path}, 3 MiB, can be written")
+    assert (finding.verdict, finding.text) == (FINE, f"{tmp_path}, 3 MiB, writable")
     assert [path.name for path in tmp_path.iterdir()] == ["code"], "something stays behind"
 
 
@@ -310,7 +310,7 @@ def test_crash_while_devices_are_looked_for(tmp_path):
     here.mkdir()
     (finding,) = check_listing("died", [Path("/v/a.icd")], here)
     assert finding == Finding("OpenCL", "the runtime of /v/a.icd crashes (died)", PROBLEM, "mv /v/a.icd /v/a.icd.off")
-    assert check_listing("died", [], here) == [Finding("OpenCL", "looking for devices crashed (died)", PROBLEM)]
+    assert check_listing("died", [], here) == [Finding("OpenCL", "the search for devices crashed (died)", PROBLEM)]
     (finding,) = check_listing("died", [], tmp_path / "none")
     assert (finding.verdict, finding.remedy) == (PROBLEM, "mount -t sysfs sysfs /sys")
 

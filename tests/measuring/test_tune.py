@@ -167,7 +167,7 @@ def test_the_store_is_read_and_merged():
     assert first not in read_store(device)
     assert read_entries(store_file(device))[0] == device.description
     store_file(device).write_text('{"format": 1, "device": "x"}')
-    with pytest.raises(ValueError, match="holds no tuned parameters: 'tuned'; delete it, or tune again"):
+    with pytest.raises(ValueError, match="is not a valid file of tuned parameters: 'tuned'; delete it, or tune again"):
         read_store(device)
     assert tuned_parameters(BOOK, device, "float64", 6) == {}
 

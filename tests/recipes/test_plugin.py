@@ -136,7 +136,7 @@ def test_entry_point_that_a_shipped_book_hides(site):
     ours, theirs = [entry for entry in list_books(devices=[C_DEVICE]) if entry.name == "pocl_cpu"]
     assert (ours.origin, ours.trouble) == ("comes with fmmloopy", "")
     assert theirs.origin == "package example"
-    assert "is taken instead" in theirs.trouble
+    assert "is used instead" in theirs.trouble
 
 
 def test_list_says_what_suits():

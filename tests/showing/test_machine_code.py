@@ -94,11 +94,15 @@ def test_a_loop_is_described(monkeypatch, text):
         ("vdivpd %ymm2,%ymm3,%ymm2", "vdivsd %xmm2,%xmm3,%xmm2", "1 of 4 arithmetic instructions scalar, FMA, sqrt in"),
         ("vdivpd %ymm2,%ymm3,%ymm2", "vdivsd %xmm2,%xmm3,%xmm2", "sqrt in vectors, div one lane at a time"),
         ("vdivpd %ymm2,%ymm3,%ymm2", "vrsqrt14pd %ymm2,%ymm2", "sqrt + rsqrt in vectors"),
-        ("vfmadd231pd %ymm1,%ymm1,%ymm2", "vmulpd %ymm1,%ymm1,%ymm2", "4 x f64 lanes, multiplies and adds apart (no F"),
+        (
+            "vfmadd231pd %ymm1,%ymm1,%ymm2",
+            "vmulpd %ymm1,%ymm1,%ymm2",
+            "4 x f64 lanes, separate multiplies and adds (no F",
+        ),
         ("vsubpd (%rdi,%rax,8),%ymm0,%ymm1", "vgatherdpd (%rdi,%xmm0,8),%ymm1{%k1}", ", gathers, calls exp"),
         ("vsubpd (%rdi,%rax,8),%ymm0,%ymm1", "vcvtps2pd %xmm0,%ymm1", ", converts between f32 and f64, calls exp"),
         ("<_Z8_cl_sqrtd>", "<_ZGVdN4v_exp>", "calls exp on some paths and exp (4 lanes), one lane at a time"),
-        ("call   *%rbx", "call   *0x8(%rsp)", "calls a function that the code does not name on some paths and sqrt"),
+        ("call   *%rbx", "call   *0x8(%rsp)", "calls a function of unknown name on some paths and sqrt"),
     ],
 )
 def test_what_is_said_follows_the_instructions(monkeypatch, old, new, verdict):
@@ -115,7 +119,7 @@ def test_the_wider_of_two_copies_is_taken_and_the_other_named(monkeypatch):
     vector = scalar.replace("ss", "ps").replace("xmm", "zmm").replace("104d", "105d").replace("105", "106")
     loop = loop_of(monkeypatch, f"0000000000001040 <kernel>:{scalar}{vector}    1070:\tret\n")
     assert loop.verdict == (
-        "inner loop: 16 x f32 lanes, multiplies and adds apart (no FMA), no calls; others like it: scalar"
+        "inner loop: 16 x f32 lanes, separate multiplies and adds (no FMA), no calls; others like it: scalar"
     )
 
 
@@ -207,5 +211,5 @@ def test_code_for_another_architecture_is_not_guessed_at():
 
 
 def test_what_is_no_elf_file_is_refused():
-    with pytest.raises(NoMachineCode, match="no ELF file"):
+    with pytest.raises(NoMachineCode, match="not a 64-bit ELF file"):
         disassemble(b"poclbin\x00")

@@ -239,7 +239,7 @@ def test_differences(opencl_device):
     assert changed == ["-rinv = 1 / sqrt(r2)", "+rinv = fmmloopy_rsqrt(r2)"]
     (code,) = step_diffs(recipe, 2, opencl_device)
     assert any(line.startswith("+") and "target_boxes[gid(0)]" in line for line in code.lines)
-    with pytest.raises(ValueError, match="step is 0, which has none before it .* expected 1 to 5"):
+    with pytest.raises(ValueError, match="step is 0, which has no earlier step .* expected 1 to 5"):
         step_diffs(recipe, 0)
     with pytest.raises(ValueError, match="step is 6; p2p of pocl_cpu has steps 0 to 5"):
         step_diffs(recipe, 6)
@@ -440,7 +440,7 @@ def test_command_fails_where_there_is_no_machine_code(capsys, monkeypatch):
     [
         (["pocl_cpu", "-o", "p2q"], "operator is 'p2q', expected one of p2p"),
         (["pocl_cpu", "-o", "p2p", "--step", "9"], "step is 9; p2p of pocl_cpu has steps 0 to 5"),
-        (["pocl_cpu", "-o", "p2p", "--step", "0", "--diff"], "step is 0, which has none before it"),
+        (["pocl_cpu", "-o", "p2p", "--step", "0", "--diff"], "step is 0, which has no earlier step"),
         (["pocl_cpu", "--dtype", "half"], "--dtype is 'half', expected float64 or mixed or"),
         (["pocl_cpu", "--kernel", "stokes"], "--kernel is 'stokes', expected laplace or yukawa"),
         (["pocl_cpu", "--diff", "--asm"], "--diff and --asm are given, expected only one"),
