@@ -169,7 +169,7 @@ def test_unknown_device(which):
     text = f"no device matches {which!r}; there are '"
     fails(fl.DeviceError, text, fl.Fmm, POINTS, device=which)
     fails(fl.DeviceError, "c CPU through the system's C compiler, sequential", fl.Fmm, POINTS, device=which)
-    fails(fl.DeviceError, ": give part of one of these", fl.Fmm, POINTS, device=which)
+    fails(fl.DeviceError, "; give part of one of these", fl.Fmm, POINTS, device=which)
 
 
 @pytest.mark.parametrize("which", [5, 1.5, ["c"]])

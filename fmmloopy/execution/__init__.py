@@ -1,1 +1,1 @@
-"""From operators and recipes to launches on a device: code, arrays, plans, and the passes that they run in."""
+"""From operators and recipes to launches on a device: code, arrays, plans and passes."""

@@ -1,7 +1,7 @@
-"""The arrays of one problem on a device: made when an operator first asks for them, and shared by all.
+"""The arrays of one problem on a device, allocated when an operator first needs them, and shared by all operators.
 
 Names and shapes are those of the operators' documentation. Boxes are numbered as in the tree; box ``nboxes`` is a
-row of zeros that stands for every box that is not there.
+row of zeros, used for every missing box.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DeviceArrays:
     """Arrays on a device.
 
     Attributes:
-        dtype: float32 or float64, of all that is no index.
+        dtype: float32 or float64, the type of everything except indices.
         rows, columns: target and source components of the Green's function.
         npoints: points of a surface.
         nsurface: the same, padded.
@@ -59,12 +59,12 @@ class DeviceArrays:
         """Upload lists, once."""
         if id(csr) not in self._by_name:
             arrays = {"list_starts": self._runtime.upload(csr.starts), "lists": self._runtime.upload(csr.lists)}
-            self._by_name[id(csr)] = arrays, csr  # holding on to the lists keeps their id theirs
+            self._by_name[id(csr)] = arrays, csr  # a reference to the lists keeps their id valid
         lists: dict[str, Array] = self._by_name[id(csr)][0]
         return lists
 
     def labels(self, values: NDArray[np.int32]) -> Array:
-        """Upload what stands beside the entries of a list, once."""
+        """Upload the labels of the entries of a list, once."""
         if id(values) not in self._by_name:
             self._by_name[id(values)] = self._runtime.upload(values), values
         array: Array = self._by_name[id(values)][0]
@@ -89,7 +89,7 @@ class DeviceArrays:
 
     @cached_property
     def between(self) -> Array:
-        """What is between the two factors of a pseudo-inverse, (nboxes + 1, min(rows, columns), nsurface)."""
+        """Vectors between the two factors of a pseudo-inverse, (nboxes + 1, min(rows, columns), nsurface)."""
         return self._vectors(min(self.rows, self.columns))
 
     def _vectors(self, components: int) -> Array:
@@ -131,7 +131,7 @@ class DeviceArrays:
 
     @cached_property
     def points(self) -> dict[str, Any]:
-        """Points, centres and ranges of boxes, as all particle operators name them."""
+        """Points, centres and ranges of boxes, under the names used by all particle operators."""
         tree = self._tree
         targets = self.sources if tree.same_points else self._coordinates(tree.targets)
         ranges = ("box_source_starts", "box_source_ends", "box_target_starts", "box_target_ends")
@@ -159,7 +159,7 @@ class DeviceArrays:
         return self._coordinates(self._tree.sources)
 
     def local_sources(self, unit: float) -> Array:
-        """Sources relative to the centre of their leaf, in a unit, and what rounding leaves: (2, 3, padded)."""
+        """Sources relative to the centre of their leaf, in a unit, and their rounding errors: (2, 3, padded)."""
         if ("local_sources", unit) not in self._by_name:
             self._by_name["local_sources", unit] = self._coordinates(local_sources(self._tree, unit))
         array: Array = self._by_name["local_sources", unit]
@@ -193,7 +193,7 @@ class DeviceArrays:
         return np.asarray(radii ** float(sign * (self._greens.homogeneity or 0)), self.dtype)
 
     def scales(self, sign: int) -> Array:
-        """Upload the scaling of every box, once; 0 for the box that stands for missing ones."""
+        """Upload the scaling of every box, once; 0 for the row of missing boxes."""
         if ("scales", sign) not in self._by_name:
             self._by_name["scales", sign] = self.upload(np.append(self.scaling(self._tree.box_radii, sign), 0))
         array: Array = self._by_name["scales", sign]
@@ -202,12 +202,12 @@ class DeviceArrays:
     # -- tables
 
     def matrix(self, name: str, matrices: NDArray[Any], rows: int, columns: int) -> Array:
-        """Upload matrices, once, as dense products read them: column by column, both sides padded with zeros.
+        """Upload matrices, once, in the layout of dense products: by columns, with both sides padded with zeros.
 
         Args:
-            name: of the matrices.
+            name: name of the matrices.
             matrices: shape (..., rows * npoints, columns * npoints).
-            rows, columns: components on both sides.
+            rows, columns: numbers of components on both sides.
         """
         if name not in self._by_name:
             leading = matrices.shape[:-2]

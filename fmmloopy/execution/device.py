@@ -1,4 +1,4 @@
-"""What a device is: typed facts that code asks, in place of descriptions that it would have to parse."""
+"""Devices as typed facts, so that no code has to parse descriptions."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ CPU, GPU, OTHER = "cpu", "gpu", "other"
 """Kinds of devices."""
 
 SIMULATORS = ("oclgrind",)
-"""Runtimes that check every access, and are hundreds of times slower than what they simulate."""
+"""Runtimes that check every access, and are hundreds of times slower than the devices that they simulate."""
 
 
 class DeviceError(Exception):
-    """A device that is not there or cannot be used; the text says which there are."""
+    """A device does not exist or cannot be used; the message lists those that exist."""
 
 
 @dataclass(frozen=True)
 class Probes:
-    """Problems that rates are measured on (`fmmloopy.choosing.calibration`); the defaults are for CPUs.
+    """Problems on which rates are measured (`fmmloopy.choosing.calibration`); the defaults are for CPUs.
 
     Attributes:
-        points: points of the small probes. Still smaller ones are over before all cores have begun.
-        many_points: points of the large probes, for problems of ``many_from`` points or more. They do not fit into
-            caches, and keep all cores busy to the end of each launch: with the small probes, predictions for a million
-            points on the sphere (3 digits, PoCL 3.1) were 20% above the truth for P2P and 10% to 50% below it for the
-            stages of M2L, and the ncrit chosen was 8 to 13% slower than the best.
-        many_from: up to 1e5 points the small probes tell the truth: the sum over all operators within 1% in the cube
+        points: points of the small probes. Smaller problems finish before all cores have started.
+        many_points: points of the large probes, for problems of ``many_from`` points or more. They exceed the caches,
+            and keep all cores busy to the end of each launch: with the small probes, predictions for a million points
+            on the sphere (3 digits, PoCL 3.1) were 20% above the measured times for P2P and 10% to 50% below them for
+            the stages of M2L, and the chosen ncrit was 8 to 13% slower than the best.
+        many_from: up to 1e5 points the small probes are accurate: the sum over all operators is within 1% in the cube
             at 6 digits.
-        first: points of a problem that is tried first: where even that takes longer than ``longest`` seconds, three
-            times in a row, nothing else is tried.
-        longest: see there.
+        first: points of a problem that is tried first: if it takes longer than ``longest`` seconds three times in a
+            row, nothing else is tried.
+        longest: time limit for the first problem, in seconds.
     """
 
     points: int = 20_000
@@ -42,19 +42,20 @@ class Probes:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device allows and what suits it; the defaults are for CPUs.
+    """Limits of a device and sizes that suit it; the defaults are for CPUs.
 
     Attributes:
-        most_groups: most work-groups of a launch on each axis; () where no limit is known.
-        most_numbers: an array has fewer numbers: generated code has 32-bit indices.
-        padding: numbers behind the end of every array, which idle lanes may read.
-        workspace: bytes for transformed expansions. Planes of frequencies are handled in batches that fit, one plane at
-            least.
-        heavy_share: boxes with more than this share of a launch's work are cut into pieces with no more, if they have
-            targets enough: a core that begins such a box last would keep the others waiting.
-        piece_targets: a piece has a multiple of these: full vectors, and enough of them to pay for reading the sources.
+        most_groups: maximum number of work-groups of a launch on each axis; () if no limit is known.
+        most_numbers: upper bound on the size of an array, because generated code has 32-bit indices.
+        padding: numbers after the end of every array, which idle lanes may read.
+        workspace: bytes for transformed expansions. Planes of frequencies are processed in batches that fit, at least
+            one plane at a time.
+        heavy_share: boxes with more than this share of a launch's work are split into pieces below it, if they have
+            enough targets: the other cores would wait for a core that starts such a box last.
+        piece_targets: the number of targets of a piece is a multiple of this: full vectors, and enough of them to pay
+            for reading the sources.
         groups: work-groups that fill the device, many for each core.
-        probes: problems that rates are measured on.
+        probes: problems on which rates are measured.
     """
 
     most_groups: tuple[int, ...] = ()
@@ -73,14 +74,14 @@ CPU_LIMITS = Limits()
 def gpu_limits(cores: int, memory: int, most_groups: tuple[int, ...] = ()) -> Limits:
     """Return limits for a GPU: predicted, not measured.
 
-    A multiprocessor holds about sixteen work-groups at a time, and a launch should have several rounds of them: no box
-    has more than 1/64 of a multiprocessor's share. Transformed expansions may take a sixteenth of the memory, for each
-    batch of planes is three launches, which have to fill the device. Launches of 20,000 points are over in
-    microseconds, so probes are five to ten times as large as a CPU's.
+    A multiprocessor runs about sixteen work-groups at a time, and a launch should have several rounds of them, so no
+    box has more than 1/64 of a multiprocessor's share. Transformed expansions may take a sixteenth of the memory,
+    because each batch of planes takes three launches, which have to fill the device. Launches with 20,000 points finish
+    in microseconds, so probes are five to ten times as large as for a CPU.
 
     Args:
-        cores: multiprocessors; 0 where unknown.
-        memory: bytes; 0 where unknown.
+        cores: number of multiprocessors; 0 if unknown.
+        memory: memory in bytes; 0 if unknown.
         most_groups: as in `Limits`.
     """
     return Limits(
@@ -94,33 +95,33 @@ def gpu_limits(cores: int, memory: int, most_groups: tuple[int, ...] = ()) -> Li
 
 @dataclass(frozen=True)
 class Device:
-    """Something that runs operators.
+    """A device that runs operators.
 
-    What is not known of a device has a neutral value: "" for words, () for the version, 0 for numbers, 1 for the
-    work-item width. A device that has been pickled has lost its handle; its backend finds it again when it opens it.
+    Unknown facts have neutral values: "" for words, () for the version, 0 for numbers, 1 for the work-item width. A
+    pickled device loses its handle; its backend finds the device again when it opens it.
 
     Attributes:
-        backend: what runs code on it: "opencl", or "c" for the processor through a C compiler.
-        name: what the vendor calls it.
-        description: backend, type, platform, version and name in one line, of a CPU its vector instructions too; for
+        backend: the backend that runs code on it: "opencl", or "c" for the processor through a C compiler.
+        name: the vendor's name for it.
+        description: backend, type, platform, version and name in one line, for a CPU also its vector instructions; for
             display, and for choosing a device by part of it.
-        driver: version of the driver or runtime in full, part of what makes compiled code stale.
+        driver: full version of the driver or runtime; compiled code depends on it.
         has_float64: whether it computes in double precision.
-        handle: what the backend knows it by; None for "c".
+        handle: the backend's object for the device; None for "c".
         kind: "cpu", "gpu" or "other".
-        runtime: whose compiler and scheduler it has: "pocl", "intel", "nvidia", "amd", "oclgrind", "c", or the
+        runtime: the runtime with its compiler and scheduler: "pocl", "intel", "nvidia", "amd", "oclgrind", "c", or the
             platform's name as an identifier.
-        version: of the runtime, (3, 1) for 3.1+debian; () if unknown.
-        vendor: who made the processor: "intel", "amd", "nvidia", "arm", "apple"; "" if unknown.
+        version: version of the runtime, such as (3, 1) for 3.1+debian; () if unknown.
+        vendor: vendor of the processor: "intel", "amd", "nvidia", "arm", "apple"; "" if unknown.
         instructions: widest vector instructions of a CPU: "AVX-512", "AVX2", "AVX", "SVE", "Neon"; "" if unknown.
         vector_bytes: width of a vector register; 0 if unknown.
-        registers: how many vector registers a core has; 0 if unknown.
+        registers: number of vector registers of a core; 0 if unknown.
         cores: cores of a CPU that the runtime uses, multiprocessors of a GPU; 0 if unknown.
         memory: bytes; 0 if unknown.
         cache: bytes of the largest cache; 0 if unknown.
-        width: work-items that become one vector (float32) or one warp; 1 where the runtime leaves them apart, or if
+        width: work-items that become one vector (float32) or one warp; 1 if the runtime does not combine them, or if
             unknown.
-        limits: what it allows, and what suits it.
+        limits: limits of the device, and sizes that suit it.
     """
 
     backend: str
@@ -144,7 +145,7 @@ class Device:
 
     @property
     def is_simulator(self) -> bool:
-        """Whether it checks every access, and is hundreds of times slower than what it simulates."""
+        """Whether it checks every access, and is hundreds of times slower than the device that it simulates."""
         return self.runtime in SIMULATORS
 
     def __getstate__(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 ENVIRONMENT_VARIABLE = "FMMLOOPY_DEVICE"
-"""Names the device that is taken where none is asked for."""
+"""The environment variable that names the default device."""
 
 _KINDS = (GPU, CPU, OTHER)
 """The preferred kind first."""
@@ -35,8 +35,8 @@ _KINDS = (GPU, CPU, OTHER)
 def find_devices() -> tuple[Device, ...]:
     """Return all devices, the preferred one first; the last is always the C compiler.
 
-    Devices that compute come before simulators; among them GPUs before CPUs, and those with float64 first; among CPUs
-    the fastest runtime. Where no device is asked for the first is taken, unless $FMMLOOPY_DEVICE names another.
+    Real devices come before simulators; among them GPUs before CPUs, then those with float64; among CPUs, the fastest
+    runtime is first. The first device is the default, unless $FMMLOOPY_DEVICE names another.
     """
     found = (device for backend in BACKENDS for device in backend.find_devices())
     return tuple(sorted(found, key=_rank))
@@ -58,8 +58,8 @@ def choose_device(which: str | Device | None = None) -> Device:
     """Choose a device.
 
     Args:
-        which: a device; part of a description, whatever its case (such as ``"pocl"``, ``"PoCL 3.0"`` or ``"c"``); or
-            None for the one that $FMMLOOPY_DEVICE names in the same way, or else the preferred one.
+        which: a device; part of a description, in any case (such as ``"pocl"``, ``"PoCL 3.0"`` or ``"c"``); or None for
+            the one that $FMMLOOPY_DEVICE names in the same way, or else the preferred one.
 
     Raises:
         DeviceError: no device matches.
@@ -75,7 +75,7 @@ def choose_device(which: str | Device | None = None) -> Device:
 
 
 def match_device(which: str, devices: Sequence[Device]) -> Device | None:
-    """Return the first device with this description, or else with this in its description; None if there is none."""
+    """Return the first device with this description, or else with a description that contains it, or else None."""
     if which.lower() == "c":
         return C_DEVICE
     same = (device for device in devices if which == device.description)
@@ -88,21 +88,21 @@ def _matching(which: str, where: str) -> Device:
     if found is not None:
         return found
     there = "; ".join(repr(d.description) for d in find_devices())
-    raise DeviceError(f"{where}no device matches {which!r}; there are {there}: give part of one of these")
+    raise DeviceError(f"{where}no device matches {which!r}; there are {there}; give part of one of these")
 
 
 def choose_suited(suits: Callable[[Device], bool]) -> Device:
-    """Return the device that is taken where none is asked for if it suits, else the first that does, else the former.
+    """Return the default device if it suits, else the first device that does, else the default device.
 
     Raises:
-        DeviceError: $FMMLOOPY_DEVICE names none.
+        DeviceError: $FMMLOOPY_DEVICE matches no device.
     """
     usual = choose_device()
     return next((device for device in (usual, *find_devices()) if suits(device)), usual)
 
 
 def missing_devices() -> str:
-    """Say what is missing where the preferred device is a last resort; ``""`` if it is not, or was asked for."""
+    """Return what is missing if the default device is a last resort; ``""`` if it is not, or $FMMLOOPY_DEVICE is set."""
     asked = os.environ.get(ENVIRONMENT_VARIABLE)
     return "" if asked else backend_of(find_devices()[0]).last_resort
 
@@ -113,11 +113,11 @@ def processors() -> int:
 
 
 BUSY = 0.75
-"""Runnable processes per processor from which on times are not trusted."""
+"""Runnable processes per processor above which times are not trusted."""
 
 
 def is_busy() -> bool:
-    """Return whether programs ran on this machine in the last minute that leave too little for a measurement."""
+    """Return whether this machine was too busy for measurements in the last minute."""
     try:
         return os.getloadavg()[0] > BUSY * processors()
     except OSError:

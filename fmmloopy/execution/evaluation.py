@@ -1,4 +1,4 @@
-"""An evaluation: a problem that is built once and evaluated for any charges."""
+"""An evaluation: built once for given points, and run for any number of charge vectors."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from fmmloopy.precision import Precision
 from fmmloopy.tables.cache import cached_tables
 
 DEEPEST_SINGLE = 15
-"""In float32 centres of boxes are exact down to this level."""
+"""Centres of boxes are exact in float32 down to this level."""
 
 Timings = dict[str, float]
 
 
 @contextmanager
 def timed(timings: Timings, name: str) -> Iterator[None]:
-    """Add the seconds that a block takes to a dictionary."""
+    """Add the duration of a block to a dictionary, in seconds."""
     start = time.perf_counter()
     yield
     timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
 
 
 def grower(points: SortedPoints, precision: Precision) -> Callable[[int], Tree]:
-    """Return what makes the tree of sorted points for an ncrit.
+    """Return a function that builds the tree of sorted points for an ncrit.
 
-    Boxes around coincident points are not split: that would only cost digits of gradients, whose errors are those of
-    potentials over the size of the box.
+    Boxes around coincident points are not split, because this would only reduce the accuracy of gradients, whose errors
+    are those of potentials divided by the size of the box.
     """
     deepest = DEEPEST_SINGLE if precision.points == np.float32 else DEEPEST_LEVEL
     return partial(grow_tree, points, max_level=deepest, split_coincident=False)
@@ -56,15 +56,15 @@ class Evaluation:
     Args:
         setup: the method, recipes and device.
         m2l: the form of M2L.
-        points: sorted.
+        points: the sorted points.
         tree: the octree of these points.
         runtime: the open device.
-        timings: to which seconds by stage are added: lists, tables, setup.
+        timings: dictionary for seconds by stage: lists, tables, setup.
 
     Attributes:
         setup, m2l: as given.
         problem: tree, lists and tables.
-        timings: seconds by stage of the construction and, of the last run, by operator.
+        timings: seconds by stage for the construction, and by operator for the last run.
     """
 
     def __init__(
@@ -94,37 +94,37 @@ class Evaluation:
 
     @classmethod
     def of_points(cls, setup: Setup, m2l: str, ncrit: int, points: NDArray[np.float64], runtime: Runtime) -> Evaluation:
-        """Build an evaluation for points of shape (n, 3), sources and targets at once."""
+        """Build an evaluation for points of shape (n, 3), which are both sources and targets."""
         precision = setup.method.precision
         sorted_points = sort_points(points, None, precision.points)
         return cls(setup, m2l, sorted_points, grower(sorted_points, precision)(ncrit), runtime)
 
     def prepare(self, gradient: bool) -> None:
-        """Record what a run needs, unless it is recorded: the first time, this generates and compiles code."""
+        """Record the launches of a run, unless they are recorded; the first time, this generates and compiles code."""
         if gradient not in self._recorded:
             self._recorded[gradient] = self._record(gradient)
 
     def run(self, charges: NDArray[Any], gradient: bool = False) -> NDArray[Any]:
-        """Evaluate once, and put seconds by operator into ``timings``.
+        """Evaluate once, and store seconds by operator in ``timings``.
 
         Args:
-            charges: shape (source components, nsources), in the order of the points as they were given.
-            gradient: whether the gradient is wanted too.
+            charges: shape (source components, nsources), in the original order of the sources.
+            gradient: whether to compute the gradient too.
 
         Returns:
-            Shape (target components, ntargets) in the order of the targets as they were given; with ``gradient`` four
-            times as many rows: the potentials, then their derivatives.
+            Shape (target components, ntargets), in the original order of the targets; with ``gradient``, four times as
+            many rows: the potentials, then their derivatives.
         """
         self.prepare(gradient)
         launches, potentials = self._recorded[gradient]
-        # Permuted by reading in a random order: writing in one takes longer. No index is out of range to be clipped.
+        # Permute by reading in random order, which is faster than writing in random order. Nothing is clipped.
         exponent = self._plan.write_charges(charges.take(self.problem.tree.source_order, axis=1, mode="clip"))
         self.timings.update(self._plan.run(launches))
         found: NDArray[Any] = self._plan.read_potentials(potentials, exponent)
         return found.take(self._target_places, axis=1, mode="clip")
 
     def _record(self, gradient: bool) -> tuple[tuple[Launch, ...], Potentials]:
-        """Record the passes; return their launches, and the potentials that these give."""
+        """Record the passes; return their launches and the resulting potentials."""
         with generating(f"{self.setup.device.name}, {self.setup.book.name}") as notify:
             do = Stages(self._plan, notify)
             multipoles = upward_pass(do, do.charges)

@@ -1,7 +1,7 @@
-"""From an operator, a recipe and a device to source code that can be launched, kept on disk.
+"""Generate source code from an operator, a recipe and a device, and cache it on disk.
 
-What loopy takes a second to generate is kept as text under a hash of everything that it depends on, so that later
-processes skip code generation.
+Loopy takes about a second to generate code; the result is stored as text under a hash of everything that it depends
+on, so that later processes skip code generation.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from fmmloopy.recipes.lanes import LANE_BOUNDS, lanes_of, open_lanes
 
 
 def compile_operator(key: CodeKey) -> CompiledOperator:
-    """Return the code of an operator, from disk where it has been generated before.
+    """Return the code of an operator, from disk if it was generated before.
 
     Raises:
-        RecipeError: the recipe fails, or what it makes cannot be turned into code.
+        RecipeError: the recipe fails, or no code can be generated for its kernel.
     """
     found = _read(key)
     if found is None:
@@ -38,13 +38,13 @@ def compile_operator(key: CodeKey) -> CompiledOperator:
 
 
 def keep(key: CodeKey, code: CompiledOperator) -> None:
-    """Keep code on disk for those who ask for it by its key."""
+    """Store code on disk under its key."""
     text = key.text()
     store.keep(store.keyed_file("code", text, f"{key.operator}-"), text, asdict(code))
 
 
 def _read(key: CodeKey) -> CompiledOperator | None:
-    """Read code from disk, None if there is none."""
+    """Read code from disk; None if there is none."""
     text = key.text()
     code = store.kept(store.keyed_file("code", text, f"{key.operator}-"), text)
     try:
@@ -58,7 +58,7 @@ def _read(key: CodeKey) -> CompiledOperator | None:
 
 
 def generate(key: CodeKey) -> CompiledOperator:
-    """Generate the code of an operator with loopy. Errors as of `compile_operator`."""
+    """Generate the code of an operator with loopy; for errors see `compile_operator`."""
     steps, operator = key.steps(), key.specification.operator
     names = tuple(step.name for step in steps)
     try:
@@ -75,7 +75,7 @@ def generate_code(
     """Generate device code from a kernel that a recipe has yielded.
 
     Raises:
-        RecipeError: loopy cannot schedule the kernel or generate code for it, or it falls apart into several kernels.
+        RecipeError: loopy cannot schedule the kernel or generate code for it, or splits it into several kernels.
     """
     import loopy as lp
 
@@ -86,11 +86,11 @@ def generate_code(
     knl = backend.retarget(knl)
     shown = io.StringIO()
     try:
-        # Where a check fails, loopy prints the kernel.
+        # If a check fails, loopy prints the kernel.
         with redirect_stdout(shown), warnings.catch_warnings():
-            # A wish for a loop order that names a loop which is now parallel is no mistake.
+            # A loop priority may name a loop that is parallel now.
             warnings.filterwarnings("ignore", message="Cannot enforce the constraint")
-            # Vectors are scheduled by loopy's older scheduler; a matter of a second, not of the result.
+            # Loopy's older scheduler handles vectors; this takes longer, but the result is the same.
             warnings.filterwarnings("ignore", message=".*Falling back to a slow scheduler")
             generated = _generated(knl)
         groups, items = knl.default_entrypoint.get_grid_size_upper_bounds_as_exprs(knl.callables_table)
@@ -100,7 +100,7 @@ def generate_code(
         raise RecipeError(f"{where}: no code for this kernel: {explain(error, knl)}{hint}") from error
     if len(generated.device_programs) != 1:
         raise RecipeError(
-            f"{where}: the kernel falls apart into {len(generated.device_programs)} device kernels, expected one; "
+            f"{where}: the kernel is split into {len(generated.device_programs)} device kernels, expected one; "
             "remove what needs a barrier across work-groups"
         )
     program = generated.device_programs[0]
@@ -124,7 +124,7 @@ def generate_code(
 
 
 def _written(size: Any) -> str:
-    """Write down an expression of sizes, its terms in one order: loopy has them in another in every process."""
+    """Return an expression of sizes as text with sorted terms, whose order in loopy differs between processes."""
     from pymbolic.primitives import Product, Sum
 
     if isinstance(size, (Sum, Product)):
@@ -136,7 +136,7 @@ def _written(size: Any) -> str:
 def _generated(knl: Any) -> Any:
     """Generate code; without loopy's own cache if that cannot be used.
 
-    It may have been deleted, or hold what another version of this package has written, with classes from elsewhere.
+    The cache may have been deleted, or another version of this package may have written it with other classes.
     """
     import loopy as lp
 
@@ -151,10 +151,10 @@ def _generated(knl: Any) -> Any:
 
 
 def _scheduled(knl: Any) -> Any:
-    """Put the statements of a kernel in order, as `loopy.generate_code_v2` does.
+    """Schedule the statements of a kernel, as `loopy.generate_code_v2` does.
 
-    Except that a kernel without such an order is an error at once: left to itself, loopy waits for somebody at the
-    terminal to press Enter and look at its attempts.
+    A kernel that cannot be scheduled raises an error at once; loopy alone would wait for a user at the terminal to
+    press Enter and look at its attempts.
     """
     import loopy as lp
     from loopy.check import pre_schedule_checks
@@ -181,7 +181,7 @@ def _first_schedule(kernel: Any, table: Any) -> Any:
 
 
 def _check_lanes(where: str, knl: Any, operator: Operator) -> None:
-    """Make sure that lane parameters are fixed where the plan can read them, to what the padding of arrays allows."""
+    """Make sure that lane parameters are fixed by `fix_lanes`, to values that the padding of arrays allows."""
     if open_lanes(knl):
         raise RecipeError(f"{where}: {', '.join(open_lanes(knl))} not fixed; call fix_lanes with them")
     lanes = lanes_of(knl)
@@ -191,12 +191,12 @@ def _check_lanes(where: str, knl: Any, operator: Operator) -> None:
             raise RecipeError(f"{where}: {name} is {lanes[name]}, expected {expected}")
     if "ilanes" in operator.lanes and "ilanes" not in lanes:
         raise RecipeError(
-            f"{where}: ilanes was fixed by other means than fix_lanes, so nobody knows how many tiles there are"
+            f"{where}: ilanes was not fixed by fix_lanes, so the number of tiles is unknown; call fix_lanes with it"
         )
 
 
 def _argument_names(node: Any) -> list[str]:
-    """Read the order of a function's arguments off its declaration."""
+    """Read the order of a function's arguments from its declaration."""
     while not hasattr(node, "fdecl"):
         node = node.contents[-1]
     declaration = node.fdecl

@@ -1,4 +1,4 @@
-"""What code is made from, as a key under which it is kept."""
+"""Keys of cached code: everything that the code depends on."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.fingerprint import fingerprint
 
 FORMAT = 3
-"""Increase whenever the same key would have to give other code."""
+"""Increase it when the same key must give different code."""
 
 
 @dataclass(frozen=True)
 class CodeKey:
-    """What the code of an operator is made from.
+    """Everything that the code of an operator depends on.
 
     Attributes:
-        specification: what its math-level kernel is made for; values of the Green's function's parameters do not
-            matter.
-        book: its recipes.
-        device: what the code is for.
-        parameters: keyword arguments of the recipe; where not given, what it has on the device.
-        most_steps: how many steps of the recipe, None for all.
+        specification: the specification of its math-level kernel; the values of the Green's function's parameters do
+            not matter.
+        book: the recipe book.
+        device: the device that the code is for.
+        parameters: keyword arguments of the recipe; those that are not given have their defaults on the device.
+        most_steps: number of steps of the recipe; None for all.
     """
 
     specification: Specification
@@ -46,7 +46,7 @@ class CodeKey:
         return self.specification.operator.name
 
     def text(self) -> str:
-        """Write down everything that the code depends on."""
+        """Return everything that the code depends on as text."""
         return repr(
             {
                 "format": FORMAT,
@@ -81,7 +81,7 @@ class CodeKey:
 
     @property
     def _given(self) -> dict[str, Any]:
-        """What the recipe is called with."""
+        """Keyword arguments of the recipe."""
         return self.book.parameters_on(self.operator, self.device, self.parameters)
 
 
@@ -93,7 +93,7 @@ def math_hash(operator: Operator) -> str:
 
 @cache
 def versions() -> tuple[tuple[str, str], ...]:
-    """Return the versions of the packages that code depends on."""
+    """Return the versions of the packages that the code depends on."""
     found = []
     for package in ("fmmloopy", "loopy", "islpy", "pymbolic"):
         try:

@@ -1,4 +1,4 @@
-"""What passes between generated code and a backend: programs, arrays, and launches that are bound once and replayed."""
+"""The interface between generated code and backends: programs, arrays, and launches, bound once and replayed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class CompiledOperator:
     """Source of one operator for one device, and how it is launched.
 
     Attributes:
-        operator: its name.
+        operator: name of the operator.
         source: the whole program.
         entry: name of the function in it.
         arguments: in the order of the function: (name, "array" or "number", dtype).
         global_size: number of work-groups on each axis, as expressions in the arguments that are numbers.
         local_size: work-items of a group on each axis.
-        lanes: lane parameters that the recipe has fixed; they decide how many tiles there are.
+        lanes: lane parameters that the recipe has fixed; they determine the number of tiles.
         steps: names of the recipe's steps.
-        build_options: for the device's compiler.
+        build_options: options for the device's compiler.
     """
 
     operator: str
@@ -42,7 +42,7 @@ class CompiledOperator:
 
     @property
     def identity(self) -> str:
-        """A hash of what runs: the source and how it is launched; how it came about does not matter."""
+        """A hash of the source and its launch parameters; how the code was made does not matter."""
         launch = self.entry, self.arguments, self.global_size, self.local_size, self.lanes, self.build_options
         return hashlib.sha256(repr((self.source, launch)).encode()).hexdigest()[:32]
 
@@ -52,8 +52,8 @@ class Array:
     """An array on a device.
 
     Attributes:
-        shape, dtype: what it holds.
-        data: the device's handle, with as many more numbers than the shape says as the device pads arrays by.
+        shape, dtype: those of the contents.
+        data: the device's handle; the buffer also includes the device's padding after the array.
     """
 
     shape: tuple[int, ...]
@@ -71,10 +71,10 @@ class Launch:
     """One bound call.
 
     Attributes:
-        operator: what it runs.
-        start: begins it and returns a token.
-        seconds: tells how long the call behind a token ran, once it is done.
-        arguments: what it is bound to; a device does not keep the arrays of a launch alive.
+        operator: name of the operator.
+        start: starts the call and returns a token.
+        seconds: returns the duration of the call with this token, once it is done.
+        arguments: the bound arguments; they are kept here because a device does not keep arrays alive.
     """
 
     operator: str
@@ -110,18 +110,18 @@ class Runtime(Protocol):
         """Run launches in order, wait, and return seconds by operator."""
 
     def machine_code(self, operator: CompiledOperator) -> bytes | None:
-        """Compile a program and return the device's code for it; None if that is made only when it is launched."""
+        """Compile a program and return its machine code; None if it is generated only at launch."""
 
 
 def launch_sizes(
     operator: CompiledOperator, arguments: Mapping[str, Any], limits: Limits
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the number of work-groups on each axis, and of work-items of a group.
+    """Return the number of work-groups, and of work-items in a group, on each axis.
 
-    Both have as many axes: where a kernel uses more of one than of the other, sizes are filled up with ones.
+    Both have the same number of axes; missing axes have size one.
 
     Raises:
-        DeviceError: an axis has more work-groups than the device launches.
+        DeviceError: an axis has more work-groups than the device can launch.
     """
     from pymbolic import parse
     from pymbolic.mapper.evaluator import EvaluationMapper
@@ -145,7 +145,7 @@ def launch_sizes(
 
 
 def check_size(shape: tuple[int, ...], limits: Limits) -> None:
-    """Refuse arrays that the 32-bit indices of generated code cannot reach."""
+    """Raise an error for arrays that are too large for the 32-bit indices of generated code."""
     if math.prod(shape) + limits.padding >= limits.most_numbers:
         most = limits.most_numbers
         shown = f"2^{most.bit_length() - 1}" if most & (most - 1) == 0 else most
@@ -156,9 +156,9 @@ def check_size(shape: tuple[int, ...], limits: Limits) -> None:
 
 
 def check_arguments(operator: CompiledOperator, arguments: Mapping[str, Any]) -> None:
-    """Make sure that a call gives every argument, and every array in the dtype that the code reads."""
+    """Make sure that a call has every argument, and every array in the dtype that the code reads."""
     for name, kind, dtype in operator.arguments:
         if name not in arguments:
-            raise TypeError(f"{operator.operator} needs {name}, which the call does not give")
+            raise TypeError(f"{operator.operator} needs {name}, which is missing in the call")
         if kind == "array" and arguments[name].dtype != dtype:
             raise TypeError(f"{operator.operator}: {name} has dtype {arguments[name].dtype}, expected {dtype}")

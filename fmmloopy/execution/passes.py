@@ -1,7 +1,7 @@
-"""The fast multipole method as its passes: what is done, in which order, to which values.
+"""The passes of the fast multipole method: which operators run, in which order, on which values.
 
-Each line is one operator, or one for each level. A stage takes and returns values (`fmmloopy.execution.values`), so
-what is to happen between two stages, such as an exchange of multipoles between devices, is one more line.
+Each line is one operator, or one per level. A stage takes and returns values (`fmmloopy.execution.values`), so another
+action between two stages, such as an exchange of multipoles between devices, is one more line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fmmloopy.octree.tree import FIRST_LEVEL
 
 
 def upward_pass(do: Stages, charges: Charges) -> Multipoles:
-    """Gather charges into multipoles, from the leaves to the root (Ying, Biros & Zorin 2004, section 3.2)."""
+    """Compute multipoles from charges, from the leaves to the root (Ying, Biros & Zorin 2004, section 3.2)."""
     checks = do.p2m(charges)
     multipoles = do.upward_equivalent(checks)
     for level in reversed(range(FIRST_LEVEL, do.nlevels - 1)):
@@ -21,7 +21,7 @@ def upward_pass(do: Stages, charges: Charges) -> Multipoles:
 
 
 def downward_pass(do: Stages, charges: Charges, multipoles: Multipoles, m2l: str) -> Locals:
-    """Spread multipoles into locals, from the root to the leaves."""
+    """Compute locals, from the root to the leaves."""
     checks = do.m2l(multipoles, m2l)
     checks = do.p2l(charges, checks)
     locals_ = do.downward_equivalent(checks)
@@ -31,7 +31,7 @@ def downward_pass(do: Stages, charges: Charges, multipoles: Multipoles, m2l: str
 
 
 def potential_pass(do: Stages, charges: Charges, multipoles: Multipoles, locals_: Locals, gradient: bool) -> Potentials:
-    """Add up what reaches the targets: locals, multipoles of W lists, charges of U lists."""
+    """Sum the contributions to the targets: locals, multipoles of W lists, charges of U lists."""
     potentials = do.l2p(locals_, gradient)
     potentials = do.m2p(multipoles, potentials)
     return do.p2p(charges, potentials)

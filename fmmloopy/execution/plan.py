@@ -1,6 +1,6 @@
-"""A plan: the arrays of one problem on a device, the code of its operators, and how one is bound to the other.
+"""A plan: the arrays of one problem on a device, the code of its operators, and how both are bound together.
 
-Plans keep nothing that depends on charges: what they upload and generate serves every evaluation.
+Plans store nothing that depends on charges, so their arrays and code serve every evaluation.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from fmmloopy.tables.surfaces import Tables
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Points with all that follows from them.
+    """Points with their tree, lists and tables.
 
     Attributes:
         tree: the octree.
-        lists: the interaction lists that are worked through.
+        lists: the interaction lists that the operators use.
         tables: translation tables.
-        distance: what no two points are nearer than, unless they coincide; None if some are too near for float32, or
-            if nobody has looked.
+        distance: lower bound on the distance of two points that do not coincide; None if some are too close together
+            for float32, or if it is unknown.
     """
 
     tree: Tree
@@ -56,8 +56,8 @@ class Plan:
 
     Attributes:
         runtime, setup, problem: as given.
-        arrays: on the device, by name of their dtype.
-        points, expansions, spectra: those that are in the dtype of each kind of number.
+        arrays: arrays on the device, by name of their dtype.
+        points, expansions, spectra: the arrays in the dtype of each kind of number.
         has_sources, has_targets: shape (nboxes,), which boxes have any.
     """
 
@@ -74,16 +74,16 @@ class Plan:
         self._code: dict[tuple[str, bool], CompiledOperator] = {}
         self._units: dict[bool, float | None] = {}
 
-    # -- values that come and go
+    # -- charges and potentials
 
     def write_charges(self, charges: NDArray[Any]) -> int:
-        """Put charges of shape (components, nsources), in tree order, on the device.
+        """Copy charges of shape (components, nsources), in tree order, to the device.
 
-        Charges in float64 that operators read in float32 are divided by a power of two that makes the largest about 1:
-        float32 has no numbers beyond 10^38.
+        Charges in float64 that operators read in float32 are divided by a power of two, so that the largest is about 1:
+        float32 has no numbers above 10^38.
 
         Returns:
-            The exponent of that power, which `read_potentials` multiplies with; 0 if nothing was divided.
+            The exponent of that power, by which `read_potentials` multiplies; 0 if nothing was divided.
         """
         narrowed = charges.dtype == np.float64 and self.spectra.dtype == np.float32
         exponent = int(np.frexp(np.abs(charges).max(initial=0.0))[1]) if narrowed else 0
@@ -107,7 +107,7 @@ class Plan:
     # -- code
 
     def code(self, operator: Operator, notify: Callable[[str], None], gradient: bool = False) -> CompiledOperator:
-        """Return the code of an operator; ``notify`` is told its name before the code is first made."""
+        """Return the code of an operator; ``notify`` is called with its name before the code is first generated."""
         name = operator.name
         if (name, gradient) not in self._code:
             notify(name)
@@ -116,7 +116,7 @@ class Plan:
         return self._code[name, gradient]
 
     def use(self, code: CompiledOperator, gradient: bool = False) -> None:
-        """Take other code for an operator, from the next recording on."""
+        """Use other code for an operator, from the next recording on."""
         self._code[code.operator, gradient] = code
 
     def types_of(self, operator: Operator, gradient: bool = False) -> Types:
@@ -128,7 +128,7 @@ class Plan:
         return types
 
     def _unit(self, gradient: bool) -> float | None:
-        """Return the unit of length in which float32 holds what near pairs give, None if there is none."""
+        """Return a unit of length in which near pairs are in the range of float32; None if there is none."""
         if gradient not in self._units:
             plain = self.setup.method.kernel
             kernel = plain.with_gradient() if gradient else plain
@@ -141,13 +141,13 @@ class Plan:
     def bind(
         self, operator: Operator, arguments: Mapping[str, Any], notify: Callable[[str], None], gradient: bool = False
     ) -> Launch:
-        """Bind an operator to its arguments; those that it does not have are left out."""
+        """Bind an operator to its arguments; others are ignored."""
         return self.runtime.bind(self.code(operator, notify, gradient), arguments)
 
     def counts(
         self, operator: Operator, boxes: Boxes, rows: int, columns: int, notify: Callable[[str], None]
     ) -> dict[str, int]:
-        """Count the tiles of a dense product, given the lanes that the recipe has chosen."""
+        """Return the number of tiles of a dense product, given the lanes fixed by the recipe."""
         lanes, nsurface = dict(self.code(operator, notify).lanes), self.expansions.nsurface
         return {
             "btiles": -(-len(boxes) // lanes.get("blanes", 1)),
@@ -156,7 +156,7 @@ class Plan:
             "nboxes": self.problem.tree.nboxes,
         }
 
-    # -- which boxes, and what they work through
+    # -- boxes and lists of the operators
 
     def particles_of(self, operator: Operator) -> Particles:
         """Return the two sides of a particle operator."""
@@ -168,8 +168,8 @@ class Plan:
         """Return an interaction list by its name, ``"own"`` for the list of a box that is the box itself.
 
         Args:
-            name: of the list.
-            by_leaves: whether entries that are no leaves are replaced by their leaves.
+            name: name of the list.
+            by_leaves: whether entries that are not leaves are replaced by their leaves.
         """
         if name == "own":
             return self._own
@@ -182,12 +182,12 @@ class Plan:
         return self.leaves(self.has_sources if particles.targets.is_surface else self.has_targets)
 
     def leaves(self, wanted: NDArray[np.bool_]) -> Boxes:
-        """Return the leaves that are wanted and have expansions."""
+        """Return the selected leaves that have expansions."""
         tree = self.problem.tree
         return np.flatnonzero(tree.is_leaf & wanted & (tree.box_levels >= FIRST_LEVEL))
 
     def parents(self, level: int, wanted: NDArray[np.bool_]) -> Boxes:
-        """Return the boxes of a level that are wanted and have children."""
+        """Return the selected boxes of a level that have children."""
         tree = self.problem.tree
         return np.flatnonzero(~tree.is_leaf & wanted & (tree.box_levels == level))
 
@@ -198,14 +198,14 @@ class Plan:
         return self.points.children if over.side == "sources" else self.points.target_children
 
     def levels_by_table(self) -> list[tuple[range, int]]:
-        """Return which levels share a table: all of them, or each has its own."""
+        """Return which levels share a table: all levels, or each level alone."""
         nlevels = self.problem.tree.nlevels
         if len(self.problem.tables.radii) == 1:
             return [(range(FIRST_LEVEL, nlevels), 0)] if nlevels > FIRST_LEVEL else []
         return [(range(level, level + 1), level - FIRST_LEVEL) for level in range(FIRST_LEVEL, nlevels)]
 
     def on_levels(self, levels: range, boxes: Boxes) -> Boxes:
-        """Return those boxes that are on some levels."""
+        """Return the boxes that are on some levels."""
         here = self.problem.tree.box_levels[boxes]
         return boxes[(here >= levels.start) & (here < levels.stop)]
 
@@ -214,7 +214,7 @@ class Plan:
         return self.on_levels(levels, np.flatnonzero(self.problem.lists.v.lengths))
 
     def local_points(self, gradient: bool) -> dict[str, Any]:
-        """Return what near pairs in float32 have in place of sources in float64."""
+        """Return the arguments for near pairs in float32 that replace sources in float64."""
         unit, kernel = self._unit(gradient), self.setup.method.kernel
         assert unit is not None
         scaling = kernel.scaling * unit ** -(kernel.homogeneity or 0)

@@ -1,4 +1,4 @@
-"""What this machine's processor is, as far as the system says."""
+"""Facts about this machine's processor, from the operating system."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _VECTORS = {
     "sve": ("SVE", 16, 32),
     "asimd": ("Neon", 16, 32),
 }
-"""Vector instructions of processors, the widest first: as Linux lists them, as they are called, bytes of a register (of
-SVE the least that there is), and registers."""
+"""Vector instructions of processors, the widest first: name in Linux, usual name, bytes of a register (for SVE the
+minimum), and number of registers."""
 
 VENDORS = {
     "intel": r"\bintel\b|genuineintel",
@@ -25,12 +25,12 @@ VENDORS = {
     "apple": r"\bapple\b",
     "arm": r"\barm\b|\bcortex\b|\bneoverse\b",
 }
-"""Vendors of processors, and what of their names tells them."""
+"""Vendors of processors, and the parts of names that identify them."""
 
 
 @dataclass(frozen=True)
 class Processor:
-    """What is known of a processor: neutral values, as in `fmmloopy.Device`, where the system does not say."""
+    """Facts about a processor; unknown ones have neutral values, as in `fmmloopy.Device`."""
 
     vendor: str = ""
     instructions: str = ""
@@ -39,14 +39,14 @@ class Processor:
 
 
 def vendor_of(*names: str) -> str:
-    """Return the vendor that the first name tells that tells one, ``""`` if none does."""
+    """Return the vendor from the first name that identifies one; ``""`` if none does."""
     found = (vendor for name in names for vendor, words in VENDORS.items() if re.search(words, name.lower()))
     return next(found, "")
 
 
 @cache
 def this_processor() -> Processor:
-    """Return what Linux says of the processor of this machine; nothing is known elsewhere."""
+    """Return the facts about this machine's processor on Linux; nothing is known on other systems."""
     with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text()
         flags = set(re.findall(r"\w+", text))
@@ -57,8 +57,8 @@ def this_processor() -> Processor:
 
 
 def vector_instructions() -> str:
-    """Return the widest vector instructions that this machine's processor has, ``""`` where the system does not say.
+    """Return the widest vector instructions of this machine's processor; ``""`` if unknown.
 
-    How many registers recipes may fill follows from it: 32 with AVX-512, 16 with AVX2. Few runtimes tell.
+    They determine how many registers recipes may fill: 32 with AVX-512, 16 with AVX2. Few runtimes report them.
     """
     return this_processor().instructions

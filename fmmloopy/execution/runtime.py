@@ -12,7 +12,7 @@ __all__ = ["Array", "Launch", "Runtime", "make_runtime"]
 def make_runtime(device: Device, padding: int | None = None) -> Runtime:
     """Open a device.
 
-    Arrays have room for as many more numbers than their shapes say as the device's limits want; 0 is for those who want
-    arrays to end where their shapes say.
+    Arrays are padded by the number of elements in the device's limits; with a padding of 0 they end exactly where their
+    shapes say.
     """
     return backend_of(device).open(device, device.limits.padding if padding is None else padding)

@@ -1,4 +1,4 @@
-"""What an evaluation is made with, before there are points: values that code, plans, rates and certificates hang on."""
+"""The parameters of an evaluation before there are points; code, plans, rates and certificates depend on them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fmmloopy.recipes.book import RecipeBook
 
 @dataclass(frozen=True)
 class Method:
-    """The discretization: what decides how much work there is, and how large the error.
+    """The discretization, which determines the amount of work and the error.
 
     Attributes:
-        kernel: the plain Green's function.
+        kernel: the Green's function, without gradient.
         order: points per edge of the surfaces.
         precision: which numbers are float32.
     """
@@ -29,12 +29,12 @@ class Method:
     precision: Precision = DOUBLE
 
     def specification(self, operator: Operator, gradient: bool = False, types: Types | None = None) -> Specification:
-        """Return what the kernel of an operator is made for.
+        """Return the specification of an operator's kernel.
 
         Args:
             operator: the operator.
             gradient: whether its Green's function has rows for the gradient too.
-            types: of the kernel; None for those that it has in this precision.
+            types: types of the kernel; None for those of this precision.
         """
         kernel = self.kernel.with_gradient() if gradient else self.kernel
         return Specification(operator, kernel, self.order, types or operator.types_in(self.precision))
@@ -42,13 +42,14 @@ class Method:
 
 @dataclass(frozen=True)
 class Setup:
-    """A method, and how it is run.
+    """A method with recipes and a device.
 
     Attributes:
         method: the discretization.
-        book: recipes.
-        device: what they run on.
-        parameters: keyword arguments of the recipes, by operator; where not given, what they have on the device.
+        book: the recipe book.
+        device: the device.
+        parameters: keyword arguments of the recipes by operator; those that are not given have their defaults on the
+            device.
     """
 
     method: Method
@@ -57,6 +58,6 @@ class Setup:
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
     def code_key(self, operator: str, gradient: bool = False, types: Types | None = None) -> CodeKey:
-        """Return what the code of an operator is made from; arguments as of `Method.specification`, but by name."""
+        """Return the key of an operator's code; arguments as for `Method.specification`, with the operator's name."""
         spec = self.method.specification(self.book.operator(operator), gradient, types)
         return CodeKey(spec, self.book, self.device, self.parameters.get(operator, {}))

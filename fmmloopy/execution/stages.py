@@ -1,7 +1,7 @@
-"""The stages of an evaluation: each operator, bound to the arrays of a plan, as a launch that is recorded.
+"""The stages of an evaluation: each binds an operator to the arrays of a plan and records the launch.
 
-A stage takes the values that it reads and returns the one that it writes. What runs is decided here, once: launches
-are replayed for new charges. The order of the stages is that of the passes.
+A stage takes the values that it reads and returns the value that it writes. Launches are recorded once, and replayed
+for new charges. The stages are in the order of the passes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from fmmloopy.operators import CHECK_TO_EQUIVALENT, L2L, L2P, M2M, M2P, P2L, P2M
 from fmmloopy.operators.operator import Families
 
 Notify = Callable[[str], None]
-"""Called with the name of each operator before its code is made."""
+"""Called with the name of each operator before its code is generated."""
 
 
 class Stages:
     """A recording of stages.
 
     Attributes:
-        plan: what is bound.
-        nlevels: levels of the tree.
+        plan: the plan with arrays and code.
+        nlevels: number of levels of the tree.
         charges: the charges of the sources, which `Plan.write_charges` fills.
-        launches: what has been recorded, in order.
+        launches: the recorded launches, in order.
     """
 
     def __init__(self, plan: Plan, notify: Notify | None = None) -> None:
@@ -120,7 +120,7 @@ class Stages:
         self.launches.append(self.plan.bind(operator, arguments, self._notify, gradient))
 
     def particles(self, operator: Operator, reads: Charges | Multipoles | Locals, writes: Checks | Potentials) -> None:
-        """Record an operator on particles: its record says over which lists, and between which points."""
+        """Record an operator on particles; its record names the lists and points."""
         plan, gradient = self.plan, isinstance(writes, Potentials) and writes.gradient
         particles, types = plan.particles_of(operator), plan.types_of(operator, gradient)
         local = plan.setup.book.operator(operator.name).is_local and types.is_mixed
@@ -151,7 +151,7 @@ class Stages:
         self._bind(operator, arguments, gradient)
 
     def _pieces(self, boxes: Boxes, csr: CSR, by_sources: bool) -> dict[str, Any]:
-        """Return the arguments that put pieces in the place of target boxes, if one has too much work."""
+        """Return the arguments that replace target boxes by pieces, if one has too much work."""
         plan, tree, limits = self.plan, self.plan.problem.tree, self.plan.runtime.device.limits
         sources = tree.box_source_ends - tree.box_source_starts if by_sources else None
         pieces = cut_heavy_boxes(tree, boxes, csr, sources, limits.heavy_share, limits.piece_targets)
@@ -166,7 +166,7 @@ class Stages:
         }
 
     def translate(self, operator: Operator, vectors: Multipoles | Locals, level: int) -> None:
-        """Record a translation between a level and the next, by the tables of the operator's name."""
+        """Record a translation between a level and the next, by the tables with the operator's name."""
         plan, own = self.plan, self.plan.setup.book.operator(operator.name)
         assert isinstance(own.over, Families)
         parents = plan.parents(level, plan.has_sources if own.over.side == "sources" else plan.has_targets)
@@ -175,7 +175,7 @@ class Stages:
         matrices: NDArray[Any] = getattr(plan.problem.tables, operator.name)
         arrays = plan.expansions
         arguments = {
-            # The vectors that are read and those that are written are rows of one array.
+            # Input and output vectors are rows of the same array.
             **dict.fromkeys(("result", *own.aliases.values()), vectors.array),
             "children": plan.children_of(operator),
             **plan.counts(operator, parents, arrays.columns, arrays.columns, self._notify),

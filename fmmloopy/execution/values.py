@@ -1,4 +1,4 @@
-"""What the stages of an evaluation hand on to each other: arrays on a device, by what they hold."""
+"""Values that the stages of an evaluation pass to each other: arrays on a device, with a type for each meaning."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Charges:
     """Charges of the sources in tree order, (columns, nsources padded).
 
     Attributes:
-        by_dtype: the arrays of a plan, by name of their dtype; charges are written in each dtype that is asked for.
+        by_dtype: the arrays of a plan, by name of their dtype; charges are written in each dtype that is used.
     """
 
     by_dtype: Mapping[str, DeviceArrays]
 
     def in_dtype(self, name: str) -> Array:
-        """Return the charges as operators that compute in a dtype read them."""
+        """Return the charges for operators that compute in a dtype."""
         return self.by_dtype[name].charges
 
 

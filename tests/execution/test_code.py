@@ -376,7 +376,7 @@ def test_bound_operator_adds_to_its_output(runtime):
 def test_bind_refuses_a_missing_argument(name, runtime):
     arguments = p2p_arguments(runtime)
     del arguments[name]
-    with pytest.raises(TypeError, match=f"^p2p needs {name}, which the call does not give$"):
+    with pytest.raises(TypeError, match=f"^p2p needs {name}, which is missing in the call$"):
         runtime.bind(p2p_code(runtime), arguments)
 
 

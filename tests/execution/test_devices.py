@@ -191,7 +191,7 @@ def test_pickled_devices_have_lost_their_handle_and_open_all_the_same(opencl_dev
 
 
 def test_devices_that_are_gone_cannot_be_opened():
-    with pytest.raises(fl.DeviceError, match="^'opencl GPU NVIDIA CUDA .* is not there; fmmloopy.find_devices"):
+    with pytest.raises(fl.DeviceError, match="^'opencl GPU NVIDIA CUDA .* was not found; fmmloopy.find_devices"):
         make_runtime(GPU)
 
 
@@ -251,7 +251,7 @@ def test_device_that_is_not_there(pretend):
     with pytest.raises(fl.DeviceError) as caught:
         choose_device("intel")
     expected = "; ".join(repr(d.description) for d in (POCL_31, C_DEVICE))
-    assert str(caught.value) == f"no device matches 'intel'; there are {expected}: give part of one of these"
+    assert str(caught.value) == f"no device matches 'intel'; there are {expected}; give part of one of these"
 
 
 @pytest.mark.parametrize(

@@ -323,8 +323,8 @@ def test_other_operators(operator, device):
 @pytest.mark.parametrize(
     ("device", "reason"),
     [
-        (made_up_nvidia(), "no way to get at that of 'opencl"),
-        (made_up_device("CPU", "Oclgrind", "OpenCL 1.2", "x"), "no way to get at that of 'opencl"),
+        (made_up_nvidia(), "not available for 'opencl"),
+        (made_up_device("CPU", "Oclgrind", "OpenCL 1.2", "x"), "not available for 'opencl"),
     ],
 )
 def test_devices_that_keep_their_code(device, reason):

@@ -1,4 +1,4 @@
-"""Backends: one file each, and the list of them."""
+"""Backends: one file for each, and the list of all."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fmmloopy.execution.backends.opencl import OpenCLBackend
 from fmmloopy.execution.device import Device
 
 BACKENDS: tuple[Backend, ...] = (OpenCLBackend(), CBackend())
-"""All backends; where two have equal devices, those of the first are preferred."""
+"""All backends; of equal devices, those of the first backend are preferred."""
 
 
 def backend_of(device: Device) -> Backend:
     """Return the backend of a device.
 
     Raises:
-        ValueError: there is none of its name.
+        ValueError: there is no backend with this name.
     """
     for backend in BACKENDS:
         if backend.name == device.backend:

@@ -1,4 +1,4 @@
-"""What a backend is: everything that depends on how devices are found, compiled for and launched on."""
+"""The interface of backends, which find devices, compile code and launch kernels."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Family:
     """Devices that one recipe book is for.
 
     Attributes:
-        words: which they are, such as "CPUs through PoCL 3.1".
-        facts: fields of `Device` and what they have in common; of a version, its first numbers.
+        words: description, such as "CPUs through PoCL 3.1".
+        facts: fields of `Device` with their common values; for a version, its first numbers.
     """
 
     words: str
@@ -32,13 +32,13 @@ class Backend(Protocol):
 
     Attributes:
         name: identifier.
-        language: what programs are written in: tools that know one language only ask for it.
+        language: language of the programs, for tools that support only one.
         has_groups: whether launches have work-groups and work-items; else only sequential kernels run.
         has_rsqrt: whether the language has a function ``rsqrt``.
-        prelude: what every generated program begins with.
-        probe_header: macros and types that the programs of `fmmloopy.measuring.probes` are written in.
-        no_code: what to try where there is no code for a recipe's kernel; begins with "; ", or is empty.
-        last_resort: what to tell users where no other backend has a device; empty for backends that are no makeshift.
+        prelude: the beginning of every generated program.
+        probe_header: macros and types for the programs of `fmmloopy.measuring.probes`.
+        no_code: what to try if no code can be generated for a recipe's kernel; begins with "; ", or is empty.
+        last_resort: message to users if no other backend has a device; empty for backends that are not a last resort.
     """
 
     name: str
@@ -51,29 +51,29 @@ class Backend(Protocol):
     last_resort: str
 
     def find_devices(self) -> Sequence[Device]:
-        """Return the devices that are there, with their limits; none where the backend cannot be used."""
+        """Return all devices, with their limits; none if the backend cannot be used."""
 
     def rank(self, device: Device) -> int:
-        """Return 0 for the fastest runtimes for devices of one kind, more for others."""
+        """Return 0 for the fastest runtimes for devices of one kind, and larger numbers for others."""
 
     def label(self, device: Device) -> str:
         """Return a short name for a device's runtime and its version, or else the device's own name."""
 
     def family(self, device: Device) -> Family:
-        """Return the devices that want the same recipes."""
+        """Return the family of devices that need the same recipes."""
 
     def retarget(self, kernel: Any) -> Any:
         """Return a loopy kernel for which code in the backend's language is generated."""
 
     def open(self, device: Device, padding: int) -> Runtime:
-        """Open a device; arrays get ``padding`` more numbers than their shapes say."""
+        """Open a device; arrays get ``padding`` additional numbers after their ends."""
 
     def code_environment(self, device: Device, folder: Path) -> dict[str, str]:
-        """Return variables with which a new process leaves the machine code of what it launches in a folder.
+        """Return environment variables that make a new process write the machine code of its launches to a folder.
 
         Raises:
-            DeviceError: the runtime does not give its code.
+            DeviceError: the runtime does not provide its code.
         """
 
     def launched_name(self, device: Device, entry: str) -> str:
-        """Return what the function of a program that is launched is called in its machine code."""
+        """Return the name in the machine code of the function that is launched."""

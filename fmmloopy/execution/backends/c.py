@@ -1,4 +1,4 @@
-"""C, through the system's compiler: one core, without work-groups; always there, and slow."""
+"""C through the system's compiler: one core, without work-groups; always available, but slow."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ typedef {real} V __attribute__((vector_size({nbytes})));
 typedef {real} M __attribute__((vector_size({nbytes}), aligned({itemsize}), may_alias));
 typedef unsigned {whole} L __attribute__((vector_size({nbytes})));
 """
-"""The programs of `fmmloopy.measuring.probes` are written in these macros and types."""
+"""Macros and types for the programs of `fmmloopy.measuring.probes`."""
 
 C_DEVICE = Device(
     "c",
@@ -59,7 +59,7 @@ C_DEVICE = Device(
     cores=1,
     limits=Limits(groups=1),
 )
-"""The processor, through loopy's C target: always there, and slow."""
+"""The processor through loopy's C target: always available, but slow."""
 
 
 class CBackend:
@@ -83,7 +83,7 @@ class CBackend:
         return [C_DEVICE]
 
     def rank(self, device: Device) -> int:
-        """Return 0: there is one."""
+        """Return 0: there is only one."""
         return 0
 
     def label(self, device: Device) -> str:
@@ -95,17 +95,17 @@ class CBackend:
         return Family("the C compiler", (("runtime", device.runtime),))
 
     def retarget(self, kernel: Any) -> Any:
-        """Return a kernel for which loopy writes C."""
+        """Return a kernel for which loopy generates C."""
         import loopy as lp
 
         return kernel.copy(target=lp.CTarget())
 
     def open(self, device: Device, padding: int) -> Runtime:
-        """Return what runs code on one core."""
+        """Return a runtime on one core."""
         return CRuntime(device, padding)
 
     def code_environment(self, device: Device, folder: Path) -> dict[str, str]:
-        """Point our own cache to the folder: libraries are kept there."""
+        """Redirect fmmloopy's cache, which has the libraries, to the folder."""
         return {ENVIRONMENT_VARIABLE: str(folder)}
 
     def launched_name(self, device: Device, entry: str) -> str:
@@ -182,11 +182,11 @@ class CRuntime:
         return seconds
 
     def machine_code(self, operator: CompiledOperator) -> bytes | None:
-        """Return None: the library of a program that is launched stays in the cache folder."""
+        """Return None: the library of a launched program is in the cache folder."""
         return None
 
     def _library(self, operator: CompiledOperator) -> ctypes.CDLL:
-        """Load an operator's library, built when there is none; its file's name ends with the hash of what is in it."""
+        """Load an operator's library, or build it; the name of its file ends with the hash of its content."""
         key = hashlib.sha256(repr((operator.source, self._target, self.FLAGS)).encode()).hexdigest()[:32]
         folder = cache_folder() / "c"
         for path in sorted(folder.glob(f"{operator.operator}-{key}-*.so")):
@@ -198,13 +198,13 @@ class CRuntime:
             self._build(operator, built)
             content = built.read_bytes()
             path = folder / f"{operator.operator}-{key}-{hashlib.sha256(content).hexdigest()}.so"
-            with suppress(OSError):  # without a place to keep it, it is built each time
+            with suppress(OSError):  # if it cannot be stored, it is built each time
                 write_atomically(path, content)
             return ctypes.CDLL(str(built))
 
     @cached_property
     def _target(self) -> str:
-        """What the compiler compiles for: its version, and all that -march=native turns on."""
+        """The target of the compiler: its version, and everything that -march=native enables."""
         command = [self._compiler, "-march=native", "-E", "-dM", "-x", "c", os.devnull]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 

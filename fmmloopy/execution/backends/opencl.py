@@ -1,7 +1,7 @@
-"""OpenCL, through pyopencl: the only module that knows it.
+"""OpenCL through pyopencl; no other module uses pyopencl.
 
-What pyopencl says of a platform and a device is parsed here, once, into the fields of `Device`. Whatever else depends
-on whose runtime a device has is here too.
+This module parses what pyopencl reports about platforms and devices into the fields of `Device`. Everything else that
+depends on the runtime of a device is here too.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ PLATFORMS = {
     "AMD Accelerated Parallel Processing": AMD,
     "Oclgrind": "oclgrind",
 }
-"""Runtimes, by how the names of their platforms begin."""
+"""Runtimes by the beginning of the names of their platforms."""
 
 NAMES = {POCL: "PoCL", INTEL: "Intel's runtime", NVIDIA: "NVIDIA's driver", AMD: "AMD's driver"}
-"""What to call the runtimes whose devices want the same recipes."""
+"""Names of the runtimes whose devices need the same recipes."""
 
 KINDS = {CPU: "CPUs", GPU: "GPUs", OTHER: "devices"}
 
 FASTEST = ((INTEL, ()), (POCL, (3, 1)), (POCL, ()))
-"""Runtimes for CPUs and versions from which on, the fastest first.
+"""Runtimes for CPUs with their minimum versions, the fastest first.
 Measured with P2P on two cores of an AMD Zen 4: 2.2, 2.0 and 1.7 Gpairs/s."""
 
 PROBE_HEADER = """
@@ -67,11 +67,11 @@ PROBE_HEADER = """
 typedef {real}{n} V;
 typedef V M;
 """
-"""The programs of `fmmloopy.measuring.probes` are written in these macros and types."""
+"""Macros and types for the programs of `fmmloopy.measuring.probes`."""
 
 
 class OpenCLBackend:
-    """Devices that the OpenCL loader finds."""
+    """Devices found by the OpenCL loader."""
 
     name = "opencl"
     language = OPENCL_C
@@ -103,7 +103,7 @@ class OpenCLBackend:
         return list(devices.values())
 
     def rank(self, device: Device) -> int:
-        """Return the place of a CPU's runtime among the fastest; all runtimes of other devices are equal."""
+        """Return the rank of a CPU's runtime by speed; all runtimes of other devices are equal."""
         if device.kind != CPU:
             return 0
         places = (i for i, (name, oldest) in enumerate(FASTEST) if device.runtime == name and device.version >= oldest)
@@ -116,7 +116,7 @@ class OpenCLBackend:
         return "Intel" if (device.kind, device.runtime) == (CPU, INTEL) else device.name
 
     def family(self, device: Device) -> Family:
-        """Return devices of a kind with the same runtime; of PoCL, whose releases differ, with the same version."""
+        """Return devices of a kind with the same runtime; for PoCL, whose releases differ, with the same version."""
         if device.runtime not in NAMES:
             return Family(re.sub(r'["\\\s]+', " ", device.name), (("name", device.name),))
         facts: tuple[tuple[str, Any], ...] = (("kind", device.kind), ("runtime", device.runtime))
@@ -126,41 +126,41 @@ class OpenCLBackend:
         return Family(f"{KINDS[device.kind]} through {through}", facts)
 
     def retarget(self, kernel: Any) -> Any:
-        """Return the kernel: loopy's usual target is this one."""
+        """Return the kernel unchanged: OpenCL is loopy's default target."""
         return kernel
 
     def open(self, device: Device, padding: int) -> Runtime:
-        """Open a device, with a context and a queue of its own."""
+        """Open a device, with its own context and queue."""
         if device.handle is None:
             same = (d for d in self.find_devices() if d.description == device.description)
             found = next(same, None)
             if found is None:
-                raise DeviceError(f"{device.description!r} is not there; fmmloopy.find_devices() lists what is")
+                raise DeviceError(f"{device.description!r} was not found; fmmloopy.find_devices() lists all devices")
             device = found
         return OpenCLRuntime(device, padding)
 
     def code_environment(self, device: Device, folder: Path) -> dict[str, str]:
-        """Point PoCL's cache to the folder: it compiles when a kernel is launched. Intel's runtime needs nothing."""
+        """Redirect PoCL's cache to the folder, as PoCL compiles at launch. Intel's runtime needs no variables."""
         if device.kind != CPU or device.runtime not in (POCL, INTEL):
             raise DeviceError(
-                f"no way to get at that of {device.description!r}: only of CPUs, through PoCL, Intel's runtime or C"
+                f"not available for {device.description!r}, only for CPUs through PoCL, Intel's runtime or C"
             )
         return {"PYOPENCL_NO_CACHE": "1", "POCL_CACHE_DIR": str(folder), "POCL_KERNEL_CACHE": "1"}
 
     def launched_name(self, device: Device, entry: str) -> str:
-        """Return the name of PoCL's function for a work-group, which has the kernel inlined or calls it."""
+        """Return the name of PoCL's function for a work-group, which inlines the kernel or calls it."""
         return f"_pocl_kernel_{entry}_workgroup" if device.runtime == POCL else entry
 
 
-# -- what a device is
+# -- describing devices
 
 
 def device_of(platform: Any, handle: Any, processor: Processor) -> Device:
     """Describe a device.
 
     Args:
-        platform, handle: pyopencl's.
-        processor: this machine's, which every CPU device is.
+        platform, handle: objects of pyopencl.
+        processor: this machine's processor, for CPU devices.
     """
     import pyopencl as cl
 
@@ -195,27 +195,27 @@ def device_of(platform: Any, handle: Any, processor: Processor) -> Device:
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """Return the numbers of a version, (3, 1) of ``"3.1+debian"``; () if there are none."""
+    """Return the numbers of a version, such as (3, 1) for ``"3.1+debian"``; () if there are none."""
     numbers = re.search(r"\d+(?:\.\d+)*", text)
     return tuple(map(int, numbers[0].split("."))) if numbers else ()
 
 
 def _limits(kind: str, cores: int, memory: int) -> Limits:
-    """Return the limits of a device; accelerators that are neither CPU nor GPU are filled like GPUs."""
+    """Return the limits of a device; accelerators that are neither CPU nor GPU get those of GPUs."""
     if kind == GPU:
         return gpu_limits(cores, memory)
     return CPU_LIMITS if kind == CPU else replace(CPU_LIMITS, groups=32 * CPU_LIMITS.groups)
 
 
 def _work_item_width(handle: Any, kind: str, runtime: str, vector_bytes: int) -> int:
-    """Return how many work-items run as one: Intel's runtime makes vectors of them on CPUs, GPUs have warps."""
+    """Return how many work-items run as one: Intel's runtime vectorizes them on CPUs, GPUs have warps."""
     if kind == CPU:
         return max(vector_bytes // 4, 1) if runtime == INTEL else 1
     return _asked(handle, "warp_size_nv") or _asked(handle, "wavefront_width_amd") or 1
 
 
 def _asked(handle: Any, name: str, unknown: Any = 0) -> Any:
-    """Return what pyopencl says of a device; of the many things that a driver may refuse to tell, a neutral value."""
+    """Return a property of a device from pyopencl, or a neutral value if the driver does not report it."""
     with suppress(Exception):
         return getattr(handle, name)
     return unknown
@@ -224,15 +224,15 @@ def _asked(handle: Any, name: str, unknown: Any = 0) -> Any:
 # -- launches
 
 SLICE = 4 * 2**20
-"""Bytes that Intel's runtime is told to fill at once: 23 GB/s, against 4 where it is told to fill 200 MiB. PoCL's fills
-those with 50, and slices with 20."""
+"""Bytes per fill command for Intel's runtime: 23 GB/s, compared with 4 for a fill of 200 MiB. PoCL fills 200 MiB at 50,
+and slices at 20."""
 
 
 class OpenCLRuntime:
     """Run operators on an OpenCL device, in order, on one queue with timers."""
 
     def __init__(self, device: Device, padding: int) -> None:
-        # Without it, pyopencl fails where its own cache cannot be written, by looking this up.
+        # Without this attribute, pyopencl fails if its own cache is not writable, because it looks it up.
         os.environ.setdefault("PYOPENCL_CACHE_FAILURE_FATAL", "")
         import pyopencl as cl
 
@@ -308,20 +308,20 @@ class OpenCLRuntime:
         return seconds
 
     def machine_code(self, operator: CompiledOperator) -> bytes | None:
-        """Return what the runtime gives as a program's binary, if that is machine code: of Intel's it is."""
+        """Return a program's binary if it is machine code, which is true for Intel's runtime."""
         if self.device.runtime != INTEL:
             return None
         return bytes(self._program(operator).get_info(self._cl.program_info.BINARIES)[0])
 
     def _fill(self, array: Array) -> list[Any]:
-        # With a pattern of one byte PoCL fills two to three times as fast as with a longer one.
+        # PoCL fills two to three times as fast with a pattern of one byte as with a longer one.
         size, zero = array.data.size, np.zeros(1, np.uint8)
         step = SLICE if (self.device.kind, self.device.runtime) == (CPU, INTEL) else size
         fill, queue = self._cl.enqueue_fill_buffer, self._queue
         return [fill(queue, array.data, zero, start, min(step, size - start)) for start in range(0, size, step)]
 
     def _kernel(self, operator: CompiledOperator) -> Any:
-        """Make a kernel; without pyopencl's cache on disk from the moment that it cannot be used."""
+        """Make a kernel; without pyopencl's cache on disk once that cannot be used."""
         program = self._program(operator)
         try:
             return self._cl.Kernel(program, operator.entry)
@@ -349,5 +349,5 @@ def _event_seconds(event: Any) -> float:
 
 
 def _span_seconds(events: Sequence[Any]) -> float:
-    """Return the seconds from the start of the first to the end of the last of commands in order."""
+    """Return the seconds from the start of the first command to the end of the last."""
     return float(events[-1].profile.end - events[0].profile.start) * 1e-9

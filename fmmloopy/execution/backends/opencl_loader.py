@@ -1,4 +1,4 @@
-"""OpenCL runtimes that the loader does not find on its own, and how it is pointed to them."""
+"""Find OpenCL runtimes that the loader does not find, and register them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pathlib import Path
 from fmmloopy.common.store import cache_folder, write_atomically
 
 INTEL_LIBRARY = "libintelocl.so"
-"""Intel's runtime for CPUs, as its wheels install it."""
+"""Library of Intel's runtime for CPUs in its wheels."""
 
 _INTEL_NEEDS = ("libimf.so", "libintlc.so.5", "libirng.so", "libsvml.so", "libtbb.so.12", "libtbbmalloc.so.2")
-"""Libraries beside it that it does not find on its own, in the order in which they load."""
+"""Libraries in the same folder that it does not find by itself, in loading order."""
 
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
-"""Where every OpenCL loader looks for runtimes: a file for each, which names its library."""
+"""Folder where every OpenCL loader looks for runtimes; a file for each names its library."""
 
 _OUR_PREFIX = "fmmloopy_"
-"""Begins the names of the files that we announce runtimes with."""
+"""Prefix of the files by which fmmloopy registers runtimes."""
 
 
 def hidden_runtimes() -> dict[str, Path]:
-    """Find OpenCL runtimes that wheels or conda packages have installed, but do not announce to the loader.
+    """Find OpenCL runtimes that wheels or conda packages installed without registering them with the loader.
 
-    They lie below the environment's folder, where only conda's own loader looks. A wheel's announcement may name a path
-    of the machine that built it; its library is then in the environment's ``lib``. Simulators stay out of sight.
+    They are in the environment's folder, where only conda's own loader looks. A wheel's .icd file may name a path of
+    the machine that built it; its library is then in the environment's ``lib``. Simulators are ignored.
 
     Returns:
-        Path of the library by name of the file that announces it.
+        Path of the library by name of its .icd file.
     """
     prefix = Path(sys.prefix)
     found = {}
@@ -44,10 +44,10 @@ def hidden_runtimes() -> dict[str, Path]:
 
 
 def load_needed(library: Path) -> None:
-    """Load what a runtime needs and does not find from where it lies; that is known of Intel's.
+    """Load libraries that a runtime needs but does not find, which is the case for Intel's.
 
     Raises:
-        OSError: a library is missing or cannot be loaded; the text names it.
+        OSError: a library is missing or cannot be loaded; the message names it.
     """
     if library.name == INTEL_LIBRARY:
         for needed in _INTEL_NEEDS:
@@ -55,7 +55,7 @@ def load_needed(library: Path) -> None:
 
 
 def show_hidden_runtimes() -> None:
-    """Point the OpenCL loader to a folder that announces hidden runtimes beside the system's.
+    """Point the OpenCL loader to a folder that registers hidden runtimes in addition to the system's.
 
     Does nothing if the user has set OCL_ICD_VENDORS, or if nothing is hidden.
     """

@@ -1,4 +1,4 @@
-"""The forms of M2L: how each is bound to a plan. A form is a function that returns the launches for some levels."""
+"""The forms of M2L and how each is bound to a plan: a form is a function that returns the launches for some levels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fmmloopy.execution.m2l_forms.svd import svd
 from fmmloopy.execution.runtime import Launch
 
 FORMS: dict[str, Callable[..., list[Launch]]] = {form.__name__: form for form in (fft, svd, dense)}
-"""By name. Called with a plan, what to tell the names of operators, the levels of the target boxes, the number of their
-table, multipoles, and the check potentials that are added to."""
+"""Forms by name. Each is called with a plan, a function to notify of operators, the levels of the target boxes, the
+number of their table, the multipoles, and the check potentials that it accumulates into."""
 
 __all__ = ["FORMS"]

@@ -1,4 +1,4 @@
-"""M2L by the matrices themselves, one for each transfer vector: the reference for the other forms."""
+"""M2L by full matrices, one for each transfer vector: the reference for the other forms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fmmloopy.tables.surfaces import m2l_matrices
 def dense(
     plan: Plan, notify: Callable[[str], None], levels: range, table: int, multipoles: Multipoles, checks: Checks
 ) -> list[Launch]:
-    """Return the launch for the boxes of some levels; arguments as of :data:`fmmloopy.execution.m2l_forms.FORMS`."""
+    """Return the launch for the boxes of some levels; arguments as for :data:`fmmloopy.execution.m2l_forms.FORMS`."""
     boxes = plan.with_v_lists(levels)
     if not len(boxes):
         return []

@@ -1,6 +1,6 @@
-"""M2L by Fourier transform: octets are transformed, multiplied frequency by frequency, and transformed back.
+"""M2L by Fourier transform: octets are transformed, multiplied at each frequency, and transformed back.
 
-Planes of frequencies are handled in batches, as many at a time as the workspace holds.
+Planes of frequencies are processed in batches that fit in the workspace.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Arguments = dict[str, Any]
 def fft(
     plan: Plan, notify: Callable[[str], None], levels: range, table: int, multipoles: Multipoles, checks: Checks
 ) -> list[Launch]:
-    """Return the launches for the boxes of some levels; arguments as of :data:`fmmloopy.execution.m2l_forms.FORMS`."""
+    """Return the launches for the boxes of some levels; arguments as for :data:`fmmloopy.execution.m2l_forms.FORMS`."""
     pairs = find_octet_pairs(plan.problem.tree, plan.problem.lists, levels)
     if not pairs.npairs:
         return []
@@ -55,7 +55,7 @@ def fft(
 
 
 def _planes_at_a_time(plan: Plan, nsources: int, ntargets: int) -> int:
-    """Return how many planes of frequencies the workspace holds; complex numbers of eight siblings each."""
+    """Return how many planes of frequencies fit in the workspace, with complex numbers of eight siblings each."""
     order, arrays = plan.setup.method.order, plan.spectra
     octets = arrays.columns * (nsources + 1) + arrays.rows * (ntargets + 1)
     nbytes = 2 * grid_period(order) ** 2 * SIBLINGS * octets * arrays.dtype.itemsize

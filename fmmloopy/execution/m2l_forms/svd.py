@@ -17,7 +17,7 @@ from fmmloopy.tables.svd import tiles_of_factors
 def svd(
     plan: Plan, notify: Callable[[str], None], levels: range, table: int, multipoles: Multipoles, checks: Checks
 ) -> list[Launch]:
-    """Return the launch for the boxes of some levels; arguments as of :data:`fmmloopy.execution.m2l_forms.FORMS`."""
+    """Return the launch for the boxes of some levels; arguments as for :data:`fmmloopy.execution.m2l_forms.FORMS`."""
     boxes = plan.with_v_lists(levels)
     if not len(boxes):
         return []
