@@ -4,7 +4,7 @@
     python examples/laplace_sphere.py --n 100000 --digits 4 --dtype float32
     python examples/laplace_sphere.py --device pocl --recipes sequential --json --no-plot
 
-Exit status: 0 if the error is what was asked for, 1 if it is larger, 2 if the arguments cannot be used.
+Exit status: 0 if the error is as small as requested, 1 if it is larger, 2 if the arguments are invalid.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import fmmloopy as fl
 from fmmloopy.choosing.work import count_work, mean_list_sizes
 from fmmloopy.octree.lists import build_lists
 
-NO_PICTURE = "No picture: it needs matplotlib, of the extra [plot]: python -m pip install matplotlib"
+NO_PICTURE = "No picture: it needs matplotlib (extra [plot]): python -m pip install matplotlib"
 NCHECKED = 1000  # targets at which the potential is compared with the direct sum
 PASSES = {
     "upward": ("p2m", "check_to_equivalent", "m2m"),
@@ -53,19 +53,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--n", type=whole_number, default=1_000_000, help="number of charges (default: %(default)s)")
     add("--digits", type=float, help="relative error below 10^-DIGITS (default: 6, in float32 5; with --order none)")
     add("--order", type=int, help="points per edge of the surfaces, 2 to 16 (default: what --digits needs)")
-    add("--ncrit", type=int, help="most points in a leaf (default: predicted to be the fastest)")
+    add("--ncrit", type=int, help="maximum number of points in a leaf (default: predicted to be the fastest)")
     add("--device", help="part of a device's description, or 'c' (default: the best device found)")
     add("--recipes", help="name of a recipe book, or path of its file (default: the device's)")
     add("--dtype", choices=("float64", "float32"), default="float64", help="precision (default: %(default)s)")
-    add("--seed", type=whole_number, default=0, help="of the random points and charges (default: %(default)s)")
+    add("--seed", type=whole_number, default=0, help="seed of the random points and charges (default: %(default)s)")
     add("--plot", type=Path, default=Path("laplace_sphere.png"), help="picture (default: %(default)s)")
     add("--no-plot", dest="plot", action="store_const", const=None, help="draw no picture")
-    add("--json", action="store_true", help="print one JSON object and nothing else")
+    add("--json", action="store_true", help="print only one JSON object")
     arguments = parser.parse_args(argv)
     if arguments.digits is None and arguments.order is None:
         arguments.digits = 5.0 if arguments.dtype == "float32" else 6.0
     if arguments.plot and not (arguments.plot.suffix in (".png", ".pdf", ".svg") and arguments.plot.parent.is_dir()):
-        parser.error(f"argument --plot: {arguments.plot} is no .png, .pdf or .svg file in a folder that exists")
+        parser.error(f"argument --plot: {arguments.plot} is not a .png, .pdf or .svg file in a folder that exists")
     return arguments
 
 
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[fl.Fmm, np.nda
     seconds["first_evaluate"] = fmm.timings["evaluate"]
     potentials = fmm.evaluate(charges)
     seconds["evaluate"] = fmm.timings["evaluate"]
-    late = f"second evaluation; the first took {seconds['first_evaluate']:.2f} s with what the device compiles late"
+    late = f"second evaluation; the first took {seconds['first_evaluate']:.2f} s with late compilation"
     step(5, "evaluate", seconds["evaluate"], late)
 
     start = time.perf_counter()
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace, console: Console) -> tuple[fl.Fmm, np.nda
     error = float(np.linalg.norm(potentials[some] - exact) / (np.linalg.norm(exact) or 1.0))
     seconds["check"] = time.perf_counter() - start
     passed = None if arguments.digits is None else error <= 10**-arguments.digits
-    verdict = "" if passed is None else ", as asked" if passed else f", MORE than 1e-{arguments.digits:g}"
+    verdict = "" if passed is None else ", as requested" if passed else f", MORE than 1e-{arguments.digits:g}"
     compared = f"relative error {error:.2e} (2-norm) against the direct sum at {len(some):,} random targets{verdict}"
     step(6, "check", seconds["check"], compared, style="bold red" if passed is False else "none")
 
@@ -162,7 +162,7 @@ def draw(fmm: fl.Fmm, potentials: np.ndarray, report: dict[str, Any], path: Path
 
     figure = Figure(figsize=(12, 6.2))
     figure.text(0.03, 0.935, f"Potential of {report['n']:,} charges on a sphere", size=19, weight="bold")
-    wanted = "" if report["digits"] is None else f"{report['digits']:g} digits asked for,  "
+    wanted = "" if report["digits"] is None else f"{report['digits']:g} digits requested,  "
     accuracy = f"{wanted}relative error {report['error']:.2g},  order {fmm.order},  {report['dtype']}"
     figure.text(0.03, 0.885, f"{accuracy},  {fmm.device.name},  recipes {fmm.recipes.name}", size=11, color="0.35")
 

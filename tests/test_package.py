@@ -144,7 +144,7 @@ def test_optional_packages_are_not_imported_with_the_package():
 def test_a_ladder_without_matplotlib_is_one_line_before_anything_is_measured(tmp_path):
     result = run_without(["matplotlib"], COMMAND, "ladder", "pocl_cpu", "--plot", tmp_path / "l.png")
     assert result.returncode == 2
-    assert result.stderr == ("error: pictures need matplotlib, of the extra [plot]: python -m pip install matplotlib\n")
+    assert result.stderr == ("error: pictures need matplotlib (extra [plot]): python -m pip install matplotlib\n")
 
 
 def test_the_example_runs_to_its_end_without_matplotlib(tmp_path):
@@ -152,7 +152,7 @@ def test_the_example_runs_to_its_end_without_matplotlib(tmp_path):
     result = run_without(["matplotlib"], program, "--n", "500", "--order", "2", "--device", "c", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     last = result.stdout.splitlines()[-1]
-    assert last == "No picture: it needs matplotlib, of the extra [plot]: python -m pip install matplotlib"
+    assert last == "No picture: it needs matplotlib (extra [plot]): python -m pip install matplotlib"
     assert not list(tmp_path.iterdir())
 
 
@@ -270,7 +270,7 @@ def test_commands_work_where_there_is_no_linux():
 def test_the_doctor_says_what_is_missing():
     result = run_elsewhere(COMMAND, "doctor", "--no-probe", "--json")
     found = {finding["subject"]: finding["text"] for finding in json.loads(result.stdout)["findings"]}
-    assert found["child processes"].endswith("child processes may take all")
+    assert found["child processes"].endswith("child processes may use all memory")
     assert (
         run_elsewhere("from fmmloopy.common.isolation import missing_limits; assert missing_limits()").returncode == 0
     )

@@ -1,1 +1,1 @@
-"""What is chosen for an evaluation: counted work, measured rates, and the fastest ncrit and form of M2L by them."""
+"""Choose the fastest ncrit and form of M2L for an evaluation, from counted work and measured rates."""

@@ -1,8 +1,8 @@
-"""How fast operators run on a device: measured once, on a small problem, and kept in the cache folder.
+"""Rates of operators on a device: measured once, on small problems, and stored in the cache folder.
 
-A file holds the rates that explain best what every operator took in a few evaluations, under a key of everything that
-the speed of the code depends on. It is read again by whatever process asks for the same key; it can be deleted at any
-moment, and a file that is damaged or stands for something else counts as none.
+A file has the rates that best fit the times of all operators in a few evaluations, under a key of everything that the
+speed of the code depends on. Every process with the same key uses it. It can be deleted at any time; a file that is
+damaged or for something else is ignored.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from fmmloopy.execution.setup import Setup
 from fmmloopy.operators import M2L_FORMS, OPERATORS
 
 FORMAT = 5
-"""Increase when the same key would have to give other rates."""
+"""Increase it when the same key must give different rates."""
 
 NCRITS = (8, 24, 72)
-"""The ncrit of each probe, over the order: much M2L, a balance, much P2P."""
+"""The ncrit of each probe divided by the order: much M2L, balanced, much P2P."""
 
 FEWEST_POINTS = 4096
-"""Problems smaller than this are not worth the seconds that the probes take."""
+"""Smaller problems are not worth the seconds that the probes take."""
 
 ROUNDS, BUDGET = 5, 1.0
-"""Rounds of evaluations, of which the fastest time of each operator counts: so many, or as many as begin within so many
-seconds, but two, since the first compiles. Probes take turns, so what slows the machine for seconds slows all of them,
-and the choice stays right (docs/measurements/constants.csv)."""
+"""Number of rounds of evaluations, whose fastest time of each operator counts, and the seconds after which no new round
+starts; at least two rounds, since the first compiles. Probes alternate, so that a disturbance of some seconds affects
+all of them, and the choice stays right (docs/measurements/constants.csv)."""
 
 STEADY, PATIENCE = 1.2, 4.0
-"""Rounds go on, for so many seconds at most, until each probe takes as long as its fastest times before, within this
-factor: a moment that slows some of them alone does not choose."""
+"""Rounds continue, up to a number of seconds, until each probe takes as long as its fastest times before within this
+factor, so that a short disturbance of some probes does not affect the choice."""
 
 BuildProbe = Callable[[NDArray[np.float64], int], Evaluation]
 """Builds an evaluation for points of shape (n, 3) and an ncrit."""
 
 
 class KnownRates:
-    """The rates of a setup: those that are kept, or else those of evaluations of small problems.
+    """The rates of a setup: stored ones, or else those measured with small problems.
 
     Args:
-        setup: whose operators.
+        setup: the method, recipes and device.
         runtime: the open device, on which probes are measured.
-        most: sources or targets of the problem that rates are for, whichever are more.
+        most: number of sources or targets of the problem, whichever is larger.
     """
 
     def __init__(self, setup: Setup, runtime: Runtime, most: int) -> None:
@@ -65,14 +65,14 @@ class KnownRates:
         self._found: dict[str, Rates] = {}
 
     def of(self, form: str, measure: bool = False) -> Rates | None:
-        """Return the rates with a form of M2L, None if there are none.
+        """Return the rates with a form of M2L; None if there are none.
 
-        Those of other forms are put beside those of the FFT form, if there are some: predictions differ by M2L alone.
-        What has been found once is used for good, whatever becomes of the cache folder.
+        Those of other forms are aligned with those of the FFT form, if available, so that predictions differ only in
+        M2L. Rates that were found once stay in use even if the cache folder changes.
 
         Args:
-            form: of M2L.
-            measure: whether to measure what is not kept.
+            form: form of M2L.
+            measure: whether to measure rates that are not stored.
         """
         if form in self._found:
             return self._found[form]
@@ -81,7 +81,7 @@ class KnownRates:
         def build(points: NDArray[np.float64], ncrit: int) -> Evaluation:
             return Evaluation.of_points(self._setup, form, ncrit, points, self._runtime)
 
-        # The tables of the dense form are too large to be made for probes.
+        # The tables of the dense form are too large for probes.
         probes = self._setup.device.limits.probes
         rates = calibrate(key, build, self._most, probes) if measure and form != "dense" else stored_rates(key)
         shared = self.of("fft") if rates and form != "fft" else None
@@ -96,11 +96,11 @@ class KnownRates:
 
 
 def rates_keys(setup: Setup, npoints: int) -> dict[str, str]:
-    """Write down everything that the speed of operators depends on: their code, the order, cores, many points or few.
+    """Return everything that the speed of operators depends on: their code, order, cores, size class of the problem.
 
     Args:
-        setup: whose operators.
-        npoints: sources or targets, whichever are more.
+        setup: the method, recipes and device.
+        npoints: number of sources or targets, whichever is larger.
 
     Returns:
         The key of the rates with each form of M2L.
@@ -125,29 +125,29 @@ def _count(npoints: int, sizes: Probes) -> int:
 
 
 def rates_file(key: str) -> Path:
-    """Return where the measurements under a key are kept."""
+    """Return the path of the measurements under a key."""
     return store.keyed_file("rates", key)
 
 
 def stored_rates(key: str) -> Rates | None:
-    """Return the rates that are kept under a key; None if there are none, or none that can be used."""
+    """Return the rates that are stored under a key; None if there are none, or none that can be used."""
     kept = _read(key)
     return kept.rates if kept else None
 
 
 def calibrate(key: str, build: BuildProbe, npoints: int, sizes: Probes) -> Rates | None:
-    """Return the rates that are kept under a key; measure and keep them if there are none.
+    """Return the rates that are stored under a key; measure and store them if there are none.
 
-    Those of a time when other programs ran are measured again when none do.
+    Rates that were measured while other programs ran are measured again when the machine is quiet.
 
     Args:
         key: from `rates_keys`.
-        build: builds what is measured.
-        npoints: sources or targets of the problem that rates are for, whichever are more.
-        sizes: of the probes on the device.
+        build: builds the evaluation to measure.
+        npoints: number of sources or targets of the problem, whichever is larger.
+        sizes: sizes of the probes on the device.
 
     Returns:
-        The rates; None if they cannot be had, for whatever reason. That a device is too slow is kept too.
+        The rates; None if they cannot be measured. The result that a device is too slow is stored too.
     """
     kept, busy = _read(key), is_busy()
     if kept is None or (kept.busy and not busy):
@@ -163,7 +163,7 @@ def calibrate(key: str, build: BuildProbe, npoints: int, sizes: Probes) -> Rates
 
 
 def measure(build: BuildProbe, npoints: int, sizes: Probes) -> list[Measurement]:
-    """Time a few evaluations of so many points with different ncrit; none if the device is too slow for that."""
+    """Time a few evaluations of a number of points with different ncrit; none if the device is too slow for that."""
     first = _Timed(build(probe_points(sizes.first), sizes.first // 8))
     first.run()
     if not any(_takes(first.run) <= sizes.longest for _ in range(3)):
@@ -178,7 +178,7 @@ def measure(build: BuildProbe, npoints: int, sizes: Probes) -> list[Measurement]
 
 
 def _take_turns(probes: Sequence[Evaluation]) -> list[Measurement]:
-    """Time evaluations of probes, one of each in a round, until they take as long as before."""
+    """Time evaluations of probes, one of each per round, until the times repeat."""
     timed, share = [_Timed(probe) for probe in probes], len(probes) / len(NCRITS)
     start = time.perf_counter()
     for completed in count(1):
@@ -197,7 +197,7 @@ def _takes(call: Callable[[], Any]) -> float:
 
 
 class _Timed:
-    """An evaluation that is repeated, and the least seconds of each operator."""
+    """An evaluation that is repeated, and the shortest time of each operator."""
 
     def __init__(self, probe: Evaluation) -> None:
         self.probe, self.seconds = probe, dict[str, float]()
@@ -230,7 +230,7 @@ def probe_points(count: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What a file holds: rates, None for a device that is too slow, and whether other programs ran meanwhile."""
+    """The content of a file: rates, None for a device that is too slow, and whether other programs ran meanwhile."""
 
     rates: Rates | None
     busy: bool
@@ -242,7 +242,7 @@ def _write(key: str, kept: _Kept) -> None:
 
 
 def _read(key: str) -> _Kept | None:
-    """Read rates, None if there are none."""
+    """Read rates; None if there are none."""
     content = store.kept(rates_file(key), key)
     try:
         stored = content["rates"]

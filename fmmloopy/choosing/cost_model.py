@@ -1,9 +1,9 @@
-"""Predict how long the operators take for an ncrit before anything is built for it, and find the best.
+"""Predict the times of the operators for an ncrit before anything is built for it, and find the best ncrit.
 
-Seconds of an operator = work x (seconds per pair or operation) + blocks x (seconds per block), with what
-`fmmloopy.choosing.work` counts; the two rates come from measurements (`fmmloopy.choosing.calibration`). Work is counted
-on the true tree of a candidate, which is made of points that are sorted already and so costs little. Interaction lists
-cost more, so they are made for the children of some boxes only, and each counts for as many boxes as it stands for.
+Seconds of an operator = work x (seconds per pair or operation) + blocks x (seconds per block), with the counts of
+`fmmloopy.choosing.work`; the two rates come from measurements (`fmmloopy.choosing.calibration`). Work is counted on the
+actual tree of a candidate, which is cheap because the points are already sorted. Interaction lists cost more, so they
+are built only for the children of a sample of boxes, which are weighted by the number of boxes that they represent.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from fmmloopy.operators import OPERATORS
 from fmmloopy.tables.svd import is_radial
 
 SAMPLE = 192
-"""Split boxes whose children have lists: enough for the sum over all operators to be close to that with all lists, see
-docs/measurements/constants.csv."""
+"""Number of split boxes whose children have lists: enough for the sum over all operators to be close to that with all
+lists, see docs/measurements/constants.csv."""
 
 SVD_ORDER = 8
-"""The highest order at which M2L's compressed form is compared: its lead on the sphere falls with the order, and is
-almost gone at this one (docs/measurements/constants.csv)."""
+"""The highest order at which M2L's compressed form is compared: its advantage on the sphere decreases with the order,
+and is almost gone at this one (docs/measurements/constants.csv)."""
 
 SVD_POINTS = 100_000
 """Fewest points for which it is compared: with fewer, an evaluation gains less than the comparison takes
@@ -44,10 +44,10 @@ class UnknownRate(LookupError):
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds that operators take for their work.
+    """Rates of operators: seconds per unit of work.
 
     Attributes:
-        per_unit: by operator, seconds per pair of points, or per floating-point operation where there are no pairs; and
+        per_unit: by operator, seconds per pair of points, or per floating-point operation if there are no pairs; and
             seconds per block.
     """
 
@@ -76,10 +76,10 @@ class Rates:
         return unit * (work.pairs or work.flops) + block * work.blocks
 
     def beside(self, others: Rates) -> Rates:
-        """Return these rates as if they had been measured together with others, so that predictions compare.
+        """Return these rates as if they had been measured together with others, so that predictions are comparable.
 
-        Operators that both have take the others' rates. All else is scaled by what those differ by in the median: a
-        device that was busy at one of the times was slow in all operators.
+        Operators in both get the others' rates. All other rates are scaled by the median ratio of these, since a device
+        that was busy during one measurement was slow for all operators.
         """
         shared = self.per_unit.keys() & others.per_unit.keys()
         units = [(others.per_unit[name][0], self.per_unit[name][0]) for name in shared]
@@ -90,24 +90,24 @@ class Rates:
 
 
 def why_fft_alone(method: Method, most: int) -> str | None:
-    """Say why M2L's compressed form need not be compared with the FFT form; None if it should be.
+    """Return why M2L's compressed form need not be compared with the FFT form; None if it should be.
 
     Args:
         method: Green's function and order.
-        most: sources or targets, whichever are more.
+        most: number of sources or targets, whichever is larger.
     """
     if method.order > SVD_ORDER:
         return f"svd is compared up to order {SVD_ORDER}"
     if most < SVD_POINTS:
-        return f"svd is compared from {SVD_POINTS:,} points on"
+        return f"svd is compared for {SVD_POINTS:,} points or more"
     if method.kernel.homogeneity is None or not is_radial(method.kernel):
-        return "svd is compared where 16 matrices stand for all: homogeneous functions of the distance"
+        return "svd is compared only for homogeneous functions of the distance, which need 16 matrices"
     return None
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What operators took for their work in one evaluation.
+    """Work and times of operators in one evaluation.
 
     Attributes:
         work, seconds: by operator.
@@ -118,7 +118,7 @@ class Measurement:
 
 
 def fit_rates(measurements: Sequence[Measurement]) -> Rates:
-    """Find the rates that explain measurements best: least squares of the relative deviations, no rate below zero."""
+    """Fit rates to measurements: least squares of the relative deviations, with no negative rates."""
     from scipy.optimize import nnls  # takes a quarter of a second to import, and evaluations read rates that are kept
 
     per_unit = {}
@@ -138,10 +138,10 @@ def fit_rates(measurements: Sequence[Measurement]) -> Rates:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is expected of one ncrit and form of M2L.
+    """The prediction for one ncrit and form of M2L.
 
     Attributes:
-        ncrit, m2l: which.
+        ncrit, m2l: the ncrit and the form.
         nboxes: boxes of its tree.
         seconds: predicted, by operator.
     """
@@ -158,7 +158,7 @@ class Candidate:
 
     @property
     def is_near_heavy(self) -> bool:
-        """Whether P2P takes longer than what there would be more of with a smaller ncrit."""
+        """Whether P2P takes longer than the operators whose work would grow with a smaller ncrit."""
         near = {name for name in self.seconds if OPERATORS[name].is_near}
         same = {name for name in self.seconds if not OPERATORS[name].depends_on_ncrit}
         rest = sum(seconds for name, seconds in self.seconds.items() if name not in near | same)
@@ -171,11 +171,11 @@ def estimate_work(tree: Tree, method: Method, forms: Sequence[str], sample: int 
     Args:
         tree: the octree.
         method: Green's function, order and precision.
-        forms: of M2L.
-        sample: split boxes whose children have lists; if there are no more of them, the work is exact.
+        forms: forms of M2L.
+        sample: number of split boxes whose children have lists; if the tree has no more, the work is exact.
 
     Returns:
-        As `fmmloopy.choosing.work.count_work`, for each form.
+        Work as from `fmmloopy.choosing.work.count_work`, for each form.
     """
     parents, weights = sample_boxes(tree, sample)
     lists = absorb_small_boxes(tree, build_lists(tree, parents), count_points(method.order))
@@ -184,15 +184,15 @@ def estimate_work(tree: Tree, method: Method, forms: Sequence[str], sample: int 
 
 
 def sample_boxes(tree: Tree, sample: int) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
-    """Choose split boxes, the same ones every time, spread evenly over the tree's order.
+    """Choose a sample of split boxes, the same each time, spread evenly over the tree's order.
 
-    Lists are of boxes with targets, so those are chosen by preference: half of the chances are the same for all of
-    them, as suits the work of boxes, 0.4 proportional to the targets in their leaves, as suits the work of points, and
-    the rest is the same for all boxes. Weights of boxes with targets, and of those without, sum up to their numbers.
+    Only boxes with targets have lists, so these are preferred: of the probability, one half is uniform over them, which
+    suits the work of boxes, 0.4 is proportional to the targets in their leaves, which suits the work of points, and the
+    rest is uniform over all boxes. The weights of boxes with targets, and of those without, sum to their numbers.
 
     Returns:
-        Their numbers, and shape (nboxes,): how many split boxes each stands for, 0 if it was not chosen. (None, None)
-        if the tree has no more split boxes than are wanted.
+        Their numbers, and shape (nboxes,): how many split boxes each represents, 0 if it was not chosen. (None, None)
+        if the tree has no more split boxes than the sample.
     """
     split = np.flatnonzero(~tree.is_leaf)
     if split.size <= sample:
@@ -214,17 +214,18 @@ def sample_boxes(tree: Tree, sample: int) -> tuple[NDArray[np.int64] | None, NDA
 
 
 def search_ncrit(start: int, most: int, predict: Callable[[int], Sequence[Candidate]]) -> list[Candidate]:
-    """Look for the ncrit with the least predicted seconds: by factors of two, then of the square root of two.
+    """Search for the ncrit with the lowest predicted time: by factors of two, then of the square root of two.
 
-    Goes up where P2P takes less than the rest, down otherwise, until it gets worse or the tree stays the same.
+    The search goes up if P2P takes less time than the rest, and down otherwise, until the time increases or the tree
+    stays the same.
 
     Args:
-        start: the first that is tried.
-        most: no larger one is tried than the first that puts all points into one box.
+        start: the first ncrit to try.
+        most: the search stops at the first ncrit that puts this many points into one box.
         predict: predicts for an ncrit, with each form of M2L.
 
     Returns:
-        All that were tried, in the order of ncrit.
+        All candidates that were tried, in the order of ncrit.
     """
     tried: dict[int, Sequence[Candidate]] = {}
 
@@ -248,12 +249,12 @@ def search_ncrit(start: int, most: int, predict: Callable[[int], Sequence[Candid
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and from what.
+    """The choice, and the candidates.
 
     Attributes:
-        ncrit, m2l: what is used.
-        reason: why, in words.
-        candidates: what was compared, in the order of ncrit; none if nothing was.
+        ncrit, m2l: the choice.
+        reason: the reason, in words.
+        candidates: all that were compared, in the order of ncrit; empty if nothing was compared.
     """
 
     ncrit: int
@@ -270,18 +271,18 @@ def choose(
     forms: Sequence[str],
     ncrit: int | None,
 ) -> tuple[Choice, Tree | None]:
-    """Choose what is not given of ncrit and the form of M2L: what is predicted to be the fastest.
+    """Choose ncrit and the form of M2L, unless they are given, by the fastest prediction.
 
     Args:
-        grow: makes the tree for an ncrit.
-        most: sources or targets, whichever are more.
+        grow: builds the tree for an ncrit.
+        most: number of sources or targets, whichever is larger.
         method: Green's function, order and precision.
-        rates_of: gives the rates with a form of M2L, None if there are none; it is not called if all is given.
-        forms: of M2L, to choose from; the first is used if there are no rates for it, others only beside it.
-        ncrit: None if it is to be chosen.
+        rates_of: returns the rates with a form of M2L, None if there are none; not called if both are given.
+        forms: forms of M2L to choose from; the first is used if there are no rates for it, others only if there are.
+        ncrit: None to choose it.
 
     Returns:
-        The choice; and the tree for it, if it was made to choose.
+        The choice; and the tree for it, if it was built for the comparison.
     """
     if ncrit is not None and len(forms) == 1:
         return Choice(ncrit, forms[0], "as given"), None
@@ -297,7 +298,7 @@ def choose(
         for form, work in zip(list(rates), estimate_work(tree, method, list(rates)), strict=True):
             try:
                 found.append(Candidate(ncrit, form, tree.nboxes, rates[form].seconds(work)))
-            except UnknownRate:  # an operator that the probes had no work for
+            except UnknownRate:  # the probes had no work for this operator
                 if form == forms[0]:
                     raise
                 del rates[form]

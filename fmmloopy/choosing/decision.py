@@ -1,4 +1,4 @@
-"""What is decided before an evaluation is built."""
+"""The decisions made before an evaluation is built."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fmmloopy.octree.tree import Tree
 
 @dataclass(frozen=True)
 class Decision:
-    """All that an evaluation is built from, besides its points.
+    """Everything that an evaluation is built from, except its points.
 
     Attributes:
         setup: the method, recipes and device.
-        choice: ncrit and the form of M2L, and why.
+        choice: ncrit and the form of M2L, with the reason.
         fft_alone: why no other form of M2L was compared; None if one was, or if the form was given.
-        digits: what was asked for; None if an order was given instead.
+        digits: the wanted digits; None if an order was given instead.
     """
 
     setup: Setup
@@ -37,19 +37,19 @@ def decide(
     m2l: str | None = None,
     digits: float | None = None,
 ) -> tuple[Decision, Tree | None]:
-    """Decide on what is not given.
+    """Choose ncrit and the form of M2L, unless they are given.
 
     Args:
         setup: the method, recipes and device.
-        grow: makes the tree for an ncrit.
-        most: sources or targets, whichever are more.
-        rates_of: gives the rates with a form of M2L, None if there are none; not called if all is given.
-        ncrit: most points in a leaf; None to choose.
+        grow: builds the tree for an ncrit.
+        most: number of sources or targets, whichever is larger.
+        rates_of: returns the rates with a form of M2L, None if there are none; not called if both are given.
+        ncrit: maximum number of points in a leaf; None to choose.
         m2l: the form of M2L; None to choose.
-        digits: what was asked for.
+        digits: the wanted digits.
 
     Returns:
-        The decision; and the tree for it, if it was made to choose.
+        The decision; and the tree for it, if it was built for the comparison.
     """
     fft_alone = None if m2l else why_fft_alone(setup.method, most)
     forms = (m2l,) if m2l else ("fft",) if fft_alone else ("fft", "svd")

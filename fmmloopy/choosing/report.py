@@ -1,4 +1,4 @@
-"""What was chosen for an evaluation and why, and what was predicted against what was measured."""
+"""Report what was chosen for an evaluation and why, and compare predicted with measured times."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Row:
     """One operator.
 
     Attributes:
-        operator: its name.
-        work: what it has to do in one evaluation without gradients.
-        predicted: seconds, from the rates of the device; None without rates.
+        operator: name of the operator.
+        work: its work in one evaluation without gradients.
+        predicted: seconds from the rates of the device; None without rates.
         measured: seconds in the last evaluation, by the device's clock; None before the first.
     """
 
@@ -34,18 +34,18 @@ class Row:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What was chosen, why, and what became of it; ``str()`` gives a table to read, a notebook shows it as HTML.
+    """What was chosen, why, and how fast it is; ``str()`` gives a text table, a notebook shows it as HTML.
 
     Attributes:
-        nsources, ntargets: points.
-        digits: what was asked for; None if an order was given instead.
+        nsources, ntargets: numbers of points.
+        digits: the wanted digits; None if an order was given instead.
         order, precision, book, device: what is used.
-        choice: ncrit and the form of M2L, why, and what they were compared with.
+        choice: ncrit and the form of M2L, the reason, and the candidates.
         fft_alone: why no other form of M2L was compared; None if one was, or if the form was given.
-        rates: whether there are rates of this device to predict with.
-        rows: operator by operator, for the tree as it is.
-        gradient: whether the last evaluation computed gradients, which the predictions leave out.
-        evaluate: seconds of the last evaluation on the wall; None before the first.
+        rates: whether there are rates of this device for predictions.
+        rows: one for each operator, for the actual tree.
+        gradient: whether the last evaluation computed gradients, which the predictions do not include.
+        evaluate: wall-clock seconds of the last evaluation; None before the first.
     """
 
     nsources: int
@@ -85,7 +85,7 @@ class PlanReport:
             ("order", f"{self.order}: {order}"),
             ("ncrit, M2L", f"{choice.ncrit}, {choice.m2l}: {choice.reason}"),
             *([("", f"fft alone: {self.fft_alone}")] if self.fft_alone else []),
-            ("rates", "measured on this device with probes, kept in the cache folder" if self.rates else "none"),
+            ("rates", "measured on this device with probes, stored in the cache folder" if self.rates else "none"),
         ]
 
     def _tables(self) -> Iterator[tuple[Sequence[str], Sequence[Sequence[str]]]]:
@@ -111,15 +111,15 @@ class PlanReport:
         remarks = []
         if self.evaluate is not None:
             took = _milliseconds(self.evaluate)
-            remarks.append(f"The last evaluation took {took} ms, with transfers and permutations.")
+            remarks.append(f"The last evaluation took {took} ms, including transfers and permutations.")
         if self.gradient:
-            text = "It computed gradients too, which predictions leave out: P2P, L2P and M2P took longer for it."
+            text = "It also computed gradients, which predictions do not include, so P2P, L2P and M2P took longer."
             remarks.append(text)
         return remarks
 
 
 def make_rows(work: Mapping[str, Work], rates: Rates | None, measured: Mapping[str, float]) -> tuple[Row, ...]:
-    """Set what was predicted beside what was measured, for every operator that has work."""
+    """Combine predicted and measured times of every operator that has work."""
 
     def predict(operator: str, amount: Work) -> float | None:
         try:

@@ -1,20 +1,20 @@
-"""How much work each operator has, counted from a tree and its interaction lists: with its seconds, its rate.
+"""Count the work of each operator from a tree and its interaction lists; work per second is its rate.
 
-What is counted is what the method asks for. Lanes that idle, surfaces padded to a multiple of the vector length and
-children that are not there cost time and count nothing, so a rate is never flattered by them. The FFT form of M2L works
-on octets (the eight children of a box) as blocks; there the block is the method, and it is counted whole.
+Only work that the method needs is counted. Idle lanes, surfaces padded to a multiple of the vector length and missing
+children cost time but do not count, so they never inflate a rate. The FFT form of M2L works on octets (the eight
+children of a box) as blocks; there the block belongs to the method and counts as a whole.
 
 Floating-point operations of one pair of points, Laplace's potential:
 
     d = x - y               3
     r2 = d . d              5     3 products, 2 sums
-    rinv = 1 / sqrt(r2)     2     a root and a division, however a device does it
+    rinv = 1 / sqrt(r2)     2     a root and a division, on any device
     u += rinv * q           2
                            --
-                           12     as PVFMM counts it (``laplace_poten`` in its kernel.txx)
+                           12     as in PVFMM (``laplace_poten`` in its kernel.txx)
 
-Papers that count the steps of Newton's iteration arrive at about 20 for the same pair: compare pairs, not flops, with
-those. Other Green's functions add one operation for each +, -, *, /, power and function call of their expressions.
+Papers that count the steps of Newton's iteration get about 20 for the same pair: compare pairs with them, not flops.
+Other Green's functions add one operation for each +, -, *, /, power and function call of their expressions.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Work:
     Attributes:
         pairs: evaluations of the Green's function, one per pair of points; 0 for dense products and transforms.
         flops: floating-point operations.
-        blocks: pieces of work that are begun: pairs of boxes where there are pairs of points; for products by
-            frequency, tables of one frequency and direction, each read for a chunk of octets; 0 for other operators.
-            How the work is cut up is not how much it is: it is ignored when two are compared.
+        blocks: number of pieces of work: pairs of boxes if there are pairs of points; for products by frequency, tables
+            of one frequency and direction, each read for a chunk of octets; 0 for other operators. Comparisons ignore
+            it, because it describes the division of the work, not its amount.
     """
 
     pairs: int
@@ -65,16 +65,16 @@ def count_work(
 
     Args:
         tree: the octree.
-        lists: the lists that are worked through, such as ``Fmm.lists``.
-        method: Green's function, order and precision; on the latter the ranks of ``"svd"`` depend.
-        m2l: the form of M2L, a key of :data:`fmmloopy.operators.M2L_FORMS`, each of whose stages is counted.
+        lists: the lists that the operators use, such as ``Fmm.lists``.
+        method: Green's function, order and precision, which affects the ranks of ``"svd"``.
+        m2l: the form of M2L, a key of :data:`fmmloopy.operators.M2L_FORMS`; each of its stages is counted.
         gradient: whether P2P, L2P and M2P compute gradients too.
 
     Returns:
-        Work by operator, with the keys of ``Fmm.timings``. Operators that have nothing to do are there, with zeros.
+        Work by operator, with the keys of ``Fmm.timings``. Operators without work are included, with zeros.
 
     Raises:
-        ValueError: ``m2l`` is another word.
+        ValueError: ``m2l`` is not one of these forms.
     """
     return count_without_m2l(tree, lists, method, gradient) | count_m2l(tree, lists, method, m2l)
 
@@ -86,11 +86,11 @@ def count_without_m2l(
     gradient: bool = False,
     weights: NDArray[np.float64] | None = None,
 ) -> dict[str, Work]:
-    """Count the work of all operators but M2L, which is the same with each form of it, or estimate it.
+    """Count or estimate the work of all operators except M2L, which does not depend on the form of M2L.
 
     Args:
         tree, lists, method, gradient: as for `count_work`.
-        weights: shape (nboxes,), how many split boxes each split box whose children have lists stands for; 0 where
+        weights: shape (nboxes,), how many split boxes are represented by each split box whose children have lists; 0 if
             they have none. None if all boxes have lists.
     """
     counter = _Counter(tree, lists, method, weights)
@@ -100,7 +100,7 @@ def count_without_m2l(
 def count_m2l(
     tree: Tree, lists: InteractionLists, method: Method, m2l: str, weights: NDArray[np.float64] | None = None
 ) -> dict[str, Work]:
-    """Count the work of one form of M2L, or estimate it; arguments and errors as of the two functions above."""
+    """Count or estimate the work of one form of M2L; arguments and errors as for the two functions above."""
     if m2l not in M2L_FORMS:
         raise ValueError(f"m2l is {m2l!r}, expected {' or '.join(map(repr, M2L_FORMS))}")
     counter = _Counter(tree, lists, method, weights)
@@ -108,7 +108,7 @@ def count_m2l(
 
 
 class _Counter:
-    """Counts what operators run over, from a tree and its lists, and asks their records what work that is."""
+    """Counts what operators run over, from a tree and its lists, and gets the work from their records."""
 
     def __init__(
         self, tree: Tree, lists: InteractionLists, method: Method, weights: NDArray[np.float64] | None
@@ -171,12 +171,12 @@ class _Counter:
 
     @property
     def _box_weights(self) -> NDArray[np.float64]:
-        """How many boxes each box stands for: as many as its parent."""
+        """How many boxes each box represents: as many as its parent."""
         return _box_weights(self.tree, self.weights)
 
     @property
     def _leaf_weights(self) -> NDArray[np.float64]:
-        """The same for the targets of leaves: boxes stand for as many boxes as there are, but not for exactly as many
+        """The same for the targets of leaves: the weights add up to the number of boxes, but not exactly to that of
         targets."""
         in_leaves, weights = self.ntargets * self.tree.is_leaf, self._box_weights
         return np.asarray(weights * (in_leaves.sum() / max(weights @ in_leaves, 1.0)))
@@ -221,11 +221,11 @@ def mean_list_sizes(tree: Tree, lists: InteractionLists) -> dict[str, float]:
 
     |U| and |W| are means over leaves with targets, |V| and |X| over boxes with targets from level 2 on; empty lists
     count. The paper on PyExaFMM gives |U| = 11, |V| = 42, |X| = 3, |W| = 3 for 10^6 random points on a sphere and 150
-    points a leaf, and does not say over which boxes. For such points ``build_lists`` gives 14.5, 41.4, 2.3 and 3.0 by
-    this definition; over all boxes |U| would be 11.5, and over leaves |X| 3.0: each entry of W is one of X reversed.
+    points per leaf, without naming the boxes. For such points ``build_lists`` gives 14.5, 41.4, 2.3 and 3.0 by this
+    definition; over all boxes |U| would be 11.5, and over leaves |X| 3.0: each entry of W is one of X reversed.
 
     Returns:
-        The means by name of the list: ``"u"``, ``"v"``, ``"w"``, ``"x"``; 0 where there is no such box.
+        The means by name of the list: ``"u"``, ``"v"``, ``"w"``, ``"x"``; 0 if there is no such box.
     """
     has_targets = tree.box_target_ends > tree.box_target_starts
     near, far = has_targets & tree.is_leaf, has_targets & (tree.box_levels >= FIRST_LEVEL)
@@ -242,7 +242,7 @@ class _FlopCounter(FlopCounterBase):  # type: ignore[misc]
 
 
 def _box_weights(tree: Tree, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Return how many boxes each box stands for: as many as its parent, by the weights of `count_without_m2l`."""
+    """Return how many boxes each box represents: as many as its parent, by the weights of `count_without_m2l`."""
     box_weights = np.ones(tree.nboxes) if weights is None else weights[tree.box_parents]
     box_weights[0] = 1.0
     return box_weights

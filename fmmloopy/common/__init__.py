@@ -1,1 +1,1 @@
-"""What all other parts of the package stand on."""
+"""Basic modules that all other parts of the package use."""

@@ -1,4 +1,4 @@
-"""Modules that are made from files: nobody can import them by name, so other processes are sent their code."""
+"""Modules made from files: they cannot be imported by name, so other processes receive their code."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 PREFIX = "fmmloopy_recipes_"
-"""Begins the names of these modules."""
+"""Prefix of the names of these modules."""
 
 
 def import_file(path: Path) -> ModuleType:
-    """Import a file under a name of its own; what fails leaves nothing behind."""
+    """Import a file under a unique name; if the import fails, nothing remains."""
     name = f"{PREFIX}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path.absolute())
     assert spec is not None

@@ -1,12 +1,12 @@
-"""Run what may crash, hang or eat all memory in a process of its own.
+"""Run code that may crash, hang or use all memory in a separate process.
 
-A worker is a child process that runs one function after the other. When a function does not come back, because a kernel
-loops forever, or takes the process down with it, the caller gets an exception, and the next call a new process::
+A worker is a child process that runs functions one after the other. If a function does not return, because a kernel
+loops forever or crashes the process, the caller gets an exception, and the next call starts a new process::
 
     with Worker() as worker:
         report = worker.call(check_something, "p2p", limit=60.0)
 
-What a function prints goes nowhere, except for the last line before the process died, which is part of the exception.
+The output of a function is discarded, except for the last line before the process died, which is part of the exception.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ except ImportError:  # only Unix has it
     resource = None  # type: ignore[assignment]
 
 Stage = Callable[[str, float], None]
-"""Called by a function in a worker before each part of its work: what it is, and the seconds that it may take.
-The limit of the call starts anew."""
+"""Called by a function in a worker before each part of its work, with a description and a time limit in seconds.
+The time limit starts again."""
 
 START_LIMIT = 120.0
 """Seconds that a new process may take to import what it needs; one or two on a quiet machine."""
 
 MEMORY_SHARE = 0.25
-"""Of the memory that is free when a process starts, the share that it may take: several work side by side."""
+"""Share of the free memory at its start that a process may use, because several run in parallel."""
 
 
 class WorkerError(RuntimeError):
@@ -51,11 +51,11 @@ class WorkerError(RuntimeError):
 
 
 class ChildError(Exception):
-    """A function did not come back from its process; the text says why, and what it was doing.
+    """A function did not return from its process; the message says why, and what it was doing.
 
     Attributes:
-        reason: why it did not.
-        stage: what it was doing, as it has announced it.
+        reason: why it did not return.
+        stage: the last stage that it announced.
     """
 
     def __init__(self, reason: str, stage: str = "") -> None:
@@ -75,7 +75,7 @@ class Worker:
     """A child process that calls functions, replaced by a new one whenever it dies.
 
     Args:
-        environment: variables to set in the process, beside those of this one.
+        environment: variables to set in the process, in addition to those of this process.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -104,12 +104,12 @@ class Worker:
             function: its first argument is a :data:`Stage`.
             arguments: the others; functions and classes may be of any kind, from a notebook or a closure too.
             limit: seconds until the process is stopped, or until the function announces its next stage.
-            watch: told each stage as it is announced.
+            watch: called with each stage when it is announced.
 
         Raises:
-            ChildCrashed, ChildTimedOut: it did not come back.
-            WorkerError: no process could be started, or this was stopped.
-            Exception: whatever the function raises.
+            ChildCrashed, ChildTimedOut: the function did not return.
+            WorkerError: no process could be started, or this one was stopped.
+            Exception: any exception of the function.
         """
         message = _dumps((function, arguments))
         if self._stopped:
@@ -146,14 +146,14 @@ class Worker:
             raise
 
     def stop(self) -> None:
-        """End what another thread has called, and let it call no more."""
+        """Stop the call of another thread, and refuse further calls."""
         self._stopped = True
         process = self._process
         if process is not None:
             _kill(process)
 
     def close(self) -> None:
-        """Stop the process, and all that it has started."""
+        """Stop the process and everything that it started."""
         if self._process is not None:
             _kill(self._process)
             self._process.wait()
@@ -185,7 +185,7 @@ class Worker:
         if not ready:
             cause = self._cause_of_death()
             self.close()
-            raise WorkerError(f"a child process does not start: {cause}")
+            raise WorkerError(f"a child process cannot be started: {cause}")
 
     def _cause_of_death(self) -> str:
         """Say how the process ended, with the last line that it has printed."""
@@ -236,14 +236,14 @@ def _dumps(value: Any) -> bytes:
 
 
 def missing_limits() -> str:
-    """Say which limits child processes do not have on this system; "" if they have all."""
+    """Return which limits of child processes are missing on this system; "" if none are."""
     if resource is None or _free_memory() is None:
-        return "this system does not tell how much memory is free, or has no limits: child processes may take all"
+        return "this system reports no free memory or has no limits, so child processes may use all memory"
     return ""
 
 
 def _free_memory() -> int | None:
-    """Return how many bytes of memory are free, None where the system does not tell."""
+    """Return how many bytes of memory are free; None if the system does not report it."""
     with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as lines:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -252,7 +252,7 @@ def _free_memory() -> int | None:
 
 
 def _limit_memory() -> None:
-    """Keep this process from taking what the machine needs, and from leaving a copy of its memory where it dies."""
+    """Limit the memory of this process, and disable its core dumps."""
     if resource is None:
         return
     free = _free_memory()
@@ -265,7 +265,7 @@ def _limit_memory() -> None:
 
 
 def _end_with(descriptor: int) -> None:
-    """End this process as soon as nobody waits for its results, whatever it is doing."""
+    """End this process as soon as no other process waits for its results."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(descriptor, select.POLLHUP)

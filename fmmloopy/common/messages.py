@@ -1,4 +1,4 @@
-"""Errors in one line."""
+"""One-line error messages."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from importlib.util import find_spec
 
 
 class MissingPackageError(ImportError):
-    """A package that only some features need is not installed; the text says which, and how to install it."""
+    """An optional package is not installed; the message says which, and how to install it."""
 
 
 def require(package: str, extra: str, purpose: str) -> None:
     """Make sure that an optional package is there.
 
     Args:
-        package: its name.
-        extra: of fmmloopy, the one that brings it.
-        purpose: what needs it, to begin a sentence with, in the plural.
+        package: name of the package.
+        extra: the extra of fmmloopy that includes it.
+        purpose: what needs it, as a plural subject of the message.
 
     Raises:
-        MissingPackageError: it is not installed.
+        MissingPackageError: the package is not installed.
     """
     if find_spec(package) is None:
         command = f"python -m pip install {package}"
-        raise MissingPackageError(f"{purpose} need {package}, of the extra [{extra}]: {command}", name=package)
+        raise MissingPackageError(f"{purpose} need {package} (extra [{extra}]): {command}", name=package)
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """Return what an error says, without its line breaks and no longer than ``most`` characters."""
+    """Return the text of an error without line breaks, at most ``most`` characters long."""
     return " ".join(str(error).split())[:most]

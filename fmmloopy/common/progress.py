@@ -1,4 +1,4 @@
-"""Say what is being done during long work, on a terminal or in a notebook; silent elsewhere."""
+"""Show progress during long work, on a terminal or in a notebook; silent elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STAGES = 11
-"""Kernels that a construction prepares, at most."""
+"""Maximum number of kernels that a construction prepares."""
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def generating(title: str) -> Iterator[Callable[[str], None]]:
         title: device and book.
 
     Yields:
-        A function to call with the name of each operator before its code is made; repeated names count once.
+        A function to call with the name of each operator before its code is generated; repeated names count once.
     """
     if not sys.stderr.isatty():
         yield lambda operator: None
@@ -43,11 +43,11 @@ def generating(title: str) -> Iterator[Callable[[str], None]]:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a piece of work is.
+    """The progress of some work.
 
     Attributes:
-        what: what is being done, in a few words.
-        share: how much of all the work is done, from 0 to 1.
+        what: the current activity, in a few words.
+        share: fraction of the work that is done, from 0 to 1.
     """
 
     what: str
@@ -59,7 +59,7 @@ class Progress:
 
 @contextmanager
 def showing(title: str) -> Iterator[Callable[[Progress], None]]:
-    """Show what is being done, the percentage done and the time left, until the block ends.
+    """Show the current activity, the percentage done and the time left, until the block ends.
 
     On a terminal, on its standard error; in a notebook, under its cell. Nothing is shown elsewhere.
 
@@ -90,13 +90,13 @@ def showing(title: str) -> Iterator[Callable[[Progress], None]]:
 
 
 class _Clock:
-    """Predicts when work that goes on at the same pace will be done."""
+    """Predicts when work will be done if it continues at the same pace."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
 
     def left(self, share: float) -> str:
-        """Return the percentage done and, where there is something to tell it from, the time left."""
+        """Return the percentage done and, if it can be estimated, the time left."""
         elapsed = time.monotonic() - self._start
         if not 0.02 < share < 1 or elapsed < 1:
             return f"{share:4.0%}"

@@ -1,7 +1,7 @@
-"""Files that are kept: the user's cache folder, and how files get there whole or not at all.
+"""The user's cache folder, and functions that write complete files or none.
 
-Everything in the cache can be deleted at any moment; it is made again when it is needed. What is kept under a key is
-found again only by the same key, and only undamaged.
+Everything in the cache can be deleted at any time and is made again when it is needed. Content that is stored under a
+key is returned only for the same key, and only if it is undamaged.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def cache_folder() -> Path:
 
 
 def write_atomically(path: Path, content: Callable[[Path], None] | str | bytes) -> None:
-    """Write a file beside its place and rename it, so that others see all of it or nothing.
+    """Write a file next to its final location and rename it, so that other processes see a complete file or none.
 
     Args:
-        path: where the file is to be; its folder is made.
-        content: what writes it, called with the temporary path, or what is to be in the file.
+        path: final path of the file; its folder is created.
+        content: a function that writes the file, called with the temporary path; or the content of the file.
 
     Raises:
-        OSError: it cannot be written; whatever ``content`` raises. Nothing is left behind.
+        OSError: the file cannot be written, or any exception of ``content``; no file is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:16]}-", suffix=".tmp")
@@ -53,24 +53,24 @@ def write_atomically(path: Path, content: Callable[[Path], None] | str | bytes) 
 
 
 def keyed_file(folder: str, key: str, prefix: str = "") -> Path:
-    """Return the file in a folder of the cache that holds what is kept under a key.
+    """Return the path of the content stored under a key in a folder of the cache.
 
     Args:
-        folder: of the cache.
-        key: everything that the content depends on, written down.
-        prefix: begins the name of the file, for readers of the folder.
+        folder: name of the folder in the cache.
+        key: everything that the content depends on, as text.
+        prefix: beginning of the file name, for people who read the folder.
     """
     return cache_folder() / folder / f"{prefix}{_digest(key)[:32]}.json"
 
 
 def keep(path: Path, key: str, content: Any) -> None:
-    """Keep what JSON can hold; without a place to keep it, nothing is kept."""
+    """Store content that JSON can represent; do nothing if the file cannot be written."""
     with suppress(OSError):
         write_atomically(path, json.dumps({"key": key, "checksum": _checksum(content), "content": content}))
 
 
 def kept(path: Path, key: str) -> Any:
-    """Return what is kept under a key; None if there is none, or the file is damaged or for another key."""
+    """Return the content stored under a key; None if there is none, or the file is damaged or for another key."""
     try:
         stored = json.loads(path.read_text())
         content = stored["content"]

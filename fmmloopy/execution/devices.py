@@ -102,7 +102,7 @@ def choose_suited(suits: Callable[[Device], bool]) -> Device:
 
 
 def missing_devices() -> str:
-    """Return what is missing if the default device is a last resort; ``""`` if it is not, or $FMMLOOPY_DEVICE is set."""
+    """Return what is missing if the default device is a last resort; ``""`` if not, or $FMMLOOPY_DEVICE is set."""
     asked = os.environ.get(ENVIRONMENT_VARIABLE)
     return "" if asked else backend_of(find_devices()[0]).last_resort
 

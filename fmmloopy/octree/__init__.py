@@ -1,1 +1,1 @@
-"""Points to an octree, and from it the interaction lists."""
+"""Build an octree from points, and interaction lists from the octree."""

@@ -1,7 +1,7 @@
-"""Cut boxes with much work into pieces, so that all cores are busy to the end of a launch.
+"""Split boxes with much work into pieces, so that all cores are busy to the end of a launch.
 
-A box is the work of one core. Most trees have thousands of them, none with more than its share; but where points lie
-denser than the deepest level resolves, a leaf may hold thousands of points, and its P2P a fifth of all that there is.
+One core works on one box. Most trees have thousands of boxes, none with more than its share; but where points are
+denser than the deepest level resolves, a leaf may have thousands of points, and a fifth of the work of P2P.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fmmloopy.octree.tree import Tree
 
 @dataclass(frozen=True)
 class Pieces:
-    """Ranges of targets with a list each, in the order in which they are worked through.
+    """Ranges of targets, each with a list, in the order in which they are processed.
 
     Attributes:
         starts, ends: shape (npieces,), int32: targets of each piece, in tree order.
@@ -33,19 +33,19 @@ class Pieces:
 def cut_heavy_boxes(
     tree: Tree, boxes: NDArray[np.intp], csr: CSR, sources: NDArray[np.integer[Any]] | None, share: float, targets: int
 ) -> Pieces | None:
-    """Cut boxes with much work into pieces, which come last.
+    """Split boxes with much work into pieces, which come last.
 
-    Runtimes deal out work-groups in chunks that shrink towards the end of a launch, so pieces of one box do not all go
-    to one core there. The other boxes keep their order, in which neighbours share what is in cache.
+    Runtimes assign work-groups in chunks that shrink towards the end of a launch, so that not all pieces of a box go to
+    one core there. The other boxes keep their order, in which neighbours share data in cache.
 
     Args:
         tree: the tree.
-        boxes: shape (n,), boxes to work through.
+        boxes: shape (n,), boxes to work on.
         csr: their lists.
-        sources: shape (nboxes,): sources that an entry of a list stands for; None for the same number for all.
-        share: boxes with more than this share of a launch's work are cut into pieces with no more, if they have
-            targets enough.
-        targets: a piece has a multiple of these.
+        sources: shape (nboxes,): number of sources of each box as an entry of a list; None for equal numbers.
+        share: boxes with more than this share of a launch's work are split into pieces below it, if they have enough
+            targets.
+        targets: the number of targets of a piece is a multiple of this.
 
     Returns:
         The pieces; None if no box has too much work.

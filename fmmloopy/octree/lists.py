@@ -19,7 +19,7 @@ B, U and W of B with V and X of B and its ancestors cover every source exactly o
 The balance of the tree (see ``tree``) is what makes these lists complete: a leaf adjacent to P is of the level of P at
 the coarsest, and a child of a colleague of the leaf B that is adjacent to B is itself a leaf.
 
-How long the lists can be, whatever the points:
+Maximum lengths of the lists, for any points:
 
 - V: the children of the 27 colleagues of P are 6^3 boxes, 3^3 of which are B and its neighbours: 216 - 27 = 189.
 - U: each of the 26 neighbouring places of B's level is part of a coarser leaf, a leaf, or split into children of which
@@ -101,8 +101,8 @@ class CSR:
 class InteractionLists:
     """The U, V, W and X lists of all boxes of a tree, and their colleagues.
 
-    Rows are indexed by target box, entries are source boxes. Boxes without targets have empty rows, boxes without
-    sources are nobody's entry; neither holds for ``colleagues``.
+    Rows are indexed by target box, entries are source boxes. Boxes without targets have empty rows, and boxes without
+    sources are not entries of any row; neither is true for ``colleagues``.
 
     Attributes:
         u: leaves adjacent to each leaf, the leaf itself included.
@@ -131,7 +131,7 @@ class InteractionLists:
 
 @dataclass(frozen=True, eq=False)
 class _Boxes:
-    """What the lists read of a tree. The last row of each array stands for no box, number -1."""
+    """The arrays of a tree that the lists need. The last row of each array is for missing boxes, number -1."""
 
     children: NDArray[np.int32]
     colleagues: NDArray[np.int32]
@@ -176,7 +176,7 @@ def build_lists(tree: Tree, parents: NDArray[np.integer[Any]] | None = None) -> 
 
 
 def _with_ancestors(tree: Tree, boxes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Return the numbers of boxes and of all boxes that hold them, ascending."""
+    """Return the numbers of boxes and of all their ancestors, ascending."""
     wanted = np.zeros(tree.nboxes, np.bool_)
     while boxes.size:
         wanted[boxes] = True

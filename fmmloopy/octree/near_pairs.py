@@ -1,8 +1,8 @@
-"""Pairs of near points in float32, from points in float64: when that can be done, and with what.
+"""Near pairs in float32 from points in float64: when this is possible, and with which coordinates and unit.
 
-Coordinates relative to a leaf are kept in two numbers of float32, rounded and what rounding leaves, which lose 2^-49
-of the leaf's radius. So distances above NEAREST of it are as accurate as float32 is; a search makes sure that no points
-are nearer. The unit of length is chosen so that powers of all distances are numbers of float32.
+Coordinates relative to a leaf are stored as two float32 numbers, the rounded value and the rounding error, which lose
+2^-49 of the leaf's radius. So distances above NEAREST radii have the full accuracy of float32; a search makes sure that
+no points are closer. The unit of length is chosen so that powers of all distances are in the range of float32.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from fmmloopy.octree.lists import CSR, make_csr
 from fmmloopy.octree.tree import DEEPEST_LEVEL, SortedPoints, Tree
 
 NEAREST = 2.0**-24
-"""The least distance of two points, in radii of the leaf: both lose 2^-49 in each coordinate, which is then as much as
-float32 rounds such a distance by."""
+"""The smallest distance of two points, in radii of the leaf: both lose 2^-49 in each coordinate, which equals the
+rounding of such a distance in float32."""
 
 MOST_CANDIDATES = 200_000
-"""Points that may be near another one; where there are more, looking for such pairs would take a second."""
+"""Most points that may be close to another one; with more, the search for such pairs would take a second."""
 
 EXPONENTS = 120
 """Powers of distances stay between 2^-EXPONENTS and 2^EXPONENTS: float32 has 126, the rest is for sums of many."""
@@ -34,11 +34,11 @@ _BLOCK = 16384  # points at a time, so that temporaries stay in cache
 
 
 def least_distance(points: SortedPoints, tree: Tree) -> float | None:
-    """Return a distance that no two points are nearer than, unless they coincide; None if some are too near.
+    """Return a lower bound on the distance of points that do not coincide; None if some are too close together.
 
-    Points nearer than NEAREST radii of the leaf of one of them are in one of the finest boxes, or on both sides of one
-    of their faces: few are near a face, and few boxes hold two. A hundredth to a tenth of all points are left to be
-    compared with each other.
+    Points closer than NEAREST radii of the leaf of one of them are in the same finest box, or on both sides of a face
+    of such boxes: few points are near a face, and few boxes have two points. Only a hundredth to a tenth of all points
+    have to be compared with each other.
     """
     sides = [(points.sources, tree.box_source_starts, tree.box_source_ends)]
     if points.targets is not points.sources:
@@ -77,9 +77,9 @@ def _by_point(tree: Tree, values: NDArray[Any], starts: NDArray[Any], ends: NDAr
 
 
 def _near_faces(points: NDArray[Any], half_width: float, width: float, limit: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which points are as near to a face of their finest box as those that they may be too near to: shape (n,).
+    """Return which points are so close to a face of their finest box that a point behind it may be too close: (n,).
 
-    A neighbouring leaf, whose limit counts too, is at most twice as large; once more as much is for roundings.
+    A neighbouring leaf, whose limit counts too, is at most twice as large; another factor of two covers rounding.
     """
     near = np.empty(points.shape[1], np.bool_)
     for start in range(0, points.shape[1], _BLOCK):
@@ -91,13 +91,13 @@ def _near_faces(points: NDArray[Any], half_width: float, width: float, limit: ND
 
 
 def find_unit(greens: GreensFunction, is_homogeneous: bool, half_width: float, distance: float) -> float | None:
-    """Find by what lengths are to be multiplied, so that float32 holds what any pair of points gives.
+    """Find a factor for lengths that keeps the result of any pair of points in the range of float32.
 
     Args:
-        greens: the Green's function, with rows of the gradient if it is wanted.
-        is_homogeneous: whether its rows are, each of some degree; in others lengths cannot be changed.
-        half_width: of the root of the tree.
-        distance: what no two points are nearer than.
+        greens: the Green's function, with rows of the gradient if it is computed.
+        is_homogeneous: whether all rows are homogeneous, each of some degree; otherwise lengths cannot be scaled.
+        half_width: half width of the root of the tree.
+        distance: lower bound on the distance of two points.
 
     Returns:
         A power of two, 1 for functions that are not homogeneous; None if there is none.
@@ -111,7 +111,7 @@ def find_unit(greens: GreensFunction, is_homogeneous: bool, half_width: float, d
 
 
 def local_sources(tree: Tree, unit: float) -> NDArray[np.float32]:
-    """Return sources relative to the centre of their leaf, and what rounding leaves of that: shape (2, 3, nsources)."""
+    """Return sources relative to the centre of their leaf, and their rounding errors: shape (2, 3, nsources)."""
     centres = _by_point(tree, tree.box_centres, tree.box_source_starts, tree.box_source_ends)
     offsets = unit * (tree.sources - centres)
     rounded = offsets.astype(np.float32)
@@ -119,7 +119,7 @@ def local_sources(tree: Tree, unit: float) -> NDArray[np.float32]:
 
 
 def replace_by_leaves(tree: Tree, lists: CSR) -> CSR:
-    """Replace the boxes in lists that are no leaves by the leaves in them that have sources."""
+    """Replace the boxes in lists that are not leaves by their leaves that have sources."""
     inner = ~tree.is_leaf[lists.lists]
     if not inner.any():
         return lists
@@ -139,7 +139,7 @@ def replace_by_leaves(tree: Tree, lists: CSR) -> CSR:
 
 
 class _HighestPower(CombineMapper):  # type: ignore[misc]
-    """Find the most factors of some names in the terms of an expression; infinity where that cannot be told."""
+    """Find the most factors of some names in the terms of an expression; infinity if it cannot be determined."""
 
     def __init__(self, *names: str) -> None:
         super().__init__()

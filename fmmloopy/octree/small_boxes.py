@@ -1,8 +1,8 @@
-"""Take boxes with few points out of the W and X lists: their points are cheaper to handle one by one.
+"""Remove boxes with few points from the W and X lists, because direct evaluation of their points is cheaper.
 
-An entry of a W list costs an evaluation of G per target and surface point, where the box's own sources would cost
-one per target and source; an entry of an X list one per surface point and source, where the targets would cost one per
-target and source. Where there are fewer points than surface points, the points themselves are cheaper, and exact (as
+An entry of a W list costs an evaluation of G per target and surface point, while the box's own sources would cost one
+per target and source; an entry of an X list costs one per surface point and source, while the targets would cost one
+per target and source. If there are fewer points than surface points, the points themselves are cheaper, and exact (as
 in PVFMM, Malhotra & Biros 2015, section 3).
 """
 
@@ -18,11 +18,11 @@ from fmmloopy.octree.tree import Tree
 
 
 def absorb_small_boxes(tree: Tree, lists: InteractionLists, npoints: int) -> InteractionLists:
-    """Move entries of W and X lists to U lists where P2P needs no more evaluations than M2P or P2L.
+    """Move entries of W and X lists to U lists if P2P needs no more evaluations than M2P or P2L.
 
-    Moved are entries of W(B) with at most ``npoints`` sources, and the X lists of leaves with at most ``npoints``
-    targets. Every pair of points stays covered exactly once. A U list may then hold boxes that are not leaves: they
-    stand for all sources in them.
+    It moves entries of W(B) with at most ``npoints`` sources, and the X lists of leaves with at most ``npoints``
+    targets. Every pair of points is still covered exactly once. A U list may then contain boxes that are not leaves,
+    with all their sources.
 
     Args:
         tree: the tree.

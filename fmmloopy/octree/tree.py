@@ -4,7 +4,7 @@ The tree is built without a loop over boxes or points, in four steps:
 
 1. the root cube, and a 63-bit Morton key for every point (21 bits an axis, so leaves are at level 21 at the deepest);
 2. the points sorted by key: a box is then a range of points, found by bisection;
-3. from the root down, the keys of the boxes that hold too many points: they are split;
+3. from the root down, the keys of the boxes with too many points, which are split;
 4. from the finest level up, the keys of the boxes that must be split as well to balance the tree.
 
 Balance. Call two boxes adjacent if their closed cubes share a point (a face, an edge or a corner). Wherever a box P is
@@ -12,7 +12,7 @@ split, every box with points that is adjacent to P and of the size of P exists i
 at most one level coarser than the children of P. This is what 2:1 balance across faces, edges and corners means in a
 complete octree (H. Sundar, R. Sampath, G. Biros, "Bottom-up construction and 2:1 balance refinement of linear octrees
 in parallel", SIAM J. Sci. Comput. 30, 2008), in which P has all its eight children. Here boxes without points are
-pruned and neither exist nor demand anything, which leaves fewer boxes and the same guarantee for those that exist.
+pruned and do not affect the balance, which leaves fewer boxes and the same guarantee for those that exist.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEEPEST_LEVEL = 21
 """Level of the finest boxes that a 63-bit Morton key can name: 21 bits an axis."""
 
 FIRST_LEVEL = 2
-"""Boxes of levels 0 and 1 have no box that is apart from them, so there are no expansions above this level."""
+"""Boxes of levels 0 and 1 have no well-separated boxes, so there are no expansions above this level."""
 
 CENTRE_BITS = 7
 """The root's centre is a multiple of a power of two, 1/64 to 1/128 of the half width."""
@@ -190,25 +190,25 @@ def build_tree(
     Args:
         sources: shape (nsources, 3), float32 or float64, finite.
         targets: shape (ntargets, 3), in the dtype of the sources, finite; None if the targets are the sources.
-        ncrit: most sources, and most targets, in a leaf above ``max_level``.
-        max_level: level at which leaves stay as they are, 21 at most. Coincident points end up there.
-        dtype: of the tree's points, float32 or float64, to which they are rounded relative to its centre; None for that
-            of the sources.
-        split_coincident: whether boxes whose points no level can separate are split down to ``max_level`` all the same.
+        ncrit: maximum number of sources, and of targets, in a leaf above ``max_level``.
+        max_level: level at which boxes are no longer split, at most 21. Coincident points end up there.
+        dtype: type of the tree's points, float32 or float64, to which they are rounded relative to its centre; None for
+            that of the sources.
+        split_coincident: whether to split boxes down to ``max_level`` even if no level can separate their points.
 
     Returns:
         The tree, with copies of the points.
 
     Raises:
-        ValueError: a wrong shape or dtype, no points, coordinates that are not finite or too large, sources and targets
-            of different dtypes, ncrit < 1, or max_level outside 0 to 21.
+        ValueError: a shape or dtype is wrong, there are no points, coordinates are not finite or too large, sources and
+            targets have different dtypes, ncrit < 1, or max_level is not 0 to 21.
     """
     _check_limits(ncrit, max_level)
     return grow_tree(sort_points(sources, targets, dtype), ncrit, max_level, split_coincident)
 
 
 def sort_points(sources: Points, targets: Points | None = None, dtype: DTypeLike | None = None) -> SortedPoints:
-    """Find the root cube of points and sort them: what `build_tree` does first. Arguments and errors as there."""
+    """Find the root cube of points and sort them, the first part of `build_tree`; arguments and errors as there."""
     _check_points(sources, "sources")
     if targets is not None:
         _check_points(targets, "targets")
@@ -227,9 +227,9 @@ def sort_points(sources: Points, targets: Points | None = None, dtype: DTypeLike
 
 
 def grow_tree(points: SortedPoints, ncrit: int, max_level: int = DEEPEST_LEVEL, split_coincident: bool = True) -> Tree:
-    """Split boxes of sorted points and balance them: what `build_tree` does last. Arguments and errors as there.
+    """Split boxes of sorted points and balance them, the last part of `build_tree`; arguments and errors as there.
 
-    What is done depends on the number of boxes, hardly on that of points.
+    The cost depends on the number of boxes, and hardly on that of points.
     """
     _check_limits(ncrit, max_level)
     point_keys = list({id(each): each.keys for each in (points.sources, points.targets)}.values())
@@ -245,7 +245,7 @@ def _check_limits(ncrit: int, max_level: int) -> None:
 
 
 def _check_points(points: Points, name: str) -> None:
-    """Check shape and dtype; whether points are finite is seen in their bounding box."""
+    """Check shape and dtype; the bounding box shows whether points are finite."""
     if points.ndim != 2 or points.shape[1] != 3:
         raise ValueError(f"{name} has shape {points.shape}, expected (n, 3): one row per point")
     if points.dtype not in (np.float32, np.float64):
@@ -264,7 +264,7 @@ def _find_bounds(points: Points, name: str) -> tuple[NDArray[np.float64], NDArra
 
 
 def _find_root(sources: Points, targets: Points | None, dtype: np.dtype[Any]) -> tuple[NDArray[np.float64], float]:
-    """Return centre and half width of a cube that holds all points, as they will be stored."""
+    """Return centre and half width of a cube that contains all points after rounding."""
     lower, upper = _find_bounds(sources, "sources")
     if targets is not None:
         target_lower, target_upper = _find_bounds(targets, "targets")

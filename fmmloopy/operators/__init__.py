@@ -1,4 +1,4 @@
-"""The operators of the fast multipole method, each one loopy kernel that is math only: no tags, splits or devices.
+"""The operators of the fast multipole method, each a loopy kernel that is only math: no tags, splits or devices.
 
 An operator is a record, `fmmloopy.operators.operator.Operator`, in a file of its own beside its math. To add one, write
 that file and name it here.

@@ -85,10 +85,10 @@ def dense_kernel(spec: Specification, domains: list[str], text: str) -> Kernel:
 
 
 def multiplications(applied: float, nrows: int, ncolumns: int) -> float:
-    """Count the operations of products of a matrix and a vector: a multiplication and an addition an entry."""
+    """Count the operations of products of a matrix and a vector: a multiplication and an addition per entry."""
     return 2 * applied * nrows * ncolumns
 
 
 def vector_length(spec: Specification, components: int) -> int:
-    """Return the numbers on a surface, padding left out."""
+    """Return the number of values on a surface, without padding."""
     return components * count_points(spec.order)

@@ -30,7 +30,7 @@ from fmmloopy.common.sizes import SIBLINGS, count_frequencies
 from fmmloopy.operators.operator import Array, Kernel, Role, Specification, arrays, indices
 
 WAVE = (-1, 1)
-"""Entries of the matrices of the transform in exact cases: transforms are linear maps, whatever their matrices hold."""
+"""Entries of the matrices of the transform in exact cases: a transform is a linear map with any matrix entries."""
 
 SPECTRUM = f"kz_end - kz_start, {{{{period}}}}, {{{{period}}}}, {{components}}, noctets + 1, {SIBLINGS}"
 """Shape of transformed vectors with these components: axes kz, ky, kx."""

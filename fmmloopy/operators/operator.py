@@ -1,4 +1,4 @@
-"""The record of an operator: all that the rest of the package needs to know of it, beside its math.
+"""The record of an operator: everything that the rest of the package needs to know about it, besides its math.
 
 An operator is one loopy kernel that states its formula, and one `Operator` that says what the kernel runs over, which
 arrays it reads and writes, and how much work that is. Compiling, planning, checking, shrinking, timing and counting
@@ -27,11 +27,11 @@ Kernel = Any
 """A loopy translation unit."""
 
 LANE_PARAMETERS = ("tlanes", "slanes", "blanes", "ilanes")
-"""How many lanes a tile holds: parameters that are open in the math and fixed by a recipe."""
+"""Numbers of lanes in a tile: parameters that are open in the math and fixed by a recipe."""
 
 
 class Form(StrEnum):
-    """What kind of computation an operator is."""
+    """The kind of computation of an operator."""
 
     PARTICLE = "particle"
     """Evaluates the Green's function between two sets of points."""
@@ -44,7 +44,7 @@ class Form(StrEnum):
 
 
 class Kind(StrEnum):
-    """Which type an argument has."""
+    """The type of an argument."""
 
     OUTER = "outer"
     INNER = "inner"
@@ -100,7 +100,7 @@ class Number:
 
 @dataclass(frozen=True)
 class GreensParameters:
-    """Stands among the arguments for the parameters of the Green's function."""
+    """Placeholder among the arguments for the parameters of the Green's function."""
 
 
 Argument = Array | Number | GreensParameters
@@ -210,7 +210,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Particles:
-    """What couples the two sides of a particle operator.
+    """The two sides of a particle operator and the list that couples them.
 
     Attributes:
         targets, sources: the sides.
@@ -285,7 +285,7 @@ class Operator:
         return self.mixed_arguments if types.is_mixed and self.mixed_arguments else self.arguments
 
     def arrays_for(self, types: Types) -> tuple[Array, ...]:
-        """Return those that are arrays."""
+        """Return the arguments that are arrays."""
         return tuple(argument for argument in self.arguments_for(types) if isinstance(argument, Array))
 
     @property
@@ -306,12 +306,12 @@ class Operator:
 
     @property
     def gives_potentials(self) -> bool:
-        """Whether its targets are those of the evaluation: derivatives are then rows of its Green's function."""
+        """Whether its targets are those of the evaluation; gradients then add rows to its Green's function."""
         return self.particles is not None and not self.particles.targets.is_surface
 
     @property
     def depends_on_ncrit(self) -> bool:
-        """Whether its work changes with the number of points in a leaf: not if each point meets one surface."""
+        """Whether its work depends on the number of points in a leaf; it does not if each point meets one surface."""
         return self.particles is None or self.particles.list != "own"
 
     @property
@@ -327,7 +327,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Specification:
-    """What a math-level kernel is made for.
+    """The specification of a math-level kernel.
 
     Attributes:
         operator: which operator.
@@ -353,7 +353,7 @@ class Specification:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What stands in braces in the shapes of arguments."""
+        """Values of the names in braces in the shapes of arguments."""
         order = self.order
         sizes = {"order": order, "period": grid_period(order), "points": count_points(order)}
         return {"rows": self.rows, "columns": self.columns, **sizes}
@@ -365,7 +365,7 @@ class Specification:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What the kernel depends on: values of the Green's function's parameters do not matter."""
+        """Everything that the kernel depends on, which excludes the values of the Green's function's parameters."""
         greens: Any = self.rows, self.columns
         if self.operator.form == Form.PARTICLE:
             matrix = [[str(entry) for entry in row] for row in self.greens.matrix]
@@ -381,7 +381,7 @@ class Specification:
         return {Kind.OUTER: self.types.outer, Kind.INNER: self.types.inner, Kind.INDEX: np.dtype(np.int32)}[kind]
 
     def loopy_arguments(self) -> list[Any]:
-        """Return the arguments of the kernel as loopy takes them."""
+        """Return the arguments of the kernel for loopy."""
         found: list[Any] = []
         for argument in self.operator.arguments_for(self.types):
             if isinstance(argument, GreensParameters):

@@ -1,4 +1,4 @@
-"""Particle operators that have a surface on one side: what P2M and P2L, and L2P and M2P, have in common.
+"""Particle operators with a surface on one side: the common parts of P2M and P2L, and of L2P and M2P.
 
 The operators' own files state their formulas and lists. Arguments, beside those of
 :mod:`fmmloopy.operators.pairwise`:

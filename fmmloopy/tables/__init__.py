@@ -1,1 +1,1 @@
-"""Translation tables: surfaces, pseudo-inverses, and what M2L needs in each of its forms."""
+"""Translation tables: surfaces, pseudo-inverses, and the tables of each form of M2L."""

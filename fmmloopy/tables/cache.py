@@ -1,11 +1,11 @@
-"""Translation tables kept on disk, one HDF5 file per set.
+"""Cache translation tables on disk, one HDF5 file per set.
 
-A file is only ever trusted as a whole: it must carry the full key it was asked for and the checksum of everything in
-it. One that is damaged, truncated, foreign or unreadable is rebuilt and replaced. Files are written beside their final
-place and renamed, so that readers and writers in any number of processes see all of a file or nothing.
+A file is valid only as a whole: it must have the full key and the checksum of its entire content. Files that are
+damaged, truncated, foreign or unreadable are rebuilt and replaced. Files are written next to their final location and
+renamed, so that readers and writers in any number of processes see a complete file or none.
 
-The checksum is that of the file's bytes and stands before them, in the block that HDF5 leaves to its user, because HDF5
-must not see damaged bytes at all: one wrong byte in its structures was found to make it loop without end.
+The checksum covers the file's bytes and is stored before them, in the user block of HDF5, because HDF5 must never read
+damaged bytes: a single wrong byte in its structures made it loop forever.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ def cached_tables(
     outer: float = OUTER,
     folder: str | os.PathLike[str] | None = None,
 ) -> Tables:
-    """Return what `build_tables` returns, to the last bit, from disk where it has been built before.
+    """Return the result of `build_tables`, to the last bit, from disk if it was built before.
 
-    Where the folder cannot be written, tables are built and not kept, with a warning.
+    If the folder is not writable, tables are built but not stored, with a warning.
 
     Args:
-        greens: the plain Green's function, no gradient rows.
+        greens: the Green's function, without gradient rows.
         order: p, points per cube edge, 2 to 16.
         radii: shape (nlevels,), the box radius (half width) on each level; a homogeneous function's tables, and so its
             file, do not depend on it.
         dtype: precision that the tables will be used in, float32, float64 or mixed.
         inner: radius of upward equivalent and downward check surfaces, in box radii.
         outer: radius of upward check and downward equivalent surfaces, in box radii.
-        folder: where the files are; None for `cache_folder`.
+        folder: folder of the files; None for `cache_folder`.
 
     Raises:
         ValueError: as `build_tables`.
@@ -100,13 +100,13 @@ def cached_factors(
     tolerance: float,
     folder: str | os.PathLike[str] | None = None,
 ) -> Factors:
-    """Return what `fmmloopy.tables.svd.compress` returns, to the last bit, from disk where it has been made before.
+    """Return the result of `fmmloopy.tables.svd.compress`, to the last bit, from disk if it was computed before.
 
-    Where the folder cannot be written, factors are made and not kept, with a warning.
+    If the folder is not writable, factors are computed but not stored, with a warning.
 
     Args:
         greens, order, radius, inner, tolerance: as there.
-        folder: where the files are; None for `cache_folder`.
+        folder: folder of the files; None for `cache_folder`.
     """
     key = _text({**_common(greens, order, inner), "m2l svd": [float(radius), tolerance]})
     npoints = count_points(order)
@@ -141,7 +141,7 @@ def _kept(
         write_atomically(path, lambda file: _write(file, key, arrays))
     except (OSError, RuntimeError) as error:
         warnings.warn(
-            f"tables cannot be kept in {place} ({error}), so they are built again each time; "
+            f"tables cannot be stored in {place} ({error}), so they are built again each time; "
             f"set {ENVIRONMENT_VARIABLE} to a writable folder",
             stacklevel=3,
         )

@@ -15,7 +15,7 @@ from fmmloopy.octree.tree import Tree
 from fmmloopy.tables.surfaces import m2l_spectrum
 
 OCTETS_PER_CHUNK = 256
-"""Target octets handled together: for one frequency, their sums and their neighbours' data fit in a level-2 cache."""
+"""Target octets per chunk: for one frequency, their sums and their neighbours' data fit in a level-2 cache."""
 
 
 MOST_TARGETS, FEWEST_TARGETS, CHUNKS = 256, 64, 16

@@ -4,11 +4,11 @@ A box with centre c and radius r (half its width) has four surfaces, each the sc
 the cube [-1, 1]^3 (Ying, Biros & Zorin 2004, section 3):
 
 ====================  ====================  ==========================================================
-surface               points                what lives there
+surface               points                use
 ====================  ====================  ==========================================================
-upward equivalent     c + inner r s         charges that stand for the sources inside the box
+upward equivalent     c + inner r s         charges that represent the sources inside the box
 upward check          c + outer r s         where these charges are fitted to the sources' potential
-downward equivalent   c + outer r s         charges that stand for the sources far from the box
+downward equivalent   c + outer r s         charges that represent the sources far from the box
 downward check        c + inner r s         where these charges are fitted to the far sources' potential
 ====================  ====================  ==========================================================
 
@@ -222,7 +222,7 @@ def build_tables(
     """Build the translation tables of a Green's function.
 
     Args:
-        greens: the plain Green's function, no gradient rows.
+        greens: the Green's function, without gradient rows.
         order: p, points per cube edge, 2 to 16.
         radii: shape (nlevels,), the box radius (half width) on each level of the tree: half_width / 2**level.
         dtype: precision that the tables will be used in, float32, float64 or mixed; decides how the pseudo-inverses are
@@ -296,7 +296,7 @@ def _box_factors(
 
 
 def not_finite(greens: GreensFunction, radius: float) -> str:
-    """Say that a Green's function is not finite between surfaces of boxes of a radius."""
+    """Return the error for a Green's function that is not finite between surfaces of boxes of a radius."""
     return (
         f"{greens.name} is not finite at distances of about {radius}, the radius of a box, expected finite values; "
         "scale the points or change the parameters"

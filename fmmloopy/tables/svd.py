@@ -1,8 +1,8 @@
-"""Host-side factors of M2L compressed by singular values: what each M2L matrix keeps of its decomposition.
+"""Host-side factors of M2L compressed by singular values: the truncated decomposition of each M2L matrix.
 
-A matrix between boxes that are apart has few singular values that matter: at order 6, of 152, about 21 are more than
-1e-6 of the largest. Those of other transfer vectors are as few, but point elsewhere: bases common to all vectors, as in
-Fong & Darve 2009 (section 3.3), would need 128 of 152 for the same error, so each vector has factors of its own.
+A matrix between well-separated boxes has few significant singular values: at order 6, about 21 of 152 are more than
+1e-6 of the largest. Other transfer vectors have as few, but other singular vectors: common bases for all vectors, as in
+Fong & Darve 2009 (section 3.3), would need 128 of 152 for the same error, so each vector has its own factors.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def compress(greens: GreensFunction, order: int, radius: float, inner: float, to
         order: p, points per cube edge.
         radius: radius of the boxes.
         inner: radius of both surfaces in box radii.
-        tolerance: singular values above this times the largest of all matrices are kept, and as many of the next as
-            fill a tile. Components are brought to one size beforehand, so that none is small enough to be left out.
+        tolerance: singular values above this times the largest of all matrices are kept, and enough of the next ones to
+            fill a tile. Components are scaled to the same size first, so that none is dropped because it is small.
 
     Raises:
         ValueError: the Green's function is not finite between the surfaces.
@@ -94,7 +94,7 @@ def compress(greens: GreensFunction, order: int, radius: float, inner: float, to
 def _component_sizes(greens: GreensFunction, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the size of each row, and of each column in rows of size one, by components: largest entries.
 
-    Sizes are powers of two, so that to divide by them rounds nothing.
+    Sizes are powers of two, so that division by them is exact.
     """
     blocks = np.abs(matrix).reshape(
         greens.ntarget_components, -1, greens.nsource_components, matrix.shape[1] // greens.nsource_components
@@ -110,14 +110,14 @@ def _component_sizes(greens: GreensFunction, matrix: FloatArray) -> tuple[FloatA
 
 
 def _rank(s: FloatArray, least: float) -> int:
-    """Return how many singular values to keep: those above the least, and what fills a tile."""
+    """Return how many singular values to keep: those above the smallest, rounded up to fill a tile."""
     return min(len(s), -(-int((s > least).sum()) // RANKS) * RANKS)
 
 
 def arrange(
     greens: GreensFunction, order: int, ranks: NDArray[np.integer[Any]], left: FloatArray, right: FloatArray
 ) -> Factors:
-    """Return factors with what tells which transfer vectors have which.
+    """Return factors with the entry of each transfer vector.
 
     Args:
         greens: the Green's function.
@@ -145,7 +145,7 @@ def count_entries(greens: GreensFunction) -> int:
 
 
 def is_radial(greens: GreensFunction) -> bool:
-    """Return whether a function is one of the distance alone."""
+    """Return whether a function depends only on the distance."""
     return not greens.variables & set(COORDINATES)
 
 
@@ -158,7 +158,7 @@ def _vectors_of_entries(greens: GreensFunction) -> list[Vector]:
 def tiles_of_factors(
     factors: Factors, nsurface: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Arrange factors as m2l_svd reads them, surfaces padded to ``nsurface`` points and ranks to tiles, with zeros.
+    """Arrange factors in the layout of m2l_svd, with surfaces padded to ``nsurface`` points and ranks to full tiles.
 
     Returns:
         Where the tiles of each transfer vector start, shape (344,); right, shape (ntiles, columns, 8); left, shape

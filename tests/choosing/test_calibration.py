@@ -285,7 +285,7 @@ def test_an_evaluation_measures_chooses_and_reports(sphere_points, opencl_device
     assert any(re.match(r"p2p +[\d.e+]+ pairs +[\d.]+ +[\d.]+ +[\d.]+$", line) for line in lines)
     assert "gradients" not in str(report)
     fmm.evaluate(charges, gradient=True)
-    assert "It computed gradients too" in str(fmm.plan_report())
+    assert "It also computed gradients" in str(fmm.plan_report())
 
     # Another evaluation reads what was measured; what is given is kept; and the choice changes no potentials.
     again = fl.Fmm(sphere_points, digits=2, device=opencl_device)

@@ -224,9 +224,9 @@ DIPOLE = GreensFunction("dipole", (("d0 * rinv**3",),), homogeneity=-2)
     ("change", "reason"),
     [
         ({"order": SVD_ORDER + 1}, "svd is compared up to order 8"),
-        ({"most": SVD_POINTS - 1}, f"svd is compared from {SVD_POINTS:,} points on"),
-        ({"kernel": yukawa()}, "svd is compared where 16 matrices stand for all"),
-        ({"kernel": DIPOLE}, "svd is compared where 16 matrices stand for all"),
+        ({"most": SVD_POINTS - 1}, f"svd is compared for {SVD_POINTS:,} points or more"),
+        ({"kernel": yukawa()}, "svd is compared only for homogeneous functions"),
+        ({"kernel": DIPOLE}, "svd is compared only for homogeneous functions"),
     ],
 )
 def test_the_fft_form_alone(change, reason):

@@ -37,7 +37,7 @@ def test_six_steps_and_a_table(plain):
     assert all(" s   " in line for line in lines[:6])
     assert "3,000 on the unit sphere" in lines[0]
     assert "second evaluation; the first took" in lines[4]
-    assert "at 1,000 random targets, as asked" in lines[5]
+    assert "at 1,000 random targets, as requested" in lines[5]
     table = "\n".join(lines[6:])
     for word in ("p2m", "check_to_equivalent", "m2l_hadamard", "p2p", "Gpairs/s", "GFLOP/s", "all else", "100.0%"):
         assert word in table
@@ -106,7 +106,7 @@ def test_one_point(tmp_path):
         (("--dtype", "float16"), "argument --dtype: invalid choice: 'float16'"),
         (("--device", "abacus"), "no device matches 'abacus'"),
         (("--recipes", "nowhere.py"), "no file nowhere.py"),
-        (("--plot", "nowhere/picture.png"), "no .png, .pdf or .svg file in a folder that exists"),
+        (("--plot", "nowhere/picture.png"), "not a .png, .pdf or .svg file in a folder that exists"),
         (("--digit", "3"), "unrecognized arguments: --digit 3"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

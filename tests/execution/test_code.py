@@ -157,7 +157,7 @@ def test_whole_method_without_a_cache(opencl_device, tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path / "file" / "cache"))
     points, charges = np.random.default_rng(0).random((300, 3)), np.ones(300)
     with pytest.warns(
-        UserWarning, match=f"tables cannot be kept in .*; set {ENVIRONMENT_VARIABLE} to a writable folder"
+        UserWarning, match=f"tables cannot be stored in .*; set {ENVIRONMENT_VARIABLE} to a writable folder"
     ):
         fmm = fl.Fmm(points, order=3, ncrit=10, device=opencl_device)
     expected = fl.direct(points, charges)

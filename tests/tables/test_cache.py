@@ -207,7 +207,7 @@ def test_a_folder_in_the_files_place_is_no_obstacle(tmp_path: Path) -> None:
     path = only_file(tmp_path)
     path.unlink()
     path.mkdir()
-    with pytest.warns(UserWarning, match="tables cannot be kept in"):
+    with pytest.warns(UserWarning, match="tables cannot be stored in"):
         assert_same(cached_tables(laplace(), 2, RADII, folder=tmp_path), good)
 
 
