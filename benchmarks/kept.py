@@ -14,7 +14,7 @@ def keep(results: Results, folder: Path = FOLDER) -> None:
     """Keep results in place of those that were kept of the same processor.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder is not writable.
     """
     folder.mkdir(exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", results.machine["processor"].lower()).strip("-")

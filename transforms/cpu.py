@@ -22,11 +22,11 @@ ROOTS = {
     "both": (steps.halve_rsqrt, "half of the reciprocal square roots by Newton's iteration"),
     "builtin": (steps.builtin_rsqrt, "OpenCL's reciprocal square root"),
 }
-"""Ways to reciprocal square roots besides ``"sqrt"``, which is as they are written."""
+"""Ways to compute reciprocal square roots besides ``"sqrt"``, which keeps them as written."""
 
 
 def reciprocal_roots(knl: Kernel, roots: str) -> Generator[tuple[str, Kernel], None, Kernel]:
-    """Yield the step that computes reciprocal square roots this way, if there is one to take; return the kernel."""
+    """Yield the step that computes reciprocal square roots in this way, unless it is "sqrt"; return the kernel."""
     if roots == "sqrt":
         return knl
     if roots not in ROOTS:
@@ -38,7 +38,7 @@ def reciprocal_roots(knl: Kernel, roots: str) -> Generator[tuple[str, Kernel], N
 
 
 def particle_vectors(knl: Kernel, width: int, roots: str = "newton") -> Steps:
-    """Targets in vectors of ``width`` bytes, and arithmetic that suits them: no ``exp``, factors shared."""
+    """Put targets in vectors of ``width`` bytes, and use arithmetic that vectorizes: no ``exp``, shared factors."""
     knl = steps.lane_arrays(knl, width // steps.itemsize(knl))
     yield "targets in lanes", knl
     knl = steps.one_group_per(knl, "ibox")
@@ -53,10 +53,10 @@ def particle_vectors(knl: Kernel, width: int, roots: str = "newton") -> Steps:
 
 
 def choose_roots(knl: Kernel, roots: str, of_one_sum: str) -> str:
-    """Return the way to reciprocal square roots; ``"auto"`` is ``of_one_sum`` for one sum in f64, else ``"sqrt"``.
+    """Return how to compute reciprocal square roots; ``"auto"`` is ``of_one_sum`` for one sum in f64, else ``"sqrt"``.
 
-    In f32 iterations take as much of the multipliers as in f64, and roots half as long; and several sums leave few
-    registers. So several sums in f32 have roots whatever is fast for one.
+    In f32, iterations keep the multipliers as busy as in f64, but roots take half as long; and several sums leave few
+    registers. So several sums in f32 always use ``sqrt``.
     """
     several = steps.sums(knl) > 1
     if steps.itemsize(knl) == 4:
@@ -65,19 +65,19 @@ def choose_roots(knl: Kernel, roots: str, of_one_sum: str) -> str:
 
 
 MOST_ROWS: int = max(LANE_BOUNDS["ilanes"])
-"""Of a tile: what one OpenCL vector holds."""
+"""Most rows of a tile: the lanes of one OpenCL vector."""
 
 
 def rows_of(knl: Kernel, vectors: int) -> int:
-    """Return the rows in so many vectors of 64 bytes, as far as a tile may have them; in f32 it has those of one."""
+    """Return the rows in this many vectors of 64 bytes, at most those of a tile, which in f32 are one vector."""
     rows: int = vectors * 64 // steps.itemsize(knl)
     return min(rows, MOST_ROWS)
 
 
 def dense(knl: Kernel, *, boxes: int = 6, vectors: int = 1, chunk: int = 32) -> Steps:
-    """Six boxes share each load of a matrix entry; their sums hide the latency of multiplications in AVX2's registers.
+    """Six boxes share each load of a matrix entry; their sums fill AVX2's registers and hide multiplication latency.
 
-    With AVX-512, two vectors of rows also share each load of an input, whose addresses take as long to compute.
+    With AVX-512, two vectors of rows also share each load of an input, because computing its address takes as long.
     """
     rows = rows_of(knl, vectors)
     knl = steps.dense_blocks(knl, boxes=boxes, rows=rows, chunk=chunk * rows_of(knl, 1) // rows)
@@ -87,7 +87,7 @@ def dense(knl: Kernel, *, boxes: int = 6, vectors: int = 1, chunk: int = 32) -> 
 
 
 def m2l(knl: Kernel) -> Steps:
-    """The dense reference form: a row of the matrix is a vector."""
+    """The dense reference form, with rows of the matrix as vectors."""
     knl = steps.separate_lanes(steps.fix_lanes(knl, ilanes=8))
     knl = steps.vector_lanes(knl, ("i", "i_init", "i_store"), ("table", "u", "result"))
     yield "rows in vectors", knl
@@ -96,7 +96,7 @@ def m2l(knl: Kernel) -> Steps:
 
 
 def m2l_forward(knl: Kernel) -> Steps:
-    """The eight siblings of an octet are one vector in every stage of the transform."""
+    """Every stage of the transform uses vectors of the eight siblings of an octet."""
     arrays = ("grid", "Mr", "Mi", "a1r", "a1i", "g1r", "g1i", "a2r", "a2i", "g2r", "g2i", "a3r", "a3i")
     knl = steps.vector_lanes(knl, ("j_zero", "j1", "j2", "j3"), arrays)
     knl = steps.unroll(knl, "j_load")
@@ -106,17 +106,17 @@ def m2l_forward(knl: Kernel) -> Steps:
 
 
 def m2l_hadamard(knl: Kernel, *, pairs: int = 2) -> Steps:
-    """The eight target siblings are one vector; two pairs of octets with one direction share each load of the matrix.
+    """The eight target siblings are one vector; two pairs of octets with the same direction share each matrix load.
 
-    Four in f32, whose vectors are half as long, and with AVX-512 on Intel's processors: 16 sums that hide latency.
+    Four pairs share it in f32, whose vectors are half as long, and with AVX-512 on Intel: 16 sums hide the latency.
     """
     yield from blocks_of_pairs(knl, pairs)
 
 
 def blocks_of_pairs(knl: Kernel, pairs: int) -> Steps:
-    """M2L's products, for blocks of so many pairs of octets, in f32 of four at least.
+    """Compute M2L's products for blocks of this many pairs of octets, at least four in f32.
 
-    Chunks of octets are the faster axis of the groups, so those of one frequency run while its spectra are in cache.
+    Chunks of octets are the faster axis of the groups, so all chunks of a frequency run while its spectra are in cache.
     The stores are unrolled, so that sums stay in registers until they are stored.
     """
     blanes = pairs if steps.itemsize(knl) == 8 else max(pairs, 4)
@@ -130,9 +130,9 @@ def blocks_of_pairs(knl: Kernel, pairs: int) -> Steps:
 
 
 def m2l_svd(knl: Kernel, *, pairs: int = 4, vectors: int = 1) -> Steps:
-    """Eight singular values, then a tile of rows, are a vector; four pairs of boxes share each load of a matrix.
+    """Vectors are eight singular values, then a tile of rows; four pairs of boxes share each load of a matrix entry.
 
-    With the registers of AVX-512 eight pairs do, and rows fill two vectors.
+    With the registers of AVX-512, eight pairs share it, and the rows fill two vectors.
     """
     knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=pairs, ilanes=rows_of(knl, vectors)))
     inames = ("k", "k_init", "i", "i_init", "i_store")
@@ -146,7 +146,7 @@ def m2l_svd(knl: Kernel, *, pairs: int = 4, vectors: int = 1) -> Steps:
 
 
 def m2l_inverse(knl: Kernel) -> Steps:
-    """The eight siblings of an octet are one vector in every stage of the transform."""
+    """Every stage of the transform uses vectors of the eight siblings of an octet."""
     arrays = ("Lr", "Li", "a1r", "a1i", "h1r", "h1i", "a2r", "a2i", "h2r", "h2i", "v")
     knl = steps.vector_lanes(knl, ("i_zero", "i1", "i2", "i3"), arrays)
     knl = steps.unroll(knl, "i_store")
@@ -158,8 +158,8 @@ def m2l_inverse(knl: Kernel) -> Steps:
 def made_by_intel(device: Any) -> bool:
     """Processors of Intel.
 
-    They divide slowly and multiply fast, so recipes that have the choice take Newton's iteration there. AMD's divide
-    faster, and the iteration would keep multipliers from the rest of a pair.
+    They divide slowly and multiply fast, so recipes that can choose use Newton's iteration on them. AMD's processors
+    divide faster, and the iteration would occupy multipliers that the rest of a pair needs.
     """
     return bool(device.vendor == "intel")
 
@@ -167,13 +167,13 @@ def made_by_intel(device: Any) -> bool:
 def has_avx512(device: Any) -> bool:
     """Processors with AVX-512.
 
-    It has twice the registers of AVX2, 32: room for blocks of twice the size.
+    It has 32 registers, twice as many as AVX2, which is room for blocks of twice the size.
     """
     return bool(device.instructions == "AVX-512")
 
 
 def intel_with_avx512(device: Any) -> bool:
-    """Processors of Intel with AVX-512."""
+    """Intel's processors with AVX-512."""
     return made_by_intel(device) and has_avx512(device)
 
 
@@ -185,4 +185,4 @@ LARGE_BLOCKS = {
     "m2l_hadamard": {"pairs": 4},
     "m2l_svd": {"pairs": 8, "vectors": 2},
 }
-"""What fills the registers of AVX-512, by operator."""
+"""Block sizes that fill the registers of AVX-512, by operator."""

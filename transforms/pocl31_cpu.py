@@ -18,7 +18,7 @@ Kernel = Any
 
 
 def p2p(knl: Kernel, *, width: int = 64, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
-    """A vector of targets fills a register of 64 bytes; divisions and roots run beside multiplications.
+    """A vector of targets fills a register of 64 bytes; divisions and roots overlap with multiplications.
 
     With one sum in f64, Newton's iteration computes half of the roots, so multipliers and divider are equally busy.
     """

@@ -18,7 +18,7 @@ Kernel = Any
 
 
 def p2p(knl: Kernel, *, width: int = 64) -> Iterator[tuple[str, Kernel]]:
-    """Vectors of targets of 64 bytes, two registers of this compiler's, hide the latency of the iteration.
+    """Vectors of targets of 64 bytes, two of this compiler's registers, hide the latency of the iteration.
 
     Several sums, such as potential and gradient, need more registers, so vectors have half as many bytes.
     """
@@ -54,6 +54,6 @@ BOOK = RecipeBook(
         "m2l_hadamard": {"pairs": (1, 2, 4)},
         "m2l_svd": {"pairs": (4, 6, 8), "vectors": (1, 2)},
     },
-    # For AMD's processors this compiler makes code for AVX2, whatever they have.
+    # For AMD's processors, this compiler always generates code for AVX2.
     by_device={key: {cpu.intel_with_avx512: blocks} for key, blocks in cpu.LARGE_BLOCKS.items()},
 )

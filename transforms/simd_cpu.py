@@ -18,7 +18,7 @@ Kernel = Any
 
 
 def p2p(knl: Kernel, *, lanes: int = 16, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
-    """One work-item per target, a group of 16 filling vector registers.
+    """Each target is a work-item, and a group of 16 fills vector registers.
 
     With one sum in f64, whose roots are slow, Newton's iteration is as fast or faster. The library's ``rsqrt``
     (``"builtin"``) can be the fastest on processors with AVX-512, and is far slower on others.
@@ -34,7 +34,7 @@ def p2p(knl: Kernel, *, lanes: int = 16, roots: str = "auto") -> Iterator[tuple[
 
 
 def m2l_hadamard(knl: Kernel, *, pairs: int = 1) -> Iterator[tuple[str, Kernel]]:
-    """As ``pocl_cpu``, but a block is one pair of octets, whose matrix is loaded anew."""
+    """Like ``pocl_cpu``, but with one pair of octets per block, which loads its own matrix."""
     yield from cpu.blocks_of_pairs(knl, pairs)
 
 

@@ -144,7 +144,7 @@ def _precisions(dtypes: Sequence[Any], device: Device) -> tuple[list[str], list[
     if {"float32", "float64"} <= set(names):
         names += [name for name in DTYPE_NAMES if name not in names]
     if not names:
-        raise DeviceError(f"no precision is left to check on {device.name}; take float32")
+        raise DeviceError(f"no precision is left to check on {device.name}; use float32")
     return names, skipped
 
 

@@ -14,16 +14,16 @@ from fmmloopy.precision import Types
 NUMERICAL_BOUND = 12.0
 """Rounding errors allowed, in units of eps times the sum of the magnitudes of the terms.
 
-A term counts as much as it changes with the distance, if that is more. It takes about 15 roundings (differences,
-squared distance, reciprocal root, products), each at most eps / 2, and a reciprocal root by any iteration up to
-2 eps; in sums of many terms these average out, but the roundings of the sum itself come to them: 7.5 + 2 + 2.5. Shipped
-recipes reach 3.8 at most. One step of Newton's iteration too few is off by up to 39 eps in single precision, and by 1e5
-in double.
+The magnitude of a term is replaced by its change with the distance if that is larger. A term takes about 15 roundings
+(differences, squared distance, reciprocal root, products), each at most eps / 2, and a reciprocal root by any iteration
+up to 2 eps; in sums of many terms these average out, but the roundings of the sum itself are added: 7.5 + 2 + 2.5.
+Shipped recipes reach 3.8 at most. If one step of Newton's iteration is missing, the error is up to 39 eps in single
+precision, and 1e5 in double.
 """
 
 
 def difference(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> str:
-    """Say where results differ from those of the sequential kernel, or nothing."""
+    """Describe where results differ from those of the sequential kernel; "" if they agree."""
     for name, values in expected.items():
         if not identical(found[name], values):
             wrong = ~((found[name] == values) | (np.isnan(found[name]) & np.isnan(values)))
@@ -41,7 +41,7 @@ def excess(
     magnitudes: Mapping[str, NDArray[Any]],
     types: Types,
 ) -> str:
-    """Say where an error is larger than rounding explains, or nothing."""
+    """Describe where an error is larger than rounding explains; "" if it is nowhere."""
     limits = np.finfo(types.inner)
     eps, tiny = float(limits.eps), 2 * float(limits.tiny)  # what underflows may be lost
     for name, values in expected.items():

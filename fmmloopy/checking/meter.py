@@ -9,10 +9,10 @@ from fmmloopy.checking.request import LAYERS
 from fmmloopy.common.progress import Progress
 
 Notify = Callable[[Progress], None]
-"""Called whenever a layer of an operator begins, and when one is done."""
+"""Called when a layer of an operator begins, and when it is done."""
 
 EFFORT = {"static": 6, "exact": 6, "hostile": 1, "numerical": 6, "sanitized": 3, "fmm": 20}
-"""How long layers take, compared with one another; what is shown of the progress of a check is told from these."""
+"""Relative durations of the layers, for the progress display."""
 
 
 def layers(sanitizes: bool) -> tuple[str, ...]:
@@ -21,12 +21,12 @@ def layers(sanitizes: bool) -> tuple[str, ...]:
 
 
 class Meter:
-    """Adds up what several threads have done of a check.
+    """Adds up the progress of a check over several threads.
 
     Args:
-        notify: told of every change.
-        requests, wholes: how many operators and how many whole evaluations there are, each in one precision.
-        sanitizes: whether the layer of that name runs.
+        notify: called after every change.
+        requests, wholes: numbers of operators and of whole evaluations, each in one precision.
+        sanitizes: whether the sanitized layer runs.
     """
 
     def __init__(self, notify: Notify, requests: int, wholes: int, sanitizes: bool) -> None:
@@ -37,7 +37,7 @@ class Meter:
         self._begun: dict[str, list[str]] = {}
 
     def begin(self, what: str, layer: str) -> None:
-        """Note that a layer of something begins; those of it that have begun before are done."""
+        """Record that a layer of an item begins; its earlier layers are done."""
         with self._lock:
             layers = self._begun.setdefault(what, [])
             if layer not in layers:
@@ -45,7 +45,7 @@ class Meter:
                 self._tell(f"{what}, {layer}")
 
     def end(self, what: str, layers: Sequence[str]) -> None:
-        """Note that something has been through all its layers, or has failed in one."""
+        """Record that an item has passed all its layers, or has failed in one."""
         with self._lock:
             self._begun.pop(what, None)
             self._done += sum(EFFORT[layer] for layer in layers)

@@ -15,14 +15,14 @@ class Finding:
     """One way in which a recipe is wrong.
 
     Attributes:
-        book, operator: whose recipe.
-        dtype: float32, float64, mixed, or of a whole evaluation reduced; where it is the same in several, all of them,
-            as in ``"float64 and float32"``.
+        book, operator: book and operator of the recipe.
+        dtype: float32, float64, mixed, or, for whole evaluations, reduced; several if the error is the same in all, as
+            in ``"float64 and float32"``.
         layer: static, exact, hostile, numerical, sanitized or fmm.
-        step: the first failing step, as ``"2 'split sources'"``; empty if unknown.
+        step: the first failing step, such as ``"2 'split sources'"``; empty if unknown.
         message: what is wrong, in one line.
-        case: the smallest input that shows it, in words; empty where the layer has no input, or it was not shrunk.
-        reproducer: path of a program that shows it without fmmloopy; empty if none was asked for, or none is possible.
+        case: the smallest input that reproduces it, in words; empty if the layer has no input, or it was not shrunk.
+        reproducer: path of a program that reproduces it without fmmloopy; empty if it was not requested or impossible.
     """
 
     book: str
@@ -46,12 +46,12 @@ class Report:
     """What a check found.
 
     Attributes:
-        book, device: what was checked, and on what.
+        book, device: the book that was checked, and the device.
         level: quick or full.
-        operators, dtypes: which operators, in which precisions.
-        findings: what is wrong; empty for a book that is certified.
-        skipped: layers that could not be run here, and why.
-        seconds: how long it took.
+        operators, dtypes: the operators and precisions that were checked.
+        findings: what is wrong; empty if the book is certified.
+        skipped: layers that could not run here, with the reason.
+        seconds: duration of the check.
     """
 
     book: str
@@ -69,14 +69,14 @@ class Report:
         return not self.findings
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it as what JSON can hold."""
+        """Return the report as a dictionary for JSON."""
         return {"ok": self.ok, **asdict(self)}
 
 
 def merged(findings: Sequence[Finding]) -> list[Finding]:
-    """Join findings that are the same in several precisions, whatever numbers they name; one program shows them.
+    """Merge findings that are the same in several precisions except for numbers; one program reproduces them.
 
-    What fails in a mixed kernel at the step at which it fails in another says nothing new.
+    A failure of a mixed kernel is dropped if another kernel fails at the same step.
     """
     plain = {(f.operator, f.layer, f.step) for f in findings if f.dtype != MIXED.name}
     alike: dict[Finding, list[Finding]] = {}
@@ -89,6 +89,6 @@ def merged(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _without_numbers(message: str) -> str:
-    """Return a message without what it has found; what a recipe was called with stays."""
+    """Return a message without numbers, except for the parameters of the recipe."""
     chosen, separator, rest = message.partition(": ") if message.startswith("with ") else ("", "", message)
     return chosen + separator + re.sub(r"(?<![\w.])-?(\d+\.?\d*(e[+-]?\d+)?|nan|inf)", "#", rest)

@@ -10,16 +10,17 @@ from fmmloopy.execution.devices import Device
 from fmmloopy.recipes.book import RecipeBook
 
 LAYERS = ("static", "exact", "hostile", "numerical", "sanitized")
-"""Layers of an operator, in the order in which they run; a whole FMM comes after them."""
+"""Layers of an operator in the order in which they run; whole evaluations follow."""
 
 CODE_LIMIT = 180.0
-"""Seconds for a step of a recipe, and for generating code; unrolled kernels take tens of seconds on a busy machine."""
+"""Seconds for a step of a recipe, and for generating code, which takes tens of seconds for unrolled kernels on a busy
+machine."""
 
 RUN_LIMIT = 60.0
-"""Seconds for compiling and running a kernel on a small case: milliseconds, and seconds for the device's compiler."""
+"""Seconds for compiling and running a kernel on a small case; the run takes milliseconds, the compiler seconds."""
 
 SIMULATED = 5
-"""How many times as long it may run in oclgrind, which is slow on boxes with many neighbours."""
+"""Factor by which oclgrind may run longer; it is slow on boxes with many neighbours."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,16 @@ class Request:
     """What to check.
 
     Attributes:
-        book: whose recipe.
-        device: on what.
-        operator: its name.
+        book: the book that has the recipe.
+        device: the device to run on.
+        operator: name of the operator.
         dtype: float32, float64 or mixed.
         parameters: keyword arguments of the recipe.
-        full: whether all seeds, orders and layouts are wanted.
-        layers: which of LAYERS, in their order.
+        full: whether to check all seeds, orders and layouts.
+        layers: some of LAYERS, in their order.
         reproducers: folder for reproducers, "" for none.
         code_limit: seconds for a step of the recipe, and for generating code.
-        run_limit: seconds for compiling and running a kernel; in oclgrind it has SIMULATED times as many.
+        run_limit: seconds for compiling and running a kernel; SIMULATED times as many in oclgrind.
     """
 
     book: RecipeBook
@@ -57,10 +58,10 @@ class Failure:
 
     Attributes:
         layer: one of LAYERS.
-        step: number and name of the first step at which it fails, as ``"2 'split sources'"``; "" if there is none.
+        step: number and name of the first step at which it fails, such as ``"2 'split sources'"``; "" if there is none.
         message: what is wrong, in one line.
-        case: the smallest input that shows it, in words.
-        reproducer: path of a program that shows it.
+        case: the smallest input that reproduces it, in words.
+        reproducer: path of a program that reproduces it.
     """
 
     layer: str
@@ -71,6 +72,6 @@ class Failure:
 
 
 def reproducer_name(request: Request, layer: str) -> str:
-    """Name the program that shows what is wrong."""
+    """Return the name of the program that reproduces an error."""
     chosen = "".join(f"-{name}-{value}" for name, value in request.parameters.items())
     return f"{request.book.name}-{request.operator}{chosen}-{request.dtype}-{layer}"

@@ -12,7 +12,7 @@ CHECKS = (
     "check_dep_resolution",
     "skip_arg_checks",
 )
-"""Options of loopy that turn checks off."""
+"""Loopy options that turn checks off."""
 
 
 def weakened(knl: Any, math: Any) -> str:
@@ -33,7 +33,7 @@ def first_warning(caught: Sequence[warnings.WarningMessage]) -> str:
 
 
 def _is_a_warning_of_loopy(warning: warnings.WarningMessage) -> bool:
-    """Return whether a warning says that a kernel may be wrong; not how it was scheduled."""
+    """Return whether a warning means that a kernel may be wrong, and is not just about its scheduling."""
     from loopy.diagnostic import LoopyWarning
 
     harmless = ("Cannot enforce the constraint", "Falling back to a slow scheduler")

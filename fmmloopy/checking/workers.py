@@ -29,14 +29,14 @@ from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.recipes.book import RecipeBook
 
 AGAIN_LIMIT = 20.0
-"""Seconds for running a kernel again after one has not returned; it has been compiled by then."""
+"""Seconds for another run of a kernel after one did not return; it is already compiled."""
 
 CRASHES_TO_SHRINK = 6
-"""Tries to make an input that crashes or hangs smaller; each may take a new process, or the whole time limit."""
+"""Attempts to shrink an input that crashes or hangs; each may take a new process, or the whole time limit."""
 
 
 class Workers:
-    """Child processes, in pairs: one for the device, one that has oclgrind for its device."""
+    """Child processes in pairs: one for the device, one whose device is oclgrind."""
 
     def __init__(self, library: Path | None, meter: Meter) -> None:
         self._count = max(1, min(4, _count_cores()))
@@ -61,7 +61,7 @@ class Workers:
         self._folder.cleanup()
 
     def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """Call a function for several items at a time; when interrupted, stop all children first."""
+        """Call a function on several items in parallel; when interrupted, stop all children first."""
         with ThreadPoolExecutor(self._count) as pool:
             try:
                 return list(pool.map(function, items))
@@ -72,7 +72,7 @@ class Workers:
                 raise
 
     def check(self, requests: Sequence[Request]) -> list[Finding]:
-        """Check all requests, several at a time; findings are in the order of the requests."""
+        """Check all requests, several in parallel; findings are in the order of the requests."""
 
         def check(request: Request) -> Failure | None:
             pair = self._pairs.get()
@@ -129,17 +129,17 @@ class Workers:
 
 
 def _words(request: Request) -> str:
-    """Say what a request checks."""
+    """Describe what a request checks."""
     return ", ".join([request.operator, *(f"{n}={v}" for n, v in request.parameters.items()), request.dtype])
 
 
 def _count_cores() -> int:
-    """Return how many cores this process may use; some systems only tell how many there are."""
+    """Return how many cores this process may use; some systems report only the total."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _survive(worker: Worker, request: Request, watch: Callable[[str], None]) -> Failure | None:
-    """Check an operator; if the process dies of it, say why, and at which step it first does."""
+    """Check an operator; if the process dies, report why, and the first step at which it does."""
     try:
         failure: Failure | None = worker.call(check_operator, request, watch=watch)
         return failure
@@ -153,16 +153,16 @@ def _survive(worker: Worker, request: Request, watch: Callable[[str], None]) -> 
 
 
 def _where(error: ChildError) -> tuple[str, str]:
-    """Read the layer, and number and name of the step, off what the process was doing."""
+    """Return the layer, and number and name of the step, from the last stage of the process."""
     layer, _, what = error.stage.partition(": ")
     found = re.search(r"^(?:running|generating code after) step (\d+ .*)$", what)
     return layer, found[1] if found else ""
 
 
 def _find_step(worker: Worker, request: Request) -> Failure | None:
-    """Run the first steps of a recipe, more and more of them, until the process dies or something else is wrong.
+    """Run growing numbers of steps of a recipe until the process dies or another error occurs.
 
-    The whole recipe comes first, once more: if it passes now, the machine was too busy, and nothing is wrong.
+    The whole recipe is run again first: if it passes now, the machine was too busy, and nothing is wrong.
     """
     try:
         failure: Failure | None = worker.call(check_operator, request)
@@ -182,7 +182,7 @@ def _find_step(worker: Worker, request: Request) -> Failure | None:
 
 
 def _smallest_crash(worker: Worker, request: Request, count: int, death: ChildError, step: str) -> tuple[str, str]:
-    """Look for a small input that crashes or hangs; return it in words, and the path of a program that shows it."""
+    """Find a small input that crashes or hangs; return it in words, with the path of a program that reproduces it."""
     device = sanitizer.DEVICE if request.layers == ("sanitized",) else request.device
 
     def dies(case: Case, code: CompiledOperator) -> bool:

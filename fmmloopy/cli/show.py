@@ -75,7 +75,7 @@ def show(
     chosen = suited if code or asm or device else None
     names = shown_operators(recipes, operator)
     applied = [list_steps(recipes, name, kernels[kernel](), dtype, suited) for name in names]
-    # What a book is for may be no device here, and then no code for it can be made here.
+    # The book may be for a device that is not here; then no code can be generated.
     tried = chosen or (suited if recipes.suits(suited) or not recipes.recipes else None)
     listing = step is None and not (diff or code or asm)
     with telling() as tell:

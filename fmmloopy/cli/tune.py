@@ -123,9 +123,9 @@ def _tune(
     tunable = [name for name in (operators or loaded.recipes) if space_of(loaded, name)]
     left_out = [name for name in tunable if done and name not in {operator for operator, _ in done}]
     if left_out:
-        say(f"not searched: {', '.join(left_out)}; the budget of {budget:g} s was spent, or they have nothing to do")
+        say(f"not searched: {', '.join(left_out)}; the budget of {budget:g} s was spent, or they have no work to do")
     if any(search.best and search.found for search in searches):
-        say(f"kept in {store_file(chosen)}")
+        say(f"stored in {store_file(chosen)}")
     if any(search.best is None for search in searches):
         raise typer.Exit(DOES_NOT_HOLD)
 

@@ -120,7 +120,7 @@ class Plan:
         self._code[code.operator, gradient] = code
 
     def types_of(self, operator: Operator, gradient: bool = False) -> Types:
-        """Return the types of an operator's kernel: P2P is mixed only where float32 holds what near pairs give."""
+        """Return the types of an operator's kernel; P2P is mixed only if near pairs are in the range of float32."""
         record = self.setup.book.operator(operator.name)
         types = record.types_in(self.setup.method.precision)
         if record.is_local and types.is_mixed and not self._unit(gradient):
