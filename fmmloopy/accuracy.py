@@ -64,17 +64,17 @@ def svd_tolerance(order: int, dtype: np.dtype[Any]) -> float:
     return max(SVD_SHARE * error, 0.1 * FLOORS["single"] if dtype == np.float32 else 0.0)
 
 
-def errors_for(greens: GreensFunction) -> tuple[float, ...]:
+def errors_for(kernel: GreensFunction) -> tuple[float, ...]:
     """Return measured errors for orders 2 to 16.
 
     Raises:
         ValueError: none were measured for this function.
     """
     for measured in (laplace(), yukawa()):
-        if measured.matrix == greens.matrix:
+        if measured.matrix == kernel.matrix:
             return ERRORS[measured.name]
     raise ValueError(
-        f"no errors were measured for the Green's function {greens.name!r}, so digits cannot determine the order; "
+        f"no errors were measured for the Green's function {kernel.name!r}, so digits cannot determine the order; "
         "give order=, 2 to 16, and compare with fmmloopy.direct (Laplace has about as many digits as the order)"
     )
 
@@ -94,11 +94,11 @@ class Accuracy:
     digits: float | None
 
 
-def settle_accuracy(greens: GreensFunction, digits: float | None, order: int | None, precision: str | None) -> Accuracy:
+def settle_accuracy(kernel: GreensFunction, digits: float | None, order: int | None, precision: str | None) -> Accuracy:
     """Choose order and precision, unless they are given.
 
     Args:
-        greens: the Green's function, without gradient.
+        kernel: the Green's function, without gradient.
         digits: wanted digits, ignored if ``order`` is given; None for 6, or 5 in single precision.
         order: None for the lowest that reaches the digits.
         precision: by name; None for the narrowest that reaches the digits, or for double if ``order`` is given.
@@ -108,8 +108,8 @@ def settle_accuracy(greens: GreensFunction, digits: float | None, order: int | N
     """
     if order is not None:
         return Accuracy(order, PRECISIONS[precision or "double"], None)
-    found = order_for(greens, digits, precision or "double")
-    name = precision or precision_for(greens, digits)
+    found = order_for(kernel, digits, precision or "double")
+    name = precision or precision_for(kernel, digits)
     return Accuracy(found, PRECISIONS[name], digits_for(digits, name))
 
 
@@ -118,11 +118,11 @@ def digits_for(digits: Any, precision: str = "double") -> Any:
     return (5 if precision == "single" else 6) if digits is None else digits
 
 
-def order_for(greens: GreensFunction, digits: Any, precision: str = "double") -> int:
+def order_for(kernel: GreensFunction, digits: Any, precision: str = "double") -> int:
     """Return the lowest order whose measured error, including rounding, is at most 10^-digits.
 
     Args:
-        greens: the Green's function.
+        kernel: the Green's function.
         digits: wanted digits, not necessarily whole; None for 6, or 5 in single precision.
         precision: double, mixed, reduced or single.
 
@@ -130,7 +130,7 @@ def order_for(greens: GreensFunction, digits: Any, precision: str = "double") ->
         ValueError: digits is not a number from 1 to the most that the precision reaches with order 16.
     """
     digits = digits_for(digits, precision)
-    errors, floor = errors_for(greens), FLOORS[precision]
+    errors, floor = errors_for(kernel), FLOORS[precision]
     most = np.floor(-np.log10(errors[-1] + floor))
     remedy = "" if precision == "double" else "; use dtype=numpy.float64 and precision='double'"
     if not isinstance(digits, numbers.Real) or isinstance(digits, bool) or not 1 <= float(digits) <= most:
@@ -141,13 +141,13 @@ def order_for(greens: GreensFunction, digits: Any, precision: str = "double") ->
     return next(order for order, error in enumerate(errors, FIRST_ORDER) if error + floor <= wanted)
 
 
-def precision_for(greens: GreensFunction, digits: float | None = None) -> str:
+def precision_for(kernel: GreensFunction, digits: float | None = None) -> str:
     """Return the working precision for potentials in float64: reduced or mixed if rounding spoils no wanted digit.
 
     Single is never chosen: it rounds the points, which may change the distance of the nearest pair by any factor.
 
     Args:
-        greens: the Green's function.
+        kernel: the Green's function.
         digits: wanted digits; None for 6.
 
     Returns:
@@ -157,7 +157,7 @@ def precision_for(greens: GreensFunction, digits: float | None = None) -> str:
         ValueError: as `order_for`.
     """
     wanted = 10.0 ** -float(digits_for(digits))
-    left = errors_for(greens)[order_for(greens, digits) - FIRST_ORDER]
+    left = errors_for(kernel)[order_for(kernel, digits) - FIRST_ORDER]
     fitting = (p for p in ("reduced", "mixed") if SAFETY * FLOORS[p] <= wanted and left + FLOORS[p] <= wanted)
     return next(fitting, "double")
 

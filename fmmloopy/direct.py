@@ -115,17 +115,17 @@ def _charges(charges: ArrayLike, nsources: int, components: int) -> FloatArray:
     return np.ascontiguousarray(array.reshape(nsources, components).T)
 
 
-def _sum_all(greens: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray, block: int) -> FloatArray:
+def _sum_all(kernel: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray, block: int) -> FloatArray:
     """Return potentials, shape (tc, ntargets), one thread per core over groups of targets."""
     width = max(1, min(y.shape[1], _BLOCK_SOURCES, block))
     height = max(1, block // width)
-    out = np.zeros((greens.ntarget_components, x.shape[1]))
+    out = np.zeros((kernel.ntarget_components, x.shape[1]))
 
     def fill(start: int) -> None:
         targets = slice(start, start + height)
         for source in range(0, y.shape[1], width):
             sources = slice(source, source + width)
-            out[:, targets] += _sum_block(greens, x[:, targets], y[:, sources], q[:, sources])
+            out[:, targets] += _sum_block(kernel, x[:, targets], y[:, sources], q[:, sources])
 
     with ThreadPoolExecutor(_ncores()) as pool:
         list(pool.map(fill, range(0, x.shape[1], height)))
@@ -139,10 +139,10 @@ def _ncores() -> int:
     return os.cpu_count() or 1
 
 
-def _sum_block(greens: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray) -> FloatArray:
+def _sum_block(kernel: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray) -> FloatArray:
     """Return the potentials of one block, shape (tc, ntargets)."""
     # At distance zero an expression may divide by r or take its logarithm; evaluate() discards the result.
     with np.errstate(divide="ignore", invalid="ignore"):
-        entries = greens.evaluate(x[:, :, None] - y[:, None, :])
+        entries = kernel.evaluate(x[:, :, None] - y[:, None, :])
     potentials: FloatArray = np.einsum("cdts,ds->ct", entries, q)
     return potentials

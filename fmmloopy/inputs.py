@@ -75,9 +75,9 @@ def check_kernel(kernel: Any) -> GreensFunction:
     return kernel
 
 
-def fits(half_width: float, greens: GreensFunction, dtype: np.dtype[Any]) -> bool:
+def fits(half_width: float, kernel: GreensFunction, dtype: np.dtype[Any]) -> bool:
     """Return whether tables, and powers of distances in a tree of this half width, are in the range of the dtype."""
-    return _within(half_width, HALF_WIDTHS, dtype) and _within(abs(greens.scaling), SCALINGS, dtype)
+    return _within(half_width, HALF_WIDTHS, dtype) and _within(abs(kernel.scaling), SCALINGS, dtype)
 
 
 def _within(value: float, bounds: Mapping[str, tuple[float, float]], dtype: np.dtype[Any]) -> bool:
@@ -85,16 +85,16 @@ def _within(value: float, bounds: Mapping[str, tuple[float, float]], dtype: np.d
     return least <= value <= most
 
 
-def check_scaling(greens: GreensFunction, dtype: np.dtype[Any]) -> None:
+def check_scaling(kernel: GreensFunction, dtype: np.dtype[Any]) -> None:
     """Make sure that tables with the constant factor of a function are within the dtype's range; a factor of 0 is fine.
 
     Raises:
         ValueError: the factor is too large or too small.
     """
-    if greens.scaling and not _within(abs(greens.scaling), SCALINGS, dtype):
+    if kernel.scaling and not _within(abs(kernel.scaling), SCALINGS, dtype):
         least, most = SCALINGS[dtype.name]
         raise ValueError(
-            f"{greens.name}: scaling is {greens.scaling:g}, expected from {least:g} to {most:g} in {dtype}; put the "
+            f"{kernel.name}: scaling is {kernel.scaling:g}, expected from {least:g} to {most:g} in {dtype}; put the "
             f"factor into the charges{_WIDER if dtype == np.float32 else ''}"
         )
 

@@ -201,17 +201,17 @@ def v_ranks(tree: Tree, lists: InteractionLists, method: Method) -> NDArray[np.i
 
 
 @lru_cache(maxsize=256)  # a choice of ncrit asks for the same ranks again and again
-def _ranks(greens: GreensFunction, order: int, radius: float, tolerance: float) -> NDArray[np.int64]:
+def _ranks(kernel: GreensFunction, order: int, radius: float, tolerance: float) -> NDArray[np.int64]:
     """Return the singular values kept for each transfer vector by boxes of a radius, read-only: shape (343,)."""
-    ranks = cached_factors(greens, order, radius, INNER, tolerance).ranks
+    ranks = cached_factors(kernel, order, radius, INNER, tolerance).ranks
     ranks.flags.writeable = False
     return ranks
 
 
-def flops_per_pair(greens: GreensFunction) -> int:
+def flops_per_pair(kernel: GreensFunction) -> int:
     """Count the operations of one pair of points: differences, distance, every entry of G, products with the charge."""
-    entries = [entry for row in greens.matrix for entry in row]
-    geometry = 8 + 2 * bool(greens.variables & {"r", "rinv"}) + ("r" in greens.variables)
+    entries = [entry for row in kernel.matrix for entry in row]
+    geometry = 8 + 2 * bool(kernel.variables & {"r", "rinv"}) + ("r" in kernel.variables)
     count = _FlopCounter()
     return geometry + sum(int(count(entry)) + 2 for entry in entries)
 

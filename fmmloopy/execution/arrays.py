@@ -38,10 +38,10 @@ class DeviceArrays:
     """
 
     def __init__(
-        self, runtime: Runtime, tree: Tree, tables: Tables, greens: GreensFunction, dtype: np.dtype[Any]
+        self, runtime: Runtime, tree: Tree, tables: Tables, kernel: GreensFunction, dtype: np.dtype[Any]
     ) -> None:
-        self._runtime, self._tree, self._tables, self._greens, self.dtype = runtime, tree, tables, greens, dtype
-        self.rows, self.columns = greens.ntarget_components, greens.nsource_components
+        self._runtime, self._tree, self._tables, self._greens, self.dtype = runtime, tree, tables, kernel, dtype
+        self.rows, self.columns = kernel.ntarget_components, kernel.nsource_components
         self.npoints, self.nsurface = tables.npoints, padded(tables.npoints)
         self.has_sources = tree.box_source_ends > tree.box_source_starts
         self.has_targets = tree.box_target_ends > tree.box_target_starts

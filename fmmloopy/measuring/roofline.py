@@ -61,22 +61,22 @@ class Roofline:
         return self.seconds / seconds
 
 
-def roofline(work: Work, nbytes: int, peaks: Peaks, greens: GreensFunction) -> Roofline:
+def roofline(work: Work, nbytes: int, peaks: Peaks, kernel: GreensFunction) -> Roofline:
     """Bound the time of an operator from below.
 
     Args:
         work: its pairs and operations.
         nbytes: bytes that it has to read and write, see `count_bytes`.
         peaks: peaks of the processor, in the operator's precision.
-        greens: the Green's function, whose root counts separately from its other operations.
+        kernel: the Green's function, whose root counts separately from its other operations.
     """
-    used = greens.variables
+    used = kernel.variables
     roots = work.pairs if used & {"r", "rinv"} else 0
     limits = {"FMA": (work.flops - ROOT_FLOPS * roots) / peaks.fma}
     if roots:
         limits["rsqrt"] = roots / peaks.rsqrt
     limits["memory"] = max(0, nbytes - peaks.cache) / peaks.bandwidth
-    functions = used - {*GEOMETRY, *greens.parameters} if work.pairs else ()
+    functions = used - {*GEOMETRY, *kernel.parameters} if work.pairs else ()
     return Roofline(limits, tuple(sorted(functions)))
 
 

@@ -90,11 +90,11 @@ def _near_faces(points: NDArray[Any], half_width: float, width: float, limit: ND
     return near
 
 
-def find_unit(greens: GreensFunction, is_homogeneous: bool, half_width: float, distance: float) -> float | None:
+def find_unit(kernel: GreensFunction, is_homogeneous: bool, half_width: float, distance: float) -> float | None:
     """Find a factor for lengths that keeps the result of any pair of points in the range of float32.
 
     Args:
-        greens: the Green's function, with rows of the gradient if it is computed.
+        kernel: the Green's function, with rows of the gradient if it is computed.
         is_homogeneous: whether all rows are homogeneous, each of some degree; otherwise lengths cannot be scaled.
         half_width: half width of the root of the tree.
         distance: lower bound on the distance of two points.
@@ -102,7 +102,7 @@ def find_unit(greens: GreensFunction, is_homogeneous: bool, half_width: float, d
     Returns:
         A power of two, 1 for functions that are not homogeneous; None if there is none.
     """
-    power = max(2.0, *(power(entry) for row in greens.matrix for entry in row for power in (_INVERSE, _DIRECT)))
+    power = max(2.0, *(power(entry) for row in kernel.matrix for entry in row for power in (_INVERSE, _DIRECT)))
     most = math.floor(EXPONENTS / power)  # exponents of distances stay between -most and most
     largest = math.frexp(half_width)[1] + 2  # any distance in the root is less than 2^largest
     smallest = math.frexp(distance)[1] - 1

@@ -53,7 +53,7 @@ Arrays = dict[str, NDArray[np.float64]]
 
 
 def cached_tables(
-    greens: GreensFunction,
+    kernel: GreensFunction,
     order: int,
     radii: Sequence[float] | NDArray[np.floating[Any]],
     dtype: Any = np.float64,
@@ -66,7 +66,7 @@ def cached_tables(
     If the folder is not writable, tables are built but not stored, with a warning.
 
     Args:
-        greens: the Green's function, without gradient rows.
+        kernel: the Green's function, without gradient rows.
         order: p, points per cube edge, 2 to 16.
         radii: shape (nlevels,), the box radius (half width) on each level; a homogeneous function's tables, and so its
             file, do not depend on it.
@@ -79,12 +79,12 @@ def cached_tables(
         ValueError: as `build_tables`.
     """
     order, (inner, outer) = check_order(order), check_ratios(inner, outer)
-    needed = table_radii(greens, radii)
-    key = _key(greens, order, needed, find_types(dtype).name, inner, outer)
-    shapes = _shapes(greens, order, len(needed))
+    needed = table_radii(kernel, radii)
+    key = _key(kernel, order, needed, find_types(dtype).name, inner, outer)
+    shapes = _shapes(kernel, order, len(needed))
 
     def build() -> Arrays:
-        tables = build_tables(greens, order, radii, dtype, inner, outer)
+        tables = build_tables(kernel, order, radii, dtype, inner, outer)
         return {name: getattr(tables, name) for name in shapes}
 
     surface = surface_points(order)
@@ -93,7 +93,7 @@ def cached_tables(
 
 
 def cached_factors(
-    greens: GreensFunction,
+    kernel: GreensFunction,
     order: int,
     radius: float,
     inner: float,
@@ -105,24 +105,24 @@ def cached_factors(
     If the folder is not writable, factors are computed but not stored, with a warning.
 
     Args:
-        greens, order, radius, inner, tolerance: as there.
+        kernel, order, radius, inner, tolerance: as there.
         folder: folder of the files; None for `cache_folder`.
     """
-    key = _text({**_common(greens, order, inner), "m2l svd": [float(radius), tolerance]})
+    key = _text({**_common(kernel, order, inner), "m2l svd": [float(radius), tolerance]})
     npoints = count_points(order)
     shapes = {
-        "ranks": (count_entries(greens),),
-        "left": (ANY, npoints * greens.ntarget_components),
-        "right": (ANY, npoints * greens.nsource_components),
+        "ranks": (count_entries(kernel),),
+        "left": (ANY, npoints * kernel.ntarget_components),
+        "right": (ANY, npoints * kernel.nsource_components),
     }
 
     def build() -> Arrays:
-        factors = compress(greens, order, radius, inner, tolerance)
+        factors = compress(kernel, order, radius, inner, tolerance)
         ranks = np.diff(factors.starts).astype(np.float64)
         return {"ranks": ranks, "left": factors.left, "right": factors.right}
 
     arrays = _kept(folder, key, shapes, build)
-    return arrange(greens, order, arrays["ranks"].astype(np.int64), arrays["left"], arrays["right"])
+    return arrange(kernel, order, arrays["ranks"].astype(np.int64), arrays["left"], arrays["right"])
 
 
 def _kept(
@@ -148,19 +148,19 @@ def _kept(
     return arrays
 
 
-def _key(greens: GreensFunction, order: int, radii: NDArray[np.float64], dtype: str, inner: float, outer: float) -> str:
+def _key(kernel: GreensFunction, order: int, radii: NDArray[np.float64], dtype: str, inner: float, outer: float) -> str:
     """Return everything that tables depend on as text; floats in it are exact."""
-    return _text({**_common(greens, order, inner), "radii": radii.tolist(), "dtype": dtype, "outer": outer})
+    return _text({**_common(kernel, order, inner), "radii": radii.tolist(), "dtype": dtype, "outer": outer})
 
 
-def _common(greens: GreensFunction, order: int, inner: float) -> dict[str, Any]:
+def _common(kernel: GreensFunction, order: int, inner: float) -> dict[str, Any]:
     """Return what all tables depend on."""
     try:
         package = version("fmmloopy")
     except PackageNotFoundError:
         package = "not installed"
     return {
-        "greens": repr(greens.key),
+        "kernel": repr(kernel.key),
         "order": order,
         "inner": inner,
         "package": package,
@@ -172,10 +172,10 @@ def _text(key: dict[str, Any]) -> str:
     return json.dumps(key, sort_keys=True)
 
 
-def _shapes(greens: GreensFunction, order: int, ntables: int) -> dict[str, tuple[int, ...]]:
+def _shapes(kernel: GreensFunction, order: int, ntables: int) -> dict[str, tuple[int, ...]]:
     """Return the shape of each array in a file, by its name in Tables."""
     npoints = surface_points(order).shape[1]
-    checks, charges = npoints * greens.ntarget_components, npoints * greens.nsource_components
+    checks, charges = npoints * kernel.ntarget_components, npoints * kernel.nsource_components
     k = min(checks, charges)
     first, second, translation = (ntables, k, checks), (ntables, charges, k), (ntables, 8, charges, charges)
     return {

@@ -160,7 +160,7 @@ def transfer_indices() -> NDArray[np.intp]:
 
 
 def hadamard_tables(
-    greens: GreensFunction, order: int, radius: float, inner: float, dtype: Any
+    kernel: GreensFunction, order: int, radius: float, inner: float, dtype: Any
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return real and imaginary part of the transformed Green's function, as m2l_hadamard reads it.
 
@@ -168,7 +168,7 @@ def hadamard_tables(
         Two arrays of shape (p * N * N, 26, target components, source components, 8, 8): frequency
         (kz N + ky) N + kx, direction, components, child of the source octet, child of the target octet.
     """
-    spectrum = m2l_spectrum(greens, order, radius, inner)
+    spectrum = m2l_spectrum(kernel, order, radius, inner)
     transfers = transfer_indices()
     n, nz = spectrum.shape[-2:]
     shape = (nz, n * n, DIRECTIONS, *spectrum.shape[1:3], SIBLINGS, SIBLINGS)

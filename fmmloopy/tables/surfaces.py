@@ -140,18 +140,18 @@ def surface_points(order: int) -> FloatArray:
     return (2 * surface_grid(order) - (order - 1)) / (order - 1)
 
 
-def greens_matrix(greens: GreensFunction, targets: FloatArray, sources: FloatArray) -> FloatArray:
+def greens_matrix(kernel: GreensFunction, targets: FloatArray, sources: FloatArray) -> FloatArray:
     """Return the matrix that takes charges at sources to potentials at targets.
 
     Args:
-        greens: the Green's function, tc x sc components.
+        kernel: the Green's function, tc x sc components.
         targets: shape (3, ntargets).
         sources: shape (3, nsources).
 
     Returns:
         Shape (tc ntargets, sc nsources), component-major in rows and columns, scaling included.
     """
-    entries = np.asarray(greens.evaluate(targets[:, :, None] - sources[:, None, :]), np.float64)
+    entries = np.asarray(kernel.evaluate(targets[:, :, None] - sources[:, None, :]), np.float64)
     tc, sc, ntargets, nsources = entries.shape
     return entries.transpose(0, 2, 1, 3).reshape(tc * ntargets, sc * nsources)
 
@@ -193,11 +193,11 @@ def _truncated_svd(matrix: FloatArray, dtype: str) -> tuple[FloatArray, FloatArr
     return u, inverse, vt
 
 
-def table_radii(greens: GreensFunction, radii: Sequence[float] | NDArray[np.floating[Any]]) -> FloatArray:
+def table_radii(kernel: GreensFunction, radii: Sequence[float] | NDArray[np.floating[Any]]) -> FloatArray:
     """Return the box radii that need a table each: (1,) for a homogeneous function, else one per level.
 
     Args:
-        greens: the Green's function.
+        kernel: the Green's function.
         radii: shape (nlevels,), the box radius (half width) on each level of the tree, each half of the one before.
 
     Raises:
@@ -208,11 +208,11 @@ def table_radii(greens: GreensFunction, radii: Sequence[float] | NDArray[np.floa
         raise ValueError(f"radii is {radii!r}, expected one positive finite box radius (half width) per level")
     if not np.allclose(levels[1:], levels[:-1] / 2, rtol=1e-12, atol=0):
         raise ValueError(f"radii is {radii!r}, expected each to be half of the one before: half_width / 2**level")
-    return levels if greens.homogeneity is None else np.ones(1)
+    return levels if kernel.homogeneity is None else np.ones(1)
 
 
 def build_tables(
-    greens: GreensFunction,
+    kernel: GreensFunction,
     order: int,
     radii: Sequence[float] | NDArray[np.floating[Any]],
     dtype: Any = np.float64,
@@ -222,7 +222,7 @@ def build_tables(
     """Build the translation tables of a Green's function.
 
     Args:
-        greens: the Green's function, without gradient rows.
+        kernel: the Green's function, without gradient rows.
         order: p, points per cube edge, 2 to 16.
         radii: shape (nlevels,), the box radius (half width) on each level of the tree: half_width / 2**level.
         dtype: precision that the tables will be used in, float32, float64 or mixed; decides how the pseudo-inverses are
@@ -239,26 +239,26 @@ def build_tables(
     """
     order, (inner, outer) = check_order(order), check_ratios(inner, outer)
     precision = find_types(dtype).name
-    needed = table_radii(greens, radii)
+    needed = table_radii(kernel, radii)
     surface = surface_points(order)
     npoints = surface.shape[1]
-    factors = [_box_factors(greens, surface, radius, inner, outer, precision) for radius in needed]
-    shape = (len(needed), SIBLINGS, npoints * greens.nsource_components, npoints * greens.nsource_components)
+    factors = [_box_factors(kernel, surface, radius, inner, outer, precision) for radius in needed]
+    shape = (len(needed), SIBLINGS, npoints * kernel.nsource_components, npoints * kernel.nsource_components)
     m2m, l2l = np.empty(shape), np.empty(shape)
     for table, radius in enumerate(needed):
         upward, downward = factors[table]
-        if greens.homogeneity is not None:
-            child = downward[0], downward[1] * 2.0**greens.homogeneity
+        if kernel.homogeneity is not None:
+            child = downward[0], downward[1] * 2.0**kernel.homogeneity
         elif table + 1 < len(needed):
             child = factors[table + 1][1]
         else:
-            child = _box_factors(greens, surface, radius / 2, inner, outer, precision)[1]
+            child = _box_factors(kernel, surface, radius / 2, inner, outer, precision)[1]
         for octant in range(SIBLINGS):
             offset = radius / 2 * octant_offset(octant)
             child_inner = offset + inner * radius / 2 * surface
             box_outer = outer * radius * surface
-            m2m[table, octant] = upward[1] @ (upward[0] @ greens_matrix(greens, box_outer, child_inner))
-            l2l[table, octant] = child[1] @ (child[0] @ greens_matrix(greens, child_inner, box_outer))
+            m2m[table, octant] = upward[1] @ (upward[0] @ greens_matrix(kernel, box_outer, child_inner))
+            l2l[table, octant] = child[1] @ (child[0] @ greens_matrix(kernel, child_inner, box_outer))
     tables = Tables(
         order=order,
         npoints=npoints,
@@ -280,14 +280,14 @@ def build_tables(
 
 
 def _box_factors(
-    greens: GreensFunction, surface: FloatArray, radius: float, inner: float, outer: float, dtype: str
+    kernel: GreensFunction, surface: FloatArray, radius: float, inner: float, outer: float, dtype: str
 ) -> tuple[Factors, Factors]:
     """Return the upward and the downward pseudo-inverse of a box of the given radius."""
     inside, outside = inner * radius * surface, outer * radius * surface
-    upward = greens_matrix(greens, outside, inside)
-    downward = greens_matrix(greens, inside, outside)
+    upward = greens_matrix(kernel, outside, inside)
+    downward = greens_matrix(kernel, inside, outside)
     if not (np.isfinite(upward).all() and np.isfinite(downward).all()):
-        raise ValueError(not_finite(greens, radius))
+        raise ValueError(not_finite(kernel, radius))
     u, inverse, vt = _truncated_svd(upward, dtype)
     # An even Green's function has the transposed matrix downward, to the last bit: one decomposition serves both.
     if np.array_equal(downward, upward.T):
@@ -295,10 +295,10 @@ def _box_factors(
     return (u.T, vt.T * inverse), pseudo_inverse(downward, dtype)
 
 
-def not_finite(greens: GreensFunction, radius: float) -> str:
+def not_finite(kernel: GreensFunction, radius: float) -> str:
     """Return the error for a Green's function that is not finite between surfaces of boxes of a radius."""
     return (
-        f"{greens.name} is not finite at distances of about {radius}, the radius of a box, expected finite values; "
+        f"{kernel.name} is not finite at distances of about {radius}, the radius of a box, expected finite values; "
         "scale the points or change the parameters"
     )
 
@@ -314,11 +314,11 @@ def transfer_vectors() -> Iterator[tuple[int, tuple[int, int, int]]]:
             yield k0 + 3 + 7 * (k1 + 3) + 49 * (k2 + 3), (k0, k1, k2)
 
 
-def m2l_matrix(greens: GreensFunction, order: int, radius: float, k: Sequence[int], inner: float = INNER) -> FloatArray:
+def m2l_matrix(kernel: GreensFunction, order: int, radius: float, k: Sequence[int], inner: float = INNER) -> FloatArray:
     """Return the M2L matrix of one transfer vector.
 
     Args:
-        greens: the Green's function.
+        kernel: the Green's function.
         order: p, points per cube edge, 2 to 16.
         radius: radius of both boxes.
         k: source anchor - target anchor, three integers: source centre = target centre + 2 radius k.
@@ -334,18 +334,18 @@ def m2l_matrix(greens: GreensFunction, order: int, radius: float, k: Sequence[in
     if tuple(k) not in {vector for _, vector in transfer_vectors()}:
         raise ValueError(f"k is {tuple(k)}, expected three integers with 2 <= max|k| <= 3; adjacent boxes use P2P")
     points = inner * radius * surface_points(order)
-    return greens_matrix(greens, points, points + 2 * radius * np.array(k, np.float64)[:, None])
+    return greens_matrix(kernel, points, points + 2 * radius * np.array(k, np.float64)[:, None])
 
 
 def m2l_matrices(
-    greens: GreensFunction, order: int, radius: float, inner: float = INNER, dtype: DTypeLike = np.float64
+    kernel: GreensFunction, order: int, radius: float, inner: float = INNER, dtype: DTypeLike = np.float64
 ) -> NDArray[np.floating[Any]]:
     """Return the M2L matrices of all transfer vectors.
 
     They take 316 (n tc) (n sc) numbers: 58 MB in float64 for Laplace at order 6, 600 MB at order 10.
 
     Args:
-        greens: the Green's function.
+        kernel: the Green's function.
         order: p, points per cube edge, 2 to 16.
         radius: radius of the boxes.
         inner: radius of both surfaces in box radii.
@@ -358,14 +358,14 @@ def m2l_matrices(
         ValueError: order is not an integer from 2 to 16.
     """
     npoints = surface_grid(order).shape[1]
-    shape = (TRANSFERS, npoints * greens.ntarget_components, npoints * greens.nsource_components)
+    shape = (TRANSFERS, npoints * kernel.ntarget_components, npoints * kernel.nsource_components)
     matrices = np.zeros(shape, dtype)
     for index, k in transfer_vectors():
-        matrices[index] = m2l_matrix(greens, order, radius, k, inner)
+        matrices[index] = m2l_matrix(kernel, order, radius, k, inner)
     return matrices
 
 
-def m2l_spectrum(greens: GreensFunction, order: int, radius: float, inner: float = INNER) -> NDArray[np.complex128]:
+def m2l_spectrum(kernel: GreensFunction, order: int, radius: float, inner: float = INNER) -> NDArray[np.complex128]:
     """Return the discrete Fourier transforms of the M2L convolution kernels.
 
     Both surfaces of M2L lie on regular grids of the same spacing, so M2L is a convolution (Ying, Biros & Zorin 2004,
@@ -376,7 +376,7 @@ def m2l_spectrum(greens: GreensFunction, order: int, radius: float, inner: float
     is, at the surface points, the M2L matrix of that transfer vector applied to the charges.
 
     Args:
-        greens: the Green's function.
+        kernel: the Green's function.
         order: p, points per cube edge, 2 to 16.
         radius: radius of the boxes.
         inner: radius of both surfaces in box radii.
@@ -394,9 +394,9 @@ def m2l_spectrum(greens: GreensFunction, order: int, radius: float, inner: float
     differences = np.fft.fftfreq(size, 1 / size)
     steps = np.stack(np.meshgrid(differences, differences, differences, indexing="ij"))
     steps *= 2 * inner * radius / (order - 1)
-    components = (greens.ntarget_components, greens.nsource_components)
+    components = (kernel.ntarget_components, kernel.nsource_components)
     spectrum = np.zeros((TRANSFERS, *components, size, size, size // 2 + 1), np.complex128)
     for index, k in transfer_vectors():
-        kernel = greens.evaluate(steps - 2 * radius * np.array(k, np.float64)[:, None, None, None])
-        spectrum[index] = np.fft.rfftn(kernel, axes=(2, 3, 4))
+        values = kernel.evaluate(steps - 2 * radius * np.array(k, np.float64)[:, None, None, None])
+        spectrum[index] = np.fft.rfftn(values, axes=(2, 3, 4))
     return spectrum

@@ -57,14 +57,14 @@ class Factors:
         return result[0], result[1]
 
 
-def compress(greens: GreensFunction, order: int, radius: float, inner: float, tolerance: float) -> Factors:
+def compress(kernel: GreensFunction, order: int, radius: float, inner: float, tolerance: float) -> Factors:
     """Decompose the M2L matrices of all transfer vectors.
 
     Functions of distance alone have 16 matrices that differ by more than the numbering of points: a reflection or an
     exchange of axes takes every other transfer vector to one of them.
 
     Args:
-        greens: the Green's function.
+        kernel: the Green's function.
         order: p, points per cube edge.
         radius: radius of the boxes.
         inner: radius of both surfaces in box radii.
@@ -74,13 +74,13 @@ def compress(greens: GreensFunction, order: int, radius: float, inner: float, to
     Raises:
         ValueError: the Green's function is not finite between the surfaces.
     """
-    vectors = _vectors_of_entries(greens)
-    rows, columns = _component_sizes(greens, m2l_matrix(greens, order, radius, vectors[0], inner))
+    vectors = _vectors_of_entries(kernel)
+    rows, columns = _component_sizes(kernel, m2l_matrix(kernel, order, radius, vectors[0], inner))
     kept = []
     for k in vectors:
-        matrix = m2l_matrix(greens, order, radius, k, inner)
+        matrix = m2l_matrix(kernel, order, radius, k, inner)
         if not np.isfinite(matrix).all():
-            raise ValueError(not_finite(greens, radius))
+            raise ValueError(not_finite(kernel, radius))
         u, s, vt = np.linalg.svd(matrix / rows[:, None] / columns, full_matrices=False)
         rank = _rank(s, tolerance * s[0])  # as many as the largest of all can leave
         kept.append((s, u[:, :rank].T * s[:rank, None] * rows, vt[:rank] * columns))
@@ -88,16 +88,16 @@ def compress(greens: GreensFunction, order: int, radius: float, inner: float, to
     ranks = [_rank(s, tolerance * largest) for s, _, _ in kept]
     left = np.concatenate([left[:rank] for (_, left, _), rank in zip(kept, ranks, strict=True)])
     right = np.concatenate([right[:rank] for (_, _, right), rank in zip(kept, ranks, strict=True)])
-    return arrange(greens, order, np.array(ranks), left, right)
+    return arrange(kernel, order, np.array(ranks), left, right)
 
 
-def _component_sizes(greens: GreensFunction, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _component_sizes(kernel: GreensFunction, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the size of each row, and of each column in rows of size one, by components: largest entries.
 
     Sizes are powers of two, so that division by them is exact.
     """
     blocks = np.abs(matrix).reshape(
-        greens.ntarget_components, -1, greens.nsource_components, matrix.shape[1] // greens.nsource_components
+        kernel.ntarget_components, -1, kernel.nsource_components, matrix.shape[1] // kernel.nsource_components
     )
     sizes = blocks.max(axis=(1, 3))
 
@@ -115,17 +115,17 @@ def _rank(s: FloatArray, least: float) -> int:
 
 
 def arrange(
-    greens: GreensFunction, order: int, ranks: NDArray[np.integer[Any]], left: FloatArray, right: FloatArray
+    kernel: GreensFunction, order: int, ranks: NDArray[np.integer[Any]], left: FloatArray, right: FloatArray
 ) -> Factors:
     """Return factors with the entry of each transfer vector.
 
     Args:
-        greens: the Green's function.
+        kernel: the Green's function.
         order: p, points per cube edge.
         ranks: shape (nentries,): singular values of each entry.
         left, right: as in `Factors`.
     """
-    place = {k: entry for entry, k in enumerate(_vectors_of_entries(greens))}
+    place = {k: entry for entry, k in enumerate(_vectors_of_entries(kernel))}
     grid = surface_grid(order)
     entries = np.full(TRANSFERS, -1)
     points = np.tile(np.arange(grid.shape[1]), (TRANSFERS, 1))
@@ -139,19 +139,19 @@ def arrange(
     return Factors(np.append(0, np.cumsum(ranks)), left, right, entries, points)
 
 
-def count_entries(greens: GreensFunction) -> int:
+def count_entries(kernel: GreensFunction) -> int:
     """Return how many M2L matrices differ by more than the numbering of points: 16 or 316."""
-    return len(_vectors_of_entries(greens))
+    return len(_vectors_of_entries(kernel))
 
 
-def is_radial(greens: GreensFunction) -> bool:
+def is_radial(kernel: GreensFunction) -> bool:
     """Return whether a function depends only on the distance."""
-    return not greens.variables & set(COORDINATES)
+    return not kernel.variables & set(COORDINATES)
 
 
-def _vectors_of_entries(greens: GreensFunction) -> list[Vector]:
+def _vectors_of_entries(kernel: GreensFunction) -> list[Vector]:
     """Return the transfer vectors whose matrices are decomposed."""
-    radial = is_radial(greens)
+    radial = is_radial(kernel)
     return [k for _, k in transfer_vectors() if not radial or _representative(k)[0] == k]
 
 
