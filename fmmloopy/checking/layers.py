@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from loopy.tools import LoopyKeyBuilder
 from numpy.typing import NDArray
 
 from fmmloopy.checking import sanitizer
@@ -75,8 +76,9 @@ class OperatorCheck:
         self._stage, self._request, self._layer = stage, request, ""
         self._operator, self._types = request.book.operator(request.operator), find_types(request.dtype)
         self._most = steps
-        self._code_of: dict[tuple[str, int, int], CompiledOperator] = {}
-        self._steps_of: dict[tuple[str, int], list[Step]] = {}
+        self._math_of: dict[tuple[str, int], tuple[str, Any]] = {}
+        self._steps_of: dict[str, list[Step]] = {}
+        self._code_of: dict[tuple[str, int], CompiledOperator] = {}
 
     def run(self) -> Failure | None:
         """Run the layers of the request."""
@@ -105,7 +107,7 @@ class OperatorCheck:
     def _static(self) -> Failure | None:
         """Generate code after each step, for a Green's function with roots and for one with several components."""
         for greens in (POLYNOMIALS[1], laplace()):
-            math, steps = self._specification(greens, 3).kernel(), self._steps(greens, 3)
+            (_, math), steps = self._math(greens, 3), self._steps(greens, 3)
             for number, step in enumerate(steps, 1):
                 if wrong := weakened(step.kernel, math) or self._warned(greens, number):
                     return self._failure(_name(steps, number), wrong)
@@ -211,10 +213,17 @@ class OperatorCheck:
         except (DeviceError, RecipeError, TypeError) as error:
             return one_line(error)
 
-    def _steps(self, greens: GreensFunction, order: int) -> list[Step]:
+    def _math(self, greens: GreensFunction, order: int) -> tuple[str, Any]:
+        """Return the kernel of the math with its hash; that of most operators is the same for all orders."""
         key = greens.name, order
+        if key not in self._math_of:
+            kernel = self._specification(greens, order).kernel()
+            self._math_of[key] = LoopyKeyBuilder()(kernel), kernel
+        return self._math_of[key]
+
+    def _steps(self, greens: GreensFunction, order: int) -> list[Step]:
+        key, math = self._math(greens, order)
         if key not in self._steps_of:
-            math = self._specification(greens, order).kernel()
             request = self._request
             self._steps_of[key] = apply_recipe(
                 request.book,
@@ -228,7 +237,7 @@ class OperatorCheck:
 
     def _code(self, greens: GreensFunction, order: int, number: int) -> CompiledOperator:
         """Return the code after a step."""
-        key = greens.name, order, number
+        key = self._math(greens, order)[0], number
         if key not in self._code_of:
             steps = self._steps(greens, order)[:number]
             self._announce(f"generating code after step {_name(steps, number)}", self._request.code_limit)
@@ -244,8 +253,8 @@ class OperatorCheck:
     def _keep_code(self) -> None:
         """Store the code after the last step, which certificates refer to."""
         for greens in (laplace(), yukawa(), laplace().with_gradient(), yukawa().with_gradient()):
-            names = self._steps_of.get((greens.name, 3), ())
-            code = self._code_of.get((greens.name, 3, len(names)))
+            math, _ = self._math_of.get((greens.name, 3), ("", None))
+            code = self._code_of.get((math, len(self._steps_of.get(math, ()))))
             if code and self._most is None:
                 spec, request = self._specification(greens, 3), self._request
                 keep(CodeKey(spec, request.book, request.device, request.parameters), code)
