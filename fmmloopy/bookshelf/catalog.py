@@ -10,7 +10,6 @@ from typing import Any
 
 from fmmloopy.bookshelf.certificates import status
 from fmmloopy.execution.devices import Device, find_devices
-from fmmloopy.operators import OPERATORS
 from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook, RecipeError, devices_in_words
 from fmmloopy.recipes.load import installed_books, load_installed, load_recipes, shipped_books
 
@@ -25,7 +24,7 @@ class Entry:
         pattern: the devices that it is for, in words or as a regular expression.
         suits: descriptions of the devices here that it is for.
         default_for: those of them for which it is the default.
-        operators: operators that it has recipes for.
+        operators: operators that it has a recipe for, or brings itself.
         tuning: values worth trying, by operator and keyword.
         by_device: keyword arguments that override defaults, by operator and devices, which are described as in
             ``pattern``.
@@ -84,7 +83,7 @@ def _entry(name: str, origin: str, book: RecipeBook, devices: Sequence[Device]) 
         devices_in_words(book.device),
         tuple(d.description for d in suited),
         default_for,
-        tuple(operator for operator in OPERATORS if operator in book.recipes),
+        book.to_check,
         dict(book.tuning),
         {
             operator: {devices_in_words(condition): given for condition, given in conditions.items()}

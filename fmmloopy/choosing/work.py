@@ -1,7 +1,8 @@
 """Count the work of each operator from a tree and its interaction lists; work per second is its rate.
 
 Only work that the method needs is counted. Idle lanes, surfaces padded to a multiple of the vector length and missing
-children cost time but do not count, so they never inflate a rate. The FFT form of M2L works on octets (the eight
+children cost time but do not count, so they never inflate a rate. An operator of a book's own counts as the one that it
+stands in for, so their rates can be compared. The FFT form of M2L works on octets (the eight
 children of a box) as blocks; there the block belongs to the method and counts as a whole.
 
 Floating-point operations of one pair of points, Laplace's potential:

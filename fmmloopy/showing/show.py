@@ -129,7 +129,7 @@ class MachineCode:
 
 
 def shown_operators(book: RecipeBook, operators: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Return the given operators; if there are none, those with a recipe in the book, or else all operators.
+    """Return the given operators; if there are none, those that the book has recipes for or brings, or else all.
 
     Raises:
         ValueError: an operator is unknown.
@@ -137,7 +137,7 @@ def shown_operators(book: RecipeBook, operators: Sequence[str] | None = None) ->
     for operator in operators or ():
         if operator not in OPERATORS:
             raise ValueError(f"operator is {operator!r}, expected one of {', '.join(OPERATORS)}")
-    return tuple(operators or [o for o in OPERATORS if o in book.recipes] or OPERATORS)
+    return tuple(operators or book.to_check or OPERATORS)
 
 
 def suited_device(book: RecipeBook, which: str | Device | None = None) -> Device:

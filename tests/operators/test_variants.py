@@ -29,6 +29,7 @@ from fmmloopy.operators.m2l import TEXT as M2L_TEXT
 from fmmloopy.operators.m2m import TEXT
 from fmmloopy.precision import MIXED, MIXED_PRECISION
 from fmmloopy.recipes import RecipeBook, RecipeError, load_recipes
+from fmmloopy.showing.show import shown_operators
 
 FILE = '''
 """P2P with distances from the first target of a leaf, in float64 whatever the precision."""
@@ -153,6 +154,12 @@ def test_a_dense_variant_is_planned(rng, opencl_device):
         book = RecipeBook(f"dense_{make.__name__}", device="", operators={"m2m": replace(M2M, make=make)})
         found = fl.Fmm(points, recipes=book, **options).evaluate(charges)
         assert (error(found, expected) <= 1e-12) == is_right
+
+
+def test_a_variant_without_a_recipe_is_shown(book):
+    variant = replace(book, recipes={}, tuning={})
+    assert shown_operators(variant) == ("p2p",)
+    assert shown_operators(replace(variant, operators={})) == tuple(OPERATORS)
 
 
 def test_a_variant_is_timed_alone(book):
