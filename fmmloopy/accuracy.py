@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fmmloopy.common.sizes import FIRST_ORDER
-from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.greens import SHIPPED, GreensFunction
 from fmmloopy.precision import PRECISIONS, Precision
 
 ERRORS: dict[str, tuple[float, ...]] = {
@@ -70,7 +70,7 @@ def errors_for(kernel: GreensFunction) -> tuple[float, ...]:
     Raises:
         ValueError: none were measured for this function.
     """
-    for measured in (laplace(), yukawa()):
+    for measured in (make() for make in SHIPPED.values()):
         if measured.matrix == kernel.matrix:
             return ERRORS[measured.name]
     raise ValueError(

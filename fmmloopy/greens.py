@@ -231,3 +231,7 @@ def yukawa(decay: float = 1.0) -> GreensFunction:
         raise ValueError(f"decay is {decay}, expected a positive number; for no screening use laplace()")
     entry = var("exp")(-1 * var("decay") * var("r")) * var("rinv")
     return GreensFunction("yukawa", ((entry,),), {"decay": decay}, scaling=1 / (4 * np.pi))
+
+
+SHIPPED: Mapping[str, Callable[[], GreensFunction]] = {"laplace": laplace, "yukawa": yukawa}
+"""The Green's functions that come with fmmloopy, by name; parameters have their defaults."""

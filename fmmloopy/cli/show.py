@@ -56,16 +56,15 @@ def show(
 
     Steps whose kernels cannot be scheduled are marked. Exit with 1 if there are any, or if there is no machine code.
     """
-    from fmmloopy.greens import laplace, yukawa
+    from fmmloopy.greens import SHIPPED
     from fmmloopy.precision import DTYPE_NAMES
     from fmmloopy.recipes.load import load_recipes
     from fmmloopy.showing.show import list_steps, shown_operators, suited_device
 
-    kernels = {"laplace": laplace, "yukawa": yukawa}
     if dtype not in DTYPE_NAMES:
         raise ValueError(f"--dtype is {dtype!r}, expected {' or '.join(DTYPE_NAMES)}")
-    if kernel not in kernels:
-        raise ValueError(f"--kernel is {kernel!r}, expected {' or '.join(kernels)}")
+    if kernel not in SHIPPED:
+        raise ValueError(f"--kernel is {kernel!r}, expected {' or '.join(SHIPPED)}")
     if diff and asm:
         raise ValueError(
             "--diff and --asm are given, expected only one; --diff compares mathematics, or source with --code"
@@ -74,7 +73,7 @@ def show(
     suited = suited_device(recipes, device)
     chosen = suited if code or asm or device else None
     names = shown_operators(recipes, operator)
-    applied = [list_steps(recipes, name, kernels[kernel](), dtype, suited) for name in names]
+    applied = [list_steps(recipes, name, SHIPPED[kernel](), dtype, suited) for name in names]
     # The book may be for a device that is not here; then no code can be generated.
     tried = chosen or (suited if recipes.suits(suited) or not recipes.recipes else None)
     listing = step is None and not (diff or code or asm)

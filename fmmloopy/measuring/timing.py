@@ -7,7 +7,7 @@ is timed alone, several times, by the device's clock, on the arrays of a whole e
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from fmmloopy.execution.runtime import Launch, Runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.execution.stages import Stages
 from fmmloopy.execution.values import Charges, Checks, Locals, Multipoles, Potentials
-from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.greens import SHIPPED, GreensFunction
 from fmmloopy.measuring.roofline import count_bytes
 from fmmloopy.octree.lists import InteractionLists, build_lists
 from fmmloopy.octree.near_pairs import least_distance
@@ -41,7 +41,6 @@ from fmmloopy.tables.surfaces import Tables
 DISTRIBUTIONS: Mapping[str, str] = {"sphere": "on the sphere", "cube": "in the cube", "clustered": "clustered"}
 """Distributions of points, and how messages describe them. Clustered points are normally distributed around one point,
 on all scales from 1 down to 1/1000."""
-KERNELS: Mapping[str, Callable[[], GreensFunction]] = {"laplace": laplace, "yukawa": yukawa}
 
 FEWEST_RUNS = 3
 """Fewest runs that give a spread."""
@@ -62,7 +61,7 @@ class Setting:
         order: points per edge of the surfaces.
         dtype: precision of an evaluation: ``"float64"``, ``"float32"``, or, for points in float64 with narrower
             arithmetic, ``"mixed"`` or ``"reduced"``, see `fmmloopy.precision`.
-        kernel: name of the Green's function, a key of KERNELS.
+        kernel: name of the Green's function, a key of SHIPPED.
 
     Raises:
         ValueError: a value is invalid.
@@ -82,7 +81,7 @@ class Setting:
         for name, choices in (
             ("distribution", tuple(DISTRIBUTIONS)),
             ("dtype", tuple(DTYPE_NAMES)),
-            ("kernel", tuple(KERNELS)),
+            ("kernel", tuple(SHIPPED)),
         ):
             if getattr(self, name) not in choices:
                 expected = " or ".join(map(repr, choices))
@@ -91,7 +90,7 @@ class Setting:
     @property
     def greens(self) -> GreensFunction:
         """The Green's function."""
-        return KERNELS[self.kernel]()
+        return SHIPPED[self.kernel]()
 
     @property
     def precision(self) -> Precision:
