@@ -214,9 +214,13 @@ def test_a_wrong_operator_without_a_recipe_is_rejected(record, wrong, opencl_dev
     assert (finding.operator, finding.layer) == ("", "fmm")
     assert finding.message.startswith("sphere: relative error")
     assert status(book, opencl_device) == f"failed for {record.name}"
-    right = replace(book, operators={record.name: record})
-    assert check_book(right, device=opencl_device, dtypes=["float64"]).ok
-    assert status(right, opencl_device) == "certified"
+
+
+def test_a_right_operator_without_a_recipe_is_certified(opencl_device, own_cache):
+    book = RecipeBook("only_an_operator", device="", operators={"m2m": M2M})
+    assert status(book, opencl_device) == "none"
+    assert check_book(book, device=opencl_device, dtypes=["float64"]).ok
+    assert status(book, opencl_device) == "certified"
 
 
 def test_a_wrong_gradient_of_a_variant_is_rejected(opencl_device, own_cache):
