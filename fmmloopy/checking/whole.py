@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fmmloopy.common.isolation import Stage
 from fmmloopy.direct import direct
 from fmmloopy.execution.devices import choose_device
+from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.fmm import Fmm
 from fmmloopy.operators import M2L_FORMS
 from fmmloopy.precision import find_precision
@@ -49,6 +50,7 @@ def check_whole(
     rng = np.random.default_rng(1)
     precision = find_precision(dtype)
     gradient = any(own.gives_potentials for own in book.operators.values())
+    runtime = make_runtime(choose_device(device))  # shared, so that programs are built once
     for name, points in _point_sets(rng, 20000 if full else 3000):
         points = points.astype(precision.points)
         charges = rng.uniform(-1, 1, len(points))
@@ -59,10 +61,9 @@ def check_whole(
                 stage(f"fmm: {name}, recipes of {some.name}", LIMIT)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    chosen = choose_device(device)
                     fmm = Fmm(
                         points,
-                        device=chosen,
+                        runtime=runtime,
                         recipes=some,
                         order=6,
                         ncrit=60,
