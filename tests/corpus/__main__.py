@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--only", metavar="TEXT", help="entries whose name or family has TEXT in it")
     parser.add_argument("--output", metavar="FILE", type=Path, help="where to write; default for a whole run: the docs")
     arguments = parser.parse_args()
-    device = next((d for d in find_devices() if d.kind == "opencl" and not d.is_simulator), None)
+    device = next((d for d in find_devices() if d.backend == "opencl" and not d.is_simulator), None)
     if device is None or sanitizer.find_library() is None:
         print("error: this takes an OpenCL device and oclgrind", file=sys.stderr)
         return 2
