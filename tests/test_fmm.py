@@ -219,7 +219,7 @@ def small_problem():
 PAIRS = [
     pytest.param(*parameter.values, book, marks=parameter.marks, id=f"{parameter.id}-{book}")
     for parameter in devices()
-    for book in (BOOKS if parameter.values[0].kind == "opencl" else ("sequential",))
+    for book in (BOOKS if parameter.values[0].backend == "opencl" else ("sequential",))
 ]
 
 
