@@ -298,7 +298,7 @@ class _HoistExp(IdentityMapper):  # type: ignore[misc]
         return var(self.arguments.setdefault(x, f"exp{self.first + len(self.arguments)}"))
 
 
-_EXP = {
+EXPONENTIALS = {
     8: (np.float64, -708.0, 709.0, 1.5 * 2.0**52, 6.93147180369123816490e-01, 1.90821492927058770002e-10, 13),
     4: (np.float32, -87.0, 88.0, 1.5 * 2.0**23, 6.93359375e-01, -2.12194440e-04, 7),
 }
@@ -306,14 +306,14 @@ _EXP = {
 degree."""
 
 
-def _exponential(result: str, x: Any, size: int) -> dict[str, Any]:
+def exponential(result: str, x: Any, size: int) -> dict[str, Any]:
     """Return the statements for exp(x), temporary -> expression, in a form that can be vectorized.
 
     With x = k ln 2 + r and |r| <= ln 2 / 2: exp(x) = 2^k exp(r). Adding 1.5 2^52 (1.5 2^23) rounds x / ln 2 to the
     whole number k and leaves it in the low bits. The error of the Taylor polynomial of degree 13 (7) is 0.35^14 / 14!
     = 4e-18 (0.35^8 / 8! = 6e-9). Below the lower bound of x, 2^k is not a normal number, and the result is 0.
     """
-    dtype, least, most, rounding, high, low, degree = _EXP[size]
+    dtype, least, most, rounding, high, low, degree = EXPONENTIALS[size]
     z, t, k, r, scale = (var(f"{result}_{part}") for part in ("argument", "rounded", "whole", "rest", "scale"))
     polynomial: Any = dtype(1 / math.factorial(degree))
     for power in reversed(range(degree)):
@@ -349,14 +349,14 @@ def polynomial_exp(knl: Kernel) -> Kernel:
         replaced = [insn.with_transformed_expressions(hoist) for insn in group]
         made: list[Any] = []
         for x, result in hoist.arguments.items():
-            for name, expression in _exponential(result, x, size).items():
+            for name, expression in exponential(result, x, size).items():
                 before = group[0].depends_on | {insn.id for insn in made}
                 made.append(group[0].copy(id=name, assignee=var(name), expression=expression, depends_on=before))
         ids = {insn.id for insn in made}
         instructions |= {insn.id: insn for insn in made}
         instructions |= {insn.id: insn.copy(depends_on=insn.depends_on | ids) for insn in replaced}
         names |= dict.fromkeys(ids)
-    dtype, private = _EXP[size][0], lp.AddressSpace.PRIVATE
+    dtype, private = EXPONENTIALS[size][0], lp.AddressSpace.PRIVATE
     made_of = {name: lp.TemporaryVariable(name, dtype, shape=(), address_space=private) for name in names}
     kernel = kernel.copy(
         instructions=list(instructions.values()), temporary_variables={**kernel.temporary_variables, **made_of}

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from fmmloopy.operators.dense import (
     BLOCKS,
+    BOXES_AND_ROWS,
     ENTRY,
     MATRIX,
     OUTPUT,
@@ -93,4 +94,5 @@ CHECK_TO_EQUIVALENT = Operator(
     flops=_flops,
     traffic=_traffic,
     vectors=("rows", "columns"),
+    independent=BOXES_AND_ROWS,
 )

@@ -50,6 +50,9 @@ ENTRY = (-5, 5)
 SCALES = (1, 3)
 """Scalings of boxes in exact cases."""
 
+BOXES_AND_ROWS = ("btile", "b", "c", "itile", "i")
+"""Loops over boxes and rows: no box is worked on twice, and it has different children."""
+
 SIDES = ("expansions", "expansions")
 """Dense operators read and write expansions."""
 

@@ -27,7 +27,7 @@ from typing import Any
 import loopy as lp
 
 from fmmloopy.common.sizes import SIBLINGS, count_frequencies
-from fmmloopy.operators.operator import Array, Kernel, Role, Specification, arrays, indices
+from fmmloopy.operators.operator import Array, Kernel, Kind, Role, Specification, arrays, indices
 
 WAVE = (-1, 1)
 """Entries of the matrices of the transform in exact cases: a transform is a linear map with any matrix entries."""
@@ -40,7 +40,7 @@ def grid(points: str) -> tuple[Array, ...]:
     """Return arguments of both transforms: the children, the grid coordinates of so many points, the transform."""
     return (
         *indices("octet_children", f"noctets, {SIBLINGS}"),
-        *indices("surface_grid", f"3, {points}"),
+        Array("surface_grid", f"3, {points}", Kind.INDEX, below="{order}", has_distinct_columns=True),
         *arrays("dft_r,dft_i", "{order}, {period}", whole=WAVE),
     )
 

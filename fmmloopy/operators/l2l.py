@@ -17,6 +17,7 @@ from __future__ import annotations
 from fmmloopy.common.sizes import SIBLINGS
 from fmmloopy.operators.dense import (
     BLOCKS,
+    BOXES_AND_ROWS,
     ENTRY,
     MATRIX,
     OUTPUT,
@@ -97,4 +98,5 @@ L2L = Operator(
     flops=_flops,
     traffic=_traffic,
     vectors=("columns", "columns"),
+    independent=BOXES_AND_ROWS,
 )

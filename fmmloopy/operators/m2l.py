@@ -100,4 +100,5 @@ M2L = Operator(
     flops=_flops,
     traffic=_traffic,
     m2l="dense",
+    independent=("ibox", "itile", "i"),
 )

@@ -133,4 +133,5 @@ M2L_FORWARD = Operator(
     traffic=_traffic,
     m2l="fft",
     vectors=("columns", "columns"),
+    independent=("octet", "comp", "kz", "k3", "l3", "j3"),
 )

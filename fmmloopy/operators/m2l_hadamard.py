@@ -133,4 +133,5 @@ M2L_HADAMARD = Operator(
     flops=_flops,
     traffic=_traffic,
     m2l="fft",
+    independent=("f", "chunk", "row", "i"),
 )

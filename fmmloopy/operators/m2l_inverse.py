@@ -134,4 +134,5 @@ M2L_INVERSE = Operator(
     traffic=_traffic,
     m2l="fft",
     vectors=("rows", "rows"),
+    independent=("octet", "comp", "s", "i"),
 )

@@ -141,4 +141,5 @@ M2L_SVD = Operator(
     flops=_flops,
     traffic=_traffic,
     m2l="svd",
+    independent=("chunk", "itile", "i"),
 )

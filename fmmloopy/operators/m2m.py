@@ -16,6 +16,7 @@ from __future__ import annotations
 from fmmloopy.common.sizes import SIBLINGS
 from fmmloopy.operators.dense import (
     BLOCKS,
+    BOXES_AND_ROWS,
     ENTRY,
     MATRIX,
     OUTPUT,
@@ -95,4 +96,5 @@ M2M = Operator(
     flops=_flops,
     traffic=_traffic,
     vectors=("columns", "columns"),
+    independent=BOXES_AND_ROWS,
 )

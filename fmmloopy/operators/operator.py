@@ -72,6 +72,8 @@ class Array:
             product and every partial sum stays below 2^24, which float32 holds exactly.
         has_zero_row: whether its last row stands for the boxes that are not there, and is zero.
         same_as: another argument that is the same array; the kernel reads and writes different rows of it.
+        below: arrays of indices only: the number that all entries are below, and at least 0; "" if nothing is declared.
+        has_distinct_columns: arrays of indices only: whether no two of its columns are equal.
     """
 
     name: str
@@ -81,6 +83,8 @@ class Array:
     whole: tuple[int, int] = (0, 0)
     has_zero_row: bool = False
     same_as: str = ""
+    below: str = ""
+    has_distinct_columns: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,6 +263,8 @@ class Operator:
         timed_like: an operator that works alike, whose rates stand for its own where it was not timed.
         vectors: components of the vectors that it reads and of those that it writes: ``"columns"`` of densities or
             ``"rows"`` of check potentials.
+        independent: loops of the math-level kernel: iterations that differ in one of them store to different entries.
+            Only these may become work-items or work-groups that store.
     """
 
     name: str
@@ -275,6 +281,7 @@ class Operator:
     m2l: str = ""
     timed_like: str = ""
     vectors: tuple[str, str] = ("columns", "rows")
+    independent: tuple[str, ...] = ()
 
     def types_in(self, precision: Precision) -> Types:
         """Return the types of its kernel in an evaluation of a precision."""

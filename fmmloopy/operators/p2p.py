@@ -39,7 +39,7 @@ from fmmloopy.operators.operator import (
     counts,
     indices,
 )
-from fmmloopy.operators.pairwise import LISTS, pairwise_kernel, scaled_by
+from fmmloopy.operators.pairwise import LISTS, TARGET_LOOPS, pairwise_kernel, scaled_by
 from fmmloopy.operators.surface import POINTS
 
 TARGETS = Side(
@@ -102,4 +102,5 @@ P2P = Operator(
         *LISTS,
     ),
     particles=Particles(TARGETS, SOURCES, "u"),
+    independent=TARGET_LOOPS,
 )

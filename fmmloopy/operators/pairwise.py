@@ -56,6 +56,9 @@ from fmmloopy.operators.operator import (
 LISTS: tuple[Argument, ...] = (*indices("target_boxes,list_starts,lists"), *counts("ntarget_boxes,tlanes,slanes"))
 """The last arguments of every particle operator: what it runs over."""
 
+TARGET_LOOPS = ("ibox", "ttile", "t")
+"""Loops over targets: each target is of one box, and is stored once."""
+
 
 def scaled_by(kind: Kind, *more: Number) -> tuple[Argument, ...]:
     """Return the arguments for the parameters of the Green's function and for constant factors of the result."""

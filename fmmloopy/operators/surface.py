@@ -43,7 +43,7 @@ from fmmloopy.operators.operator import (
     counts,
     indices,
 )
-from fmmloopy.operators.pairwise import LISTS, pairwise_kernel, scaled_by
+from fmmloopy.operators.pairwise import LISTS, TARGET_LOOPS, pairwise_kernel, scaled_by
 
 SURFACE_TARGETS = Side(
     start="0",
@@ -147,4 +147,5 @@ def _with_surface(name: str, particles: Particles, arguments: tuple[Argument, ..
         make=surface_kernel,
         arguments=arguments,
         particles=particles,
+        independent=TARGET_LOOPS,
     )

@@ -1,0 +1,12 @@
+"""Translation validation: whether a kernel does what the sequential one does, for all sizes, shown without a run.
+
+Both kernels are read as stores of sums of terms over sets of points (`reading`), a map between the points is found from
+the indices, isl shows that it is a bijection, and the terms under it are compared.
+"""
+
+from __future__ import annotations
+
+from fmmloopy.checking.proof.proving import prove
+from fmmloopy.checking.proof.verdict import NotProved, Proved, Verdict, Wrong
+
+__all__ = ["NotProved", "Proved", "Verdict", "Wrong", "prove"]

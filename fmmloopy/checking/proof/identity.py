@@ -1,0 +1,293 @@
+"""Whether two terms are equal, by evaluation modulo a prime at points that nobody can choose.
+
+Sums and products of terms that are equal as rational functions have equal values modulo a prime; others differ at
+nearly all points. The prime and the points are drawn from a text that both kernels are part of, so that no constant can
+be made to vanish. Beside the rules of rational functions:
+
+- A function has a random value for each value of its arguments. A square root is one of the two roots, and all choices
+  of signs are tried: ``sqrt(x)*sqrt(x)`` is x, and ``sqrt(x*x)`` is not x.
+- A difference is a random number for each pair of its sides, but for a common factor. So a difference cannot be
+  expanded: ``x^2 - 2xy + y^2`` is not ``(x - y)^2``, which is far more accurate. Only where it is a term itself, its
+  sides may be added one after the other.
+- Tests, such as ``r2 > 0``, are tried both ways. If one fails, quotients are no numbers, so that a term is not masked
+  by a factor zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fmmloopy.checking.proof.terms import (
+    ZERO,
+    Add,
+    Call,
+    Constant,
+    Entry,
+    Multiply,
+    Node,
+    Parameter,
+    Reciprocal,
+    Select,
+    Test,
+    inside,
+)
+
+POINTS = 2
+"""How many points must agree: the chance of an error at one is the degree of the terms divided by the prime."""
+
+TRIES = 200
+"""Points that are tried; square roots exist modulo a prime for half of the numbers only."""
+
+MOST_TESTS, MOST_ROOTS = 4, 4
+"""More tests or roots in a term are not tried in all combinations, so nothing is shown."""
+
+TestKey = tuple[str, int, int]
+
+
+class _NotANumber(Exception):
+    """A quotient where a test fails."""
+
+
+class _NoRoot(Exception):
+    """There is no square root of this number modulo this prime."""
+
+
+class _RootOfRoot(Exception):
+    """A number under a root depends on the sign of another root."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """The whole numbers modulo a prime, with a source of points.
+
+    Attributes:
+        prime: of the form 4 k + 3, so that roots are powers.
+        seed: that points are drawn from.
+    """
+
+    prime: int
+    seed: str
+
+    def draw(self, *key: object) -> int:
+        """Return a random number other than zero for a key."""
+        text = repr((self.seed, key)).encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "big") % (self.prime - 1) + 1
+
+
+def make_field(text: str) -> Field:
+    """Return a field whose prime, of 62 bits, and whose points are drawn from a text."""
+    seed = hashlib.sha256(text.encode()).hexdigest()
+    number = (int(seed[:15], 16) | 1 << 61) // 4 * 4 + 3
+    while not _is_prime(number):
+        number += 4
+    return Field(number, seed)
+
+
+def _is_prime(number: int) -> bool:
+    """Return whether a number is prime, by the test of Miller and Rabin with random bases."""
+    odd, twos = number - 1, 0
+    while odd % 2 == 0:
+        odd, twos = odd // 2, twos + 1
+    chance = random.Random(number)
+    for _ in range(24):
+        x = pow(chance.randrange(2, number - 1), odd, number)
+        if x in (1, number - 1):
+            continue
+        for _ in range(twos - 1):
+            x = x * x % number
+            if x == number - 1:
+                break
+        else:
+            return False
+    return True
+
+
+@dataclass
+class _Point:
+    """Values of terms at one point.
+
+    Attributes:
+        field: in which they are.
+        number: of the point.
+        name: what an entry of an array is known by.
+        signs: of square roots, by the number under the root; None to note the numbers in ``roots``.
+        truth: whether tests hold; None where all quotients are numbers and choices are functions.
+    """
+
+    field: Field
+    number: int
+    name: Callable[[Entry], str]
+    signs: Mapping[int, int] | None
+    truth: Mapping[TestKey, bool] | None = None
+    strict: bool = True
+    roots: dict[int, None] = field(default_factory=dict)
+    known: dict[int, tuple[Node, int | None]] = field(default_factory=dict)
+
+    def term(self, node: Node) -> int:
+        """Return the value of a term, whose sides may be added one after the other."""
+        if isinstance(node, Add):
+            return (self.term(node.left) + self.term(node.right)) % self.field.prime
+        return self.value(node)
+
+    def value(self, node: Node) -> int:
+        """Return the value of a part of a term."""
+        if id(node) not in self.known:
+            try:
+                self.known[id(node)] = node, self._value(node)
+            except _NotANumber:
+                self.known[id(node)] = node, None
+        found = self.known[id(node)][1]
+        if found is None:
+            raise _NotANumber
+        return found
+
+    def _value(self, node: Node) -> int:
+        prime, draw = self.field.prime, self.field.draw
+        if isinstance(node, Constant):
+            return node.value.numerator * pow(node.value.denominator, -1, prime) % prime
+        if isinstance(node, Parameter):
+            return draw(self.number, "parameter", node.name)
+        if isinstance(node, Entry):
+            return draw(self.number, "entry", self.name(node))
+        if isinstance(node, Add):
+            return self._sum(node)
+        if isinstance(node, Multiply):
+            return self.value(node.left) * self.value(node.right) % prime
+        if isinstance(node, Reciprocal):
+            return self._reciprocal(node)
+        if isinstance(node, Call):
+            operands = [self.value(x) for x in node.operands]
+            return self._root(operands[0]) if node.name == "sqrt" else draw(self.number, "call", node.name, operands)
+        assert isinstance(node, Select), node
+        return self._chosen(node)
+
+    def _sum(self, node: Add) -> int:
+        left, right, prime = self.value(node.left), self.value(node.right), self.field.prime
+        if 0 in (left, right) or sign(node.left) == sign(node.right):
+            return (left + right) % prime
+        ratio = left * pow(right, -1, prime) % prime
+        least = min(ratio, pow(ratio, -1, prime))
+        return (right if least == ratio else left) * self.field.draw(self.number, "difference", least) % prime
+
+    def _reciprocal(self, node: Reciprocal) -> int:
+        below = self.value(node.of)
+        if below == 0 or (self.strict and self.truth is not None and not all(self.truth.values())):
+            raise _NotANumber
+        return pow(below, -1, self.field.prime)
+
+    def _root(self, number: int) -> int:
+        prime = self.field.prime
+        root = pow(number, (prime + 1) // 4, prime)
+        if root * root % prime != number:
+            raise _NoRoot
+        if self.signs is None:
+            self.roots[number] = None
+            return root
+        if number not in self.signs:
+            raise _RootOfRoot
+        return min(root, prime - root) * self.signs[number] % prime
+
+    def _chosen(self, node: Select) -> int:
+        key = self.test(node.test)
+        if self.truth is None:
+            return self.field.draw(self.number, "choice", key, self.value(node.then), self.value(node.other))
+        return self.value(node.then if self.truth[key] else node.other)
+
+    def test(self, test: Test) -> TestKey:
+        """Return what a test is known by: its operator and the values of its sides."""
+        if self.truth is None:
+            return test.operator, self.value(test.left), self.value(test.right)
+        plain = _Point(self.field, self.number, self.name, self.signs)
+        return plain.test(test)
+
+
+def sign(node: Node) -> int:
+    """Return the sign that a term is written with, 1 or -1: both sides of a sum have the same, or it is a difference."""
+    if isinstance(node, Constant):
+        return -1 if node.value < 0 else 1
+    if isinstance(node, Multiply):
+        return sign(node.left) * sign(node.right)
+    if isinstance(node, Add):
+        left = sign(node.left)
+        return left if left == sign(node.right) else 1
+    if isinstance(node, Reciprocal):
+        return sign(node.of)
+    if isinstance(node, Select):
+        return sign(node.other if node.then is ZERO else node.then)
+    return 1
+
+
+Naming = Callable[[Entry], str]
+Sides = tuple[tuple[Node, Naming], tuple[Node, Naming]]
+
+
+def difference(left: Node, name_left: Naming, right: Node, name_right: Naming, field: Field) -> str:
+    """Say where two terms differ, or return nothing.
+
+    Args:
+        left, right: the terms.
+        name_left, name_right: what entries of arrays are known by; the same for the same entry.
+        field: that they are evaluated in.
+    """
+    sides: Sides = ((left, name_left), (right, name_right))
+    done = 0
+    for number in range(TRIES):
+        try:
+            found = _at_point(field, number, sides)
+        except _NoRoot:
+            continue
+        except _RootOfRoot:
+            return "a root of a root"
+        if found:
+            return found
+        done += 1
+        if done == POINTS:
+            return ""
+    return "no point was found at which all roots exist"
+
+
+def _at_point(field: Field, number: int, sides: Sides) -> str:
+    """Say how terms differ at a point, with all signs of roots."""
+    roots: dict[int, None] = {}
+    for node, name in sides:
+        _value(_Point(field, number, name, None, roots=roots), node)
+    if len(roots) > MOST_ROOTS:
+        return f"{len(roots)} roots in a term, more than are tried"
+    for chosen in itertools.product((1, -1), repeat=len(roots)):
+        signs = dict(zip(roots, chosen, strict=True))
+        points = [_Point(field, number, name, signs) for _, name in sides]
+        tests = [{p.test(t) for t in _tests(node)} for p, (node, _) in zip(points, sides, strict=True)]
+        if tests[0] != tests[1]:
+            return "other tests than in the sequential kernel"
+        if len(tests[0]) > MOST_TESTS:
+            return f"{len(tests[0])} tests in a term, more than are tried"
+        if found := _with_outcomes(field, number, sides, signs, sorted(tests[0])):
+            return found
+    return ""
+
+
+def _with_outcomes(field: Field, number: int, sides: Sides, signs: Mapping[int, int], tests: list[TestKey]) -> str:
+    """Say how terms differ at a point, with all outcomes of tests."""
+    for outcome in itertools.product((True, False), repeat=len(tests)):
+        truth = dict(zip(tests, outcome, strict=True))
+        for strict in (True, False):
+            values = [_value(_Point(field, number, name, signs, truth, strict), node) for node, name in sides]
+            if values[0] != values[1] or (all(outcome) and None in values):
+                where = "" if all(outcome) else " where a test fails"
+                return f"another term{where}{', which is no number there' if None in values else ''}"
+    return ""
+
+
+def _tests(node: Node) -> list[Test]:
+    return [x for x in inside(node) if isinstance(x, Test)]
+
+
+def _value(point: _Point, node: Node) -> int | None:
+    try:
+        return point.term(node)
+    except _NotANumber:
+        return None
