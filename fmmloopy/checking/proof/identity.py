@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fmmloopy.checking.proof.terms import (
-    ZERO,
     Add,
     Call,
     Constant,
@@ -167,7 +166,7 @@ class _Point:
 
     def _sum(self, node: Add) -> int:
         left, right, prime = self.value(node.left), self.value(node.right), self.field.prime
-        if 0 in (left, right) or sign(node.left) == sign(node.right):
+        if 0 in (left, right) or node.left.sign == node.right.sign:
             return (left + right) % prime
         ratio = left * pow(right, -1, prime) % prime
         least = min(ratio, pow(ratio, -1, prime))
@@ -203,22 +202,6 @@ class _Point:
             return test.operator, self.value(test.left), self.value(test.right)
         plain = _Point(self.field, self.number, self.name, self.signs)
         return plain.test(test)
-
-
-def sign(node: Node) -> int:
-    """Return the sign that a term is written with, 1 or -1: both sides of a sum have the same, or it is a difference."""
-    if isinstance(node, Constant):
-        return -1 if node.value < 0 else 1
-    if isinstance(node, Multiply):
-        return sign(node.left) * sign(node.right)
-    if isinstance(node, Add):
-        left = sign(node.left)
-        return left if left == sign(node.right) else 1
-    if isinstance(node, Reciprocal):
-        return sign(node.of)
-    if isinstance(node, Select):
-        return sign(node.other if node.then is ZERO else node.then)
-    return 1
 
 
 Naming = Callable[[Entry], str]

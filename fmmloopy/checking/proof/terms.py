@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import TypeVar
 
-from fmmloopy.checking.proof.integers import Affine, Condition
+from fmmloopy.checking.proof.integers import Affine, Condition, Keyed
 from fmmloopy.checking.proof.verdict import Unproved
 
 
@@ -17,12 +18,22 @@ T = TypeVar("T")
 class Node:
     """A term, as a tree whose branches may be shared."""
 
+    @property
+    def sign(self) -> int:
+        """The sign that it is written with, 1 or -1: both sides of a sum have the same, or it is a difference."""
+        return 1
+
 
 @dataclass(frozen=True, eq=False)
 class Constant(Node):
     """A number that is written in the kernel."""
 
     value: Fraction
+
+    @cached_property
+    def sign(self) -> int:
+        """Its sign."""
+        return -1 if self.value < 0 else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +63,11 @@ class Add(Node):
     left: Node
     right: Node
 
+    @cached_property
+    def sign(self) -> int:
+        """The sign of both sides, or 1."""
+        return self.left.sign if self.left.sign == self.right.sign else 1
+
 
 @dataclass(frozen=True, eq=False)
 class Multiply(Node):
@@ -60,12 +76,22 @@ class Multiply(Node):
     left: Node
     right: Node
 
+    @cached_property
+    def sign(self) -> int:
+        """The product of the signs."""
+        return self.left.sign * self.right.sign
+
 
 @dataclass(frozen=True, eq=False)
 class Reciprocal(Node):
     """One divided by a term."""
 
     of: Node
+
+    @cached_property
+    def sign(self) -> int:
+        """The sign of what it divides by."""
+        return self.of.sign
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +118,11 @@ class Select(Node):
     test: Test
     then: Node
     other: Node
+
+    @cached_property
+    def sign(self) -> int:
+        """The sign of what is chosen where that is not zero."""
+        return (self.other if self.then is ZERO else self.then).sign
 
 
 ZERO, ONE = Constant(Fraction(0)), Constant(Fraction(1))
@@ -128,19 +159,20 @@ def inside(node: Node) -> Iterator[Node]:
             waiting += children(one)
 
 
-@dataclass(frozen=True)
-class Need:
+class Need(Keyed):
     """What must hold wherever a number is used: what it reads has been written.
 
-    Attributes:
+    Args:
         condition: which must hold.
         text: what is wrong where it does not.
         statement: which reads.
     """
 
-    condition: Condition
-    text: str
-    statement: str
+    __slots__ = ("condition", "statement", "text")
+
+    def __init__(self, condition: Condition, text: str, statement: str) -> None:
+        super().__init__(f"{statement} {text}: {condition.key}")
+        self.condition, self.text, self.statement = condition, text, statement
 
 
 @dataclass(frozen=True)

@@ -94,13 +94,13 @@ class Unifier:
     def _bind_from(self, rest: Affine) -> bool:
         """Bind the one open variable of a form that is to be zero."""
         open_ = [(name, factor) for name, factor in rest.dims() if name in self._open(rest)]
-        if len(open_) != 1 or abs(open_[0][1]) != 1:
+        if len(open_) != 1:
             return False
         name, factor = open_[0]
         others = rest - of(Dim(name), factor)
-        if self._open(others):
+        if self._open(others) or any(f % factor for f in (*(f for _, f in others.terms), others.constant)):
             return False
-        self._bind(name, others.times(-factor))
+        self._bind(name, Affine([(a, -f // factor) for a, f in others.terms], -others.constant // factor))
         return True
 
     def _descend(self, rest: Affine) -> bool:
@@ -124,9 +124,10 @@ class Unifier:
 
     def _guess(self) -> bool:
         """Bind a variable to the loop of the same name, or to what makes one pair equal."""
-        for name in sorted(set().union(*(self._open(pair[1]) for pair in self._waiting))):
-            if self._bind_by_iname(name):
-                return True
+        for _, unknown in reversed(self._waiting):  # the innermost first: a tile is found from what is in it
+            for name in sorted(self._open(unknown)):
+                if self._bind_by_iname(name):
+                    return True
         for known, unknown in self._waiting:
             rest = substitute(unknown, self.image) - known
             if any(self._open(atom) for atom, _ in rest.terms if not isinstance(atom, Dim)):
