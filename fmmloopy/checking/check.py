@@ -4,6 +4,9 @@ Layers, in order; a recipe is certified only if it passes all of them:
 
 static      Code can be generated after every step, under loopy's own bounds, race and dependency checks, and the kernel
             silences no warning that the operator does not silence.
+symbolic    Without a run, the kernel after the last step is shown to add the same terms to the same entries for all
+            sizes. What is not proved is tested by the other layers only; it is no finding, unless there is an input, made
+            from the point at which the proof fails, on which results differ.
 exact       On whole-numbered data, of all sizes around the numbers of lanes, with NaN wherever nothing may be read or
             written, results are identical to those of the sequential kernel, bit by bit, in float64 and float32.
 hostile     The same on inputs designed to break schedules: no points, one point, as many as lanes and one more or less,
@@ -106,7 +109,7 @@ def check_book(
     with ExitStack() as stack:
         tell = notify or stack.enter_context(showing(f"checking {book.name}"))
         workers = stack.enter_context(Workers(library, Meter(tell, len(requests), len(names), library is not None)))
-        findings = workers.check(requests)
+        findings, proofs = workers.check(requests)
         if not findings and chosen:
             findings = workers.check_whole(_with(book, chosen), device, names, given, full)
     if not findings:
@@ -115,7 +118,10 @@ def check_book(
         failed = {f.operator for f in findings} if all(f.operator for f in findings) else set(chosen)
         certificates.record(book, device, sorted(failed), names, certificates.FAILED, parameters)
     seconds = time.perf_counter() - start
-    return Report(book.name, device.description, level, chosen, tuple(names), tuple(findings), tuple(skipped), seconds)
+    found, described = tuple(findings), device.description
+    return Report(
+        book.name, described, level, chosen, tuple(names), found, tuple(skipped), seconds, tuple(dict.fromkeys(proofs))
+    )
 
 
 def _refuse(book: RecipeBook, operators: Sequence[str], level: str, limit: float | None) -> None:

@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 
 from fmmloopy.checking import sanitizer
 from fmmloopy.checking.case import POLYNOMIALS, Case, Layout, run_case
+from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.compare import difference, excess
 from fmmloopy.checking.inputs import inputs
 from fmmloopy.checking.over import describe, domain_of
+from fmmloopy.checking.proof import Wrong
+from fmmloopy.checking.proofs import ORDER, Proof, functions, proof_of, verdict_on, witness_layouts
 from fmmloopy.checking.real_cases import term_magnitudes, widened
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.request import CODE_LIMIT, RUN_LIMIT, SIMULATED, Failure, Request, reproducer_name
@@ -52,6 +55,12 @@ def check_operator(stage: Stage, request: Request, steps: int | None = None) -> 
     return OperatorCheck(stage, request, steps).run()
 
 
+def check_and_prove(stage: Stage, request: Request) -> tuple[Failure | None, tuple[Proof, ...]]:
+    """Run the layers of a request in order; return the failure, and what the symbolic layer has shown."""
+    check = OperatorCheck(stage, request)
+    return check.run(), tuple(check.proofs)
+
+
 def attempts(stage: Stage, request: Request, steps: int | None = None) -> list[tuple[Case, CompiledOperator]]:
     """Return the inputs of a request's first layer, each with its code; for the arguments see `check_operator`."""
     return OperatorCheck(stage, request, steps).attempts()
@@ -79,11 +88,14 @@ class OperatorCheck:
         self._math_of: dict[tuple[str, int], tuple[str, Any]] = {}
         self._steps_of: dict[str, list[Step]] = {}
         self._code_of: dict[tuple[str, int], CompiledOperator] = {}
+        self._suspicions: list[Wrong] = []
+        self.proofs: list[Proof] = []
 
     def run(self) -> Failure | None:
         """Run the layers of the request."""
         layers: dict[str, Callable[[], Failure | None]] = {
             "static": self._static,
+            "symbolic": self._symbolic,
             "exact": self._exact,
             "hostile": self._exact,
             "numerical": self._numerical,
@@ -99,6 +111,8 @@ class OperatorCheck:
                 failure = self._failure("", f"{type(error).__name__}: {one_line(error)}")
             if failure:
                 return failure
+        if failure := self._confirmed():
+            return failure
         self._keep_code()
         return None
 
@@ -124,6 +138,25 @@ class OperatorCheck:
             except RecipeError as error:
                 return self._without_names(error)
         return first_warning(caught)
+
+    def _symbolic(self) -> None:
+        """Prove the last kernels; whether those that seem wrong are is seen after the other layers."""
+        for greens in functions(self._operator):
+            steps, spec = self._steps(greens, ORDER), self._specification(greens, ORDER)
+            self._announce(f"proving the kernel after step {_name(steps, len(steps))}", self._request.code_limit)
+            verdict = verdict_on(spec, steps[-1])
+            self.proofs.append(proof_of(spec, verdict))
+            if isinstance(verdict, Wrong):
+                self._suspicions.append(verdict)
+
+    def _confirmed(self) -> Failure | None:
+        """Run the kernel at the points at which proofs say that it is wrong; what agrees there is no finding."""
+        self._layer = "symbolic"
+        greens = POLYNOMIALS[1]
+        for layout in (layout for wrong in self._suspicions for layout in witness_layouts(wrong)):
+            if failure := self._same_bits(make_case(self._specification(greens, ORDER), 0, layout)):
+                return failure
+        return None
 
     def _exact(self) -> Failure | None:
         return next(filter(None, map(self._same_bits, self.cases(self._layer))), None)

@@ -11,7 +11,7 @@ from fmmloopy.common.progress import Progress
 Notify = Callable[[Progress], None]
 """Called when a layer of an operator begins, and when it is done."""
 
-EFFORT = {"static": 6, "exact": 6, "hostile": 1, "numerical": 6, "sanitized": 3, "fmm": 20}
+EFFORT = {"static": 6, "symbolic": 3, "exact": 6, "hostile": 1, "numerical": 6, "sanitized": 3, "fmm": 20}
 """Relative durations of the layers, for the progress display."""
 
 

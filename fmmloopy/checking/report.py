@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from fmmloopy.checking.proofs import Proof, summary
 from fmmloopy.precision import MIXED
 
 
@@ -18,7 +19,7 @@ class Finding:
         book, operator: book and operator of the recipe.
         dtype: float32, float64, mixed, or, for whole evaluations, reduced; several if the error is the same in all, as
             in ``"float64 and float32"``.
-        layer: static, exact, hostile, numerical, sanitized or fmm.
+        layer: static, symbolic, exact, hostile, numerical, sanitized or fmm.
         step: the first failing step, such as ``"2 'split sources'"``; empty if unknown.
         message: what is wrong, in one line.
         case: the smallest input that reproduces it, in words; empty if the layer has no input, or it was not shrunk.
@@ -52,6 +53,7 @@ class Report:
         findings: what is wrong; empty if the book is certified.
         skipped: layers that could not run here, with the reason.
         seconds: duration of the check.
+        proofs: which kernels are proved for all sizes, and what is in the way of the others, which are tested.
     """
 
     book: str
@@ -62,6 +64,7 @@ class Report:
     findings: tuple[Finding, ...]
     skipped: tuple[str, ...]
     seconds: float = field(compare=False)
+    proofs: tuple[Proof, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -71,6 +74,11 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a dictionary for JSON."""
         return {"ok": self.ok, **asdict(self)}
+
+    @property
+    def proved(self) -> list[str]:
+        """Lines that say which operators are proved for all sizes, and what is in the way of the others."""
+        return summary(self.proofs)
 
 
 def merged(findings: Sequence[Finding]) -> list[Finding]:

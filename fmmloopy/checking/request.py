@@ -9,7 +9,7 @@ from typing import Any
 from fmmloopy.execution.devices import Device
 from fmmloopy.recipes.book import RecipeBook
 
-LAYERS = ("static", "exact", "hostile", "numerical", "sanitized")
+LAYERS = ("static", "symbolic", "exact", "hostile", "numerical", "sanitized")
 """Layers of an operator in the order in which they run; whole evaluations follow."""
 
 CODE_LIMIT = 180.0

@@ -14,9 +14,10 @@ from typing import Any
 
 from fmmloopy.checking import sanitizer
 from fmmloopy.checking.case import Case
-from fmmloopy.checking.layers import attempts, check_operator, count_steps, run_attempt
+from fmmloopy.checking.layers import attempts, check_and_prove, check_operator, count_steps, run_attempt
 from fmmloopy.checking.meter import Meter, layers
 from fmmloopy.checking.over import describe
+from fmmloopy.checking.proofs import Proof
 from fmmloopy.checking.report import Finding, merged
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.request import LAYERS, Failure, Request, reproducer_name
@@ -33,6 +34,10 @@ AGAIN_LIMIT = 20.0
 
 CRASHES_TO_SHRINK = 6
 """Attempts to shrink an input that crashes or hangs; each may take a new process, or the whole time limit."""
+
+
+Outcome = tuple[Failure | None, tuple[Proof, ...]]
+"""What is wrong with an operator, if anything, and which of its kernels are proved."""
 
 
 class Workers:
@@ -71,34 +76,35 @@ class Workers:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def check(self, requests: Sequence[Request]) -> list[Finding]:
-        """Check all requests, several in parallel; findings are in the order of the requests."""
+    def check(self, requests: Sequence[Request]) -> tuple[list[Finding], list[Proof]]:
+        """Check all requests, several in parallel; findings and proofs are in the order of the requests."""
 
-        def check(request: Request) -> Failure | None:
+        def check(request: Request) -> Outcome:
             pair = self._pairs.get()
             try:
-                failure = self._check(pair, request)
+                outcome = self._check(pair, request)
             finally:
                 self._pairs.put(pair)
             self._meter.end(_words(request), layers(self._sanitizes))
-            return failure
+            return outcome
 
-        failures: list[Failure | None] = self._map(check, requests)
+        outcomes: list[Outcome] = self._map(check, requests)
+        failures = [failure for failure, _ in outcomes]
         findings = [
             Finding(request.book.name, request.operator, request.dtype, **asdict(failure))
             for request, failure in zip(requests, failures, strict=True)
             if failure
         ]
-        return merged(findings)
+        return merged(findings), [proof for _, proofs in outcomes for proof in proofs]
 
-    def _check(self, pair: tuple[Worker, Worker], request: Request) -> Failure | None:
+    def _check(self, pair: tuple[Worker, Worker], request: Request) -> Outcome:
         def watch(stage: str) -> None:
             self._meter.begin(_words(request), stage.partition(":")[0])
 
-        failure = _survive(pair[0], request, watch)
-        if failure or not self._sanitizes:
-            return failure
-        return _survive(pair[1], replace(request, layers=("sanitized",)), watch)
+        failure, proofs = _survive(pair[0], request, watch)
+        if not failure and self._sanitizes:
+            failure, _ = _survive(pair[1], replace(request, layers=("sanitized",)), watch)
+        return failure, proofs
 
     def check_whole(
         self,
@@ -138,18 +144,22 @@ def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _survive(worker: Worker, request: Request, watch: Callable[[str], None]) -> Failure | None:
+def _survive(worker: Worker, request: Request, watch: Callable[[str], None]) -> Outcome:
     """Check an operator; if the process dies, report why, and the first step at which it does."""
     try:
-        failure: Failure | None = worker.call(check_operator, request, watch=watch)
-        return failure
+        outcome: Outcome = worker.call(check_and_prove, request, watch=watch)
+        return outcome
     except MemoryError as error:
-        return Failure("static", "", str(error))
+        return Failure("static", "", str(error)), ()
     except ChildError as error:
         layer, step = _where(error)
+        if "proving" in error.stage:  # a proof that ends like this is none, and says nothing of the kernel
+            others = tuple(each for each in request.layers if each != "symbolic")
+            return _survive(worker, replace(request, layers=others), watch)
         if layer not in LAYERS or layer == "static":
-            return Failure("static", step, f"{error.reason}, {error.stage.removeprefix('static: ')}".rstrip(", "))
-        return _find_step(worker, replace(request, layers=(layer,)))
+            reason = f"{error.reason}, {error.stage.removeprefix('static: ')}".rstrip(", ")
+            return Failure("static", step, reason), ()
+        return _find_step(worker, replace(request, layers=(layer,))), ()
 
 
 def _where(error: ChildError) -> tuple[str, str]:

@@ -66,6 +66,8 @@ def check(
                 out.print(f"    to see it: python {shlex.quote(finding.reproducer)}", markup=False, soft_wrap=True)
         for text in report.skipped:
             show_message(f"not checked: {text}", "yellow", out)
+        for text in report.proved:
+            show_message(text, out=out)
         count = len(report.findings)
         verdict = "certified" if report.ok else f"NOT certified, {count} finding{'s' if count > 1 else ''}"
         what = f"{listed(report.operators) or 'no recipes'} in {listed(report.dtypes)}"

@@ -117,10 +117,7 @@ def _updated(
     of_first = read.shared(update, first)
     own = {u: shared[f] for u, f in of_first.items() if f in shared}
     instance = read.solve(update, own, here)
-    for iname, other in read.shared(update, read.statement).items():
-        if iname not in own and instance.env[iname] != read.scope.env[other]:
-            reason = f"reads {read.name} within loop {other}, in which {update.id} still adds to it"
-            raise Unproved(reason, read.statement.id)
+    _refuse_parts(read, update, own, instance)
     for iname, other in of_first.items():
         if iname not in own and instance.env[iname] != cleared.env[other]:
             raise Unproved(f"adds to {read.name} over loop {iname}, in which {first.id} clears it", update.id)
@@ -131,6 +128,14 @@ def _updated(
     pieces = read.reader.written_value(update, Scope(update, instance.env), memory.update_of(update))
     needs = {**here.needs, **more}
     return [Piece(x.node, x.loops | loops, tuple(conditions), x.needs).under(x.conditions, needs) for x in pieces]
+
+
+def _refuse_parts(read: Read, update: Statement, own: Mapping[str, str], instance: memory.Instance) -> None:
+    """Refuse to read a sum in a loop in which it is still added to."""
+    for iname, other in read.shared(update, read.statement).items():
+        if iname not in own and instance.env[iname] != read.scope.env[other]:
+            reason = f"reads {read.name} within loop {other}, in which {update.id} still adds to it"
+            raise Unproved(reason, read.statement.id)
 
 
 def _refuse_together(read: Read, update: Statement, own: Mapping[str, str], instance: memory.Instance) -> None:

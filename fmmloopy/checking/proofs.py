@@ -1,0 +1,87 @@
+"""The symbolic layer: which kernels of a recipe are proved for all sizes, and what is in the way of the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fmmloopy.checking.case import POLYNOMIAL_2X2, Layout
+from fmmloopy.checking.proof import NotProved, Proved, Verdict, Wrong, prove
+from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.operators import Operator, Specification
+from fmmloopy.recipes.apply import Step
+from fmmloopy.recipes.lanes import sequential_recipe
+
+ORDER = 3
+"""The order that kernels are proved for; only transforms have another kernel for another order."""
+
+LARGEST_WITNESS = 2000
+"""Numbers of points up to this are tried where a proof says that kernels differ."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was shown of one kernel, the last of a recipe.
+
+    Attributes:
+        operator, dtype: whose kernel, and in which types.
+        greens: name of the Green's function.
+        order: of the surfaces.
+        proved: whether it does what the sequential kernel does for all sizes; else it is only tested.
+        reason: why it is not proved, with the statement that is in the way.
+    """
+
+    operator: str
+    dtype: str
+    greens: str
+    order: int
+    proved: bool
+    reason: str = ""
+
+
+def functions(operator: Operator) -> tuple[GreensFunction, ...]:
+    """Return the Green's functions whose kernels are proved."""
+    if not operator.particles:
+        return laplace(), POLYNOMIAL_2X2
+    plain = laplace(), yukawa()
+    return *plain, *(f.with_gradient() for f in plain if operator.gives_potentials), POLYNOMIAL_2X2
+
+
+def verdict_on(spec: Specification, last: Step) -> Verdict:
+    """Return what is shown of the last kernel of a recipe."""
+    ((_, sequential),) = sequential_recipe(spec.kernel())
+    return prove(sequential, last.kernel, spec.operator)
+
+
+def proof_of(spec: Specification, verdict: Verdict) -> Proof:
+    """Return a verdict as a report has it."""
+    operator, dtype = spec.operator.name, spec.types.name
+    return Proof(operator, dtype, spec.greens.name, spec.order, isinstance(verdict, Proved), _reason(verdict))
+
+
+def _reason(verdict: Verdict) -> str:
+    if isinstance(verdict, NotProved):
+        return f"{verdict.statement}: {verdict.reason}" if verdict.statement else verdict.reason
+    return f"{verdict.where}, at {verdict.witness}" if isinstance(verdict, Wrong) else ""
+
+
+def witness_layouts(wrong: Wrong) -> Iterator[Layout]:
+    """Yield layouts with as many points, boxes and pairs as a point at which kernels seem to differ says."""
+    numbers = {int(n) for n in re.findall(r"=(\d+)", wrong.witness)}
+    for n in sorted(n for n in numbers if 1 < n <= LARGEST_WITNESS):
+        name = f"{n} points, boxes or pairs"
+        yield Layout(name, sizes=(n, 1, n + 1), blocks=min(n + 1, 300), pairs=(n, 0, n + 1))
+
+
+def summary(proofs: Sequence[Proof]) -> list[str]:
+    """Say in a few lines which operators are proved, and what is in the way of the others."""
+    operators = dict.fromkeys(proof.operator for proof in proofs)
+    open_ = {name: [p for p in proofs if p.operator == name and not p.proved] for name in operators}
+    proved = [name for name, rest in open_.items() if not rest]
+    lines = [f"proved for all sizes: {', '.join(proved)}"] if proved else []
+    for name, rest in open_.items():
+        if rest:
+            which = ", ".join(dict.fromkeys(f"{p.greens} in {p.dtype}" for p in rest))
+            lines.append(f"tested, not proved: {name} ({which}): {rest[0].reason}")
+    return lines

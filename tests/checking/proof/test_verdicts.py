@@ -1,0 +1,68 @@
+"""Verdicts on kernels: wrong ones are never proved; all steps of the shipped books are."""
+
+from __future__ import annotations
+
+import pytest
+from wrong_kernels import RIGHT, WRONG, Made
+
+from fmmloopy.checking.proof import NotProved, Proved, Wrong, prove
+from fmmloopy.greens import laplace, yukawa
+from fmmloopy.operators import OPERATORS, Form, Specification
+from fmmloopy.precision import FLOAT32, FLOAT64, MIXED
+from fmmloopy.recipes import SEQUENTIAL, apply_recipe, shipped_books
+
+LIMIT = 60.0
+"""Seconds: a busy machine is no reason to fail."""
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_kernels_are_not_proved(name: str) -> None:
+    made = WRONG[name]
+    verdict = prove(*made.kernels(), OPERATORS[made.operator], LIMIT)
+    assert not isinstance(verdict, Proved)
+    assert not isinstance(verdict, NotProved) or "Error" not in verdict.reason, verdict
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_kernels_are_proved(name: str) -> None:
+    made = RIGHT[name]
+    assert isinstance(prove(*made.kernels(), OPERATORS[made.operator], LIMIT), Proved)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("name", ["pocl_cpu", "simd_cpu"])
+def test_every_step_of_a_shipped_book_is_proved(name: str, operator: str) -> None:
+    record = OPERATORS[operator]
+    mixed = record.form in (Form.PARTICLE, Form.TRANSFORM)
+    kinds = [(laplace(), FLOAT64), (laplace(), MIXED if mixed else FLOAT32)]
+    if record.gives_potentials:
+        kinds.append((yukawa().with_gradient(), FLOAT32))
+    for greens, types in kinds:
+        math = Specification(record, greens, 3, types).kernel()
+        sequential = apply_recipe(SEQUENTIAL, operator, math)[-1].kernel
+        for step in apply_recipe(shipped_books()[name], operator, math):
+            verdict = prove(sequential, step.kernel, record, LIMIT)
+            assert isinstance(verdict, Proved), f"{greens.name}, {types}, {step.name}: {verdict}"
+
+
+def test_the_verdict_says_where() -> None:
+    made = WRONG["m2m: at most 512 columns"]
+    verdict = prove(*made.kernels(), OPERATORS["m2m"], LIMIT)
+    assert isinstance(verdict, Wrong)
+    assert "store: terms are lost" in verdict.where
+    assert "ncolumns=513" in verdict.witness
+    made = WRONG["another coefficient"]
+    verdict = prove(*made.kernels(), OPERATORS["p2p"], LIMIT)
+    assert verdict == NotProved("fmmloopy_rsqrt is not as the package's steps insert it", "rinv")
+
+
+def test_a_proof_that_takes_too_long_is_none() -> None:
+    verdict = prove(*RIGHT["lanes"].kernels(), OPERATORS["p2p"], 0.0)
+    assert isinstance(verdict, NotProved)
+    assert "took too long" in verdict.reason
+
+
+def test_a_proof_is_no_proof_for_another_operator() -> None:
+    sequential, _ = Made(lambda k: k, "p2m").kernels()
+    _, other = RIGHT["lanes"].kernels()
+    assert isinstance(prove(sequential, other, OPERATORS["p2m"], LIMIT), NotProved)
