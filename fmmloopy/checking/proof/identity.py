@@ -6,9 +6,9 @@ be made to vanish. Beside the rules of rational functions:
 
 - A function has a random value for each value of its arguments. A square root is one of the two roots, and all choices
   of signs are tried: ``sqrt(x)*sqrt(x)`` is x, and ``sqrt(x*x)`` is not x.
-- A difference is a random number for each pair of its sides, but for a common factor. So a difference cannot be
-  expanded: ``x^2 - 2xy + y^2`` is not ``(x - y)^2``, which is far more accurate. Only where it is a term itself, its
-  sides may be added one after the other.
+- A difference is a random number for each pair of its sides, but for a common sign. So a difference cannot be
+  expanded: neither ``x^2 - 2xy + y^2`` is ``(x - y)^2``, nor ``qx - qy`` is ``q(x - y)``, which are far more accurate.
+  Only where a difference is a term itself, its sides may be added one after the other.
 - Tests, such as ``r2 > 0``, are tried both ways. If one fails, quotients are no numbers, so that a term is not masked
   by a factor zero.
 """
@@ -168,9 +168,9 @@ class _Point:
         left, right, prime = self.value(node.left), self.value(node.right), self.field.prime
         if 0 in (left, right) or node.left.sign == node.right.sign:
             return (left + right) % prime
-        ratio = left * pow(right, -1, prime) % prime
-        least = min(ratio, pow(ratio, -1, prime))
-        return (right if least == ratio else left) * self.field.draw(self.number, "difference", least) % prime
+        same, opposite = sorted((left, right)), sorted((-left % prime, -right % prime))
+        drawn = self.field.draw(self.number, "difference", min(same, opposite))
+        return drawn if same < opposite else -drawn % prime
 
     def _reciprocal(self, node: Reciprocal) -> int:
         below = self.value(node.of)

@@ -50,7 +50,7 @@ def test_the_verdict_says_where() -> None:
     verdict = prove(*made.kernels(), OPERATORS["m2m"], LIMIT)
     assert isinstance(verdict, Wrong)
     assert "store: terms are lost" in verdict.where
-    assert "ncolumns=513" in verdict.witness
+    assert "j=512" in verdict.witness
     made = WRONG["another coefficient"]
     verdict = prove(*made.kernels(), OPERATORS["p2p"], LIMIT)
     assert verdict == NotProved("fmmloopy_rsqrt is not as the package's steps insert it", "rinv")
