@@ -5,8 +5,8 @@ Layers, in order; a recipe is certified only if it passes all of them:
 static      Code can be generated after every step, under loopy's own bounds, race and dependency checks, and the kernel
             silences no warning that the operator does not silence.
 symbolic    Without a run, the kernel after the last step is shown to add the same terms to the same entries for all
-            sizes. What is not proved is tested by the other layers only; it is no finding, unless there is an input, made
-            from the point at which the proof fails, on which results differ.
+            sizes. What is not proved is only tested by the other layers; it is no finding, unless results differ on an
+            input that is made from the point at which the proof fails.
 exact       On whole-numbered data, of all sizes around the numbers of lanes, with NaN wherever nothing may be read or
             written, results are identical to those of the sequential kernel, bit by bit, in float64 and float32.
 hostile     The same on inputs designed to break schedules: no points, one point, as many as lanes and one more or less,

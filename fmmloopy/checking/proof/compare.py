@@ -9,10 +9,10 @@ import islpy as isl
 
 from fmmloopy.checking.proof.contributions import Store
 from fmmloopy.checking.proof.integers import dims_in
-from fmmloopy.checking.proof.match import Context, Match, Side, find_match, mapping, sequential_points
+from fmmloopy.checking.proof.match import Context, Side, find_match, mapping, sequential_points
 from fmmloopy.checking.proof.number_reader import Reader
 from fmmloopy.checking.proof.races import Stored, refuse_races
-from fmmloopy.checking.proof.sets import difference_of, make_set, point_of
+from fmmloopy.checking.proof.sets import Match, difference_of, make_set, point_of
 from fmmloopy.checking.proof.terms import ZERO, Piece
 from fmmloopy.checking.proof.verdict import Unproved
 
@@ -146,7 +146,7 @@ def _refuse_unwritten(side: Side, piece: Piece, context: Context) -> None:
     conditions = list(side.conditions)
     needs = list(dict.fromkeys(need.condition for need in piece.needs))
     every = context.assumed([*conditions, *needs])
-    given = [c for c in every[len(conditions) + len(needs) :]]
+    given = list(every[len(conditions) + len(needs) :])
     points = make_set(context.names, dims, [*conditions, *given])
     if points.is_subset(make_set(context.names, dims, needs)):
         return
@@ -156,9 +156,7 @@ def _refuse_unwritten(side: Side, piece: Piece, context: Context) -> None:
             raise Unproved(need.text, need.statement, point_of(outside))
 
 
-def _find(
-    side: Side, others: Sequence[Side], found: dict[int, list[_Found]], context: Context
-) -> tuple[int, _Found]:
+def _find(side: Side, others: Sequence[Side], found: dict[int, list[_Found]], context: Context) -> tuple[int, _Found]:
     """Find which sum of the sequential kernel a sum is a part of."""
     reasons: dict[str, str] = {}
     for number, other in enumerate(others):

@@ -43,9 +43,9 @@ class Contract:
         Raises:
             Unproved: the padding of arrays does not allow as many lanes.
         """
-        for name, count in lanes.items():
-            if count not in LANE_BOUNDS[name]:
-                raise Unproved(f"{name} is {count}, more than the padding of arrays allows")
+        for name, width in lanes.items():
+            if width not in LANE_BOUNDS[name]:
+                raise Unproved(f"{name} is {width}, more than the padding of arrays allows")
         found = {}
         if count := _counted(self.operator):
             width = lanes.get("blanes", 1)

@@ -65,11 +65,11 @@ class Facts:
 
     def temporary_type(self, name: str) -> np.dtype[Any]:
         """Return the type of a temporary variable."""
-        return np.dtype(self.kernel.temporary_variables[name].dtype.numpy_dtype)
+        return _dtype(self.kernel.temporary_variables[name].dtype)
 
     def argument_type(self, name: str) -> np.dtype[Any]:
         """Return the type of an argument."""
-        return np.dtype(self.kernel.arg_dict[name].dtype.numpy_dtype)
+        return _dtype(self.kernel.arg_dict[name].dtype)
 
     def target_type(self, statement: Statement) -> np.dtype[Any]:
         """Return the type of what a statement writes."""
@@ -79,12 +79,12 @@ class Facts:
     def type_of(self, expression: Any) -> np.dtype[Any] | None:
         """Return the type of an expression; None for numbers that take on the type of what they meet."""
         if isinstance(expression, np.generic):
-            return expression.dtype
+            return np.dtype(type(expression))
         try:
             found = self.types(expression)
         except Exception:  # loopy raises different errors for what has no type of its own
             return None
-        return np.dtype(found.numpy_dtype)
+        return _dtype(found)
 
     def is_real(self, expression: Any) -> bool:
         """Whether an expression is a floating-point number."""
@@ -118,6 +118,12 @@ class Facts:
             whole = self.kernel.get_inames_domain(inames)
             self.domains[inames] = constraints(whole.project_out_except(sorted(inames), [isl.dim_type.set]))
         return self.domains[inames]
+
+
+def _dtype(of_loopy: Any) -> np.dtype[Any]:
+    """Return a type of loopy as numpy has it."""
+    found: np.dtype[Any] = np.dtype(of_loopy.numpy_dtype)
+    return found
 
 
 def written(statement: Statement) -> str:

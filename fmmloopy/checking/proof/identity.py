@@ -15,11 +15,12 @@ be made to vanish. Beside the rules of rational functions:
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fmmloopy.checking.proof.terms import (
     Add,
@@ -123,8 +124,8 @@ class _Point:
     signs: Mapping[int, int] | None
     truth: Mapping[TestKey, bool] | None = None
     strict: bool = True
-    roots: dict[int, None] = field(default_factory=dict)
-    known: dict[int, tuple[Node, int | None]] = field(default_factory=dict)
+    roots: dict[int, None] = dataclasses.field(default_factory=dict)
+    known: dict[int, tuple[Node, int | None]] = dataclasses.field(default_factory=dict)
 
     def term(self, node: Node) -> int:
         """Return the value of a term, whose sides may be added one after the other."""

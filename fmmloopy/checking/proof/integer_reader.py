@@ -1,4 +1,4 @@
-"""Reading whole numbers: expressions of loop variables, arguments, loads and temporary variables become affine forms."""
+"""Reading whole numbers: loop variables, arguments, loads and temporary variables become affine forms."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ from fmmloopy.checking.proof.terms import Need
 from fmmloopy.checking.proof.verdict import Unproved
 
 LARGEST = 2**13
-"""Factors of whole numbers in an index are at most this, or a product may not fit into 32 bits; constants 2^31 / it."""
+"""Factors of whole numbers are at most this, or a product may not fit into 32 bits."""
+
+LARGEST_CONSTANT = 2**20
+"""Constants are at most this, for the same reason."""
 
 
 @dataclass
@@ -93,8 +96,8 @@ class IntegerReader:
             Unproved: it is beyond what affine forms say.
         """
         found = self._value(e, scope)
-        if any(abs(f) > LARGEST for _, f in found.terms) or abs(found.constant) > 2**31 // LARGEST:
-            raise Unproved(f"whole numbers as large as those in {found.key} may not fit into 32 bits", scope.statement.id)
+        if any(abs(factor) > LARGEST for _, factor in found.terms) or abs(found.constant) > LARGEST_CONSTANT:
+            raise Unproved(f"{found.key} may not fit into 32 bits", scope.statement.id)
         return found
 
     def _value(self, e: Any, scope: Scope) -> Affine:

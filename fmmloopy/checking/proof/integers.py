@@ -106,7 +106,7 @@ class Affine(Keyed):
         super().__init__("+".join([*(f"{factor}*{atom.key}" for atom, factor in self.terms), str(constant)]))
 
     def __add__(self, other: Affine) -> Affine:
-        total = {atom: factor for atom, factor in self.terms}
+        total = dict(self.terms)
         for atom, factor in other.terms:
             total[atom] = total.get(atom, 0) + factor
         return Affine(total.items(), self.constant + other.constant)

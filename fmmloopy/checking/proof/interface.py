@@ -1,4 +1,4 @@
-"""What a kernel is beside its statements: arguments, layouts, options. Anything that would change its code is refused."""
+"""What a kernel is beside its statements: arguments, layouts, options. What would change its code is refused."""
 
 from __future__ import annotations
 
@@ -146,8 +146,10 @@ def _refuse_extras(transformed: Facts, sequential: Facts) -> None:
 
 def _refuse_assumptions(kernel: Any, other: Any) -> None:
     """Refuse assumptions on arguments that the sequential kernel does not make: loopy leaves out tests by them."""
-    mine, given = (isl.Set.from_basic_set(k.assumptions) if isinstance(k.assumptions, isl.BasicSet) else k.assumptions
-                   for k in (kernel, other))
+    mine, given = (
+        isl.Set.from_basic_set(k.assumptions) if isinstance(k.assumptions, isl.BasicSet) else k.assumptions
+        for k in (kernel, other)
+    )
     mine, given = _aligned(mine, given), _aligned(given, mine)
     if not given.is_subset(mine):
         raise Unproved("assumes more of its arguments than the sequential kernel")

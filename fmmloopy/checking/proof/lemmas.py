@@ -113,9 +113,7 @@ def _may_be_exponential(node: Node) -> bool:
 def _arguments(node: Node, most: Fraction) -> list[Node]:
     """Return what is cut off at a number, which may be the argument."""
     return [
-        x.other
-        for x in inside(node)
-        if isinstance(x, Select) and isinstance(x.then, Constant) and x.then.value == most
+        x.other for x in inside(node) if isinstance(x, Select) and isinstance(x.then, Constant) and x.then.value == most
     ]
 
 

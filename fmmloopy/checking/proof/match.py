@@ -17,8 +17,8 @@ from fmmloopy.checking.proof import identity
 from fmmloopy.checking.proof.contributions import Store
 from fmmloopy.checking.proof.integers import (
     Affine,
-    Atom,
     AtLeastZero,
+    Atom,
     Condition,
     Dim,
     IsZero,
@@ -73,7 +73,8 @@ class Side:
     @property
     def atoms(self) -> Iterator[Atom]:
         """All whole numbers in it."""
-        forms = [*self.store.index, *self.conditions, *(i for entry in self.entries for i in entry.index)]
+        forms: list[Affine | Condition] = [*self.store.index, *self.conditions]
+        forms += (i for entry in self.entries for i in entry.index)
         return (atom for form in forms for atom in atoms_of(form))
 
 
@@ -200,7 +201,8 @@ def _pairings(mine: list[Entry], others: list[Entry]) -> Iterator[list[tuple[Ent
         return
     ways = [itertools.permutations(groups[key]) for key in other_groups]
     for chosen in itertools.islice(itertools.product(*ways), MOST_PAIRINGS):
-        yield [pair for key, one in zip(other_groups, chosen, strict=True) for pair in zip(one, other_groups[key])]
+        groupwise = (zip(one, other_groups[key], strict=True) for key, one in zip(other_groups, chosen, strict=True))
+        yield [pair for group in groupwise for pair in group]
 
 
 def _grouped(entries: list[Entry]) -> dict[tuple[object, ...], list[Entry]]:

@@ -14,9 +14,9 @@ from loopy.symbolic import Reduction, TypeAnnotation, TypeCast
 
 from fmmloopy.checking.proof import lemmas
 from fmmloopy.checking.proof.facts import Facts, Statement, indices
+from fmmloopy.checking.proof.identity import Field
 from fmmloopy.checking.proof.integer_reader import IntegerReader, Scope
 from fmmloopy.checking.proof.integers import Affine, Condition, Not, dim
-from fmmloopy.checking.proof.identity import Field
 from fmmloopy.checking.proof.memory import writers_of
 from fmmloopy.checking.proof.scatter import read_scattered
 from fmmloopy.checking.proof.sums import Read, read_sum, refuse_later
@@ -317,4 +317,3 @@ def _constants(pieces: list[Piece]) -> bool:
 def _is_exact(node: Node, target: np.dtype[Any]) -> bool:
     """Return whether a term is a constant that a type holds."""
     return isinstance(node, Constant) and Fraction(float(target.type(float(node.value)))) == node.value
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import islpy as isl
@@ -12,7 +12,7 @@ from fmmloopy.checking.proof.compare import Kernel, compare
 from fmmloopy.checking.proof.contract import Contract, assumptions_of
 from fmmloopy.checking.proof.contributions import read_stores
 from fmmloopy.checking.proof.facts import read_facts
-from fmmloopy.checking.proof.identity import Field, make_field
+from fmmloopy.checking.proof.identity import make_field
 from fmmloopy.checking.proof.interface import refuse_interface
 from fmmloopy.checking.proof.match import Context
 from fmmloopy.checking.proof.number_reader import Reader
@@ -95,9 +95,3 @@ class _Clock:
     def __call__(self) -> None:
         if time.thread_time() > self._end:
             raise Unproved(f"took too long, more than {self._limit:g} s")
-
-
-Tick = Callable[[], None]
-
-
-__all__ = ["Field", "prove"]

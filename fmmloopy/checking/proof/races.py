@@ -37,9 +37,7 @@ class Stored:
     match: Match
 
 
-def refuse_races(
-    stores: Sequence[Stored], sequential: Store, independent: Iterable[str], context: Context
-) -> None:
+def refuse_races(stores: Sequence[Stored], sequential: Store, independent: Iterable[str], context: Context) -> None:
     """Refuse stores of several work-items to one entry.
 
     Stores of the sequential kernel go to different entries if they differ in a loop that the operator declares
@@ -69,7 +67,7 @@ def _lane(iname: str) -> str:
 def _axes(side: Side) -> dict[str, str]:
     """Return the loop variables of the axes of work-items, in order."""
     axes = side.reader.facts.axes
-    return {axis: name for axis, name in sorted((axes[i], n) for n, i in side.store.inames.items() if i in axes)}
+    return dict(sorted((axes[i], n) for n, i in side.store.inames.items() if i in axes))
 
 
 def _work_items(stored: Stored, names: list[str], axes: dict[str, str], context: Context) -> isl.Map:
@@ -82,7 +80,8 @@ def _work_items(stored: Stored, names: list[str], axes: dict[str, str], context:
     conditions = [c for c in side.conditions if _known(c, decided)]
     points = make_set(context.names, list(side.dims), context.assumed(conditions), match)
     values = make_map(context.names, list(side.dims), images, match)
-    items = make_map(context.names, list(side.dims), [(axis.replace(".", ""), dim(n)) for axis, n in axes.items()], match)
+    places = [(axis.replace(".", ""), dim(name)) for axis, name in axes.items()]
+    items = make_map(context.names, list(side.dims), places, match)
     return values.intersect_domain(points).reverse().apply_range(items)
 
 

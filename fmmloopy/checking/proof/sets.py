@@ -13,8 +13,8 @@ import islpy as isl
 
 from fmmloopy.checking.proof.integers import (
     Affine,
-    Atom,
     AtLeastZero,
+    Atom,
     Both,
     Choice,
     Condition,
@@ -26,6 +26,7 @@ from fmmloopy.checking.proof.integers import (
     of,
     substitute,
 )
+
 
 @dataclass
 class Names:
@@ -150,7 +151,7 @@ def point_of(found: isl.Set) -> str:
     values = []
     for kind in (isl.dim_type.param, isl.dim_type.set):
         for i in range(space.dim(kind)):
-            name = space.get_dim_name(kind, i).split("_", 1)[1]
+            name = str(space.get_dim_name(kind, i)).split("_", 1)[1]
             values.append(f"{name}={point.get_coordinate_val(kind, i).to_python()}")
     return ", ".join(values)
 

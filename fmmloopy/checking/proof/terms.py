@@ -11,7 +11,6 @@ from typing import TypeVar
 from fmmloopy.checking.proof.integers import Affine, Condition, Keyed
 from fmmloopy.checking.proof.verdict import Unproved
 
-
 T = TypeVar("T")
 
 

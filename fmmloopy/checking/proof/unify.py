@@ -1,7 +1,7 @@
 """Finding where a point of the transformed kernel goes in the sequential one: from the indices of stores and loads.
 
 If two stores, and all loads in two terms, are to have equal indices, the sequential kernel's loop variables are affine
-forms of the transformed kernel's. Only the search is here: what it finds is verified by `fmmloopy.checking.proof.match`.
+forms of the transformed kernel's. This is the search alone; `fmmloopy.checking.proof.match` verifies what is found.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from fmmloopy.checking.proof.integers import (
     Affine,
-    Atom,
     AtLeastZero,
+    Atom,
     Condition,
     Dim,
     Floor,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from corpus.mistakes import (
     change,
     guard,
     in_dtype,
+    one_group_per,
     outside,
     rewrite,
     rule,
@@ -42,6 +43,8 @@ from fmmloopy.transforms.inline import INLINE, InlineFunction
 
 Kernel = Any
 
+LAPLACE = laplace()
+
 
 @dataclass(frozen=True)
 class Made:
@@ -54,7 +57,7 @@ class Made:
 
     edit: Edit
     operator: str = "p2p"
-    greens: GreensFunction = laplace()
+    greens: GreensFunction = LAPLACE
     types: Types = FLOAT64
 
     def kernels(self) -> tuple[Kernel, Kernel]:
@@ -107,9 +110,7 @@ def without(statement_id: str) -> Edit:
 
     def edit(knl: Kernel) -> Kernel:
         kernel = knl.default_entrypoint
-        others = [
-            i.copy(depends_on=i.depends_on - {statement_id}) for i in kernel.instructions if i.id != statement_id
-        ]
+        others = [i.copy(depends_on=i.depends_on - {statement_id}) for i in kernel.instructions if i.id != statement_id]
         return knl.with_kernel(kernel.copy(instructions=others))
 
     return edit
@@ -181,9 +182,9 @@ stale_scale = then(
 """Every tile of targets but the first gets nothing: a variable is overwritten after it was read."""
 
 twice_by_data = then(
-    more_domains("{[rep]: 0 <= rep < 2}"), inside("store*", "rep"), guard("store*", "{} and lists[rep] == rep")
+    more_domains("{[rep]: 0 <= rep < 2}"), inside("store*", "rep"), guard("store*", "{} and rep == lists[rep] % 2")
 )
-"""Stores once for each entry of an array that has the value of its place: never twice for one value of one entry."""
+"""Stores none, one or two times, as two loads say; if they were one load, it would be once."""
 
 WRONG: Mapping[str, Made] = {
     "tile guard dropped": Made(early(guard("store*"))),
@@ -313,6 +314,9 @@ WRONG: Mapping[str, Made] = {
             "grid[surface_grid[0, s], surface_grid[0, s], surface_grid[2, s], j_load]"))), "m2l_forward"
     ),
     "m2l_inverse: next point": Made(rewrite("sx", ("[0, s]", "[0, s + 1]")), "m2l_inverse"),
+    "m2l_hadamard: directions as work-groups": Made(
+        then(with_lanes(blanes=2), one_group_per("chunk", "f", "d")), "m2l_hadamard"
+    ),
     "m2l_svd: pairs of the first chunk": Made(rewrite("pair_start", ("chunk", "0*chunk")), "m2l_svd"),
 }  # fmt: skip
 """Wrong kernels by mistake."""
@@ -330,5 +334,3 @@ RIGHT: Mapping[str, Made] = {
     "m2l_inverse as it is": Made(lambda k: k, "m2l_inverse"),
 }
 """Right kernels."""
-
-Weaken = Callable[[Any], None]

@@ -1,0 +1,111 @@
+"""The validator is mutated: without one of its checks, a wrong kernel is proved that it rejects with it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from wrong_kernels import WRONG
+
+from fmmloopy.checking.proof import Proved, compare, identity, interface, lemmas, memory, proving
+from fmmloopy.checking.proof import integer_reader as integers
+from fmmloopy.checking.proof import match as matching
+from fmmloopy.checking.proof.number_reader import Reader
+from fmmloopy.operators import OPERATORS
+
+Weaken = Callable[[pytest.MonkeyPatch], None]
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """Check nothing."""
+
+
+def gone(owner: Any, name: str, replacement: Any = nothing) -> Weaken:
+    """Replace a check of a module or a class."""
+    return lambda patch: patch.setattr(owner, name, replacement)
+
+
+def _plain_sum(self: Any, node: Any) -> int:
+    return int((self.value(node.left) + self.value(node.right)) % self.field.prime)
+
+
+def _any_quotient(self: Any, node: Any) -> int:
+    return pow(self.value(node.of), -1, self.field.prime)
+
+
+def _as_it_is(self: Any, pieces: Any, *_: Any) -> Any:
+    return pieces
+
+
+def _always_disjoint(patch: pytest.MonkeyPatch) -> None:
+    """Let several statements add one term."""
+    original = compare._part
+    patch.setattr(compare, "_part", lambda side, other, match, points, before, context: original(
+        side, other, match, points, (), context))  # fmt: skip
+
+
+def _one_prime(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(proving, "make_field", lambda text: identity.Field(2**61 - 1, text))
+
+
+def _positive_roots(patch: pytest.MonkeyPatch) -> None:
+    """Let a root of a square be the number, where that is the root that is drawn."""
+    original = identity._Point._value
+
+    def value(self: Any, node: Any) -> int:
+        if isinstance(node, identity.Call) and node.name == "sqrt":
+            inner = node.operands[0]
+            if isinstance(inner, identity.Multiply) and self.value(inner.left) == self.value(inner.right):
+                return int(self.value(inner.left))
+        return original(self, node)
+
+    patch.setattr(identity._Point, "_value", value)
+
+
+CASES: dict[str, tuple[str, Weaken]] = {
+    "a later writer": ("overwritten after the read", gone(memory, "refuse_later")),
+    "entries overwritten once": ("m2m: overwritten by zero", gone(compare, "_compare_entries")),
+    "types of sums": ("mixed: total in float32", gone(compare, "_narrow_loop", lambda *_: "")),
+    "types of numbers": ("charges in float32", gone(Reader, "rounded", _as_it_is)),
+    "assumptions": ("assumes full tiles", gone(interface, "_refuse_assumptions")),
+    "loads that decide a loop": ("stored as often as data say", gone(matching, "_undetermined", lambda *_: "")),
+    "differences": ("a difference expanded", gone(identity._Point, "_sum", _plain_sum)),
+    "numbers of 32 bits": ("boxes shifted out of 32 bits", gone(integers, "LARGEST", 2**21)),
+    "types of whole numbers": ("boxes in int16", gone(integers, "narrowed", lambda *_: False)),
+    "bounds of arrays": ("array too short", gone(proving, "refuse_out_of_bounds")),
+    "layout of temporary arrays": (
+        "array of stride zero", gone(interface, "_is_injective", lambda *_: True)
+    ),
+    "layout of arguments": ("output by columns", gone(interface, "_is_row_major", lambda *_: True)),
+    "races": ("m2l_hadamard: directions as work-groups", gone(compare, "refuse_races")),
+    "what has been written": ("tile too short", gone(compare, "_refuse_unwritten")),
+    "lost terms": ("list of at most 100", gone(compare, "_refuse_lost")),
+    "barriers and options": ("tile without a barrier", gone(interface, "_refuse_extras")),
+    "options": ("a check of loopy switched off", gone(interface, "_refuse_extras")),
+    "sources of functions": ("another coefficient", gone(lemmas, "_is_ours", lambda *_: True)),
+    "terms added by two statements": ("added twice", _always_disjoint),
+    "primes that nobody knows": ("a factor that is one modulo 2^61 - 1", _one_prime),
+    "signs of roots": ("the sign lost under a root", _positive_roots),
+    "quotients where a test fails": ("masked by a factor", gone(identity._Point, "_reciprocal", _any_quotient)),
+    "lanes within the padding": (
+        "more lanes than padding",
+        lambda patch: patch.setattr(
+            importlib.import_module("fmmloopy.checking.proof.contract"), "LANE_BOUNDS", {"tlanes": range(99),
+                                                                                          "slanes": range(99)}
+        ),
+    ),
+    "other entries": ("m2m: octants reversed", gone(matching, "_vanish", lambda *_: True)),
+}  # fmt: skip
+"""By what a check looks at: the wrong kernel that is proved without it, and how the check is taken away."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_check_less_lets_a_wrong_kernel_through(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mistake, weaken = CASES[name]
+    made = WRONG[mistake]
+    kernels, operator = made.kernels(), OPERATORS[made.operator]
+    assert not isinstance(proving.prove(*kernels, operator, 60), Proved)
+    weaken(monkeypatch)
+    assert isinstance(proving.prove(*kernels, operator, 60), Proved), proving.prove(*kernels, operator, 60)
