@@ -16,6 +16,7 @@ from fmmloopy.checking.proof.integers import (
     Affine,
     Argument,
     AtLeastZero,
+    Atom,
     Both,
     Condition,
     Either,
@@ -31,8 +32,11 @@ from fmmloopy.checking.proof.integers import (
 from fmmloopy.checking.proof.terms import Need
 from fmmloopy.checking.proof.verdict import Unproved
 
-LARGEST = 2**13
-"""Factors of whole numbers are at most this, or a product may not fit into 32 bits."""
+LARGEST = 2**10
+"""Factors of loop variables are at most this, or a product may not fit into 32 bits: loops run to 2^21 at most."""
+
+LARGEST_OF_LOADS = 1
+"""Factors of loads and arguments, which may be any number of 32 bits."""
 
 LARGEST_CONSTANT = 2**20
 """Constants are at most this, for the same reason."""
@@ -60,6 +64,15 @@ class Scope:
     def key(self) -> tuple[Any, ...]:
         """What the values of variables depend on here."""
         return self.statement.id, tuple(sorted((name, value.key) for name, value in self.env.items()))
+
+
+def _largest(atom: Atom) -> int:
+    """Return the largest factor of an atom."""
+    return LARGEST_OF_LOADS if isinstance(atom, (Load, Opaque)) or _is_number(atom) else LARGEST
+
+
+def _is_number(atom: Atom) -> bool:
+    return isinstance(atom, Argument) and atom.name.isidentifier()
 
 
 ReadTemporary = Callable[[str, tuple[Affine, ...], Scope, bool], Affine]
@@ -96,7 +109,7 @@ class IntegerReader:
             Unproved: it is beyond what affine forms say.
         """
         found = self._value(e, scope)
-        if any(abs(factor) > LARGEST for _, factor in found.terms) or abs(found.constant) > LARGEST_CONSTANT:
+        if any(abs(f) > _largest(atom) for atom, f in found.terms) or abs(found.constant) > LARGEST_CONSTANT:
             raise Unproved(f"{found.key} may not fit into 32 bits", scope.statement.id)
         return found
 

@@ -150,4 +150,4 @@ def as_one(pieces: list[Piece]) -> list[Piece]:
     total: list[Piece] = []
     for piece in pieces:
         total = plus(total, [piece]) if piece.is_plain else total
-    return list(dict.fromkeys([*total, *(x for x in pieces if not x.is_plain)]))
+    return [*total, *(x for x in pieces if not x.is_plain)]

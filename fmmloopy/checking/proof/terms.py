@@ -242,4 +242,4 @@ def multiplied(left: list[Piece], right: list[Piece], statement: str) -> list[Pi
                 raise Unproved("a product of sums over one loop", statement)
             joint = Piece(product(one.node, other.node), one.loops | other.loops, one.conditions, one.needs)
             found.append(joint.under(other.conditions, other.needs))
-    return list(dict.fromkeys(found))
+    return found

@@ -72,7 +72,7 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "assumptions": ("assumes full tiles", gone(interface, "_refuse_assumptions")),
     "loads that decide a loop": ("stored as often as data say", gone(matching, "_undetermined", lambda *_: "")),
     "differences": ("a difference expanded", gone(identity._Point, "_sum", _plain_sum)),
-    "numbers of 32 bits": ("boxes shifted out of 32 bits", gone(integers, "LARGEST", 2**21)),
+    "numbers of 32 bits": ("boxes shifted out of 32 bits", gone(integers, "LARGEST_OF_LOADS", 2**21)),
     "types of whole numbers": ("boxes in int16", gone(integers, "narrowed", lambda *_: False)),
     "bounds of arrays": ("array too short", gone(proving, "refuse_out_of_bounds")),
     "layout of temporary arrays": (

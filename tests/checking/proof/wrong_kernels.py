@@ -223,7 +223,7 @@ WRONG: Mapping[str, Made] = {
     "boxes modulo 65536": Made(early(assign("box", "{} % 65536"))),
     "bounds through int16": Made(early(cast("src_start", np.int16))),
     "boxes through float32": Made(early(cast("box", np.float32))),
-    "boxes shifted out of 32 bits": Made(early(assign("box", "({}*1048576) // 1048576"))),
+    "boxes shifted out of 32 bits": Made(early(assign("box", "({}*65536) // 65536"))),
     "last source of a box counts": Made(
         late(lambda k: lp.duplicate_inames(k, "stile", within="id:y0", new_inames=["stile_y"]))
     ),
