@@ -1,0 +1,126 @@
+"""Lemmas: what steps compute in place of roots and exponentials, over the whole range of its input."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fmmloopy.transforms import steps
+from fmmloopy.transforms.inline import INLINE
+
+Numbers = NDArray[Any]
+
+BITS = {np.dtype(np.float32): np.dtype(np.uint32), np.dtype(np.float64): np.dtype(np.uint64)}
+
+
+def reciprocal_root(x: Numbers) -> Numbers:
+    """Compute what the source of ``fmmloopy_rsqrt`` does, operation by operation."""
+    real = x.dtype.type
+    bits = x.view(BITS[x.dtype])
+    one = bits.dtype.type(1)
+    if x.dtype == np.float64:
+        y = (bits.dtype.type(0x5FE6EB50C7B537A9) - (bits >> one)).view(x.dtype)
+        e = 1 - x * y * y
+        y = y + y * e * (0.5000006595671703 + e * (0.3760593113616581 + e * 0.31290051686638776))
+        e = 1 - x * y * y
+        return y + y * e * (0.5 + e * 0.375)
+    y = (bits.dtype.type(0x5F375A86) - (bits >> one)).view(x.dtype)
+    e = real(1) - x * y * y
+    inner = real(0.37500035) + e * (real(0.31393535) + e * real(0.27407937))
+    return y + y * e * (real(0.49999834) + e * inner)
+
+
+def test_the_source_is_what_is_tested() -> None:
+    numbers = re.findall(r"0\.\d+|0x[0-9a-f]+", INLINE["fmmloopy_rsqrt"])
+    tested = inspect.getsource(reciprocal_root).lower()
+    assert numbers
+    assert all(number in tested for number in numbers)
+
+
+def positive_numbers(dtype: Any) -> Iterator[Numbers]:
+    """Yield normal numbers with every exponent, and mantissas across two of them; then the ends of the range."""
+    info = np.finfo(dtype)
+    mantissas = np.linspace(1, 4, 6001, endpoint=False).astype(dtype)
+    for exponent in range(info.minexp, info.maxexp - 1):
+        yield np.ldexp(mantissas, exponent).astype(dtype)
+    yield np.array([info.tiny, np.nextafter(info.tiny, dtype(1)), info.max], dtype)
+
+
+@pytest.mark.parametrize(("dtype", "units"), [(np.float64, 3.0), (np.float32, 3.0)])
+def test_the_iteration_is_a_reciprocal_root(dtype: Any, units: float) -> None:
+    worst = 0.0
+    for x in positive_numbers(dtype):
+        exact = 1 / np.sqrt(x.astype(np.longdouble))
+        found = reciprocal_root(x)
+        worst = max(worst, float(np.max(np.abs(found.astype(np.longdouble) / exact - 1))))
+    # The series leaves 3e-18 or 2.3e-8; a few roundings of half a unit come on top.
+    assert worst < units * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_iteration_is_finite_where_a_mask_takes_it_back(dtype: Any) -> None:
+    x = np.array([0.0, -0.0, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).tiny / 2], dtype)
+    with np.errstate(over="ignore"):
+        assert np.isfinite(reciprocal_root(x)).all()
+
+
+def exponential(x: Numbers) -> Numbers:
+    """Compute the statements that ``polynomial_exp`` inserts."""
+    real, kind = x.dtype.type, x.dtype.itemsize
+
+    def power(t: Numbers) -> Numbers:
+        if kind == 8:
+            return ((t.view(np.int64) + 1023) << 52).view(np.float64)
+        return ((t.view(np.int32) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+    def value(e: Any) -> Any:
+        name = type(e).__name__
+        if name == "Variable":
+            return known[e.name]
+        if name in ("Sum", "Product"):
+            first, *rest = map(value, e.children)
+            for other in rest:
+                first = first + other if name == "Sum" else first * other
+            return first
+        if name == "If":
+            left, right = value(e.condition.left), value(e.condition.right)
+            holds = left > right if str(getattr(e.condition.operator, "value", e.condition.operator)) == ">" else None
+            return np.where(left < right if holds is None else holds, value(e.then), value(e.else_))
+        if name == "Call":
+            return power(value(e.parameters[0]))
+        return real(e)
+
+    known: dict[str, Any] = {"x": x}
+    for name, expression in steps.exponential("y", steps.var("x"), kind).items():
+        known[name] = np.asarray(value(expression), x.dtype)
+    return np.asarray(known["y"])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_polynomial_is_an_exponential(dtype: Any) -> None:
+    _, least, most, *_ = steps.EXPONENTIALS[np.dtype(dtype).itemsize]
+    x = np.linspace(least, most, 400_001).astype(dtype)
+    near_zero = np.geomspace(np.finfo(dtype).smallest_subnormal * 2, 1, 4001).astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for some in (x, near_zero, -near_zero, np.array([0.0, -0.0], dtype)):
+            exact = np.exp(some.astype(np.longdouble))
+            error = np.abs(exponential(some).astype(np.longdouble) / exact - 1)
+            # The argument of the polynomial has an error of about a unit, and so has each of its last sums.
+            assert error.max() < 4 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_polynomial_beyond_its_range(dtype: Any) -> None:
+    _, least, most, *_ = steps.EXPONENTIALS[np.dtype(dtype).itemsize]
+    beyond = np.array([most + 1, 10 * most, np.finfo(dtype).max, np.inf], dtype)
+    below = np.array([least - 1, 10 * least, np.finfo(dtype).min, -np.inf], dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert (exponential(beyond) == exponential(np.array([most], dtype))).all()
+        assert (exponential(below) == 0).all()
+        assert np.exp(below.astype(np.float64)).max() < np.finfo(dtype).tiny * 2
