@@ -1,13 +1,16 @@
-"""Small functions of one number that steps insert into kernels."""
+"""Small functions of one number that steps insert into kernels, as source or as statements."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from constantdict import constantdict
 from loopy.kernel.function_interface import ScalarCallable
+from pymbolic import var
+from pymbolic.primitives import Comparison, If
 
 # A first guess y0 from the exponent bits has an error of up to 3.4 %. With e = 1 - x y0^2, the best polynomial for
 # 1 / sqrt(1 - e) on this range has an error of 2.3e-8; in f64, one with an error of 1.0e-6, then two more terms of the
@@ -38,6 +41,36 @@ static inline float fmmloopy_power_f32(float t) { return as_float((as_int(t) + 1
 
 INLINE = {"fmmloopy_rsqrt": _RSQRT, "fmmloopy_power": _POWER}
 """Functions that steps insert: name without the precision suffix -> source."""
+
+
+EXPONENTIALS = {
+    8: (np.float64, -708.0, 709.0, 1.5 * 2.0**52, 6.93147180369123816490e-01, 1.90821492927058770002e-10, 13),
+    4: (np.float32, -87.0, 88.0, 1.5 * 2.0**23, 6.93359375e-01, -2.12194440e-04, 7),
+}
+"""By size of a number in bytes: type, bounds of x, the constant that rounds to whole numbers, ln 2 in two parts,
+degree."""
+
+
+def exponential(result: str, x: Any, size: int) -> dict[str, Any]:
+    """Return the statements for exp(x), temporary -> expression, in a form that can be vectorized.
+
+    With x = k ln 2 + r and |r| <= ln 2 / 2: exp(x) = 2^k exp(r). Adding 1.5 2^52 (1.5 2^23) rounds x / ln 2 to the
+    whole number k and leaves it in the low bits. The error of the Taylor polynomial of degree 13 (7) is 0.35^14 / 14!
+    = 4e-18 (0.35^8 / 8! = 6e-9). Below the lower bound of x, 2^k is not a normal number, and the result is 0.
+    """
+    dtype, least, most, rounding, high, low, degree = EXPONENTIALS[size]
+    z, t, k, r, scale = (var(f"{result}_{part}") for part in ("argument", "rounded", "whole", "rest", "scale"))
+    polynomial: Any = dtype(1 / math.factorial(degree))
+    for power in reversed(range(degree)):
+        polynomial = polynomial * r + dtype(1 / math.factorial(power))
+    return {
+        z.name: If(Comparison(x, ">", dtype(most)), dtype(most), x),
+        t.name: z * dtype(1 / math.log(2)) + dtype(rounding),
+        k.name: t - dtype(rounding),
+        r.name: (z - k * dtype(high)) - k * dtype(low),
+        scale.name: var("fmmloopy_power")(t),
+        result: If(Comparison(z, "<", dtype(least)), dtype(0), polynomial * scale),
+    }
 
 
 @dataclass(frozen=True, init=False)

@@ -6,12 +6,10 @@ of inames, rules and statements.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import loopy as lp
-import numpy as np
 from loopy.symbolic import (
     IdentityMapper,
     ResolvedFunction,
@@ -24,7 +22,8 @@ from pymbolic.mapper.flattener import flatten
 from pymbolic.primitives import Call, Comparison, ExpressionNode, If, Product, Quotient, Subscript, Sum, Variable
 
 from fmmloopy.recipes import fix_lanes, lanes_of, separate_lanes
-from fmmloopy.transforms.inline import INLINE, InlineFunction
+from fmmloopy.transforms import inline
+from fmmloopy.transforms.inline import EXPONENTIALS, INLINE, InlineFunction
 
 Kernel = Any
 """A loopy translation unit."""
@@ -298,36 +297,6 @@ class _HoistExp(IdentityMapper):  # type: ignore[misc]
         return var(self.arguments.setdefault(x, f"exp{self.first + len(self.arguments)}"))
 
 
-EXPONENTIALS = {
-    8: (np.float64, -708.0, 709.0, 1.5 * 2.0**52, 6.93147180369123816490e-01, 1.90821492927058770002e-10, 13),
-    4: (np.float32, -87.0, 88.0, 1.5 * 2.0**23, 6.93359375e-01, -2.12194440e-04, 7),
-}
-"""By size of a number in bytes: type, bounds of x, the constant that rounds to whole numbers, ln 2 in two parts,
-degree."""
-
-
-def exponential(result: str, x: Any, size: int) -> dict[str, Any]:
-    """Return the statements for exp(x), temporary -> expression, in a form that can be vectorized.
-
-    With x = k ln 2 + r and |r| <= ln 2 / 2: exp(x) = 2^k exp(r). Adding 1.5 2^52 (1.5 2^23) rounds x / ln 2 to the
-    whole number k and leaves it in the low bits. The error of the Taylor polynomial of degree 13 (7) is 0.35^14 / 14!
-    = 4e-18 (0.35^8 / 8! = 6e-9). Below the lower bound of x, 2^k is not a normal number, and the result is 0.
-    """
-    dtype, least, most, rounding, high, low, degree = EXPONENTIALS[size]
-    z, t, k, r, scale = (var(f"{result}_{part}") for part in ("argument", "rounded", "whole", "rest", "scale"))
-    polynomial: Any = dtype(1 / math.factorial(degree))
-    for power in reversed(range(degree)):
-        polynomial = polynomial * r + dtype(1 / math.factorial(power))
-    return {
-        z.name: If(Comparison(x, ">", dtype(most)), dtype(most), x),
-        t.name: z * dtype(1 / math.log(2)) + dtype(rounding),
-        k.name: t - dtype(rounding),
-        r.name: (z - k * dtype(high)) - k * dtype(low),
-        scale.name: var("fmmloopy_power")(t),
-        result: If(Comparison(z, "<", dtype(least)), dtype(0), polynomial * scale),
-    }
-
-
 def polynomial_exp(knl: Kernel) -> Kernel:
     """Replace every ``exp`` by statements for a polynomial, which vectorize where the library's function does not.
 
@@ -349,7 +318,7 @@ def polynomial_exp(knl: Kernel) -> Kernel:
         replaced = [insn.with_transformed_expressions(hoist) for insn in group]
         made: list[Any] = []
         for x, result in hoist.arguments.items():
-            for name, expression in exponential(result, x, size).items():
+            for name, expression in inline.exponential(result, x, size).items():
                 before = group[0].depends_on | {insn.id for insn in made}
                 made.append(group[0].copy(id=name, assignee=var(name), expression=expression, depends_on=before))
         ids = {insn.id for insn in made}

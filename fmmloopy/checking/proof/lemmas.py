@@ -30,8 +30,7 @@ from fmmloopy.checking.proof.terms import (
     product,
 )
 from fmmloopy.checking.proof.verdict import Unproved
-from fmmloopy.transforms import steps
-from fmmloopy.transforms.inline import INLINE, InlineFunction
+from fmmloopy.transforms.inline import EXPONENTIALS, INLINE, InlineFunction, exponential
 
 RECIPROCAL_ROOTS = ("rsqrt", "fmmloopy_rsqrt")
 """Functions that stand for ``1/sqrt(x)``: OpenCL's, and the iteration of `fmmloopy.transforms.steps.newton_rsqrt`."""
@@ -97,7 +96,7 @@ def without_polynomials(pieces: list[Piece], facts: Facts, field: Field) -> list
         return pieces
     piece = pieces[0]
     for size in (8, 4)[: 1 if facts.least == 8 else 2]:
-        most = Fraction(float(np.dtype(steps.EXPONENTIALS[size][0]).type(steps.EXPONENTIALS[size][2])))
+        most = Fraction(float(np.dtype(EXPONENTIALS[size][0]).type(EXPONENTIALS[size][2])))
         for x in _arguments(piece.node, most):
             if not difference(piece.node, _key, _polynomial(x, size), _key, field):
                 return [Piece(Call("exp", (x,)), piece.loops, piece.conditions, piece.needs)]
@@ -120,7 +119,7 @@ def _arguments(node: Node, most: Fraction) -> list[Node]:
 def _polynomial(x: Node, size: int) -> Node:
     """Return the term that the step writes for exp(x)."""
     env: dict[str, Node] = {"x": x}
-    for name, expression in steps.exponential("result", p.Variable("x"), size).items():
+    for name, expression in exponential("result", p.Variable("x"), size).items():
         env[name] = _node(expression, env)
     return env["result"]
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pymbolic import var
 
-from fmmloopy.transforms import steps
-from fmmloopy.transforms.inline import INLINE
+from fmmloopy.transforms.inline import EXPONENTIALS, INLINE
+from fmmloopy.transforms.inline import exponential as exponential_statements
 
 Numbers = NDArray[Any]
 
@@ -97,14 +98,14 @@ def exponential(x: Numbers) -> Numbers:
         return real(e)
 
     known: dict[str, Any] = {"x": x}
-    for name, expression in steps.exponential("y", steps.var("x"), kind).items():
+    for name, expression in exponential_statements("y", var("x"), kind).items():
         known[name] = np.asarray(value(expression), x.dtype)
     return np.asarray(known["y"])
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_the_polynomial_is_an_exponential(dtype: Any) -> None:
-    _, least, most, *_ = steps.EXPONENTIALS[np.dtype(dtype).itemsize]
+    _, least, most, *_ = EXPONENTIALS[np.dtype(dtype).itemsize]
     x = np.linspace(least, most, 400_001).astype(dtype)
     near_zero = np.geomspace(np.finfo(dtype).smallest_subnormal * 2, 1, 4001).astype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -117,7 +118,7 @@ def test_the_polynomial_is_an_exponential(dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_the_polynomial_beyond_its_range(dtype: Any) -> None:
-    _, least, most, *_ = steps.EXPONENTIALS[np.dtype(dtype).itemsize]
+    _, least, most, *_ = EXPONENTIALS[np.dtype(dtype).itemsize]
     beyond = np.array([most + 1, 10 * most, np.finfo(dtype).max, np.inf], dtype)
     below = np.array([least - 1, 10 * least, np.finfo(dtype).min, -np.inf], dtype)
     with np.errstate(over="ignore", invalid="ignore"):
