@@ -11,7 +11,8 @@ import numpy as np
 from corpus.mistakes import Edit, Kernel, as_it_is, lanes, then
 from fmmloopy.recipes import Recipe, RecipeBook
 
-LAYERS = ("static", "exact", "numerical", "hostile", "sanitized", "fmm")
+LAYERS = ("static", "exact", "numerical", "hostile", "symbolic", "sanitized", "fmm")
+"""Layers in the order in which they find something: suspicions of the symbolic layer are tried after other inputs."""
 
 ANY_RUN = ("exact", "hostile", "numerical", "sanitized")
 """Layers that may see what depends on what happens to be in memory, whichever runs first."""

@@ -40,6 +40,7 @@ def prove(sequential: Any, transformed: Any, operator: Operator, limit: float = 
         limit: seconds of processor time; a proof that takes longer is none.
     """
     context = isl.DEFAULT_CONTEXT
+    context.reset_operations()
     context.set_max_operations(MOST_OPERATIONS)
     try:
         return Proved(_prove(sequential, transformed, operator, _Clock(limit)))
