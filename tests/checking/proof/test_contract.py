@@ -23,7 +23,7 @@ DECLARED = {
 
 
 def test_all_declared_arrays_are_tested() -> None:
-    assert DECLARED == {("surface_grid", "{order}", True)}
+    assert {("surface_grid", "{order}", True)} == DECLARED
 
 
 @pytest.mark.parametrize("grid_of", [surfaces.surface_grid, octets.surface_grid], ids=["plans", "cases"])
