@@ -2,9 +2,9 @@
 
 There is one file per book and device in the cache folder; without it, recipes count as unchecked. A certificate is for
 the kernels that the recipe and the operator generate, with parameters, on a device. It identifies the code of both by
-hashes, which do not depend on comments, docstrings or the locations of files. If a hash has changed, the generated
-kernels are compared with those that were checked: if they are the same, the certificate is still valid. Another driver,
-or another version of loopy, makes it stale.
+hashes, which do not depend on comments, docstrings or the locations of files. If a hash has changed, the kernels after
+the last step are compared with those that were checked: if they are the same, the certificate is still valid. Another
+driver, or another version of loopy, makes it stale.
 
 Books shipped with fmmloopy have certificates for the runtimes that they were checked on. These are for a runtime, not
 for a processor.
@@ -27,7 +27,6 @@ from fmmloopy import operators as operators_package
 from fmmloopy.common import sizes
 from fmmloopy.common.store import cache_folder, write_atomically
 from fmmloopy.execution.devices import Device
-from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import CodeKey, math_hash, recipe_hash, versions
 from fmmloopy.operators import Form, Specification
 from fmmloopy.recipes import apply, lanes
@@ -90,7 +89,7 @@ def record(
             if level != FAILED:
                 chosen = (parameters or {}).get(operator)
                 with suppress(RecipeError):  # without kernels, an edited recipe must be checked again
-                    entry["kernels"] = kernels_hash(book, device, operator, _types(book, operator, dtype), chosen)
+                    entry["kernels"] = kernels_of(book, device, operator, _types(book, operator, dtype), chosen)
             known = entries.get(key, {})
             if not (level == "quick" and known.get("level") == "full" and known.get("subject") == entry["subject"]):
                 entries[key] = entry
@@ -177,7 +176,7 @@ def comes_certified(book: RecipeBook, device: Device, operator: str, types: str)
         return False
     if shipped["sources"] == sources_hash():
         return True
-    return kernels_hash(book, device, operator, types) in certified["kernels"].get(operator, ())
+    return set(kernels_of(book, device, operator, types)) <= {*certified["kernels"].get(operator, ())} - {""}
 
 
 def read_shipped() -> dict[str, Any]:
@@ -185,7 +184,7 @@ def read_shipped() -> dict[str, Any]:
 
     Returns:
         ``sources``: the hash of all sources at that time. ``certified``: by label, ``level``, ``processor``, and
-        ``kernels``: hashes by operator, for the types and parameters that were checked.
+        ``kernels``: identities by operator, for the types and parameters that were checked.
     """
     content: dict[str, Any] = json.loads(SHIPPED_FILE.read_text())
     return content
@@ -205,13 +204,13 @@ def sources_hash() -> str:
     return hash_of_sources([*between, *folder.glob("*.py"), *shipped_files()])[:32]
 
 
-def kernels_hash(
+def kernels_of(
     book: RecipeBook, device: Device, operator: str, types: str, parameters: Mapping[str, Any] | None = None
-) -> str:
-    """Return a hash of the kernels that a recipe generates: for a few Green's functions, after its last step.
+) -> tuple[str, ...]:
+    """Return the identities of the kernels that a recipe yields for a few Green's functions; all checks include them.
 
     Raises:
-        RecipeError: the recipe fails, or no code can be generated for its kernel.
+        RecipeError: the recipe fails.
     """
     record = book.operator(operator)
     functions = [greens.laplace()]
@@ -220,8 +219,7 @@ def kernels_hash(
     if record.gives_potentials:
         functions += [function.with_gradient() for function in functions]
     specs = [Specification(record, function, REFERENCE_ORDER, precision.find_types(types)) for function in functions]
-    found = [compile_operator(CodeKey(spec, book, device, parameters or {})).identity for spec in specs]
-    return hashlib.sha256(" ".join(found).encode()).hexdigest()[:32]
+    return tuple(CodeKey(spec, book, device, parameters or {}).kernel() for spec in specs)
 
 
 def _status(
@@ -256,8 +254,7 @@ def _same_kernels(
 ) -> bool:
     """Return whether a recipe still generates the kernels that were checked, even if its code has changed."""
     try:
-        kernels = entry.get("kernels")
-        return kernels is not None and kernels == kernels_hash(book, device, operator, types, parameters)
+        return set(kernels_of(book, device, operator, types, parameters)) <= {*entry.get("kernels", ())} - {""}
     except RecipeError:
         return False
 

@@ -21,6 +21,7 @@ from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.operators import Operator
 from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.hints import explain
+from fmmloopy.recipes.identity import kernel_identity
 from fmmloopy.recipes.lanes import LANE_BOUNDS, lanes_of, open_lanes
 
 
@@ -83,6 +84,7 @@ def generate_code(
     backend = backend_of(device)
     hint = backend.no_code if book.name != "sequential" else ""
     _check_lanes(where, knl, operator)
+    identity = kernel_identity(knl, book.build_options)
     knl = backend.retarget(knl)
     shown = io.StringIO()
     try:
@@ -120,6 +122,7 @@ def generate_code(
         lanes=tuple(lanes_of(knl).items()),
         steps=steps,
         build_options=book.build_options,
+        kernel=identity,
     )
 
 

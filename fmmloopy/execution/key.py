@@ -16,8 +16,9 @@ from fmmloopy.operators import Operator, Specification
 from fmmloopy.recipes.apply import Step, apply_recipe
 from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.fingerprint import fingerprint
+from fmmloopy.recipes.identity import kernel_identity
 
-FORMAT = 3
+FORMAT = 4
 """Increase it when the same key must give different code."""
 
 
@@ -78,6 +79,10 @@ class CodeKey:
         except Exception as error:
             raise RecipeError(f"{self.operator}: no kernel for {spec.greens.name!r}: {one_line(error)}") from error
         return apply_recipe(self.book, self.operator, math, self._given, self.most_steps)
+
+    def kernel(self) -> str:
+        """Return the identity of the kernel after the last step, without generating code; for errors see `steps`."""
+        return kernel_identity(self.steps()[-1].kernel, self.book.build_options)
 
     @property
     def _given(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ class CompiledOperator:
         lanes: lane parameters that the recipe has fixed; they determine the number of tiles.
         steps: names of the recipe's steps.
         build_options: options for the device's compiler.
+        kernel: identity of the kernel that it was generated from, see `fmmloopy.recipes.identity`; "" if there is none.
     """
 
     operator: str
@@ -39,12 +39,7 @@ class CompiledOperator:
     lanes: tuple[tuple[str, int], ...]
     steps: tuple[str, ...]
     build_options: tuple[str, ...]
-
-    @property
-    def identity(self) -> str:
-        """A hash of the source and its launch parameters; how the code was made does not matter."""
-        launch = self.entry, self.arguments, self.global_size, self.local_size, self.lanes, self.build_options
-        return hashlib.sha256(repr((self.source, launch)).encode()).hexdigest()[:32]
+    kernel: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fmmloopy.bookshelf import certificates
 from fmmloopy.bookshelf.certificates import (
     FAILED,
     UncertifiedWarning,
-    kernels_hash,
+    kernels_of,
     record,
     status,
     warn_if_uncertified,
@@ -65,7 +65,7 @@ def test_edited_sources_that_generate_the_same_kernels_stay_certified(monkeypatc
         book, recipes={name: book.recipes[name] for name in ("m2m", "l2l")}, tuning={}, by_device={}
     )
     monkeypatch.setattr(certificates, "shipped_books", lambda: {"pocl_cpu": some})
-    kernels = {name: [kernels_hash(some, DEVICE, name, "float64")] for name in some.recipes}
+    kernels = {name: list(kernels_of(some, DEVICE, name, "float64")) for name in some.recipes}
     shipped(monkeypatch, "of another commit", kernels)
     assert status(some, DEVICE) == "certified"
     shipped(monkeypatch, "of another commit", {**kernels, "l2l": ["of another kernel"]})
