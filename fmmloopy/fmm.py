@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, SupportsIndex, overload
 
@@ -19,11 +21,13 @@ from fmmloopy.bookshelf.certificates import warn_if_uncertified
 from fmmloopy.bookshelf.tuned import tuned_parameters
 from fmmloopy.choosing.calibration import FEWEST_POINTS, KnownRates
 from fmmloopy.choosing.decision import decide
-from fmmloopy.choosing.report import PlanReport, make_rows
+from fmmloopy.choosing.report import KernelRow, PlanReport, make_rows
 from fmmloopy.choosing.work import count_work
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, missing_devices
 from fmmloopy.execution.evaluation import Evaluation, Timings, grower, timed
+from fmmloopy.execution.key import CodeKey
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import GreensFunction
@@ -46,6 +50,9 @@ from fmmloopy.operators import M2L_FORMS
 from fmmloopy.precision import DOUBLE, SINGLE, Precision
 from fmmloopy.recipes.book import RecipeBook
 from fmmloopy.recipes.load import load_recipes
+
+WHEN_TO_CERTIFY = ("warn", "first-use", "require")
+"""Values of ``certify=``."""
 
 
 class Fmm:
@@ -84,6 +91,10 @@ class Fmm:
             stored for the device, or else the recipes' defaults.
         runtime: an open device, from `fmmloopy.execution.runtime.make_runtime`, instead of ``device``; evaluations
             that share a runtime share the programs built for it. None to open the device.
+        certify: ``"warn"`` warns if recipes have not passed `fmmloopy check`. ``"first-use"`` validates every kernel
+            before it runs for the first time: it is proved to do what the sequential kernel does for all sizes, or else
+            tested, and the result is stored; this takes seconds for each new kernel. ``"require"`` runs only kernels
+            that are proved or tested already. `plan_report` lists what is known of each kernel.
 
     Attributes:
         tree, lists: the octree and its interaction lists.
@@ -95,7 +106,7 @@ class Fmm:
     Raises:
         ValueError: an invalid argument; the message says what is expected.
         DeviceError: there is no such device, or it has too little memory.
-        RecipeError: there is no such recipe book, or a recipe fails.
+        RecipeError: there is no such recipe book, a recipe fails, or ``certify`` does not let a kernel run.
 
     Warns:
         UncertifiedWarning: the recipes have not passed `fmmloopy check` on this device, or have changed since.
@@ -117,6 +128,7 @@ class Fmm:
         m2l: str | None = None,
         parameters: Mapping[str, Mapping[str, Any]] | None = None,
         runtime: Runtime | None = None,
+        certify: str = "warn",
     ) -> None:
         self.timings: Timings = {}
         self.kernel, self.dtype = check_kernel(kernel), check_dtype(dtype, sources)
@@ -125,13 +137,17 @@ class Fmm:
         m2l = None if m2l is None else check_choice(m2l, "m2l", tuple(M2L_FORMS))
         ncrit = None if ncrit is None else check_count(ncrit, "ncrit", 1)
         order = None if order is None else check_count(order, "order", FIRST_ORDER, LAST_ORDER)
+        certify = check_choice(certify, "certify", WHEN_TO_CERTIFY)
         accuracy = settle_accuracy(self.kernel, digits, order, check_precision(precision, self.dtype))
         runtime = _open(device, runtime)
         with timed(self.timings, "tree"):
             sorted_points = sort_points(points, others, accuracy.precision.points)
             fitting = _fit(accuracy.precision, sorted_points, self.kernel, is_given=precision is not None)
         setup = _set_up(Method(self.kernel, accuracy.order, fitting), runtime.device, recipes, parameters)
-        warn_if_uncertified(setup.book, setup.device, fitting.dtype_name, setup.parameters)
+        if certify == "warn":
+            warn_if_uncertified(setup.book, setup.device, fitting.dtype_name, setup.parameters)
+        else:
+            setup = replace(setup, admit=partial(_admit, certify))
         self._rates = KnownRates(setup, runtime, sorted_points.most)
         grow, measure = grower(sorted_points, fitting), sorted_points.most >= FEWEST_POINTS
         with timed(self.timings, "choice"):
@@ -251,6 +267,17 @@ class Fmm:
             "Fmm in the process that uses it"
         )
 
+    def _kernels(self) -> tuple[KernelRow, ...]:
+        """Return what is known of the kernels that were bound so far."""
+        from fmmloopy.checking.kernels import kernel_state
+
+        states = [(key, kernel_state(key, code)) for key, code in self._evaluation.kernels]
+        return tuple(
+            KernelRow(key.operator, spec.greens.name, spec.types.name, found.state, found.reason)
+            for key, found in states
+            for spec in [key.specification]
+        )
+
     def plan_report(self) -> PlanReport:
         """Report what was chosen and why, and compare predicted times with those of the last evaluation."""
         decision, rates = self._decision, self._rates.of(self.m2l)
@@ -269,7 +296,15 @@ class Fmm:
             rows=make_rows(work, rates, self.timings),
             gradient=self._evaluated_gradient,
             evaluate=self.timings.get("evaluate"),
+            kernels=self._kernels(),
         )
+
+
+def _admit(certify: str, key: CodeKey, code: CompiledOperator) -> None:
+    """Let a kernel run only if it is certified; what proves and tests kernels is imported when it is needed."""
+    from fmmloopy.checking.kernels import admit
+
+    admit(certify, key, code)
 
 
 def _open(device: str | Device | None, runtime: Runtime | None) -> Runtime:

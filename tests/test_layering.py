@@ -26,9 +26,9 @@ LAYERS = (
     # Operators, how they become fast, and how they run.
     "operators", "recipes", "transforms", "inputs", "execution",
     # What is known of recipes and devices, and what is chosen by it.
-    "bookshelf", "choosing", "fmm",
-    # Commands, each whole.
-    "checking", "measuring", "showing", "diagnosis", "testing", ITSELF, "cli",
+    "bookshelf", "choosing",
+    # How recipes are checked, whole evaluations that may ask for it, and commands.
+    "checking", "fmm", "measuring", "showing", "diagnosis", "testing", ITSELF, "cli",
 )  # fmt: skip
 """The parts of the package, folders and modules: each may import those that stand before it, and itself."""
 

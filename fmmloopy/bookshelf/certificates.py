@@ -179,6 +179,24 @@ def comes_certified(book: RecipeBook, device: Device, operator: str, types: str)
     return set(kernels_of(book, device, operator, types)) <= {*certified["kernels"].get(operator, ())} - {""}
 
 
+def checked_kernels(
+    book: RecipeBook, device: Device, operator: str, types: str, parameters: Mapping[str, Any] | None = None
+) -> frozenset[str]:
+    """Return the identities of the kernels that a recipe's certificate is for; none if it has no valid one.
+
+    Args:
+        book, device, operator: the recipe, and the device.
+        types: types of the kernel: float32, float64 or mixed.
+        parameters: keyword arguments of the recipe.
+    """
+    entries = _read(certificates_file(book, device))
+    if _status(entries, book, device, operator, types, parameters) == CERTIFIED:
+        return frozenset(entries[_key(book, device, operator, types, parameters)].get("kernels", ())) - {""}
+    if _other_than_defaults(book, device, operator, parameters) or not comes_certified(book, device, operator, types):
+        return frozenset()
+    return frozenset(read_shipped()["certified"][shipping_label(book, device)]["kernels"].get(operator, ())) - {""}
+
+
 def read_shipped() -> dict[str, Any]:
     """Return the shipped certificates.
 

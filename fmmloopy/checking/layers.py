@@ -25,7 +25,7 @@ from fmmloopy.checking.inputs import inputs
 from fmmloopy.checking.over import describe, domain_of
 from fmmloopy.checking.proof import Wrong
 from fmmloopy.checking.proofs import ORDER, Proof, functions, proof_of, verdict_on, witness_layouts
-from fmmloopy.checking.real_cases import term_magnitudes, widened
+from fmmloopy.checking.real_cases import real_case, term_magnitudes, widened
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.request import CODE_LIMIT, RUN_LIMIT, SIMULATED, Failure, Request, reproducer_name
 from fmmloopy.checking.shrink import shrink
@@ -59,6 +59,12 @@ def check_and_prove(stage: Stage, request: Request) -> tuple[Failure | None, tup
     """Run the layers of a request in order; return the failure, and what the symbolic layer has shown."""
     check = OperatorCheck(stage, request)
     return check.run(), tuple(check.proofs)
+
+
+def check_kernel(stage: Stage, request: Request, greens: GreensFunction, order: int) -> tuple[Failure | None, str]:
+    """Test one kernel of a recipe; return the failure, and the identity of the kernel."""
+    check = OperatorCheck(stage, request)
+    return check.run_kernel(greens, order), check.identity(greens, order)
 
 
 def attempts(stage: Stage, request: Request, steps: int | None = None) -> list[tuple[Case, CompiledOperator]]:
@@ -102,19 +108,43 @@ class OperatorCheck:
             "sanitized": self._sanitized,
         }
         for layer in self._request.layers:
-            self._layer = layer
-            try:
-                failure = layers[layer]()
-            except RecipeError as error:
-                failure = self._failure("", self._without_names(error))
-            except Exception as error:
-                failure = self._failure("", f"{type(error).__name__}: {one_line(error)}")
-            if failure:
+            if failure := self._try(layer, layers[layer]):
                 return failure
         if failure := self._confirmed():
             return failure
         self._keep_code()
         return None
+
+    def run_kernel(self, greens: GreensFunction, order: int) -> Failure | None:
+        """Test the last kernel for a Green's function and an order: as in the exact, hostile and numerical layers."""
+
+        def exact() -> Failure | None:
+            spec = self._specification(POLYNOMIALS[1], order)
+            return next(filter(None, (self._same_bits(make_case(spec, seed)) for seed in range(2))), None)
+
+        def hostile() -> Failure | None:
+            spec, layouts = self._specification(POLYNOMIALS[1], order), self._hostile_layouts(POLYNOMIALS[1], order)
+            return next(filter(None, (self._same_bits(make_case(spec, 1, layout)) for layout in layouts)), None)
+
+        def numerical() -> Failure | None:
+            return self._within_rounding(real_case(self._specification(greens, order)))
+
+        tests = {"exact": exact, "hostile": hostile, "numerical": numerical}
+        return next(filter(None, (self._try(layer, test) for layer, test in tests.items())), None)
+
+    def identity(self, greens: GreensFunction, order: int) -> str:
+        """Return the identity of the last kernel for a Green's function and an order."""
+        return self._code(greens, order, len(self._steps(greens, order))).kernel
+
+    def _try(self, layer: str, check: Callable[[], Failure | None]) -> Failure | None:
+        """Run a layer; an exception is a failure too."""
+        self._layer = layer
+        try:
+            return check()
+        except RecipeError as error:
+            return self._failure("", self._without_names(error))
+        except Exception as error:
+            return self._failure("", f"{type(error).__name__}: {one_line(error)}")
 
     # -- layers
 
@@ -198,20 +228,23 @@ class OperatorCheck:
         return self._failure(_name(steps, number), text, smallest, number)
 
     def _numerical(self) -> Failure | None:
-        for case in self.cases("numerical"):
-            wide = widened(case)
-            expected = self._reference(wide)
-            magnitudes = term_magnitudes(wide, expected)
+        return next(filter(None, map(self._within_rounding, self.cases("numerical"))), None)
 
-            def wrong(number: int) -> str:
-                found = self._run(case, number)  # noqa: B023
-                return found if isinstance(found, str) else excess(found, expected, magnitudes, self._types)  # noqa: B023
+    def _within_rounding(self, case: Case) -> Failure | None:
+        """Compare with the sequential kernel in float64; if errors are too large, find the first failing step."""
+        wide = widened(case)
+        expected = self._reference(wide)
+        magnitudes = term_magnitudes(wide, expected)
 
-            steps = self._steps(case.spec.greens, case.spec.order)
-            message = wrong(len(steps))
-            if message:
-                return self._failure(_name(steps, _first(wrong, len(steps))), f"{case.spec.greens.name}: {message}")
-        return None
+        def wrong(number: int) -> str:
+            found = self._run(case, number)
+            return found if isinstance(found, str) else excess(found, expected, magnitudes, self._types)
+
+        steps = self._steps(case.spec.greens, case.spec.order)
+        message = wrong(len(steps))
+        if not message:
+            return None
+        return self._failure(_name(steps, _first(wrong, len(steps))), f"{case.spec.greens.name}: {message}")
 
     def cases(self, layer: str) -> Iterator[Case]:
         """Yield the inputs of a layer."""

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from fmmloopy.common.isolation import Stage
 from fmmloopy.direct import direct
 from fmmloopy.execution.devices import choose_device
+from fmmloopy.execution.evaluation import Evaluation
 from fmmloopy.execution.runtime import make_runtime
-from fmmloopy.fmm import Fmm
+from fmmloopy.execution.setup import Method, Setup
+from fmmloopy.greens import laplace
 from fmmloopy.operators import M2L_FORMS
 from fmmloopy.precision import find_precision
 from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook
@@ -23,6 +25,9 @@ FMM_BOUND = 3.0
 
 SAMPLE = 300
 """Points at which potentials are summed directly."""
+
+ORDER, NCRIT = 6, 60
+"""Order and ncrit of the evaluations: trees of several levels, with all lists."""
 
 LIMIT = 600.0
 """Seconds for one evaluation, most of them to generate and compile the code of all operators."""
@@ -53,7 +58,7 @@ def check_whole(
     runtime = make_runtime(choose_device(device))  # shared, so that programs are built once
     for name, points in _point_sets(rng, 20000 if full else 3000):
         points = points.astype(precision.points)
-        charges = rng.uniform(-1, 1, len(points))
+        charges = rng.uniform(-1, 1, len(points)).astype(precision.points)
         expected = _values(direct(points, charges, points[:SAMPLE], gradient=True))
         for m2l in _forms(book, dtype, full):
             found = []
@@ -61,17 +66,10 @@ def check_whole(
                 stage(f"fmm: {name}, recipes of {some.name}", LIMIT)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    fmm = Fmm(
-                        points,
-                        runtime=runtime,
-                        recipes=some,
-                        order=6,
-                        ncrit=60,
-                        precision=precision.name,
-                        m2l=m2l,
-                        parameters=given,
-                    )
-                found.append(_values(fmm.evaluate(charges, gradient=True) if gradient else fmm.evaluate(charges)))
+                    setup = Setup(Method(laplace(), ORDER, precision), some, runtime.device, given)
+                    evaluation = Evaluation.of_points(setup, m2l, NCRIT, points, runtime)
+                result = evaluation.run(charges[None], gradient)
+                found.append(_values((result[0], result[1:].T)) if gradient else _values(result[0]))
             for what in found[0]:
                 if wrong := _difference(found[0][what], found[1][what], expected[what]):
                     return f"{name}: {what}{wrong}"

@@ -33,6 +33,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class KernelRow:
+    """One kernel that runs.
+
+    Attributes:
+        operator: name of the operator.
+        greens: name of the Green's function, with its gradient or without.
+        types: types of the kernel: float32, float64 or mixed.
+        state: proved, tested, sequential, unknown or wrong, see `fmmloopy.checking.kernels.KernelState`.
+        reason: why it is not proved; "" if nothing is in the way.
+    """
+
+    operator: str
+    greens: str
+    types: str
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class PlanReport:
     """What was chosen, why, and how fast it is; ``str()`` gives a text table, a notebook shows it as HTML.
 
@@ -46,6 +65,7 @@ class PlanReport:
         rows: one for each operator, for the actual tree.
         gradient: whether the last evaluation computed gradients, which the predictions do not include.
         evaluate: wall-clock seconds of the last evaluation; None before the first.
+        kernels: what is known of each kernel that was used so far.
     """
 
     nsources: int
@@ -61,6 +81,7 @@ class PlanReport:
     rows: tuple[Row, ...]
     gradient: bool
     evaluate: float | None
+    kernels: tuple[KernelRow, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{name:12}{text}" for name, text in self._facts()]
@@ -106,6 +127,11 @@ class PlanReport:
         rows = [_cells(row.operator, row.work, row.predicted, row.measured) for row in self.rows]
         rows.append(_cells("all of these", None, *total))
         yield ("operator", "work", "predicted ms", "measured ms", "ratio"), rows
+        if self.kernels:
+            yield (
+                ("kernel", "function", "types", "state"),
+                [(k.operator, k.greens, k.types, k.state) for k in self.kernels],
+            )
 
     def _remarks(self) -> list[str]:
         remarks = []

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from fmmloopy.common.progress import generating
 from fmmloopy.common.sizes import count_points
+from fmmloopy.execution.key import CodeKey
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.passes import downward_pass, potential_pass, upward_pass
 from fmmloopy.execution.plan import Plan, Problem
 from fmmloopy.execution.runtime import Launch, Runtime
@@ -98,6 +100,11 @@ class Evaluation:
         precision = setup.method.precision
         sorted_points = sort_points(points, None, precision.points)
         return cls(setup, m2l, sorted_points, grower(sorted_points, precision)(ncrit), runtime)
+
+    @property
+    def kernels(self) -> tuple[tuple[CodeKey, CompiledOperator], ...]:
+        """The kernels that were bound so far, with what their code was generated from."""
+        return self._plan.kernels
 
     def prepare(self, gradient: bool) -> None:
         """Record the launches of a run, unless they are recorded; the first time, this generates and compiles code."""

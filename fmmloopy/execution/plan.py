@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fmmloopy.execution.arrays import Boxes, DeviceArrays
 from fmmloopy.execution.generate import compile_operator
+from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.runtime import Array, Launch, Runtime
 from fmmloopy.execution.setup import Setup
@@ -71,6 +72,7 @@ class Plan:
         }
         self.points, self.expansions, self.spectra = (self.arrays[dtype.name] for dtype in kinds)
         self.has_sources, self.has_targets = self.points.has_sources, self.points.has_targets
+        self._keys: dict[tuple[str, bool], CodeKey] = {}
         self._code: dict[tuple[str, bool], CompiledOperator] = {}
         self._units: dict[bool, float | None] = {}
 
@@ -111,9 +113,17 @@ class Plan:
         name = operator.name
         if (name, gradient) not in self._code:
             notify(name)
-            types = self.types_of(operator, gradient)
-            self._code[name, gradient] = compile_operator(self.setup.code_key(name, gradient, types))
+            key = self.setup.code_key(name, gradient, self.types_of(operator, gradient))
+            code = compile_operator(key)
+            if self.setup.admit:
+                self.setup.admit(key, code)
+            self._keys[name, gradient], self._code[name, gradient] = key, code
         return self._code[name, gradient]
+
+    @property
+    def kernels(self) -> tuple[tuple[CodeKey, CompiledOperator], ...]:
+        """The kernels that were bound so far, with what their code was generated from."""
+        return tuple((key, self._code[name]) for name, key in self._keys.items())
 
     def use(self, code: CompiledOperator, gradient: bool = False) -> None:
         """Use other code for an operator, from the next recording on."""

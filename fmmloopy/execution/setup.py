@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import CodeKey
+from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.greens import GreensFunction
 from fmmloopy.operators import Operator, Specification
 from fmmloopy.precision import DOUBLE, Precision, Types
@@ -50,12 +51,15 @@ class Setup:
         device: the device.
         parameters: keyword arguments of the recipes by operator; those that are not given have their defaults on the
             device.
+        admit: called with each kernel before it is first bound; raises an exception if it must not run. None lets all
+            run.
     """
 
     method: Method
     book: RecipeBook
     device: Device
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    admit: Callable[[CodeKey, CompiledOperator], None] | None = field(default=None, hash=False, compare=False)
 
     def code_key(self, operator: str, gradient: bool = False, types: Types | None = None) -> CodeKey:
         """Return the key of an operator's code; arguments as for `Method.specification`, with the operator's name."""

@@ -24,7 +24,7 @@ _NOT_CODE = {
 }
 """What no code is generated from, by class: what warnings are hidden, and how loopy shows its work."""
 
-_MEMOIZED = ("_memoize", "_cached", "_hash", "__")
+_MEMOIZED = ("_memoize", "_cached", "_hash", "_pytools", "__")
 """How the names begin of what objects keep to save time."""
 
 

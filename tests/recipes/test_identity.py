@@ -9,6 +9,7 @@ import sys
 import loopy as lp
 import numpy as np
 import pytest
+from loopy.tools import LoopyKeyBuilder
 
 from fmmloopy.greens import laplace
 from fmmloopy.operators import OPERATORS, Specification
@@ -90,6 +91,14 @@ def test_a_step_changes_the_identity_and_hidden_warnings_do_not():
     assert len({kernel_identity(knl), kernel_identity(tiled), kernel_identity(steps.lane_arrays(knl, 8))}) == 3
     hidden = tiled.with_kernel(tiled.default_entrypoint.copy(silenced_warnings=frozenset({"write_race(store0)"})))
     assert kernel_identity(hidden) == kernel_identity(tiled)
+
+
+def test_what_loopy_remembers_does_not_count():
+    knl = _kernel()
+    before = kernel_identity(knl)
+    LoopyKeyBuilder()(knl)
+    lp.generate_code_v2(knl)
+    assert kernel_identity(knl) == before
 
 
 def test_a_function_counts_by_what_it_does():
