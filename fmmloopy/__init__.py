@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fmmloopy.common.surroundings import prepare as _prepare
 from fmmloopy.direct import direct
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 
@@ -70,6 +71,8 @@ _MODULES = {
     "recipes.load": ("load_recipes",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+_prepare()  # before anything imports loopy
 
 
 def __getattr__(name: str) -> Any:

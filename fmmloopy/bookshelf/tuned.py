@@ -14,10 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from fmmloopy.bookshelf.certificates import CERTIFIED, operator_status
-from fmmloopy.common.store import write_atomically
+from fmmloopy.common.store import user_folder, write_atomically
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import recipe_hash, versions
 from fmmloopy.precision import find_precision
@@ -65,7 +63,8 @@ class Tuned:
 
 def config_folder() -> Path:
     """Return the folder of tuned parameters: $FMMLOOPY_CONFIG_DIR if set and not empty, else the user's."""
-    return Path(os.environ.get(ENVIRONMENT_VARIABLE) or platformdirs.user_config_dir("fmmloopy"))
+    given = os.environ.get(ENVIRONMENT_VARIABLE)
+    return Path(given) if given else user_folder("config") / "fmmloopy"
 
 
 def store_file(device: Device) -> Path:

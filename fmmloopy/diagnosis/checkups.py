@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmmloopy.common.store import ENVIRONMENT_VARIABLE, write_atomically
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE, write_cached
+from fmmloopy.common.trust import UntrustedError, check_trusted
 from fmmloopy.diagnosis.p2p_speed import Speed
 from fmmloopy.execution.backends.opencl import INTEL, NVIDIA, POCL
 from fmmloopy.execution.backends.opencl_loader import INTEL_LIBRARY, SYSTEM_VENDORS
@@ -275,8 +276,11 @@ def check_cache(folder: Path) -> list[Finding]:
     """Make sure that the cache is writable, and report its size."""
     probe = folder / "doctor"
     try:
-        write_atomically(probe, "")
+        check_trusted(folder, folder)
+        write_cached(probe, "", folder)
         probe.unlink()
+    except UntrustedError as error:
+        return [Finding("cache", f"is not used, because {error.reason}", PROBLEM, error.remedy)]
     except OSError as error:
         text = f"{folder} is not writable ({error.strerror}), so each process generates its code again"
         remedy = f"export {ENVIRONMENT_VARIABLE}={tempfile.gettempdir()}/fmmloopy"
@@ -284,8 +288,16 @@ def check_cache(folder: Path) -> list[Finding]:
     return [Finding("cache", f"{folder}, {_mebibytes(folder)} MiB, writable")]
 
 
-def check_other_caches(folder: Path) -> list[Finding]:
-    """Report the sizes of the caches of loopy and related packages."""
+def check_other_caches(folder: Path, trouble: str = "") -> list[Finding]:
+    """Report the sizes of the caches of loopy and related packages.
+
+    Args:
+        folder: the folder that has them.
+        trouble: why they are not in the user's folder, and after a colon what helps; empty if they are.
+    """
+    if trouble:
+        reason, _, remedy = trouble.rpartition(": ")
+        return [Finding("other caches", f"are temporary, because {reason}", PROBLEM, remedy)]
     names = [name for name in OTHER_CACHES if (folder / name).is_dir()]
     sizes = ", ".join(f"{name} {_mebibytes(folder / name)} MiB" for name in names)
     return [Finding("other caches", f"{folder}: {sizes}")] if names else []

@@ -15,11 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import platformdirs
-
 from fmmloopy.checking.sanitizer import find_library
 from fmmloopy.common.isolation import ChildError, Stage, Worker, missing_limits
-from fmmloopy.common.store import cache_folder
+from fmmloopy.common.store import cache_folder, user_folder
+from fmmloopy.common.surroundings import prepare
 from fmmloopy.diagnosis.checkups import (
     PROBLEM,
     DeviceFinding,
@@ -102,7 +101,7 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
         *check_compiler(_compiler(), bool(fit)),
         *([Finding("child processes", limits)] if (limits := missing_limits()) else []),
         *check_cache(cache_folder()),
-        *check_other_caches(platformdirs.user_cache_path()),
+        *check_other_caches(user_folder("cache"), prepare()),
         *check_speeds(probed),
     ]
     return Diagnosis(tuple(findings), tuple(probed))

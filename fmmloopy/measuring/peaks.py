@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fmmloopy.common.isolation import ChildError, Stage, Worker
-from fmmloopy.common.store import cache_folder, write_atomically
+from fmmloopy.common.store import cache_folder, read_cached, write_cached
 from fmmloopy.execution.device import CPU
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, find_devices, is_busy, processors
 from fmmloopy.measuring.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
@@ -160,7 +160,7 @@ def read_rates(device: Device, dtype: str) -> dict[str, Any] | None:
         ``{"rates": {quantity: rate}, "busy": bool, ...}``, see `store_rates`.
     """
     try:
-        stored = json.loads(_path(device, dtype).read_text())
+        stored = json.loads(read_cached(_path(device, dtype)))
         stored["rates"] = {str(name): float(rate) for name, rate in stored["rates"].items()}
         return stored if stored["key"] == _key(device, dtype) and isinstance(stored["busy"], bool) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -171,7 +171,7 @@ def store_rates(device: Device, dtype: str, rates: Mapping[str, float], busy: bo
     """Store the rates of a device by quantity (see `fmmloopy.measuring.probes`), and whether the machine was busy."""
     stored = {"key": _key(device, dtype), "rates": dict(rates), "busy": busy}
     with suppress(OSError):  # if they cannot be stored, they are measured each time
-        write_atomically(_path(device, dtype), json.dumps(stored, indent=2))
+        write_cached(_path(device, dtype), json.dumps(stored, indent=2))
     return stored
 
 

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.sizes import count_points
-from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder, write_atomically
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder, read_cached, write_cached
+from fmmloopy.common.trust import UntrustedError
 from fmmloopy.greens import GreensFunction
 from fmmloopy.precision import find_types
 from fmmloopy.tables.surfaces import (
@@ -131,14 +132,16 @@ def _kept(
     """Return the arrays of a key, read-only, from the folder or built and put there."""
     place = Path(folder) if folder is not None else cache_folder()
     path = place / f"tables-{hashlib.sha256(key.encode()).hexdigest()}.h5"
-    arrays = _read(path, key, shapes)
+    arrays = _read(path, place, key, shapes)
     if arrays is not None:
         return arrays
     arrays = build()
     for array in arrays.values():
         array.flags.writeable = False
     try:
-        write_atomically(path, lambda file: _write(file, key, arrays))
+        write_cached(path, lambda file: _write(file, key, arrays), place)
+    except UntrustedError:
+        pass  # a warning has said so
     except (OSError, RuntimeError) as error:
         warnings.warn(
             f"tables cannot be stored in {place} ({error}), so they are built again each time; "
@@ -193,10 +196,10 @@ def _signature(content: bytes | memoryview) -> bytes:
     return b"fmmloopy tables, sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
-def _read(path: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> Arrays | None:
+def _read(path: Path, place: Path, key: str, shapes: dict[str, tuple[int, ...]]) -> Arrays | None:
     """Return the arrays of a file, read-only, or None unless it is whole and has this key."""
     try:
-        content = path.read_bytes()
+        content = read_cached(path, place)
     except OSError:
         return None
     signature = _signature(memoryview(content)[USER_BLOCK:])

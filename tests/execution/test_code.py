@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import devices, specification
+from conftest import c_compiler, devices, specification
 
 import fmmloopy as fl
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE
+from fmmloopy.common.trust import CacheWarning
 from fmmloopy.execution import generate as compile_module
 from fmmloopy.execution.devices import C_DEVICE, find_devices
 from fmmloopy.execution.generate import compile_operator, generate
@@ -304,6 +306,49 @@ def test_caches_of_loopy_and_pyopencl_may_vanish(opencl_device, tmp_path):
     first, second = done.stdout.splitlines()
     assert "pytools" in first
     assert "own" in second
+
+
+# -- what others can write
+
+
+HARMFUL = """
+#include <stdio.h>
+__attribute__((constructor)) static void harm(void) { fclose(fopen("%s", "w")); }
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no owners of files")
+@pytest.mark.parametrize("planted", ["file", "folder"])
+def test_a_library_that_somebody_has_planted_is_not_loaded(folder, tmp_path, planted):
+    """Its name has the hash of its content, which anybody can compute."""
+    compiler = c_compiler()
+    if compiler is None:
+        pytest.skip("no C compiler")
+    runtime = make_runtime(C_DEVICE)
+    code = compile_operator(P2P)
+    runtime.bind(code, p2p_arguments(runtime))
+    (library,) = (folder.parent / "c").glob("*.so")
+    (tmp_path / "harm.c").write_text(HARMFUL % (tmp_path / "harmed"))
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "harm.so", tmp_path / "harm.c"], check=True)
+    content = (tmp_path / "harm.so").read_bytes()
+    library.unlink()
+    start = library.stem.rpartition("-")[0]
+    library = library.with_name(f"{start}-{hashlib.sha256(content).hexdigest()}.so")
+    library.write_bytes(content)
+    (library if planted == "file" else library.parent).chmod(0o777)
+    with pytest.warns(CacheWarning, match="can be written by others"):
+        make_runtime(C_DEVICE).bind(code, p2p_arguments(runtime))
+    assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no owners of files")
+def test_code_that_others_can_write_is_generated_again(folder, generated):
+    compile_operator(P2P)
+    folder.chmod(0o777)
+    with pytest.warns(CacheWarning, match="chmod -R go-w"):
+        compile_operator(P2P)
+    compile_operator(P2P)
+    assert generated == ["p2p"] * 3
 
 
 # -- what cannot be compiled

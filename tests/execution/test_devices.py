@@ -19,7 +19,8 @@ from conftest import c_compiler, devices, made_up_device, made_up_intel, made_up
 
 import fmmloopy as fl
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE
-from fmmloopy.execution.backends import BACKENDS, backend_of
+from fmmloopy.common.surroundings import temporary_folder
+from fmmloopy.execution.backends import BACKENDS, backend_of, opencl_loader
 from fmmloopy.execution.backends.c import CRuntime
 from fmmloopy.execution.backends.opencl import OpenCLBackend, device_of, version_of
 from fmmloopy.execution.backends.opencl_loader import hidden_runtimes, load_needed, show_hidden_runtimes
@@ -575,12 +576,51 @@ def test_choice_of_the_user_is_left_alone(prefix, monkeypatch):
     assert not (prefix.parent / "cache").exists()
 
 
-def test_runtimes_stay_hidden_where_nothing_can_be_written(prefix, monkeypatch):
+def test_runtimes_are_shown_from_a_temporary_folder_if_the_cache_cannot_be_written(prefix, monkeypatch):
     announce(prefix, "moved", "libmoved.so", "libmoved.so")
     (prefix.parent / "file").write_text("")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(prefix.parent / "file" / "cache"))
     show_hidden_runtimes()
+    vendors = Path(os.environ["OCL_ICD_VENDORS"])
+    assert vendors.is_relative_to(temporary_folder())
+    assert "fmmloopy_moved.icd" in os.listdir(vendors)
+
+
+def test_runtimes_stay_hidden_where_nothing_can_be_written(prefix, monkeypatch):
+    def fail():
+        raise OSError("no folder for temporary files can be written")
+
+    announce(prefix, "moved", "libmoved.so", "libmoved.so")
+    (prefix.parent / "file").write_text("")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(prefix.parent / "file" / "cache"))
+    monkeypatch.setattr(opencl_loader, "temporary_folder", fail)
+    show_hidden_runtimes()
     assert "OCL_ICD_VENDORS" not in os.environ
+
+
+def plant_a_file(vendors):
+    (vendors / "harmful.icd").write_text("/tmp/libharmful.so")
+
+
+def open_the_folder(vendors):
+    vendors.chmod(0o777)
+
+
+def open_a_file(vendors):
+    (vendors / "fmmloopy_moved.icd").chmod(0o666)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no owners of files")
+@pytest.mark.parametrize("plant", [plant_a_file, open_the_folder, open_a_file])
+@pytest.mark.filterwarnings("ignore:the cache is not used")
+def test_runtimes_that_somebody_has_planted_are_not_shown(prefix, plant):
+    announce(prefix, "moved", "libmoved.so", "libmoved.so")
+    show_hidden_runtimes()
+    vendors = Path(os.environ.pop("OCL_ICD_VENDORS"))
+    plant(vendors)
+    show_hidden_runtimes()
+    assert Path(os.environ["OCL_ICD_VENDORS"]) != vendors
+    assert sorted(os.listdir(os.environ["OCL_ICD_VENDORS"])) == ["fmmloopy_moved.icd", "pocl.icd"]
 
 
 # -- without devices

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder, write_atomically
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder, read_cached, write_cached
 from fmmloopy.execution.backends.backend import C, Family
 from fmmloopy.execution.device import CPU, Device, DeviceError, Limits
 from fmmloopy.execution.launch import (
@@ -191,7 +191,7 @@ class CRuntime:
         folder = cache_folder() / "c"
         for path in sorted(folder.glob(f"{operator.operator}-{key}-*.so")):
             with suppress(OSError):
-                if path.stem.endswith(hashlib.sha256(path.read_bytes()).hexdigest()):
+                if path.stem.endswith(hashlib.sha256(read_cached(path)).hexdigest()):
                     return ctypes.CDLL(str(path))
         with tempfile.TemporaryDirectory(prefix="fmmloopy-") as temporary:
             built = Path(temporary) / f"{operator.operator}.so"
@@ -199,7 +199,7 @@ class CRuntime:
             content = built.read_bytes()
             path = folder / f"{operator.operator}-{key}-{hashlib.sha256(content).hexdigest()}.so"
             with suppress(OSError):  # if it cannot be stored, it is built each time
-                write_atomically(path, content)
+                write_cached(path, content)
             return ctypes.CDLL(str(built))
 
     @cached_property

@@ -6,10 +6,13 @@ import ctypes
 import hashlib
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fmmloopy.common.store import cache_folder, write_atomically
+from fmmloopy.common.store import cache_folder, read_cached, write_cached
+from fmmloopy.common.surroundings import temporary_folder
+from fmmloopy.common.trust import make_private_folders
 
 INTEL_LIBRARY = "libintelocl.so"
 """Library of Intel's runtime for CPUs in its wheels."""
@@ -72,10 +75,34 @@ def show_hidden_runtimes() -> None:
             return
         for system in sorted(SYSTEM_VENDORS.glob("*.icd")):
             wanted[system.name] = system.read_text()
-        vendors = cache_folder() / "icd" / hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
-        for name, text in wanted.items():
-            if not (vendors / name).exists() or (vendors / name).read_text() != text:
-                write_atomically(vendors / name, text)
+        os.environ["OCL_ICD_VENDORS"] = str(_vendors_folder(wanted))
     except OSError:
         return  # there is no place to announce them from
-    os.environ["OCL_ICD_VENDORS"] = str(vendors)
+
+
+def _vendors_folder(wanted: Mapping[str, str]) -> Path:
+    """Return a folder of the cache that has these files and no others; if that cannot be, a temporary one.
+
+    The loader loads the library of each file that it finds there, so files that somebody added must not count.
+    """
+    vendors = cache_folder() / "icd" / hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
+    try:
+        _write_all(vendors, cache_folder(), wanted)
+    except OSError:
+        vendors = temporary_folder() / "icd"
+        _write_all(vendors, vendors, wanted)
+    return vendors
+
+
+def _write_all(folder: Path, top: Path, wanted: Mapping[str, str]) -> None:
+    """Make sure that a folder has these .icd files and no others."""
+    make_private_folders(folder)
+    for extra in {path.name for path in folder.glob("*.icd")} - set(wanted):
+        raise FileExistsError(f"{folder / extra} is not from fmmloopy; remove it")
+    for name, text in wanted.items():
+        try:
+            same = read_cached(folder / name, top) == text.encode()
+        except FileNotFoundError:
+            same = False
+        if not same:
+            write_cached(folder / name, text, top)
