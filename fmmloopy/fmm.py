@@ -24,6 +24,7 @@ from fmmloopy.choosing.decision import decide
 from fmmloopy.choosing.report import KernelRow, PlanReport, make_rows
 from fmmloopy.choosing.work import count_work
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
+from fmmloopy.common.turns import BUILDING, Turn
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, missing_devices
 from fmmloopy.execution.evaluation import Evaluation, Timings, grower, timed
 from fmmloopy.execution.key import CodeKey
@@ -60,6 +61,9 @@ class Fmm:
 
     Computes f(x_i) = sum over j of G(x_i - y_j) q_j; pairs at distance zero contribute nothing. The constructor builds
     the tree, the interaction lists and the code; `evaluate` can then be called with any number of charge vectors.
+
+    Threads may share an `Fmm`: they evaluate one after the other. Processes cannot: it does not work in a process that
+    was forked after OpenCL was used, and it cannot be pickled or copied.
 
     Args:
         sources: shape (nsources, 3), positions of the charges, in any unit.
@@ -139,31 +143,32 @@ class Fmm:
         order = None if order is None else check_count(order, "order", FIRST_ORDER, LAST_ORDER)
         certify = check_choice(certify, "certify", WHEN_TO_CERTIFY)
         accuracy = settle_accuracy(self.kernel, digits, order, check_precision(precision, self.dtype))
-        runtime = _open(device, runtime)
-        with timed(self.timings, "tree"):
-            sorted_points = sort_points(points, others, accuracy.precision.points)
-            fitting = _fit(accuracy.precision, sorted_points, self.kernel, is_given=precision is not None)
-        setup = _set_up(Method(self.kernel, accuracy.order, fitting), runtime.device, recipes, parameters)
-        if certify == "warn":
-            warn_if_uncertified(setup.book, setup.device, fitting.dtype_name, setup.parameters)
-        else:
-            setup = replace(setup, admit=partial(_admit, certify))
-        self._rates = KnownRates(setup, runtime, sorted_points.most)
-        grow, measure = grower(sorted_points, fitting), sorted_points.most >= FEWEST_POINTS
-        with timed(self.timings, "choice"):
-            self._decision, tree = decide(
-                setup,
-                grow,
-                sorted_points.most,
-                lambda form: self._rates.of(form, measure),
-                ncrit=ncrit,
-                m2l=m2l,
-                digits=accuracy.digits,
-            )
-        with timed(self.timings, "tree"):
-            tree = tree or grow(self.ncrit)
-        self._evaluation = Evaluation(setup, self.m2l, sorted_points, tree, runtime, self.timings)
-        self._evaluated_gradient = False
+        self._turn, self._evaluated_gradient = Turn(), False
+        with BUILDING:
+            runtime = _open(device, runtime)
+            with timed(self.timings, "tree"):
+                sorted_points = sort_points(points, others, accuracy.precision.points)
+                fitting = _fit(accuracy.precision, sorted_points, self.kernel, is_given=precision is not None)
+            setup = _set_up(Method(self.kernel, accuracy.order, fitting), runtime.device, recipes, parameters)
+            if certify == "warn":
+                warn_if_uncertified(setup.book, setup.device, fitting.dtype_name, setup.parameters)
+            else:
+                setup = replace(setup, admit=partial(_admit, certify))
+            self._rates = KnownRates(setup, runtime, sorted_points.most)
+            grow, measure = grower(sorted_points, fitting), sorted_points.most >= FEWEST_POINTS
+            with timed(self.timings, "choice"):
+                self._decision, tree = decide(
+                    setup,
+                    grow,
+                    sorted_points.most,
+                    lambda form: self._rates.of(form, measure),
+                    ncrit=ncrit,
+                    m2l=m2l,
+                    digits=accuracy.digits,
+                )
+            with timed(self.timings, "tree"):
+                tree = tree or grow(self.ncrit)
+            self._evaluation = Evaluation(setup, self.m2l, sorted_points, tree, runtime, self.timings)
 
     # -- what was chosen
 
@@ -238,14 +243,16 @@ class Fmm:
 
         Raises:
             ValueError: charges have the wrong shape or type, or are not finite.
+            DeviceError: this process was forked after OpenCL was used.
         """
         rows, columns = self.kernel.ntarget_components, self.kernel.nsource_components
         values = check_charges(charges, self.tree.nsources, columns, self.dtype)
-        self._evaluation.prepare(gradient)
-        start = time.perf_counter()
-        result = self._evaluation.run(values, gradient).astype(self.dtype, copy=False)
-        self._evaluated_gradient = gradient
-        self.timings["evaluate"] = time.perf_counter() - start
+        with self._turn:  # arrays on the device belong to one evaluation at a time
+            self._evaluation.prepare(gradient)
+            start = time.perf_counter()
+            result = self._evaluation.run(values, gradient).astype(self.dtype, copy=False)
+            self._evaluated_gradient = gradient
+            self.timings["evaluate"] = time.perf_counter() - start
         potentials = result[0] if rows == 1 else result[:rows].T.copy()
         if not gradient:
             return potentials

@@ -69,7 +69,9 @@ def warn_once(text: str) -> None:
 
 
 def _between(path: Path, top: Path) -> list[Path]:
-    """Return the folders from the top down to a path, and the path."""
+    """Return the folders from the top down to a path, and the path; for one that is elsewhere, its own folder too."""
+    if path == top:
+        return [path]
     above = [parent for parent in path.parents if parent.is_relative_to(top)]
     return [*reversed(above or [path.parent]), path]
 

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fmmloopy.common import store
+from fmmloopy.common.turns import BUILDING
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import CodeKey
@@ -31,11 +32,12 @@ def compile_operator(key: CodeKey) -> CompiledOperator:
     Raises:
         RecipeError: the recipe fails, or no code can be generated for its kernel.
     """
-    found = _read(key)
-    if found is None:
-        found = generate(key)
-        keep(key, found)
-    return found
+    with BUILDING:
+        found = _read(key)
+        if found is None:
+            found = generate(key)
+            keep(key, found)
+        return found
 
 
 def keep(key: CodeKey, code: CompiledOperator) -> None:
@@ -89,7 +91,7 @@ def generate_code(
     shown = io.StringIO()
     try:
         # If a check fails, loopy prints the kernel.
-        with redirect_stdout(shown), warnings.catch_warnings():
+        with BUILDING, redirect_stdout(shown), warnings.catch_warnings():
             # A loop priority may name a loop that is parallel now.
             warnings.filterwarnings("ignore", message="Cannot enforce the constraint")
             # Loopy's older scheduler handles vectors; this takes longer, but the result is the same.

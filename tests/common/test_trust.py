@@ -34,6 +34,13 @@ def test_new_folders_are_private_whatever_the_umask(tmp_path, monkeypatch):
     assert read_cached(tmp_path / "a" / "cache" / "code" / "file") == b"content"
 
 
+def test_folders_above_the_cache_do_not_matter(cache):
+    """Somebody else's folder in its place has another owner."""
+    cache.parent.chmod(0o777)
+    write_cached(cache / "file", "content")
+    assert read_cached(cache / "file") == b"content"
+
+
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777, 0o1777])
 @pytest.mark.parametrize("where", ["", "code"])
 def test_a_folder_that_others_can_write_is_not_used(cache, where, mode):

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.messages import one_line
+from fmmloopy.common.turns import BUILDING
 from fmmloopy.execution.backends.backend import OPENCL_C, Family
 from fmmloopy.execution.backends.opencl_loader import show_hidden_runtimes
 from fmmloopy.execution.device import CPU, CPU_LIMITS, GPU, OTHER, Device, DeviceError, Limits, gpu_limits
@@ -85,6 +87,7 @@ class OpenCLBackend:
     def find_devices(self) -> Sequence[Device]:
         """Return all devices of all platforms, each once."""
         show_hidden_runtimes()
+        _check_process()
         try:
             import pyopencl as cl
 
@@ -131,6 +134,7 @@ class OpenCLBackend:
 
     def open(self, device: Device, padding: int) -> Runtime:
         """Open a device, with its own context and queue."""
+        _check_process()
         if device.handle is None:
             same = (d for d in self.find_devices() if d.description == device.description)
             found = next(same, None)
@@ -150,6 +154,29 @@ class OpenCLBackend:
     def launched_name(self, device: Device, entry: str) -> str:
         """Return the name of PoCL's function for a work-group, which inlines the kernel or calls it."""
         return f"_pocl_kernel_{entry}_workgroup" if device.runtime == POCL else entry
+
+
+# -- processes
+
+
+def _check_process() -> None:
+    """Make sure that this process, and not its parent, has loaded the runtimes.
+
+    Raises:
+        DeviceError: this is a forked process. It has no threads of the runtimes, so that PoCL would wait forever.
+    """
+    if _loader() != os.getpid():
+        raise DeviceError(
+            "OpenCL was used before this process was forked, and does not work in it: start processes with spawn "
+            "(multiprocessing.set_start_method('spawn')), or use no device before the fork and build the Fmm in the "
+            "child; device 'c' works everywhere"
+        )
+
+
+@cache
+def _loader() -> int:
+    """Return the process that has loaded the runtimes."""
+    return os.getpid()
 
 
 # -- describing devices
@@ -244,6 +271,7 @@ class OpenCLRuntime:
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Allocate an array of zeros."""
+        _check_process()
         dtype = np.dtype(dtype)
         numbers = max(1, math.prod(shape)) + self._padding
         check_size(shape, self.device.limits)
@@ -267,11 +295,13 @@ class OpenCLRuntime:
 
     def write(self, array: Array, values: NDArray[Any]) -> None:
         """Fill an array with values of its shape."""
+        _check_process()
         if array.size:
             self._cl.enqueue_copy(self._queue, array.data, np.ascontiguousarray(values, array.dtype))
 
     def read(self, array: Array) -> NDArray[Any]:
         """Wait for all launches and return the values of an array."""
+        _check_process()
         values = np.empty(array.shape, array.dtype)
         self._cl.enqueue_copy(self._queue, values, array.data)
         return values
@@ -282,6 +312,7 @@ class OpenCLRuntime:
 
     def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
         """Bind a compiled operator to arrays and numbers."""
+        _check_process()
         check_arguments(operator, arguments)
         kernel = self._kernel(operator)
         for index, (name, kind, dtype) in enumerate(operator.arguments):
@@ -294,6 +325,7 @@ class OpenCLRuntime:
 
     def run(self, launches: Sequence[Launch]) -> dict[str, float]:
         """Run launches in order, wait, and return seconds by operator."""
+        _check_process()
         try:
             events = [launch.start() for launch in launches]
             self._queue.finish()
@@ -332,7 +364,7 @@ class OpenCLRuntime:
     def _program(self, operator: CompiledOperator) -> Any:
         if operator.source not in self._programs:
             try:
-                with warnings.catch_warnings():
+                with BUILDING, warnings.catch_warnings():
                     warnings.filterwarnings("ignore", category=self._cl.CompilerWarning)
                     warnings.filterwarnings("ignore", message="PyOpenCL compiler caching failed")
                     program = self._cl.Program(self._context, operator.source).build(list(operator.build_options))
