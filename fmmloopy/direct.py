@@ -5,6 +5,7 @@ Plain numpy in float64, O(ntargets nsources); it never imports loopy.
 
 from __future__ import annotations
 
+import operator
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, overload
@@ -12,6 +13,8 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fmmloopy.common.arguments import check_flag, real_numbers
+from fmmloopy.common.range import shift, shift_back
 from fmmloopy.greens import GreensFunction, laplace
 
 FloatArray = NDArray[np.float64]
@@ -74,14 +77,16 @@ def direct(
         the gradient, shape (ntargets, 3) where tc = 1, else (ntargets, tc, 3).
 
     Raises:
-        ValueError: points are not of shape (n, 3), charges have another shape, values are not finite, or block < 1.
+        ValueError: points are not of shape (n, 3), charges have another shape, values are not finite real numbers,
+            potentials are above the largest number, or another argument is not of its type.
     """
+    kernel, gradient, block = _check(kernel), check_flag(gradient, "gradient"), _pairs(block)
     y = _points("sources", sources)
     x = y if targets is None else _points("targets", targets)
     q = _charges(charges, y.shape[1], kernel.nsource_components)
-    if block < 1:
-        raise ValueError(f"block is {block}, expected a positive number of pairs, such as {BLOCK}")
-    values = _sum_all(kernel.with_gradient() if gradient else kernel, x, y, q, block)
+    exponent = shift(q)
+    values = _sum_all(kernel.with_gradient() if gradient else kernel, x, y, np.ldexp(q, -exponent), block)
+    values = shift_back(values, exponent)
     tc = kernel.ntarget_components
     potentials = values[0] if tc == 1 else np.ascontiguousarray(values[:tc].T)
     if not gradient:
@@ -90,9 +95,26 @@ def direct(
     return potentials, np.ascontiguousarray(derivatives[:, 0] if tc == 1 else derivatives)
 
 
+def _check(kernel: GreensFunction) -> GreensFunction:
+    if not isinstance(kernel, GreensFunction):
+        raise ValueError(f"kernel is {kernel!r}, expected a GreensFunction, such as fmmloopy.laplace()")
+    return kernel
+
+
+def _pairs(block: int) -> int:
+    expected = f"expected a positive number of pairs, such as {BLOCK}"
+    try:
+        count = operator.index(block)
+    except TypeError:
+        raise ValueError(f"block is {block!r}, {expected}") from None
+    if count < 1:
+        raise ValueError(f"block is {block}, {expected}")
+    return count
+
+
 def _points(name: str, points: ArrayLike) -> FloatArray:
     """Return points as a contiguous (3, n) array."""
-    array = np.asarray(points, np.float64)
+    array = np.asarray(real_numbers(points, name), np.float64)
     if array.ndim != 2 or array.shape[1] != 3:
         raise ValueError(f"{name} has shape {array.shape}, expected (n, 3): one row per point")
     if not np.isfinite(array).all():
@@ -103,7 +125,7 @@ def _points(name: str, points: ArrayLike) -> FloatArray:
 
 def _charges(charges: ArrayLike, nsources: int, components: int) -> FloatArray:
     """Return charges as a contiguous (components, nsources) array."""
-    array = np.asarray(charges, np.float64)
+    array = np.asarray(real_numbers(charges, "charges"), np.float64)
     allowed = [(nsources,), (nsources, 1)] if components == 1 else [(nsources, components)]
     if array.shape not in allowed:
         raise ValueError(

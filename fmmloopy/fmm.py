@@ -23,6 +23,7 @@ from fmmloopy.choosing.calibration import FEWEST_POINTS, KnownRates
 from fmmloopy.choosing.decision import decide
 from fmmloopy.choosing.report import KernelRow, PlanReport, make_rows
 from fmmloopy.choosing.work import count_work
+from fmmloopy.common.arguments import check_count, check_flag
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.common.turns import BUILDING, Turn
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, missing_devices
@@ -35,7 +36,6 @@ from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import (
     check_charges,
     check_choice,
-    check_count,
     check_dtype,
     check_extent,
     check_kernel,
@@ -242,9 +242,11 @@ class Fmm:
             (ntargets, 3) or (ntargets, components, 3).
 
         Raises:
-            ValueError: charges have the wrong shape or type, or are not finite.
+            ValueError: charges have the wrong shape or type, or are not finite, or potentials are above the largest
+                number of the dtype.
             DeviceError: this process was forked after OpenCL was used.
         """
+        gradient = check_flag(gradient, "gradient")
         rows, columns = self.kernel.ntarget_components, self.kernel.nsource_components
         values = check_charges(charges, self.tree.nsources, columns, self.dtype)
         with self._turn:  # arrays on the device belong to one evaluation at a time
@@ -317,6 +319,10 @@ def _admit(certify: str, key: CodeKey, code: CompiledOperator) -> None:
 def _open(device: str | Device | None, runtime: Runtime | None) -> Runtime:
     """Return the runtime if one is given, else open the device."""
     if runtime is not None:
+        if not isinstance(getattr(runtime, "device", None), Device):
+            raise ValueError(
+                f"runtime is {runtime!r}, expected an open device, from fmmloopy.execution.runtime.make_runtime"
+            )
         if device is not None:
             raise ValueError(f"device {device!r} and a runtime are given, expected only one; leave out device")
         return runtime

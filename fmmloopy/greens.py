@@ -30,6 +30,7 @@ from pymbolic.mapper.differentiator import DifferentiationMapper
 from pymbolic.mapper.evaluator import EvaluationMapper
 from pymbolic.mapper.flattener import flatten
 from pymbolic.primitives import Variable
+from pytools.lex import ParseError
 
 Expression = Any
 Matrix = tuple[tuple[Expression, ...], ...]
@@ -40,13 +41,21 @@ GEOMETRY = (*COORDINATES, "r", "rinv")
 ARGUMENT_PREFIX = "parameter_"
 """Prefix of the names of parameters in kernels."""
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "exp": np.exp,
-    "log": np.log,
-    "sqrt": np.sqrt,
-    "sin": np.sin,
-    "cos": np.cos,
-}
+
+def _unary(function: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Return a function of one argument; numpy's would write to a second one."""
+    return lambda x: function(x)
+
+
+_FUNCTIONS = {name: _unary(getattr(np, name)) for name in ("exp", "log", "sqrt", "sin", "cos")}
+
+_POINTS = np.array([[0.5, -1.25, 2.0], [0.75, 0.5, -1.0], [-0.25, 1.5, 3.0]])
+"""Differences at which expressions are tried."""
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether a value is a finite real number; strings are none, even if they could be read as numbers."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and bool(np.isfinite(value))
 
 
 def _function_derivative(
@@ -110,28 +119,54 @@ class GreensFunction:
     nderivatives: int = 0
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier():
+        if not isinstance(self.name, str) or not self.name.isidentifier():
             raise ValueError(f"name is {self.name!r}, expected an identifier such as 'laplace'")
-        rows = tuple(tuple(parse(e) if isinstance(e, str) else e for e in row) for row in self.matrix)
-        if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
-            raise ValueError(
-                f"{self.name}: matrix has rows of lengths {[len(r) for r in rows]}, expected equal and > 0"
-            )
-        if not 0 <= self.nderivatives <= len(rows):
-            raise ValueError(f"{self.name}: nderivatives is {self.nderivatives}, expected 0 to {len(rows)} rows")
+        rows = self._rows()
+        if not isinstance(self.nderivatives, int) or not 0 <= self.nderivatives <= len(rows):
+            raise ValueError(f"{self.name}: nderivatives is {self.nderivatives!r}, expected 0 to {len(rows)} rows")
+        if not isinstance(self.parameters, Mapping):
+            raise ValueError(f"{self.name}: parameters is {self.parameters!r}, expected values by name")
         object.__setattr__(self, "matrix", rows)
-        parameters = {name: float(value) for name, value in self.parameters.items()}
-        for parameter, value in {**parameters, "scaling": self.scaling}.items():
-            if not parameter.isidentifier() or parameter in (*GEOMETRY, *_FUNCTIONS):
+        for parameter, value in {**self.parameters, "scaling": self.scaling}.items():
+            if not isinstance(parameter, str) or not parameter.isidentifier() or parameter in (*GEOMETRY, *_FUNCTIONS):
                 taken = ", ".join((*GEOMETRY, *_FUNCTIONS))
                 raise ValueError(
                     f"{self.name}: a parameter is named {parameter!r}, expected an identifier other than {taken}"
                 )
-            if not np.isfinite(value):
-                raise ValueError(f"{self.name}: {parameter} is {value}, expected a finite number")
+            if not _is_finite(value):
+                raise ValueError(f"{self.name}: {parameter} is {value!r}, expected a finite number")
+        if self.homogeneity is not None and not _is_finite(self.homogeneity):
+            raise ValueError(f"{self.name}: homogeneity is {self.homogeneity!r}, expected a whole number or None")
+        parameters = {name: float(value) for name, value in self.parameters.items()}
         object.__setattr__(self, "parameters", MappingProxyType(parameters))
         self._check_variables()
+        self._check_values()
         self._check_homogeneity()
+
+    def _rows(self) -> Matrix:
+        """Return the matrix with its strings parsed."""
+        try:
+            if isinstance(self.matrix, str) or any(isinstance(row, str) for row in self.matrix):
+                raise TypeError("text is no row")
+            matrix = tuple(map(tuple, self.matrix))
+        except TypeError:
+            raise ValueError(
+                f"{self.name}: matrix is {self.matrix!r}, expected rows of expressions, such as (('rinv',),) for one "
+                "entry"
+            ) from None
+        rows = tuple(tuple(self._parsed(entry) for entry in row) for row in matrix)
+        if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
+            raise ValueError(
+                f"{self.name}: matrix has rows of lengths {[len(r) for r in rows]}, expected equal and > 0"
+            )
+        return rows
+
+    def _parsed(self, entry: Any) -> Expression:
+        try:
+            return parse(entry) if isinstance(entry, str) else entry
+        except (ParseError, UnicodeError) as error:
+            said = str(error).splitlines()[0]
+            raise ValueError(f"{self.name}: {entry!r} is not an expression: {said}; write it as in Python") from None
 
     @property
     def ntarget_components(self) -> int:
@@ -183,31 +218,52 @@ class GreensFunction:
             Shape (ntarget_components, nsource_components, ...), dtype of d, including the scaling; zero where d = 0.
         """
         r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-        apart = r2 > 0
-        rinv = np.zeros_like(r2)
-        np.divide(1, np.sqrt(r2), out=rinv, where=apart)
-        context = {"d0": d[0], "d1": d[1], "d2": d[2], "r": r2 * rinv, "rinv": rinv, **self.parameters, **_FUNCTIONS}
-        evaluate = EvaluationMapper(context)
-        out = np.empty((self.ntarget_components, self.nsource_components, *r2.shape), d.dtype)
+        apart, evaluate = r2 > 0, EvaluationMapper(self._context(d, r2))
+        out = np.empty((self.ntarget_components, self.nsource_components, *d.shape[1:]), d.dtype)
         for i, row in enumerate(self.matrix):
             for j, entry in enumerate(row):
                 out[i, j] = np.where(apart, self.scaling * evaluate(entry), 0)
         return out
 
+    def _context(self, d: NDArray[np.floating[Any]], r2: NDArray[np.floating[Any]]) -> dict[str, Any]:
+        """Return the values of all names in the expressions, given differences and squares of distances."""
+        rinv = np.zeros_like(r2)
+        np.divide(1, np.sqrt(r2), out=rinv, where=r2 > 0)
+        return {"d0": d[0], "d1": d[1], "d2": d[2], "r": r2 * rinv, "rinv": rinv, **self.parameters, **_FUNCTIONS}
+
     def _check_variables(self) -> None:
         known = {*GEOMETRY, *self.parameters, *_FUNCTIONS}
-        if self.variables - known:
+        try:
+            used = self.variables
+        except (ValueError, TypeError, AttributeError):
+            raise ValueError(f"{self.name}: matrix is {self.matrix!r}, expected expressions or strings") from None
+        if used - known:
             raise ValueError(
-                f"{self.name}: the expressions use {', '.join(sorted(self.variables - known))}, expected only "
+                f"{self.name}: the expressions use {', '.join(sorted(used - known))}, expected only "
                 f"{', '.join(GEOMETRY)}, the parameters ({', '.join(self.parameters) or 'none'}) and the functions "
                 f"{', '.join(_FUNCTIONS)}"
+            )
+
+    def _check_values(self) -> None:
+        """Make sure that the expressions can be evaluated, and that their values are real."""
+        try:
+            with np.errstate(all="ignore"):
+                evaluate = EvaluationMapper(self._context(_POINTS, (_POINTS**2).sum(axis=0)))
+                values = [np.asarray(evaluate(entry)) for row in self.matrix for entry in row]
+            real = all(value.dtype.kind in "fiu" for value in values)
+        except Exception as error:  # an expression may call a function in any wrong way
+            said = " ".join(str(error).split())
+            raise ValueError(f"{self.name}: the expressions cannot be evaluated: {said}") from None
+        if not real:
+            raise ValueError(
+                f"{self.name}: the expressions are not real numbers; write a complex function as a matrix of its real "
+                "and imaginary parts, ((Re, -Im), (Im, Re))"
             )
 
     def _check_homogeneity(self) -> None:
         if self.homogeneity is None:
             return
-        d = np.array([[0.5, -1.25, 2.0], [0.75, 0.5, -1.0], [-0.25, 1.5, 3.0]])
-        once, twice = self.evaluate(d), self.evaluate(2 * d)
+        once, twice = self.evaluate(_POINTS), self.evaluate(2 * _POINTS)
         # Both sides round a handful of times; 1e-12 is far above that and far below a wrong degree.
         if not np.allclose(twice, 2.0**self.homogeneity * once, rtol=1e-12, atol=0):
             raise ValueError(
@@ -227,8 +283,8 @@ def yukawa(decay: float = 1.0) -> GreensFunction:
     Args:
         decay: inverse screening length, in 1 / (unit of the points); positive.
     """
-    if not decay > 0:
-        raise ValueError(f"decay is {decay}, expected a positive number; for no screening use laplace()")
+    if not _is_finite(decay) or not decay > 0:
+        raise ValueError(f"decay is {decay!r}, expected a positive number; for no screening use laplace()")
     entry = var("exp")(-1 * var("decay") * var("r")) * var("rinv")
     return GreensFunction("yukawa", ((entry,),), {"decay": decay}, scaling=1 / (4 * np.pi))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fmmloopy.common.arguments import real_numbers
 from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.precision import PRECISIONS
 from fmmloopy.recipes.book import RecipeBook
@@ -36,28 +36,13 @@ def check_dtype(dtype: DTypeLike | None, points: ArrayLike) -> np.dtype[Any]:
     return given
 
 
-def _numbers(values: ArrayLike, name: str) -> NDArray[Any]:
-    """Return an array of real numbers."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name} is not an array of numbers: {error}") from None
-    if array.dtype.kind == "c":
-        raise ValueError(
-            f"{name} has dtype {array.dtype}, expected real numbers: pass real and imaginary parts separately"
-        )
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
-    return array
-
-
 def check_points(points: ArrayLike, name: str) -> NDArray[Any]:
     """Return points of shape (n, 3) in float64; the tree rounds them, relative to its centre.
 
     Raises:
         ValueError: the shape is wrong, there are no points, or values are not finite real numbers.
     """
-    array = _numbers(points, name)
+    array = real_numbers(points, name)
     if array.ndim != 2 or array.shape[1] != 3:
         hint = f"; transpose it: {name}.T" if array.ndim == 2 and array.shape[0] == 3 else ""
         raise ValueError(f"{name} has shape {array.shape}, expected (n, 3): one row per point{hint}")
@@ -157,7 +142,7 @@ def check_charges(charges: ArrayLike, nsources: int, components: int, dtype: np.
     Raises:
         ValueError: the shape is wrong, or values are not finite real numbers.
     """
-    array = _numbers(charges, "charges")
+    array = real_numbers(charges, "charges")
     expected = (nsources,) if components == 1 else (nsources, components)
     if array.shape != expected and not (components == 1 and array.shape == (nsources, 1)):
         what = "one charge per source" if components == 1 else f"{components} components per source"
@@ -179,20 +164,8 @@ def check_precision(precision: Any, dtype: np.dtype[Any]) -> str | None:
     return chosen
 
 
-def check_count(value: Any, name: str, least: int, most: int | None = None) -> int:
-    """Return a whole number within its range."""
-    expected = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} is {value!r}, expected {expected}") from None
-    if count < least or (most is not None and count > most):
-        raise ValueError(f"{name} is {count}, expected {expected}")
-    return count
-
-
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
     """Return one of several words."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} is {value!r}, expected {' or '.join(map(repr, choices))}")
     return str(value)

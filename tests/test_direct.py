@@ -138,8 +138,36 @@ def test_nothing_in_nothing_out() -> None:
         (([[0, 0, 0], [1, np.nan, 3]], [1, 1]), r"sources\[1\] is .* expected finite coordinates; drop or repair"),
         (([[1, 2, 3]], [np.inf]), "charges has entries that are not finite"),
         (([[1, 2, 3]], [1], None, laplace(), False, 0), "block is 0, expected a positive number of pairs"),
+        (([[1, 2, 3]], [1], None, laplace(), False, 1.5), "block is 1.5, expected a positive number of pairs"),
+        (([[1, 2, 3]], [1], None, laplace(), False, "1"), "block is '1', expected a positive number of pairs"),
+        (([[1, 2, 3]], [1], None, laplace(), []), r"gradient is \[\], expected True or False"),
+        (([[1, 2, 3]], [1], None, 3), r"kernel is 3, expected a GreensFunction, such as fmmloopy.laplace\(\)"),
+        (([[1, 2, 3]], [1j]), "charges has dtype complex128, expected real numbers: pass real and imaginary parts"),
+        (([[1, 2, 3j]], [1]), "sources has dtype complex128, expected real numbers"),
+        (([["1", "2", "3"]], [1]), "sources has dtype <U1, expected real numbers"),
+        (([[1, 2, 3], [1, 2]], [1, 1]), "sources is not an array of numbers: "),
+        (([[1, 2, 3]], np.ma.masked_array([1.0], [True])), "charges has 1 masked entry, expected numbers everywhere"),
     ],
 )
 def test_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         direct(*arguments)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
+def test_very_large_and_small_charges(scale: float) -> None:
+    points, charges = np.random.default_rng(0).random((2, 20, 3))
+    expected = direct(points, charges[:, 0])
+    np.testing.assert_allclose(direct(points, scale * charges[:, 0]), scale * expected, rtol=1e-14, atol=0)
+
+
+def test_large_charges_that_cancel() -> None:
+    """Each of the two terms is above the largest number, and their sum is not."""
+    sources = [[1e-5, 0, 0], [-1.1e-5, 0, 0]]
+    found = direct(sources, [1e305, -1.1e305], [[0, 0, 0]])
+    assert abs(found[0]) < 1e300
+
+
+def test_potentials_above_the_largest_number() -> None:
+    with pytest.raises(ValueError, match="the largest potential is about 1e310, expected at most 1.8e.308, .* divide"):
+        direct([[0, 0, 0], [1e-3, 0, 0]], [1e308, 1e308])

@@ -103,6 +103,20 @@ def test_unknown_variables_are_named() -> None:
         (("ragged", (("rinv",), ("rinv", "r"))), r"rows of lengths \[1, 2\]"),
         (("empty", ()), "expected equal and > 0"),
         (("infinite", (("a*rinv",),), {"a": float("inf")}), "a is inf, expected a finite number"),
+        ((3, (("rinv",),)), "name is 3, expected an identifier such as 'laplace'"),
+        (("text", "rinv"), r"text: matrix is 'rinv', expected rows of expressions, such as \(\('rinv',\),\) for one"),
+        (("row", ("rinv",)), r"row: matrix is \('rinv',\), expected rows of expressions"),
+        (("none", None), "none: matrix is None, expected rows of expressions"),
+        (("entry", ((None,),)), r"entry: matrix is \(\(None,\),\), expected expressions or strings"),
+        (("syntax", (("rinv +",),)), r"syntax: 'rinv \+' is not an expression: .*; write it as in Python"),
+        (("call", (("exp(r, r)",),)), "call: the expressions cannot be evaluated: "),
+        (("complex", ((1j,),)), "complex: the expressions are not real numbers; write a complex function as a matrix"),
+        (("list", (("rinv",),), [1]), r"list: parameters is \[1\], expected values by name"),
+        (("value", (("a*rinv",),), {"a": "1"}), "value: a is '1', expected a finite number"),
+        (("number", (("rinv",),), {3: 1.0}), "number: a parameter is named 3, expected an identifier"),
+        (("scaling", (("rinv",),), {}, "1"), "scaling: scaling is '1', expected a finite number"),
+        (("degree", (("rinv",),), {}, 1.0, "-1"), "degree: homogeneity is '-1', expected a whole number or None"),
+        (("rows", (("rinv",),), {}, 1.0, None, "1"), "rows: nderivatives is '1', expected 0 to 1 rows"),
     ],
 )
 def test_refused(arguments: tuple, message: str) -> None:
@@ -110,8 +124,10 @@ def test_refused(arguments: tuple, message: str) -> None:
         GreensFunction(*arguments)
 
 
-@pytest.mark.parametrize("decay", [0.0, -1.0, float("nan")])
-def test_yukawa_needs_a_positive_decay(decay: float) -> None:
+@pytest.mark.parametrize(
+    "decay", [0.0, -1.0, float("nan"), float("inf"), "1", None, 1j, np.array([1.0, 2.0])], ids=repr
+)
+def test_yukawa_needs_a_positive_decay(decay: object) -> None:
     with pytest.raises(ValueError, match="expected a positive number; for no screening use laplace"):
         yukawa(decay)
 

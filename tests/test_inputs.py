@@ -49,6 +49,10 @@ BAD_POINTS = {
     "objects": (np.array([[object()] * 3]), " has dtype object, expected real numbers"),
     "dates": (np.zeros((4, 3), "datetime64[s]"), " has dtype datetime64[s], expected real numbers"),
     "ragged": ([[1, 2, 3], [1, 2]], " is not an array of numbers: "),
+    "masked": (
+        np.ma.masked_array(POINTS, np.sort(POINTS, axis=None)[-3] < POINTS),
+        " has 2 masked entries, expected numbers everywhere; fill them in, or leave these points out",
+    ),
 }
 
 
@@ -92,6 +96,7 @@ BAD_CHARGES = {
     "strings": (["1"] * 100, "charges has dtype <U1, expected real numbers"),
     "None": (None, "charges has dtype object, expected real numbers"),
     "ragged": ([[1], [1, 2]], "charges is not an array of numbers: "),
+    "masked": (np.ma.masked_array(CHARGES, np.arange(100) == 7), "charges has 1 masked entry, expected numbers every"),
 }
 
 
@@ -334,3 +339,62 @@ def test_options_that_the_compiler_refuses(opencl_device):
     book = fl.RecipeBook("bad", device="", build_options=("-no-such-option",))
     text = f"{opencl_device.name} cannot compile p2m"
     fails(fl.DeviceError, text, fl.Fmm, POINTS, order=3, ncrit=2, device=opencl_device, recipes=book)
+
+
+# -- values of other types
+
+
+@pytest.mark.parametrize("gradient", [[], "no", None, 2, np.zeros(2)], ids=repr)
+def test_gradient(fmm, gradient):
+    fails(ValueError, "expected True or False", fmm.evaluate, CHARGES, gradient=gradient)
+
+
+def test_gradients_that_are_truth_values_of_numpy(fmm):
+    assert len(fmm.evaluate(CHARGES, gradient=np.True_)) == 2
+
+
+def test_runtime():
+    expected = "runtime is 5, expected an open device, from fmmloopy.execution.runtime.make_runtime"
+    fails(ValueError, expected, fl.Fmm, POINTS, runtime=5)
+
+
+@pytest.mark.parametrize("name", ["order", "ncrit"])
+def test_truth_values_are_no_numbers(name):
+    fails(ValueError, f"{name} is True, expected a whole number", fl.Fmm, POINTS, **{name: True})
+
+
+@pytest.mark.parametrize("name", ["m2l", "precision"])
+def test_words(name):
+    fails(ValueError, f"{name} is [], expected ", fl.Fmm, POINTS, **{name: []})
+
+
+def test_masked_arrays_without_masked_entries(fmm):
+    np.testing.assert_array_equal(fmm.evaluate(np.ma.masked_array(CHARGES)), fmm.evaluate(CHARGES))
+
+
+# -- charges near the ends of the range
+
+
+@pytest.mark.parametrize(
+    ("options", "largest"),
+    [({"dtype": np.float32}, 1e36), ({}, 1e300), ({"precision": "mixed"}, 1e300), ({"precision": "reduced"}, 1e300)],
+    ids=["single", "double", "mixed", "reduced"],
+)
+def test_very_large_and_small_charges(options, largest):
+    """Potentials are up to 15 times the charges here, and sums on surfaces are larger."""
+    fmm, dtype = fl.Fmm(POINTS, order=3, **options), options.get("dtype", np.float64)
+    charges = CHARGES.astype(dtype) / 2
+    expected = fmm.evaluate(charges)
+    for exponent in (int(np.log2(largest)), -int(np.log2(largest))):
+        found = fmm.evaluate(np.ldexp(charges, exponent))
+        # A power of two changes no digit, and in single precision the smallest results have fewer digits.
+        np.testing.assert_allclose(np.ldexp(found, -exponent), expected, rtol=1e-4 if dtype == np.float32 else 1e-14)
+
+
+@pytest.mark.parametrize("options", [{"dtype": np.float32}, {}, {"precision": "mixed"}], ids=str)
+def test_potentials_above_the_largest_number(options):
+    fmm = fl.Fmm(POINTS, order=3, **options)
+    largest = np.finfo(fmm.dtype).max
+    for gradient in (False, True):
+        fails(ValueError, "divide the charges by a constant", fmm.evaluate, np.full(100, largest), gradient=gradient)
+    assert np.isfinite(fmm.evaluate(CHARGES)).all()

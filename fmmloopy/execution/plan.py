@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.range import shift, shift_back
 from fmmloopy.execution.arrays import Boxes, DeviceArrays
 from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import CodeKey
@@ -81,15 +82,15 @@ class Plan:
     def write_charges(self, charges: NDArray[Any]) -> int:
         """Copy charges of shape (components, nsources), in tree order, to the device.
 
-        Charges in float64 that operators read in float32 are divided by a power of two, so that the largest is about 1:
-        float32 has no numbers above 10^38.
+        Very large or small charges are divided by a power of two, so that the largest is about 1. So are all charges in
+        float64 that operators read in float32, which has no numbers above 10^38.
 
         Returns:
             The exponent of that power, by which `read_potentials` multiplies; 0 if nothing was divided.
         """
         narrowed = charges.dtype == np.float64 and self.spectra.dtype == np.float32
-        exponent = int(np.frexp(np.abs(charges).max(initial=0.0))[1]) if narrowed else 0
-        scaled = np.ldexp(charges, -exponent) if narrowed else charges
+        exponent = int(np.frexp(np.abs(charges).max(initial=0.0))[1]) if narrowed else shift(charges)
+        scaled = np.ldexp(charges, -exponent) if exponent else charges
         for arrays in self.arrays.values():
             if arrays.has_charges:
                 values = np.zeros(arrays.charges.shape, arrays.dtype)
@@ -102,9 +103,13 @@ class Plan:
         return self.runtime.run(launches)
 
     def read_potentials(self, potentials: Potentials, exponent: int) -> NDArray[Any]:
-        """Return potentials in tree order, shape (components, ntargets); with gradient, 4 times as many components."""
+        """Return potentials in tree order, shape (components, ntargets); with gradient, 4 times as many components.
+
+        Raises:
+            ValueError: a potential is above the largest number of the dtype.
+        """
         values = self.runtime.read(potentials.array)[:, : self.problem.tree.ntargets]
-        return np.ldexp(values.astype(np.float64), exponent) if exponent else values
+        return shift_back(values.astype(self.points.dtype, copy=False), exponent)
 
     # -- code
 

@@ -71,7 +71,7 @@ def apply_recipe(
             watch(_after(steps))
     except RecipeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         last, whose = (steps[-1].kernel, "kernel then") if steps else (knl, "operator")
         raise RecipeError(f"{where}, {_after(steps)}: {explain(error, last, whose, place(error))}") from error
     if not steps:

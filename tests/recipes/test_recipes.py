@@ -497,3 +497,15 @@ def test_loopys_caches_tell_notes_of_other_modules_apart():
     builder = LoopyKeyBuilder()
     assert builder(note) == builder(Lanes((("tlanes", 4),)))
     assert len({builder(note), builder(elsewhere(note.lanes)), builder(Lanes((("tlanes", 8),)))}) == 3
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_recipe_that_ends_the_program(after):
+    def leaves(knl):
+        if after:
+            yield "lanes", fix_lanes(knl)
+        raise SystemExit("bye")
+
+    where = "after step 1 'lanes'" if after else "before its first step"
+    with pytest.raises(RecipeError, match=f"^mine, p2p, {where}: SystemExit: bye "):
+        apply_recipe(RecipeBook("mine", "", {"p2p": leaves}), "p2p", specification("p2p").kernel())

@@ -1,0 +1,54 @@
+"""Check arguments that several public functions have, with messages in the caller's terms."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def real_numbers(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return an array of real numbers of any type.
+
+    Raises:
+        ValueError: values are complex, masked or no numbers, or rows have different lengths.
+    """
+    if np.ma.isMaskedArray(values):
+        count = int(np.ma.getmaskarray(values).sum())
+        if count:
+            raise ValueError(
+                f"{name} has {count} masked {'entry' if count == 1 else 'entries'}, expected numbers everywhere; fill "
+                "them in, or leave these points out"
+            )
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} is not an array of numbers: {error}") from None
+    if array.dtype.kind == "c":
+        raise ValueError(
+            f"{name} has dtype {array.dtype}, expected real numbers: pass real and imaginary parts separately"
+        )
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
+    return array
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Return a truth value: True, False, 1 or 0."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise ValueError(f"{name} is {value!r}, expected True or False")
+
+
+def check_count(value: Any, name: str, least: int, most: int | None = None) -> int:
+    """Return a whole number within its range."""
+    expected = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r}, expected {expected}") from None
+    if isinstance(value, bool) or count < least or (most is not None and count > most):
+        raise ValueError(f"{name} is {value}, expected {expected}")
+    return count
