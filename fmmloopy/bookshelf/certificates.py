@@ -25,7 +25,8 @@ from typing import Any
 from fmmloopy import greens, precision
 from fmmloopy import operators as operators_package
 from fmmloopy.common import sizes
-from fmmloopy.common.store import cache_folder, write_atomically
+from fmmloopy.common.documents import parse
+from fmmloopy.common.store import cache_folder, checksum, read_cached, write_cached
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import CodeKey, math_hash, recipe_hash, versions
 from fmmloopy.operators import Form, Specification
@@ -49,14 +50,20 @@ CODE = ("recipe", "operator")
 NONE, CERTIFIED, STALE, FAILED = "none", "certified", "stale", "failed"
 
 
+LEVELS = ("quick", "full", FAILED)
+"""Results of checks. Others, of later versions or of nobody knows whom, do not count."""
+
+
 class UncertifiedWarning(UserWarning):
     """A recipe has not passed `fmmloopy check` on this device, or has changed since."""
 
 
 def certificates_file(book: RecipeBook, device: Device) -> Path:
     """Return the path of the certificates of a book on a device."""
-    digest = hashlib.sha256(device.description.encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9._-]", "_", book.name)[:80]
+    # Two names that are the same when they are cut have files of their own.
+    for_file = device.description if name == book.name else repr((book.name, device.description))
+    digest = hashlib.sha256(for_file.encode()).hexdigest()[:12]
     return cache_folder() / "certificates" / f"{name}-{digest}.json"
 
 
@@ -93,9 +100,10 @@ def record(
             known = entries.get(key, {})
             if not (level == "quick" and known.get("level") == "full" and known.get("subject") == entry["subject"]):
                 entries[key] = entry
-    content = {"book": book.name, "device": device.description, "certificates": entries}
+    content: dict[str, Any] = {"book": book.name, "device": device.description, "certificates": entries}
+    content["checksum"] = checksum(content)
     with suppress(OSError):  # if they cannot be stored, recipes stay uncertified
-        write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+        write_cached(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def operator_status(
@@ -311,9 +319,16 @@ def _subject(book: RecipeBook, device: Device, operator: str) -> dict[str, str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read certificates; a file that is damaged counts as none."""
+    """Read certificates; a file that is damaged, or that others can write, has none."""
     try:
-        entries = json.loads(path.read_text())["certificates"]
-        return {key: entry for key, entry in entries.items() if isinstance(entry["subject"], dict)}
+        content = parse(read_cached(path))
+        if content.pop("checksum") != checksum(content):
+            return {}
+        return {key: entry for key, entry in content["certificates"].items() if _is_certificate(entry)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _is_certificate(entry: Any) -> bool:
+    """Return whether an entry has a level that this version knows, and a subject."""
+    return entry["level"] in LEVELS and all(isinstance(value, str) for value in entry["subject"].values())

@@ -6,16 +6,19 @@ precision, order and driver version; `fmmloopy.Fmm` uses valid entries automatic
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from fmmloopy.bookshelf.certificates import CERTIFIED, operator_status
+from fmmloopy.common.documents import is_number, is_text, parse
 from fmmloopy.common.store import user_folder, write_atomically
+from fmmloopy.common.trust import UntrustedError, check_trusted, warn_once
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import recipe_hash, versions
 from fmmloopy.precision import find_precision
@@ -68,18 +71,27 @@ def config_folder() -> Path:
 
 
 def store_file(device: Device) -> Path:
-    """Return the path of the tuned parameters of a device."""
-    return config_folder() / "tuned" / (re.sub(r"[^A-Za-z0-9.+-]+", "_", device.description).strip("_")[:150] + ".json")
+    """Return the path of the tuned parameters of a device: no two devices share one."""
+    words = re.sub(r"[^A-Za-z0-9.+-]+", "_", device.description).strip("_")[:120]
+    digest = hashlib.sha256(device.description.encode()).hexdigest()[:12]
+    return config_folder() / "tuned" / f"{words}-{digest}.json"
 
 
 def read_store(device: Device) -> tuple[Tuned, ...]:
     """Return all entries of a device; none if there is no file.
 
     Raises:
-        ValueError: the file exists but is not a valid file of tuned parameters.
+        ValueError: the file exists but is not a valid file of tuned parameters, or is for another device.
+        OSError: it cannot be read, or others can write it.
     """
     path = store_file(device)
-    return read_entries(path)[1] if path.exists() else ()
+    if not path.exists():
+        return ()
+    check_trusted(path, config_folder())
+    description, entries = read_entries(path)
+    if description != device.description:
+        raise ValueError(f"{path} is for {description!r}, expected {device.description!r}; delete it, or tune again")
+    return entries
 
 
 def read_entries(path: Path) -> tuple[str, tuple[Tuned, ...]]:
@@ -90,36 +102,69 @@ def read_entries(path: Path) -> tuple[str, tuple[Tuned, ...]]:
         OSError: the file cannot be read.
     """
     try:
-        content = json.loads(path.read_text())
+        content = parse(path.read_bytes())
+        if not isinstance(content, dict) or not isinstance(content["tuned"], list):
+            raise TypeError("has no list of entries")
         if content["format"] != FORMAT:
-            raise ValueError(f"{path}: format {content['format']}, expected {FORMAT}")
-        return str(content["device"]), tuple(_entry(**entry) for entry in content["tuned"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a valid file of tuned parameters: {error}; delete it, or tune again") from None
+            raise ValueError(f"has format {content['format']!r}, expected {FORMAT}")
+        if not is_text(content["device"]):
+            raise TypeError(f"is for the device {content['device']!r}, expected its description")
+        return content["device"], tuple(map(_entry, content["tuned"]))
+    except KeyError as error:
+        raise ValueError(f"{path} is not a valid file of tuned parameters: it has no {error}; {_REMEDY}") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a valid file of tuned parameters: it {error}; {_REMEDY}") from None
 
 
-def _entry(**fields: Any) -> Tuned:
-    """Make an entry from the fields in a file.
+_REMEDY = "delete it, or tune again"
+
+
+def _entry(stored: Any) -> Tuned:
+    """Make an entry from what is in a file.
 
     Raises:
-        TypeError: a field is missing, unknown or has the wrong type.
+        TypeError: a field is missing, unknown or has the wrong type; the message continues a sentence.
     """
-    entry = Tuned(**fields)
-    for name in ("book", "operator", "recipe", "dtype", "driver", "loopy", "problem"):
-        if not isinstance(getattr(entry, name), str):
-            raise TypeError(f"{name} is {getattr(entry, name)!r}")
-    if not isinstance(entry.order, int) or not isinstance(entry.parameters, dict):
-        raise TypeError(f"order is {entry.order!r} and parameters {entry.parameters!r}")
+    names = {field.name for field in fields(Tuned)}
+    if not isinstance(stored, dict) or stored.keys() != names:
+        raise TypeError(f"has the entry {stored!r:.80}, expected {', '.join(sorted(names))}")
+    entry = Tuned(**stored)
+    expected: dict[str, tuple[bool, str]] = {
+        name: (is_text(stored[name]), "text")
+        for name in ("book", "operator", "recipe", "dtype", "driver", "loopy", "problem")
+    }
+    expected["order"] = (isinstance(entry.order, int) and is_number(entry.order), "a whole number")
+    expected["parameters"] = (_are_parameters(entry.parameters), "values by keyword")
+    expected["seconds"] = (is_number(entry.seconds) and entry.seconds > 0, "a positive number")
+    default = entry.default_seconds
+    expected["default_seconds"] = (default is None or (is_number(default) and default > 0), "a positive number or null")
+    for name, (is_right, what) in expected.items():
+        if not is_right:
+            raise TypeError(f"has an entry whose {name} is {stored[name]!r:.80}, expected {what}")
     return entry
 
 
+def _are_parameters(found: Any) -> bool:
+    """Return whether these may be keyword arguments of a recipe: numbers, text, truth values, and lists of them."""
+    if not isinstance(found, dict) or not all(name.isidentifier() for name in found):
+        return False
+    values = [value for given in found.values() for value in (given if isinstance(given, list) else [given])]
+    return all(value is None or isinstance(value, bool) or is_number(value) or is_text(value) for value in values)
+
+
 def write_store(device: Device, entries: Sequence[Tuned]) -> Path:
-    """Write all entries of a device and return the path of the file.
+    """Write all entries of a device and return the path of the file; a damaged file is kept under another name.
 
     Raises:
         OSError: the folder is not writable.
     """
     path = store_file(device)
+    try:
+        read_store(device)
+    except ValueError as error:
+        aside = path.with_suffix(".damaged")
+        path.replace(aside)
+        warn_once(f"{error}; the file is now {aside}")
     write_entries(path, device.description, entries)
     return path
 
@@ -158,11 +203,14 @@ def tuned_parameters(book: RecipeBook, device: Device, dtype: str, order: int) -
     """Return the parameters to use by operator: from the valid entries of the nearest order.
 
     Operators whose defaults are the best are left out. Mixed kernels use the parameters for the dtype that they compute
-    in. A file that cannot be read is ignored, because tuned parameters are optional.
+    in. A file that cannot be used is ignored with a warning, because tuned parameters are optional.
     """
     try:
         entries = read_store(device)
-    except (ValueError, OSError):
+    except (ValueError, UntrustedError) as error:
+        warn_once(f"tuned parameters are not used: {error}")
+        return {}
+    except OSError:
         return {}
     fitting = [
         e

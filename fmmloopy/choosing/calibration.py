@@ -246,7 +246,11 @@ def _read(key: str) -> _Kept | None:
     content = store.kept(rates_file(key), key)
     try:
         stored = content["rates"]
-        rates = None if stored is None else Rates({name: (unit, block) for name, (unit, block) in stored.items()})
+        rates = (
+            None
+            if stored is None
+            else Rates({name: (float(unit), float(block)) for name, (unit, block) in stored.items()})
+        )
         return _Kept(rates, bool(content["busy"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         return None

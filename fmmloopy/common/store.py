@@ -19,6 +19,7 @@ from typing import Any
 
 import platformdirs
 
+from fmmloopy.common.documents import parse
 from fmmloopy.common.trust import UntrustedError, check_trusted, make_private_folders, warn_once
 
 ENVIRONMENT_VARIABLE = "FMMLOOPY_CACHE_DIR"
@@ -122,20 +123,21 @@ def keyed_file(folder: str, key: str, prefix: str = "") -> Path:
 def keep(path: Path, key: str, content: Any) -> None:
     """Store content that JSON can represent; do nothing if the file cannot be written."""
     with suppress(OSError):
-        write_cached(path, json.dumps({"key": key, "checksum": _checksum(content), "content": content}))
+        write_cached(path, json.dumps({"key": key, "checksum": checksum(content), "content": content}))
 
 
 def kept(path: Path, key: str) -> Any:
     """Return the content stored under a key; None if there is none, or the file is damaged or for another key."""
     try:
-        stored = json.loads(read_cached(path))
+        stored = parse(read_cached(path))
         content = stored["content"]
-        return content if stored["key"] == key and stored["checksum"] == _checksum(content) else None
+        return content if stored["key"] == key and stored["checksum"] == checksum(content) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _checksum(content: Any) -> str:
+def checksum(content: Any) -> str:
+    """Return a checksum of content that JSON can represent; it detects damage, not intent."""
     return _digest(json.dumps(content, sort_keys=True))
 
 

@@ -55,9 +55,21 @@ def _read(key: CodeKey) -> CompiledOperator | None:
             code[name] = tuple(map(tuple, code[name]))
         for name in ("global_size", "local_size", "steps", "build_options"):
             code[name] = tuple(code[name])
-        return CompiledOperator(**code)
+        found = CompiledOperator(**code)
     except (KeyError, TypeError):
         return None
+    return found if _is_code(found) else None
+
+
+def _is_code(code: CompiledOperator) -> bool:
+    """Return whether everything that was read has its type."""
+    texts = (code.operator, code.source, code.entry, *code.global_size, *code.steps, *code.build_options)
+    return (
+        all(isinstance(text, str) for text in (*texts, *(text for argument in code.arguments for text in argument)))
+        and all(len(argument) == 3 for argument in code.arguments)
+        and all(len(lane) == 2 and isinstance(lane[0], str) and isinstance(lane[1], int) for lane in code.lanes)
+        and all(isinstance(size, int) for size in code.local_size)
+    )
 
 
 def generate(key: CodeKey) -> CompiledOperator:

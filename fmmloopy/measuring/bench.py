@@ -22,7 +22,8 @@ import numpy as np
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.checking.check import device_for
 from fmmloopy.choosing.work import Work, count_work
-from fmmloopy.common.store import cache_folder, write_atomically
+from fmmloopy.common.documents import is_number, parse
+from fmmloopy.common.store import cache_folder, read_cached, write_atomically, write_cached
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import versions
 from fmmloopy.fmm import Fmm
@@ -106,14 +107,24 @@ def from_dict(stored: Mapping[str, Any]) -> Figures:
             str(stored["device"]),
             str(stored["driver"]),
             Setting(**stored["setting"]),
-            {name: Timing(tuple(map(float, entry["seconds"]))) for name, entry in operators.items()},
-            {name: Work(entry["pairs"], entry["flops"]) for name, entry in operators.items() if "flops" in entry},
+            {name: _timing(entry["seconds"]) for name, entry in operators.items()},
+            {
+                name: Work(int(entry["pairs"]), int(entry["flops"]))
+                for name, entry in operators.items()
+                if "flops" in entry
+            },
             {name: int(entry["bytes"]) for name, entry in operators.items() if "bytes" in entry},
             dict(stored["fingerprints"]),
             dict(stored["versions"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"these are not the figures of a benchmark: {type(error).__name__} {error}") from None
+
+
+def _timing(seconds: Any) -> Timing:
+    if not isinstance(seconds, list) or not seconds or not all(is_number(each) and each >= 0 for each in seconds):
+        raise TypeError(f"seconds are {seconds!r:.80}, expected a list of times")
+    return Timing(tuple(map(float, seconds)))
 
 
 # -- saved figures
@@ -141,7 +152,8 @@ def save(figures: Figures, name: str | Path | None = None) -> Path:
     path = _path(name or figures.name)
     if name and path.parent == figures_folder() and _is_book(str(name)):
         raise ValueError(f"{name} is the name of a recipe book; choose another name for the figures")
-    write_atomically(path, json.dumps(figures.as_dict(), indent=2))
+    write = write_cached if path.parent == figures_folder() else write_atomically
+    write(path, json.dumps(figures.as_dict(), indent=2))
     return path
 
 
@@ -153,12 +165,16 @@ def load(name: str | Path) -> Figures:
     """
     path = _path(name)
     try:
-        return from_dict(json.loads(path.read_text()))
+        return from_dict(parse(_content(path)))
     except OSError:
         kept = ", ".join(sorted(p.stem for p in figures_folder().glob("*.json"))) or "none yet"
         raise ValueError(f"no figures {name}; there are {kept}, or give the path of a .json file") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _content(path: Path) -> bytes:
+    return read_cached(path) if path.parent == figures_folder() else path.read_bytes()
 
 
 def _path(name: str | Path) -> Path:

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fmmloopy.common.documents import parse
 from fmmloopy.common.isolation import ChildError, Stage, Worker
 from fmmloopy.common.store import cache_folder, read_cached, write_cached
 from fmmloopy.execution.device import CPU
@@ -160,7 +161,7 @@ def read_rates(device: Device, dtype: str) -> dict[str, Any] | None:
         ``{"rates": {quantity: rate}, "busy": bool, ...}``, see `store_rates`.
     """
     try:
-        stored = json.loads(read_cached(_path(device, dtype)))
+        stored = parse(read_cached(_path(device, dtype)))
         stored["rates"] = {str(name): float(rate) for name, rate in stored["rates"].items()}
         return stored if stored["key"] == _key(device, dtype) and isinstance(stored["busy"], bool) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -42,7 +42,7 @@ from fmmloopy.measuring.timing import (
 )
 from fmmloopy.precision import DTYPE_NAMES, find_precision
 from fmmloopy.recipes.book import RecipeBook, RecipeError
-from fmmloopy.recipes.load import load_recipes
+from fmmloopy.recipes.load import load_known, load_recipes
 
 EXHAUSTIVE = 32
 """Spaces of up to this many candidates are searched exhaustively."""
@@ -246,13 +246,14 @@ def import_entries(path: Path, book: RecipeBook | str | None = None) -> tuple[tu
 
     Args:
         path: a file written by `fmmloopy tune --export`.
-        book: the book with the recipes of the entries; None to look up each entry's book by name.
+        book: the book with the recipes of the entries; None to look up each entry's book by name, among those that
+            come with fmmloopy or with installed packages. A file never says which code to run.
 
     Returns:
         The entries of the file, each with the reason why it was not stored, or "" if it was.
 
     Raises:
-        ValueError: the file has no tuned parameters.
+        ValueError: the file, or the one where results are stored, has no valid tuned parameters; nothing is stored.
         DeviceError: the file is for a device that does not exist here.
         OSError: the file cannot be read.
     """
@@ -260,16 +261,19 @@ def import_entries(path: Path, book: RecipeBook | str | None = None) -> tuple[tu
     device = next((d for d in find_devices() if d.description == description), None)
     if device is None:
         raise DeviceError(f"{path} is for {description!r}, which is not among the devices here")
+    stored = read_store(device)
+    given = None if book is None else load_recipes(book)
     results, kept = [], []
     for entry in entries:
         try:
-            renewed, wrong = verify(entry, load_recipes(book or entry.book), device)
+            renewed, wrong = verify(entry, given or load_known(entry.book), device)
         except RecipeError as error:
             renewed, wrong = None, str(error)
         results.append((entry, wrong))
         if renewed:
             kept.append(renewed)
-    write_store(device, merge(read_store(device), kept))
+    if kept:
+        write_store(device, merge(stored, kept))
     return tuple(results)
 
 

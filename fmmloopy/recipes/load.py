@@ -70,6 +70,18 @@ def load_recipes(which: str | Path | RecipeBook | None = None, device: Any = Non
     raise RecipeError(f"no recipe book {which!r}; {there}, or give the path of a .py file that defines BOOK")
 
 
+def load_known(name: str) -> RecipeBook:
+    """Find a book by its name alone: one that comes with fmmloopy, or with an installed package.
+
+    Raises:
+        RecipeError: there is no such book; paths are no names.
+    """
+    known = [*shipped_books(), SEQUENTIAL.name, *installed_books()]
+    if name not in known:
+        raise RecipeError(f"no recipe book is named {name!r}; there are {', '.join(known)}, or give the book yourself")
+    return load_recipes(name)
+
+
 def installed_books() -> dict[str, importlib.metadata.EntryPoint]:
     """Return the entry points by which other packages provide books, by name."""
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 
 import loopy as lp
@@ -19,6 +20,7 @@ from fmmloopy.bookshelf.certificates import (
     warn_if_uncertified,
 )
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE
+from fmmloopy.common.trust import CacheWarning
 from fmmloopy.recipes import RecipeBook, fix_lanes, separate_lanes, shipped_books
 from fmmloopy.recipes.fingerprint import hash_of_sources
 
@@ -162,3 +164,47 @@ def test_the_warning_comes_once():
         "recipe book 'warned_of_once' failed `fmmloopy check` for p2p in float64 on pthread-a processor; "
         "run `fmmloopy check` on it"
     ]
+
+
+@pytest.mark.parametrize("recorded", ["quick", FAILED])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"level": "failed"', '"level": "full"').replace('"quick"', '"full"'),
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace("mine", "ours"),
+        lambda text: "[" * 100_000,
+        lambda text: "",
+    ],
+    ids=["edited", "cut", "of another book", "deep", "empty"],
+)
+def test_a_file_that_was_changed_has_no_certificates(recorded, change):
+    book = RecipeBook("mine", "", {"p2p": _recipe})
+    record(book, DEVICE, ["p2p"], ["float64"], recorded)
+    assert status(book, DEVICE).startswith("certified" if recorded == "quick" else "failed")
+    path = certificates.certificates_file(book, DEVICE)
+    path.write_text(change(path.read_text()))
+    assert status(book, DEVICE) == "none"
+    record(book, DEVICE, ["p2p"], ["float64"], "quick")
+    assert status(book, DEVICE) == "certified"
+
+
+def test_levels_that_are_not_known_do_not_count():
+    book = RecipeBook("mine", "", {"p2p": _recipe})
+    record(book, DEVICE, ["p2p"], ["float64"], "thorough")
+    assert status(book, DEVICE) == "none"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no owners of files")
+def test_certificates_that_others_can_write_do_not_count():
+    book = RecipeBook("mine", "", {"p2p": _recipe})
+    record(book, DEVICE, ["p2p"], ["float64"], "quick")
+    certificates.certificates_file(book, DEVICE).chmod(0o666)
+    with pytest.warns(CacheWarning, match="can be written by others"):
+        assert status(book, DEVICE) == "none"
+
+
+def test_books_with_long_or_odd_names_have_files_of_their_own():
+    names = ["a/b", "a_b", "x" * 80, "x" * 80 + "1", "x" * 80 + "2"]
+    files = {certificates.certificates_file(RecipeBook(name, "", {}), DEVICE) for name in names}
+    assert len(files) == len(names)

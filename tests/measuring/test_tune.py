@@ -145,6 +145,92 @@ def test_stored_parameters_are_verified_when_a_version_has_changed():
     assert verify_store(BOOK, device) == ()
 
 
+BAD_FILES = {
+    "nothing": (b"", "it is not JSON: "),
+    "other bytes": (b"\xff\xfe{}", "it is not UTF-8: byte 0 is 0xff"),
+    "not a number": (b'{"format": NaN}', "it has NaN, expected finite numbers"),
+    "infinite": (b'{"format": 1e999}', "it has 1e999, expected finite numbers"),
+    "too large": (b'{"format": 1' + 5000 * b"0" + b"}", "expected whole numbers below 2^63"),
+    "deep": (100_000 * b"[" + 100_000 * b"]", "it is nested too deeply, expected at most 32 levels"),
+    "fairly deep": (50 * b"[" + 50 * b"]", "it is nested too deeply"),
+    "twice": (b'{"format": 1, "format": 1}', "it has 'format' twice"),
+    "a list": (b"[]", "it has no list of entries"),
+    "no list": (b'{"format": 1, "device": "x", "tuned": {}}', "it has no list of entries"),
+    "a format": (b'{"format": [], "device": "x", "tuned": []}', "it has format [], expected 1"),
+    "a device": (b'{"format": 1, "device": 5, "tuned": []}', "it is for the device 5, expected its description"),
+    "escapes": (b'{"format": 1, "device": "\\u001b[2J", "tuned": []}', "expected its description"),
+    "an entry": (b'{"format": 1, "device": "x", "tuned": [5]}', "it has the entry 5, expected book, "),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files(tmp_path, name):
+    content, text = BAD_FILES[name]
+    path = tmp_path / "shared.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as caught:
+        import_entries(path, BOOK)
+    assert str(caught.value).startswith(f"{path} is not a valid file of tuned parameters: ")
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "config").exists()
+
+
+BAD_FIELDS = {
+    "book": ["pocl\x1b[2J", 5, None],
+    "operator": [["p2p"]],
+    "order": [True, "6", 6.5],
+    "parameters": [[], {"two words": 1}, {"lanes": {"deep": 1}}, {"how": "\x07"}],
+    "seconds": ["1", -1.0, None, True],
+    "default_seconds": ["1", 0],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field in BAD_FIELDS for value in BAD_FIELDS[field]])
+def test_bad_fields(tmp_path, field, value):
+    """One bad entry, after a good one: nothing is stored."""
+    device, path = find_devices()[-1], tmp_path / "shared.json"
+    entries = [dataclasses.asdict(_entry(order=order)) for order in (4, 6)]
+    entries[1][field] = value
+    path.write_text(json.dumps({"format": 1, "device": device.description, "tuned": entries}))
+    with pytest.raises(ValueError, match=f"has an entry whose {field} is .*, expected "):
+        import_entries(path, BOOK)
+    assert not (tmp_path / "config").exists()
+
+
+def test_a_file_never_says_which_code_to_run(tmp_path):
+    device, path, book = find_devices()[-1], tmp_path / "shared.json", tmp_path / "harmful.py"
+    book.write_text(f"open({str(tmp_path / 'harmed')!r}, 'w')\n")
+    tuned.write_entries(path, device.description, [_entry(book=str(book)), _entry(book="harmful", order=4)])
+    results = import_entries(path)
+    assert all("no recipe book is named" in wrong for _, wrong in results)
+    assert not (tmp_path / "harmed").exists()
+    assert not (tmp_path / "config").exists()
+
+
+def test_no_two_devices_share_a_file():
+    """Descriptions differ in their last words, and in what file names cannot have."""
+    device = find_devices()[-1]
+    long = [dataclasses.replace(device, description="x" * 200 + end) for end in ("AVX-512", "AVX2")]
+    alike = [dataclasses.replace(device, description=text) for text in ("a b", "a_b", "a/b")]
+    assert len({store_file(each) for each in (*long, *alike)}) == 5
+    write_store(long[0], [_entry()])
+    assert read_store(long[1]) == ()
+    store_file(long[0]).rename(store_file(long[1]))
+    with pytest.raises(ValueError, match="is for 'x"):
+        read_store(long[1])
+
+
+def test_a_damaged_file_is_not_lost(tmp_path):
+    device = find_devices()[-1]
+    write_store(device, [_entry()])
+    store_file(device).write_text("my results")
+    with pytest.warns(UserWarning, match="the file is now .*damaged"):
+        write_store(device, [_entry(order=4)])
+    assert store_file(device).with_suffix(".damaged").read_text() == "my results"
+    assert len(read_store(device)) == 1
+
+
 @needs_opencl
 def test_what_a_colleague_has_found_is_certified_here(tmp_path):
     device = OPENCL[0]
@@ -168,9 +254,10 @@ def test_the_store_is_read_and_merged():
     assert first not in read_store(device)
     assert read_entries(store_file(device))[0] == device.description
     store_file(device).write_text('{"format": 1, "device": "x"}')
-    with pytest.raises(ValueError, match="is not a valid file of tuned parameters: 'tuned'; delete it, or tune again"):
+    with pytest.raises(ValueError, match="is not a valid file of tuned parameters: it has no 'tuned'; delete it, or"):
         read_store(device)
-    assert tuned_parameters(BOOK, device, "float64", 6) == {}
+    with pytest.warns(UserWarning, match="tuned parameters are not used: "):
+        assert tuned_parameters(BOOK, device, "float64", 6) == {}
 
 
 def test_the_nearest_order_is_used():
