@@ -1,7 +1,8 @@
 """The command ``fmmloopy``: one module per subcommand, each a thin shell around a function of the library.
 
 Exit status: 0 on success; 1 if a check fails or something does not work; 2 if the command cannot run: bad arguments, no
-such book, no such device.
+such book, no such device. With ``--json``, standard output is a JSON document in all cases; after an error, an object
+with ``"ok": false`` and ``"error"``.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from fmmloopy import __version__
 from fmmloopy.cli.bench import bench
 from fmmloopy.cli.check import check
-from fmmloopy.cli.common import BAD_INPUT, show_error
+from fmmloopy.cli.common import BAD_INPUT, DOES_NOT_HOLD, JSON, print_json, show_error
 from fmmloopy.cli.doctor import doctor
 from fmmloopy.cli.ladder import ladder
 from fmmloopy.cli.new import new
@@ -29,6 +30,9 @@ from fmmloopy.execution.devices import DeviceError
 from fmmloopy.recipes.book import RecipeError
 
 TRACEBACK = "--traceback"
+
+INTERRUPTED = 130
+"""Exit status: somebody has pressed Ctrl-C."""
 
 app = typer.Typer(
     name="fmmloopy",
@@ -72,10 +76,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     wanted = TRACEBACK in words
     words = [word for word in words if word != TRACEBACK]
+    as_json = JSON in words
     try:
-        app(words)
+        # In JSON, errors of usage are documents too; typer would print them as text.
+        status = app(words, standalone_mode=not as_json)
+        if as_json and status == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(status)
     except (RecipeError, DeviceError, WorkerError, MissingPackageError, ValueError, OSError) as error:
         if wanted:
             traceback.print_exc()
-        show_error(one_line(error, 2000))
-        sys.exit(BAD_INPUT)
+        _fail(one_line(error, 2000), BAD_INPUT, as_json)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted", INTERRUPTED, as_json)
+    except Exception as error:
+        if not as_json:
+            raise
+        if hasattr(error, "format_message"):  # an error of usage, whose class depends on the version of typer
+            _fail(" ".join(error.format_message().split()), BAD_INPUT, as_json)
+        traceback.print_exc()  # a mistake in this program
+        _fail(f"{type(error).__name__}: {one_line(error)}", DOES_NOT_HOLD, as_json)
+
+
+def _fail(text: str, status: int, as_json: bool) -> NoReturn:
+    """Report an error and exit."""
+    show_error(text)
+    if as_json:
+        print_json({"ok": False, "error": text, "status": status})
+    sys.exit(status)

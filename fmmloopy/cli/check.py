@@ -15,6 +15,7 @@ from fmmloopy.cli.common import (
     JsonOption,
     OperatorOption,
     console,
+    counted,
     listed,
     print_json,
     show_message,
@@ -68,8 +69,7 @@ def check(
             show_message(f"not checked: {text}", "yellow", out)
         for text in report.proved:
             show_message(text, out=out)
-        count = len(report.findings)
-        verdict = "certified" if report.ok else f"NOT certified, {count} finding{'s' if count > 1 else ''}"
+        verdict = "certified" if report.ok else f"NOT certified, {counted(len(report.findings), 'finding')}"
         what = f"{listed(report.operators) or 'no recipes'} in {listed(report.dtypes)}"
         show_message(f"{report.book}: {verdict} ({report.level}, {what}, {report.seconds:.0f} s)", out=out)
         show_message(f"on {report.device}", out=out)

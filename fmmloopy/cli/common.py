@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -25,7 +26,9 @@ OperatorOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option("--device", "-d", help="Part of a device's description. Default: one that suits the book.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
+JSON = "--json"
+
+JsonOption = Annotated[bool, typer.Option(JSON, help="Print only JSON on standard output.")]
 
 
 def console() -> Console:
@@ -46,8 +49,17 @@ def telling() -> Iterator[Callable[[str], None]]:
 
 
 def print_json(document: Any) -> None:
-    """Print a document as JSON."""
-    print(json.dumps(document, indent=2, default=str, allow_nan=False))
+    """Print a document as JSON; numbers that are not finite, which JSON does not have, become null."""
+    print(json.dumps(_finite(document), indent=2, default=str, allow_nan=False))
+
+
+def _finite(document: Any) -> Any:
+    """Return a document in which numbers that are not finite are None."""
+    if isinstance(document, Mapping):
+        return {str(name): _finite(value) for name, value in document.items()}
+    if isinstance(document, (list, tuple)):
+        return [_finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 def show_error(text: str) -> None:
@@ -67,6 +79,11 @@ def show_message(text: str, style: str = "", out: Console | None = None) -> None
     lines = wrapped(text, out.width) if out.is_terminal else [text]
     for line in lines:
         out.print(line, style=style, markup=False, soft_wrap=True)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words: ``"1 finding"``, ``"2 findings"``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from fmmloopy.cli.common import (
     JsonOption,
     OperatorOption,
     console,
+    counted,
     print_json,
     show_message,
     telling,
@@ -130,9 +131,10 @@ def _print(report: LadderReport, plot: Path | None) -> None:
     if report.findings is None:
         out.print("not certified: every step was compared on the exact cases only (--no-check)")
     elif not report.findings:
-        out.print(f"certified: {len(report.ladders)} operators pass all layers of `fmmloopy check`")
+        passed = "passes" if len(report.ladders) == 1 else "pass"
+        out.print(f"certified: {counted(len(report.ladders), 'operator')} {passed} all layers of `fmmloopy check`")
     else:
-        out.print(Text(f"not certified: {len(report.findings)} findings", style="bold red"))
+        out.print(Text(f"not certified: {counted(len(report.findings), 'finding')}", style="bold red"))
     if plot:
         out.print(Text(f"the figure is in {plot}"))
 
