@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 
 from fmmloopy.checking.meter import Meter
+from fmmloopy.checking.request import LAYERS
 from fmmloopy.cli.common import wrapped
 from fmmloopy.common import progress
 from fmmloopy.common.progress import Progress, showing
@@ -124,18 +125,18 @@ def test_work_of_several_threads_is_added_up():
     told = []
     meter = Meter(told.append, requests=2, wholes=1, sanitizes=False)
     for what in ("p2p, float64", "p2p, float32"):
-        for layer in ("static", "static", "exact", "hostile", "numerical"):
+        for layer in ("static", "static", "symbolic", "exact", "hostile", "numerical"):
             meter.begin(what, layer)
-    meter.end("p2p, float64", ("static", "exact", "hostile", "numerical"))
-    meter.end("p2p, float32", ("static", "exact", "hostile", "numerical"))
+    meter.end("p2p, float64", LAYERS[:-1])
+    meter.end("p2p, float32", LAYERS[:-1])
     meter.begin("whole evaluation, float64", "fmm")
     meter.end("whole evaluation, float64", ("fmm",))
-    assert [progress.what for progress in told[:2]] == ["p2p, float64, static", "p2p, float64, exact"]
+    assert [progress.what for progress in told[:2]] == ["p2p, float64, static", "p2p, float64, symbolic"]
     shares = [progress.share for progress in told]
     assert shares == sorted(shares)
     assert shares[0] == 0
     assert shares[-1] == 1
-    assert len(told) == 4 + 4 + 2 + 2
+    assert len(told) == 5 + 5 + 2 + 2
 
 
 def test_time_left(monkeypatch):
