@@ -127,7 +127,7 @@ class Evaluation:
         # Permute by reading in random order, which is faster than writing in random order. Nothing is clipped.
         exponent = self._plan.write_charges(charges.take(self.problem.tree.source_order, axis=1, mode="clip"))
         self.timings.update(self._plan.run(launches))
-        found: NDArray[Any] = self._plan.read_potentials(potentials, exponent)
+        found: NDArray[Any] = self._plan.read_potentials(potentials, exponent, charges.dtype)
         return found.take(self._target_places, axis=1, mode="clip")
 
     def _record(self, gradient: bool) -> tuple[tuple[Launch, ...], Potentials]:

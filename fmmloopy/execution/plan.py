@@ -102,14 +102,19 @@ class Plan:
         """Replay launches, wait, and return seconds by operator."""
         return self.runtime.run(launches)
 
-    def read_potentials(self, potentials: Potentials, exponent: int) -> NDArray[Any]:
+    def read_potentials(self, potentials: Potentials, exponent: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return potentials in tree order, shape (components, ntargets); with gradient, 4 times as many components.
+
+        Args:
+            potentials: on the device.
+            exponent: what `write_charges` has returned.
+            dtype: dtype of the charges and of the result.
 
         Raises:
             ValueError: a potential is above the largest number of the dtype.
         """
         values = self.runtime.read(potentials.array)[:, : self.problem.tree.ntargets]
-        return shift_back(values.astype(self.points.dtype, copy=False), exponent)
+        return shift_back(values.astype(dtype, copy=False), exponent)
 
     # -- code
 

@@ -134,11 +134,11 @@ def test_a_plan_remembers_no_exponent(planned, points):
     potentials = run(plan, plain)
     other = plan.write_charges(charges_of(2, 1e20)[:, tree.source_order])
     assert exponent < -60 < 60 < other
-    found = plan.read_potentials(potentials, exponent)
+    found = plan.read_potentials(potentials, exponent, plan.points.dtype)
     expected = direct(points, charges_of(1, 1e-20)[0])[tree.target_order]
     assert error(found[0], expected) <= 3e-3
     # And the charges that are there now are the others.
-    found = plan.read_potentials(run(plan, plain), other)
+    found = plan.read_potentials(run(plan, plain), other, plan.points.dtype)
     assert error(found[0], direct(points, charges_of(2, 1e20)[0])[tree.target_order]) <= 3e-3
 
 
@@ -150,7 +150,7 @@ def test_two_evaluations_of_one_plan_take_turns(planned):
 
     def evaluate(recording, charges):
         exponent = plan.write_charges(charges)
-        return plan.read_potentials(run(plan, recording), exponent)
+        return plan.read_potentials(run(plan, recording), exponent, plan.points.dtype)
 
     alone = [evaluate(recording, charges) for recording, charges in zip(recordings, sets, strict=True)]
     exponents = [plan.write_charges(charges) for charges in sets]
@@ -165,6 +165,6 @@ def test_forms_of_m2l_share_a_plan(planned):
     plan, tree, (fft, _) = planned
     dense = record(plan, False, "dense")
     exponent = plan.write_charges(charges_of(1)[:, tree.source_order])
-    found = [plan.read_potentials(run(plan, each), exponent) for each in (fft, dense, fft)]
+    found = [plan.read_potentials(run(plan, each), exponent, plan.points.dtype) for each in (fft, dense, fft)]
     np.testing.assert_array_equal(found[0], found[2])
     assert error(found[1], found[0]) <= 1e-11  # as in test_fmm.py
