@@ -9,6 +9,7 @@ fmmloopy's own cache unless it has a folder of its own, use a temporary folder i
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import shlex
 import shutil
@@ -28,8 +29,11 @@ CACHE_VARIABLE = "XDG_CACHE_HOME"
 SHARED_FOLDERS = ("pytools", "pyopencl", "pocl")
 """Their folders in the user's cache folder; loopy's databases are in that of pytools."""
 
-ROOM = 64 * 1024
-"""Bytes that must be free: what new databases take."""
+ROOM = 32 * 2**20
+"""Bytes that must be free on a disk: what caches of a first run take. PoCL compiles nothing if its own has no room."""
+
+PROBE = 64 * 1024
+"""Bytes that are written as a test, since a user may have no more room where the disk has."""
 
 LAST_PLACES = ("/dev/shm", "/run/shm")
 """Folders in memory, for temporary files when every disk is full or read-only."""
@@ -139,11 +143,25 @@ def _is_sound(database: Path) -> bool:
     return True
 
 
+def full_disk() -> str:
+    """Return what helps if a disk with caches or temporary files is full; empty if none is."""
+    places = {"POCL_CACHE_DIR": os.environ.get("POCL_CACHE_DIR"), CACHE_VARIABLE: None, "TMPDIR": tempfile.gettempdir()}
+    with suppress(OSError):
+        places[CACHE_VARIABLE] = str(user_folder("cache"))
+    for variable, place in places.items():
+        with suppress(OSError):
+            if place and shutil.disk_usage(place).free < PROBE:
+                return f"the disk of {place} is full; make room there, or export {variable}=FOLDER on another disk"
+    return ""
+
+
 def _try_to_write(folder: Path) -> None:
-    """Make sure that there is room for a small file; raises OSError if not."""
+    """Make sure that there is room in a folder; raises OSError if not."""
+    if shutil.disk_usage(folder).free < ROOM:
+        raise OSError(errno.ENOSPC, f"less than {ROOM // 2**20} MiB are free")
     handle, name = tempfile.mkstemp(dir=folder, prefix=".fmmloopy-", suffix=".tmp")
     try:
-        os.write(handle, bytes(ROOM))
+        os.write(handle, bytes(PROBE))
     finally:
         os.close(handle)
         os.unlink(name)

@@ -139,7 +139,7 @@ def _kept(
     for array in arrays.values():
         array.flags.writeable = False
     try:
-        write_cached(path, lambda file: _write(file, key, arrays), place)
+        write_cached(path, _written(key, arrays), place)
     except UntrustedError:
         pass  # a warning has said so
     except (OSError, RuntimeError) as error:
@@ -226,13 +226,14 @@ def _fits(stored: Any, shape: tuple[int, ...]) -> bool:
     return stored.dtype == np.float64 and stored.ndim == len(shape) and all(e in (n, ANY) for n, e in lengths)
 
 
-def _write(path: Path, key: str, arrays: Arrays) -> None:
-    """Write a file of tables; raises OSError, or RuntimeError from HDF5."""
-    with h5py.File(path, "w", userblock_size=USER_BLOCK) as file:
+def _written(key: str, arrays: Arrays) -> bytes:
+    """Return the content of a file of tables; made in memory, since HDF5 crashes where a disk is full."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
         file.attrs["key"] = key
         for name, array in arrays.items():
             file.create_dataset(name, data=array, dtype="<f8")
-    with open(path, "r+b") as raw:
-        signature = _signature(memoryview(raw.read())[USER_BLOCK:])
-        raw.seek(0)
-        raw.write(signature)
+    view = buffer.getbuffer()
+    signature = _signature(view[USER_BLOCK:])
+    view[: len(signature)] = signature
+    return bytes(view)

@@ -121,6 +121,22 @@ def test_a_full_disk(fresh, monkeypatch):
     assert os.environ[CACHE_VARIABLE] == str(temporary_folder())
 
 
+def test_little_room(fresh, monkeypatch):
+    usage = surroundings.shutil.disk_usage(fresh)
+    monkeypatch.setattr(
+        surroundings.shutil,
+        "disk_usage",
+        lambda folder: usage._replace(free=2**20) if Path(folder).is_relative_to(fresh) else usage,
+    )
+    with pytest.warns(CacheWarning, match=r"cannot be used \(less than 32 MiB are free\)"):
+        assert prepare()
+    monkeypatch.setattr(surroundings.shutil, "disk_usage", lambda folder: usage._replace(free=0))
+    monkeypatch.setenv("POCL_CACHE_DIR", str(fresh))
+    assert surroundings.full_disk() == (
+        f"the disk of {fresh} is full; make room there, or export POCL_CACHE_DIR=FOLDER on another disk"
+    )
+
+
 def test_what_is_generated_stays_where_it_is_if_only_the_databases_are_damaged(fresh, monkeypatch):
     monkeypatch.delenv(ENVIRONMENT_VARIABLE)
     (fresh / "fmmloopy").mkdir()

@@ -273,3 +273,24 @@ def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytes
 def test_cache_refuses_what_the_tables_refuse(arguments: tuple, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         cached_tables(*arguments, folder=tmp_path)
+
+
+PROGRAM_ON_A_FULL_DISK = """
+import resource, sys, warnings
+from fmmloopy.greens import laplace
+from fmmloopy.tables.cache import cached_tables
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+with warnings.catch_warnings(record=True) as record:
+    warnings.simplefilter("always")
+    tables = cached_tables(laplace(), 4, [1.0, 0.5, 0.25], folder=sys.argv[1])
+print(len(record), "cannot be stored" in str(record[0].message), tables.m2m.shape)
+"""
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_file(tmp_path: Path) -> None:
+    """HDF5 writes what it can and crashes at the end of the process, if it has the file."""
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", PROGRAM_ON_A_FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1 True (1, 8, 56, 56)\n"), done.stderr
+    assert not list(tmp_path.iterdir())

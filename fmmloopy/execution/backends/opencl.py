@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.messages import one_line
+from fmmloopy.common.surroundings import full_disk
 from fmmloopy.common.turns import BUILDING
 from fmmloopy.execution.backends.backend import OPENCL_C, Family
 from fmmloopy.execution.backends.opencl_loader import show_hidden_runtimes
@@ -369,9 +370,8 @@ class OpenCLRuntime:
                     warnings.filterwarnings("ignore", message="PyOpenCL compiler caching failed")
                     program = self._cl.Program(self._context, operator.source).build(list(operator.build_options))
             except self._cl.Error as error:
-                raise DeviceError(
-                    f"{self.device.name} cannot compile {operator.operator}: {one_line(error)}"
-                ) from error
+                reason = full_disk() or one_line(error)
+                raise DeviceError(f"{self.device.name} cannot compile {operator.operator}: {reason}") from error
             self._programs[operator.source] = program
         return self._programs[operator.source]
 
