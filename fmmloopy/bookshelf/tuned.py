@@ -18,7 +18,7 @@ from typing import Any
 from fmmloopy.bookshelf.certificates import CERTIFIED, operator_status
 from fmmloopy.common.documents import is_number, is_text, parse
 from fmmloopy.common.store import user_folder, write_atomically
-from fmmloopy.common.trust import UntrustedError, check_trusted, warn_once
+from fmmloopy.common.trust import UntrustedError, check_trusted, make_private_folders, warn_once
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import recipe_hash, versions
 from fmmloopy.precision import find_precision
@@ -87,7 +87,7 @@ def read_store(device: Device) -> tuple[Tuned, ...]:
     path = store_file(device)
     if not path.exists():
         return ()
-    check_trusted(path, config_folder())
+    check_trusted(path, config_folder(), own_group=True)
     description, entries = read_entries(path)
     if description != device.description:
         raise ValueError(f"{path} is for {description!r}, expected {device.description!r}; delete it, or tune again")
@@ -165,6 +165,7 @@ def write_store(device: Device, entries: Sequence[Tuned]) -> Path:
         aside = path.with_suffix(".damaged")
         path.replace(aside)
         warn_once(f"{error}; the file is now {aside}")
+    make_private_folders(path.parent)
     write_entries(path, device.description, entries)
     return path
 

@@ -221,6 +221,21 @@ def test_no_two_devices_share_a_file():
         read_store(long[1])
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no owners of files")
+def test_results_that_others_can_write_are_not_used(tmp_path):
+    device, before = find_devices()[-1], os.umask(0)
+    try:
+        write_store(device, [_entry()])
+    finally:
+        os.umask(before)
+    assert len(read_store(device)) == 1  # new folders are for this user alone, whatever the umask
+    (tmp_path / "config").chmod(0o777)
+    with pytest.raises(PermissionError, match="can be written by others"):
+        read_store(device)
+    with pytest.warns(UserWarning, match="tuned parameters are not used: .* chmod -R go-w"):
+        assert tuned_parameters(BOOK, device, "float64", 6) == {}
+
+
 def test_a_damaged_file_is_not_lost(tmp_path):
     device = find_devices()[-1]
     write_store(device, [_entry()])
