@@ -86,13 +86,6 @@ def test_copies_are_their_originals_under_another_name(origin, tmp_path):
         assert ours[-1].kernel == theirs[-1].kernel
 
 
-def test_copy_passes_the_check(tmp_path, opencl_device):
-    origin = load_recipes(None, opencl_device).name
-    if origin == "sequential":
-        pytest.skip("no shipped book is for this device")
-    passes(start_book(tmp_path / "mine.py", origin).path, opencl_device)
-
-
 def test_file_has_the_rights_of_a_new_file(tmp_path):
     plain = tmp_path / "plain"
     plain.write_text("")

@@ -40,13 +40,14 @@ def _alike(one: Wrong | Right, other: Wrong | Right) -> bool:
     return not alone and (one.level, one.dtype) == (other.level, other.dtype)
 
 
-def check(group: Group, device: Device) -> tuple[Finding, ...]:
-    """Check a group as one book."""
+def check(group: Group, device: Device, all_dtypes: bool = True) -> tuple[Finding, ...]:
+    """Check a group as one book; right recipes in all their types, or else in the first."""
     recipes = {entry.operator: entry.recipe for entry in group}
     tuning = {e.operator: e.tuning for e in group if isinstance(e, Wrong) and e.tuning}
     first = group[0]
     book = RecipeBook(f"corpus, {first.id}", device="", recipes=recipes, tuning=tuning)
     dtypes, level = ([first.dtype], first.level) if isinstance(first, Wrong) else (first.dtypes, "quick")
+    dtypes = dtypes if all_dtypes else dtypes[:1]
     return check_book(book, device=device, dtypes=dtypes, level=level).findings
 
 
