@@ -7,7 +7,7 @@ the last step are compared with those that were checked: if they are the same, t
 driver, or another version of loopy, makes it stale.
 
 Books shipped with fmmloopy have certificates for the runtimes that they were checked on. These are for a runtime, not
-for a processor.
+for a processor. Their kernels that are proved are listed by identity: a proof holds on every device.
 """
 
 from __future__ import annotations
@@ -205,12 +205,20 @@ def checked_kernels(
     return frozenset(read_shipped()["certified"][shipping_label(book, device)]["kernels"].get(operator, ())) - {""}
 
 
+@cache
+def proved_kernels(operator: str) -> frozenset[str]:
+    """Return the identities of an operator's kernels that came proved for all sizes with the shipped books."""
+    return frozenset(read_shipped()["proved"].get(operator, "").split())
+
+
 def read_shipped() -> dict[str, Any]:
     """Return the shipped certificates.
 
     Returns:
         ``sources``: the hash of all sources at that time. ``certified``: by label, ``level``, ``processor``, and
-        ``kernels``: identities by operator, for the types and parameters that were checked.
+        ``kernels``: identities by operator, for the types and parameters that were checked. ``proved``: identities by
+        operator, separated by spaces, of the kernels that are proved for all sizes. ``prover``: the hash of what proved
+        them.
     """
     content: dict[str, Any] = json.loads(SHIPPED_FILE.read_text())
     return content

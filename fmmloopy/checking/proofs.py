@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+from fmmloopy.checking import proof
 from fmmloopy.checking.case import POLYNOMIAL_2X2, Layout
 from fmmloopy.checking.proof import NotProved, Proved, Verdict, Wrong, prove
+from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.operators import Operator, Specification
+from fmmloopy.operators import Form, Operator, Specification
 from fmmloopy.recipes.apply import Step
+from fmmloopy.recipes.fingerprint import hash_of_sources
 from fmmloopy.recipes.lanes import sequential_recipe
 
 ORDER = 3
-"""The order that kernels are proved for; only transforms have another kernel for another order."""
+"""The order that kernels are proved for in a check; only transforms have another kernel for another order."""
 
 LARGEST_WITNESS = 2000
 """Numbers of points up to this are tried where a proof says that kernels differ."""
@@ -48,6 +53,13 @@ def functions(operator: Operator) -> tuple[GreensFunction, ...]:
     return *plain, *(f.with_gradient() for f in plain if operator.gives_potentials), POLYNOMIAL_2X2
 
 
+def stated(operator: Operator) -> tuple[tuple[GreensFunction, int], ...]:
+    """Return the Green's functions and orders for which the kernels of shipped books are proved."""
+    others = [order for order in range(FIRST_ORDER, LAST_ORDER + 1) if order != ORDER]
+    orders = [ORDER, *(others if operator.form == Form.TRANSFORM else ())]
+    return tuple((greens, order) for order in orders for greens in functions(operator))
+
+
 def verdict_on(spec: Specification, last: Step) -> Verdict:
     """Return what is shown of the last kernel of a recipe."""
     ((_, sequential),) = sequential_recipe(spec.kernel())
@@ -64,6 +76,12 @@ def _reason(verdict: Verdict) -> str:
     if isinstance(verdict, NotProved):
         return f"{verdict.statement}: {verdict.reason}" if verdict.statement else verdict.reason
     return f"{verdict.where}, at {verdict.witness}" if isinstance(verdict, Wrong) else ""
+
+
+@cache
+def prover_hash() -> str:
+    """Return a hash of the code that proves, without comments and file names."""
+    return hash_of_sources(sorted(Path(proof.__file__ or "").parent.glob("*.py")))[:32]
 
 
 def witness_layouts(wrong: Wrong) -> Iterator[Layout]:

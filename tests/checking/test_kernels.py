@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import loopy as lp
 import numpy as np
@@ -11,7 +12,8 @@ from conftest import error
 
 import fmmloopy as fl
 from fmmloopy.checking.check import check_book
-from fmmloopy.checking.kernels import UncertifiedError
+from fmmloopy.checking.kernels import KernelState, UncertifiedError, kernel_state
+from fmmloopy.operators import OPERATORS
 from fmmloopy.recipes import RecipeBook, fix_lanes, separate_lanes
 from fmmloopy.transforms import steps
 
@@ -103,6 +105,18 @@ def test_a_certificate_does_not_cover_the_kernel_of_another_order(opencl_device,
     points = np.random.default_rng(3).random((FEW, 3))
     with pytest.raises(UncertifiedError, match=r"m2l_forward of book 'transforms' \(laplace, order 4, float64\)"):
         fl.Fmm(points, order=4, ncrit=30, recipes=book, device=opencl_device, certify="require")
+
+
+@pytest.mark.parametrize("order", [5, 6])
+def test_kernels_of_shipped_books_come_proved(opencl_device, own_cache, order):
+    """Transforms have another kernel for each order; all of an evaluation in reduced precision, with gradients."""
+    setup = fl.Fmm(np.zeros((1, 3)), order=order, precision="reduced", device=opencl_device)._decision.setup
+    if setup.book.name == "sequential":
+        pytest.skip("no shipped book is for this device")
+    for operator in setup.book.recipes:
+        for gradient in (False, True) if OPERATORS[operator].gives_potentials else (False,):
+            key = setup.code_key(operator, gradient)
+            assert kernel_state(key, SimpleNamespace(kernel=key.kernel())) == KernelState("proved")
 
 
 def test_sequential_kernels_may_always_run(opencl_device):
