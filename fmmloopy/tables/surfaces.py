@@ -41,6 +41,10 @@ OUTER = 2.95
 # (docs/measurements/constants.csv). In mixed precision small values make large densities, which M2L rounds to float32.
 TRUNCATION = {"float64": 16.0, "float32": 1.0, "mixed": 4.5e5}
 
+# A singular vector is unresolved if its field between the check points is larger than at these points by this factor,
+# root mean square. Chains of translations err least for factors of 2 to 5 (docs/measurements/constants.csv).
+RESOLVED = 3.0
+
 
 @dataclass(frozen=True, eq=False)
 class Tables:
@@ -124,9 +128,13 @@ def surface_grid(order: int) -> NDArray[np.int32]:
     Raises:
         ValueError: order is not an integer from 2 to 16.
     """
-    order = check_order(order)
-    grid = np.indices((order, order, order), dtype=np.int32).reshape(3, -1)
-    on_boundary = ((grid == 0) | (grid == order - 1)).any(axis=0)
+    return _boundary(check_order(order))
+
+
+def _boundary(npoints: int) -> NDArray[np.int32]:
+    """Return the coordinates of the points on the boundary of a grid with so many points per edge."""
+    grid = np.indices((npoints, npoints, npoints), dtype=np.int32).reshape(3, -1)
+    on_boundary = ((grid == 0) | (grid == npoints - 1)).any(axis=0)
     return np.ascontiguousarray(grid[:, on_boundary])
 
 
@@ -136,8 +144,15 @@ def surface_points(order: int) -> FloatArray:
     Raises:
         ValueError: order is not an integer from 2 to 16.
     """
+    return _on_cube(surface_grid(order))
+
+
+def _on_cube(grid: NDArray[np.int32]) -> FloatArray:
+    """Return points of a grid, with coordinates from 0 on, on the cube [-1, 1]^3."""
+    last = int(grid.max())
     # Integer numerator first: coordinates are exactly antisymmetric about 0.
-    return (2 * surface_grid(order) - (order - 1)) / (order - 1)
+    points: FloatArray = (2 * grid - last) / last
+    return points
 
 
 def greens_matrix(kernel: GreensFunction, targets: FloatArray, sources: FloatArray) -> FloatArray:
@@ -179,18 +194,23 @@ def pseudo_inverse(matrix: FloatArray, dtype: Any = np.float64) -> Factors:
     Raises:
         ValueError: dtype is none of these.
     """
-    u, inverse, vt = _truncated_svd(matrix, find_types(dtype).name)
-    return u.T, vt.T * inverse
-
-
-def _truncated_svd(matrix: FloatArray, dtype: str) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return U, the inverse of S with dropped values 0, and V^T."""
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    return u.T, vt.T * _truncated_inverse(s, find_types(dtype).name)
+
+
+def _truncated_inverse(s: FloatArray, dtype: str, tolerance: float = 0.0) -> FloatArray:
+    """Return the inverses of singular values, 0 for those that are dropped.
+
+    Args:
+        s: singular values, descending.
+        dtype: as for `pseudo_inverse`.
+        tolerance: values below this times the largest are dropped too.
+    """
     info = np.finfo(find_types(dtype).outer)
-    kept = (s > TRUNCATION[dtype] * float(info.eps) * s[0]) & (s > float(info.tiny))
+    kept = (s > max(TRUNCATION[dtype] * float(info.eps), tolerance) * s[0]) & (s > float(info.tiny))
     inverse = np.zeros_like(s)
     np.divide(1, s, out=inverse, where=kept)
-    return u, inverse, vt
+    return inverse
 
 
 def table_radii(kernel: GreensFunction, radii: Sequence[float] | NDArray[np.floating[Any]]) -> FloatArray:
@@ -242,7 +262,7 @@ def build_tables(
     needed = table_radii(kernel, radii)
     surface = surface_points(order)
     npoints = surface.shape[1]
-    factors = [_box_factors(kernel, surface, radius, inner, outer, precision) for radius in needed]
+    factors = [_box_factors(kernel, order, radius, inner, outer, precision) for radius in needed]
     shape = (len(needed), SIBLINGS, npoints * kernel.nsource_components, npoints * kernel.nsource_components)
     m2m, l2l = np.empty(shape), np.empty(shape)
     for table, radius in enumerate(needed):
@@ -252,7 +272,7 @@ def build_tables(
         elif table + 1 < len(needed):
             child = factors[table + 1][1]
         else:
-            child = _box_factors(kernel, surface, radius / 2, inner, outer, precision)[1]
+            child = _box_factors(kernel, order, radius / 2, inner, outer, precision)[1]
         for octant in range(SIBLINGS):
             offset = radius / 2 * octant_offset(octant)
             child_inner = offset + inner * radius / 2 * surface
@@ -280,19 +300,47 @@ def build_tables(
 
 
 def _box_factors(
-    kernel: GreensFunction, surface: FloatArray, radius: float, inner: float, outer: float, dtype: str
+    kernel: GreensFunction, order: int, radius: float, inner: float, outer: float, dtype: str
 ) -> tuple[Factors, Factors]:
-    """Return the upward and the downward pseudo-inverse of a box of the given radius."""
+    """Return the upward and the downward pseudo-inverse of a box of the given radius.
+
+    Both keep as many vectors as the downward check surface resolves. Upward, what check points miss is a smaller error
+    of the far field; a field on the downward check surface is that of all points in the box.
+    """
+    surface, finer = surface_points(order), _on_cube(_boundary(order + 1))
     inside, outside = inner * radius * surface, outer * radius * surface
     upward = greens_matrix(kernel, outside, inside)
     downward = greens_matrix(kernel, inside, outside)
     if not (np.isfinite(upward).all() and np.isfinite(downward).all()):
         raise ValueError(not_finite(kernel, radius))
-    u, inverse, vt = _truncated_svd(upward, dtype)
+    u, s, vt = np.linalg.svd(upward, full_matrices=False)
     # An even Green's function has the transposed matrix downward, to the last bit: one decomposition serves both.
-    if np.array_equal(downward, upward.T):
-        return (u.T, vt.T * inverse), (vt, u * inverse)
-    return (u.T, vt.T * inverse), pseudo_inverse(downward, dtype)
+    is_even = np.array_equal(downward, upward.T)
+    below = (vt.T, s, u.T) if is_even else np.linalg.svd(downward, full_matrices=False)
+    between = greens_matrix(kernel, inner * radius * finer, outside) @ below[2].T
+    tolerance = resolved_tolerance(below[1], between, len(downward))
+    upward_inverse, downward_inverse = (_truncated_inverse(values, dtype, tolerance) for values in (s, below[1]))
+    return (u.T, vt.T * upward_inverse), (below[0].T, below[2].T * downward_inverse)
+
+
+def resolved_tolerance(s: FloatArray, fields: FloatArray, nrows: int) -> float:
+    """Return the largest singular value, relative to the first, whose vector the check points do not resolve.
+
+    The field of such a vector is small at the check points and larger between them. Its coefficient cannot be found
+    from potentials at these points: errors of the potentials, divided by the small singular value, would make large
+    densities. Vectors with smaller singular values oscillate more, so none of these is kept either.
+
+    Args:
+        s: singular values of the map from densities to potentials at the check points, descending.
+        fields: potentials of the right singular vectors on a finer surface, shape (finer rows, k).
+        nrows: rows of the map.
+
+    Returns:
+        A tolerance for `_truncated_inverse`; 0 if all are resolved.
+    """
+    sizes = np.sqrt((fields**2).sum(axis=0) * (nrows / len(fields)))
+    unresolved = np.flatnonzero(sizes > RESOLVED * s)
+    return float(s[unresolved[0]] / s[0]) if len(unresolved) and s[0] > 0 else 0.0
 
 
 def not_finite(kernel: GreensFunction, radius: float) -> str:
