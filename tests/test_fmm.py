@@ -138,6 +138,16 @@ def test_long_w_and_x_lists(order, monkeypatch):
     assert error(gradients[chosen], expected[1]) <= 300 * 10.0**-order
 
 
+@pytest.mark.parametrize("place", [(1e13, 0, 0), (-1e13, 1e13, 3.0)])
+@pytest.mark.parametrize("centre", [0.0, -7.5])
+def test_a_point_far_from_all_others_costs_no_digits(place, centre, rng):
+    """All others are in one leaf, and so in P2P, whose differences of coordinates must be those of the points given."""
+    points, charges = np.vstack([rng.random((400, 3)) + centre, [place]]), rng.random(401) - 0.3
+    found = fl.Fmm(points, order=6).evaluate(charges, gradient=True)
+    for values, expected in zip(found, fl.direct(points, charges, gradient=True), strict=True):
+        assert error(values, expected) <= 1e-12  # as between books
+
+
 # -- Green's functions of several components
 
 WAVENUMBER = 2.0

@@ -47,7 +47,7 @@ def least_distance(points: SortedPoints, tree: Tree) -> float | None:
     candidates, limits = [], []
     for (each, starts, ends), (others, *_) in zip(sides, reversed(sides), strict=True):
         limit = NEAREST * _by_point(tree, tree.box_radii, starts, ends)
-        chosen = _near_faces(each.points, points.half_width, width, limit)
+        chosen = _near_faces(each.points, points.centre - points.origin - points.half_width, width, limit)
         same = each.keys[1:] == each.keys[:-1]
         chosen[1:] |= same
         chosen[:-1] |= same
@@ -76,7 +76,9 @@ def _by_point(tree: Tree, values: NDArray[Any], starts: NDArray[Any], ends: NDAr
     return np.repeat(values[..., leaves], (ends - starts)[leaves], axis=-1)
 
 
-def _near_faces(points: NDArray[Any], half_width: float, width: float, limit: NDArray[Any]) -> NDArray[np.bool_]:
+def _near_faces(
+    points: NDArray[Any], corner: NDArray[np.float64], width: float, limit: NDArray[Any]
+) -> NDArray[np.bool_]:
     """Return which points are so close to a face of their finest box that a point behind it may be too close: (n,).
 
     A neighbouring leaf, whose limit counts too, is at most twice as large; another factor of two covers rounding.
@@ -84,7 +86,7 @@ def _near_faces(points: NDArray[Any], half_width: float, width: float, limit: ND
     near = np.empty(points.shape[1], np.bool_)
     for start in range(0, points.shape[1], _BLOCK):
         block = slice(start, start + _BLOCK)
-        places = (points[:, block] + half_width) / width
+        places = (points[:, block] - corner[:, None]) / width
         places -= np.rint(places)
         near[block] = (np.abs(places, out=places) <= limit[block] * (4 / width)).any(axis=0)
     return near

@@ -57,11 +57,13 @@ _SPREAD = (
 class Tree:
     """An octree over a cube: boxes level by level from the root (box 0), in Morton order inside a level.
 
-    Every box holds at least one source or target. All coordinates are relative to ``centre``. The octant of a box in
+    Every box holds at least one source or target. All coordinates are relative to ``origin``. The octant of a box in
     its parent is x + 2 y + 4 z, with x, y, z in {0, 1} the position along axes 0, 1, 2.
 
     Attributes:
         centre: shape (3,), float64: centre of the root cube, in the caller's coordinates.
+        origin: shape (3,), float64: what coordinates are relative to, in the caller's. In float32 it is the centre; in
+            float64 it is chosen so that subtracting it rounds no coordinate, see `_find_origin`.
         half_width: half the side of the root cube, > 0, with at most 8 significant bits: the coordinates of box
             centres, which are integers times half_width / 2^level, are exact in float32 down to level 15. It is 1 if
             all points coincide, and kept 2^40 above the smallest number of the dtype, so that no box width underflows.
@@ -84,6 +86,7 @@ class Tree:
     """
 
     centre: NDArray[np.float64]
+    origin: NDArray[np.float64]
     half_width: float
     sources: Points
     targets: Points
@@ -138,8 +141,10 @@ class Tree:
 
     @property
     def box_centres(self) -> NDArray[np.float64]:
-        """Centres of the boxes, relative to ``centre``: shape (3, nboxes), float64, exact."""
-        return (2 * self.box_anchors + 1 - (1 << self.box_levels)) * self.box_radii
+        """Centres of the boxes, relative to ``origin``: shape (3, nboxes), float64, exact."""
+        from_root = (2 * self.box_anchors + 1 - (1 << self.box_levels)) * self.box_radii
+        centres: NDArray[np.float64] = from_root + (self.centre - self.origin)[:, None]
+        return centres
 
     @property
     def nbytes(self) -> int:
@@ -149,7 +154,7 @@ class Tree:
 
 
 class _SortedPoints(NamedTuple):
-    points: Points  # (3, n), Morton order, relative to the centre
+    points: Points  # (3, n), Morton order, relative to the origin
     order: NDArray[np.int64]  # (n,), number in the input
     keys: Keys  # (n,), at the deepest level, ascending
 
@@ -159,11 +164,12 @@ class SortedPoints:
     """Points in Morton order, from which `grow_tree` makes trees of any ncrit.
 
     Attributes:
-        centre, half_width: of the root cube, as in `Tree`.
+        centre, origin, half_width: as in `Tree`.
         sources, targets: coordinates, order and Morton keys; one object where the points are the same.
     """
 
     centre: NDArray[np.float64]
+    origin: NDArray[np.float64]
     half_width: float
     sources: _SortedPoints
     targets: _SortedPoints
@@ -192,7 +198,7 @@ def build_tree(
         targets: shape (ntargets, 3), in the dtype of the sources, finite; None if the targets are the sources.
         ncrit: maximum number of sources, and of targets, in a leaf above ``max_level``.
         max_level: level at which boxes are no longer split, at most 21. Coincident points end up there.
-        dtype: type of the tree's points, float32 or float64, to which they are rounded relative to its centre; None for
+        dtype: type of the tree's points, float32 or float64, to which they are rounded relative to its origin; None for
             that of the sources.
         split_coincident: whether to split boxes down to ``max_level`` even if no level can separate their points.
 
@@ -218,12 +224,13 @@ def sort_points(sources: Points, targets: Points | None = None, dtype: DTypeLike
             )
     kept = np.dtype(dtype if dtype is not None else sources.dtype)
     centre, half_width = _find_root(sources, targets, kept)
-    sorted_sources = _sort_points(sources, centre, half_width, kept)
+    origin = _find_origin(centre, half_width, kept)
+    sorted_sources = _sort_points(sources, centre, half_width, origin, kept)
     if targets is None or targets is sources:
         sorted_targets = sorted_sources
     else:
-        sorted_targets = _sort_points(targets, centre, half_width, kept)
-    return SortedPoints(centre, half_width, sorted_sources, sorted_targets)
+        sorted_targets = _sort_points(targets, centre, half_width, origin, kept)
+    return SortedPoints(centre, origin, half_width, sorted_sources, sorted_targets)
 
 
 def grow_tree(points: SortedPoints, ncrit: int, max_level: int = DEEPEST_LEVEL, split_coincident: bool = True) -> Tree:
@@ -286,14 +293,32 @@ def _find_root(sources: Points, targets: Points | None, dtype: np.dtype[Any]) ->
     return centre, math.ldexp(math.ceil(math.ldexp(mantissa, HALF_WIDTH_BITS)), exponent - HALF_WIDTH_BITS)
 
 
-def _shift(points: Points, centre: NDArray[np.float64], dtype: np.dtype[Any]) -> Points:
-    """Subtract the centre from points of shape (n, 3) in float64; return shape (3, n), rounded to the dtype."""
+def _find_origin(centre: NDArray[np.float64], half_width: float, dtype: np.dtype[Any]) -> NDArray[np.float64]:
+    """Return what is subtracted from coordinates: the root's centre, or in float64 0 on axes where that may round.
+
+    Rounding to a multiple of eps times the half width is an error of digits where points are much closer together
+    than that, such as points near 0 beside one far away. On an axis whose centre is more than two half widths from 0,
+    all coordinates are multiples of eps times the half width, and the difference from the centre is exact.
+    """
+    if dtype != np.float64:
+        return centre
+    return np.where(np.abs(centre) <= 2 * half_width, 0.0, centre)
+
+
+def _shift(points: Points, origin: NDArray[np.float64], dtype: np.dtype[Any]) -> Points:
+    """Subtract the origin from points of shape (n, 3) in float64; return shape (3, n), rounded to the dtype."""
     shifted = np.empty((3, len(points)), dtype)
-    return np.subtract(points.T, centre[:, None], out=shifted, dtype=np.float64, casting="same_kind")
+    return np.subtract(points.T, origin[:, None], out=shifted, dtype=np.float64, casting="same_kind")
 
 
-def _sort_points(points: Points, centre: NDArray[np.float64], half_width: float, dtype: np.dtype[Any]) -> _SortedPoints:
-    """Sort points of shape (n, 3) by Morton key, and shift them to the centre."""
+def _sort_points(
+    points: Points,
+    centre: NDArray[np.float64],
+    half_width: float,
+    origin: NDArray[np.float64],
+    dtype: np.dtype[Any],
+) -> _SortedPoints:
+    """Sort points of shape (n, 3) by Morton key, and shift them to the origin."""
     keys = np.empty(len(points), np.uint64)
     shifted = np.empty((3, len(points)), dtype)
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(points), _BLOCK)]
@@ -306,7 +331,7 @@ def _sort_points(points: Points, centre: NDArray[np.float64], half_width: float,
         keys[block] = _encode(cells.astype(np.int32))
     order = np.argsort(keys)
     for block in blocks:
-        shifted[:, block] = _shift(points.take(order[block], axis=0), centre, dtype)
+        shifted[:, block] = _shift(points.take(order[block], axis=0), origin, dtype)
     return _SortedPoints(shifted, order, keys.take(order))
 
 
@@ -432,6 +457,7 @@ def _assemble(points: SortedPoints, splits: Sequence[Keys]) -> Tree:
         target_starts, target_ends = np.concatenate(target_ranges, axis=1).astype(np.int32)
     return Tree(
         centre=points.centre,
+        origin=points.origin,
         half_width=points.half_width,
         sources=sources.points,
         targets=targets.points,

@@ -94,8 +94,11 @@ def test_points_are_permuted_and_shifted(make, ncrit, separate, dtype):
         assert points.flags.c_contiguous
         assert order.dtype == np.int64
         np.testing.assert_array_equal(np.sort(order), np.arange(len(given)))
-        np.testing.assert_array_equal(points, (given[order] - tree.centre).astype(dtype).T)
-        assert abs(points).max() <= tree.half_width
+        np.testing.assert_array_equal(points, (given[order] - tree.origin).astype(dtype).T)
+        if dtype == np.float64:
+            differences = given[order].astype(np.longdouble) - tree.origin
+            np.testing.assert_array_equal(points, differences.T)  # nothing is rounded
+        assert abs(points + (tree.origin - tree.centre)[:, None]).max() <= tree.half_width
     assert tree.same_points is not separate
     if not separate:
         assert tree.targets is tree.sources
@@ -121,6 +124,7 @@ def test_arrays_have_the_documented_types(make, ncrit, separate, dtype):
     n = tree.nboxes
     expected = {
         "centre": ((3,), np.float64),
+        "origin": ((3,), np.float64),
         "level_starts": ((tree.nlevels + 1,), np.int32),
         "box_levels": ((n,), np.int32),
         "box_anchors": ((3, n), np.int32),
