@@ -18,6 +18,9 @@ from loopy.kernel.data import (
     UnrollTag,
     VectorizeTag,
 )
+from loopy.kernel.function_interface import ScalarCallable
+from loopy.kernel.tools import get_hw_axis_base_for_codegen
+from loopy.symbolic import pw_aff_to_expr
 from loopy.type_inference import TypeReader
 from pymbolic.primitives import Subscript, Variable
 
@@ -112,6 +115,13 @@ class Facts:
         axes = {iname: self.axis(iname, name) for iname in sorted(some)}
         return {iname: of_others[axis] for iname, axis in axes.items() if axis is not None and axis in of_others}
 
+    def function_of_loopy(self, name: str) -> str:
+        """Return the name of a function that loopy has itself, and that generated code calls by it; else nothing."""
+        function = self.tunit.callables_table.get(name)
+        own, in_target = str(getattr(function, "name", name)), getattr(function, "name_in_target", None)
+        is_loopys = isinstance(function, ScalarCallable) and type(function).__module__.startswith("loopy.")
+        return own if is_loopys and in_target in (own, f"{own}f") else ""
+
     def domain(self, inames: frozenset[str]) -> tuple[Constraint, ...]:
         """Return the constraints of inames, without those of other inames."""
         if inames not in self.domains:
@@ -156,6 +166,7 @@ def read_facts(tunit: Any) -> Facts:
     real = [a.dtype.numpy_dtype for a in kernel.args if a.dtype.numpy_dtype.kind == "f"]
     axes = _axes(kernel)
     _refuse_idle_axes(statements, axes)
+    _refuse_shifted_axes(kernel, axes)
     return Facts(
         tunit,
         kernel,
@@ -171,6 +182,8 @@ def read_facts(tunit: Any) -> Facts:
 
 
 def _is_assignment(statement: Any) -> bool:
+    if isinstance(statement, lp.BarrierInstruction) and statement.synchronization_kind != "local":
+        raise Unproved("a barrier across work-groups", statement.id)
     if isinstance(statement, (lp.NoOpInstruction, lp.BarrierInstruction)):
         return False
     if not isinstance(statement, lp.Assignment):
@@ -211,6 +224,15 @@ def _refuse_idle_axes(statements: tuple[Statement, ...], axes: Mapping[str, str]
         own = [axes[i] for i in statement.within_inames if i in axes]
         if set(own) != set(axes.values()) or len(own) != len(set(own)):
             raise Unproved("not every axis of the work-items is one of its loops", statement.id)
+
+
+def _refuse_shifted_axes(kernel: Any, axes: Mapping[str, str]) -> None:
+    """Refuse loops of one axis that start at different numbers: work-item 0 runs the first iteration of each."""
+    first: dict[str, str] = {}
+    for iname, axis in axes.items():
+        start = str(pw_aff_to_expr(get_hw_axis_base_for_codegen(kernel, iname).to_pw_aff()))
+        if first.setdefault(axis, start) != start:
+            raise Unproved(f"loop {iname} starts at {start}, and another loop of its axis at {first[axis]}")
 
 
 def constraints(domain: Any) -> tuple[Constraint, ...]:

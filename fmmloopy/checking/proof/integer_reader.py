@@ -80,9 +80,9 @@ ReadTemporary = Callable[[str, tuple[Affine, ...], Scope, bool], Affine]
 
 
 def narrowed(source: np.dtype[Any] | None, target: np.dtype[Any]) -> bool:
-    """Return whether a whole number may change when it becomes another type."""
+    """Return whether a whole number may change when it becomes another type, or was computed in a narrow one."""
     if target.kind != "i" or target.itemsize < 4:
-        return target != source
+        return True
     return source is not None and (source.kind != "i" or source.itemsize > max(target.itemsize, 8))
 
 
@@ -114,7 +114,7 @@ class IntegerReader:
         return found
 
     def _value(self, e: Any, scope: Scope) -> Affine:
-        if isinstance(e, (int, np.integer)) and not isinstance(e, (bool, np.bool_)):
+        if isinstance(e, (int, np.int32, np.int64)) and not isinstance(e, bool):
             return whole(int(e))
         if isinstance(e, p.Variable):
             return self._variable(e.name, scope)
@@ -134,8 +134,8 @@ class IntegerReader:
             return choice(self.condition(e.condition, scope), then, other)
         if isinstance(e, (p.Min, p.Max)):
             return self._extreme(isinstance(e, p.Min), e.children, scope)
-        if isinstance(e, p.Call) and e.function.name in ("min", "max"):
-            return self._extreme(e.function.name == "min", e.parameters, scope)
+        if isinstance(e, p.Call) and (name := self.facts.function_of_loopy(e.function.name)) in ("min", "max"):
+            return self._extreme(name == "min", e.parameters, scope)
         if isinstance(e, TypeCast):
             return self.converted(self.value(e.child, scope), self.facts.type_of(e.child), e.type.numpy_dtype)
         raise Unproved(f"a whole number that is a {type(e).__name__}", scope.statement.id)

@@ -70,6 +70,8 @@ def _is_row_major(array: Any) -> bool:
     width = 1
     if tags and isinstance(tags[-1], VectorArrayDimTag):
         width, tags, shape = shape[-1], tags[:-1], shape[:-1]
+        if width == 3:  # takes the memory of 4 numbers
+            return False
     if all(isinstance(tag, FixedStrideArrayDimTag) for tag in tags):
         return _has_strides([tag.stride for tag in tags], shape, width)
     if not all(isinstance(tag, ComputedStrideArrayDimTag) and not tag.pad_to for tag in tags):
@@ -131,6 +133,8 @@ def _refuse_extras(transformed: Facts, sequential: Facts) -> None:
         raise Unproved("a kernel with text or functions of its own")
     if any(map(any, kernel.iname_slab_increments.values())) or kernel.overridden_get_grid_sizes_for_insn_ids:
         raise Unproved("a kernel with launch sizes, or first and last iterations, of its own")
+    if transformed.tunit.target != sequential.tunit.target:
+        raise Unproved(f"code is generated for {transformed.tunit.target}, expected {sequential.tunit.target}")
     if len(transformed.tunit.entrypoints) != 1:
         raise Unproved("several kernels")
     if kernel.index_dtype.numpy_dtype.kind != "i" or kernel.index_dtype.itemsize < LEAST_INDEX:

@@ -49,12 +49,12 @@ def known_function(facts: Facts, name: str, statement: Statement) -> str:
         Unproved: it is not loopy's, nor the package's.
     """
     function = facts.tunit.callables_table.get(name)
-    own, in_target = str(getattr(function, "name", name)), getattr(function, "name_in_target", None)
+    own = str(getattr(function, "name", name))
     if own in INLINE:
         if not _is_ours(function, own):
             raise Unproved(f"{own} is not as the package's steps insert it", statement.id)
         return own
-    if own not in PLAIN or not type(function).__module__.startswith("loopy.") or in_target not in (own, f"{own}f"):
+    if facts.function_of_loopy(name) not in PLAIN:
         raise Unproved(f"{own} is no function that is known", statement.id)
     return own
 

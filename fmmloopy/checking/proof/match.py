@@ -162,14 +162,14 @@ def _is_named(atom: Atom) -> bool:
 
 
 def _undetermined(side: Side, match: Match) -> str:
-    """Return a load in the conditions of a sum whose value its point in the sequential kernel does not decide.
+    """Return a load in the conditions or the map of a sum whose value its sequential point does not decide.
 
     Sets have loads as parameters. Two points of the transformed kernel that go to one point of the sequential kernel
     must have equal parameters, or a bijection for every value of the parameters is none.
     """
     determined = determined_dims(match.image.values())
-    for condition in side.conditions:
-        for atom in atoms_of(condition):
+    for form in (*side.conditions, *match.image.values()):
+        for atom in atoms_of(form):
             if _is_named(atom) and atom.key not in match.renamed and not dims_in(of(atom)) <= determined:
                 return atom.key
     return ""

@@ -202,7 +202,7 @@ class Reader:
         size = (self.facts.type_of(e.expr) or np.dtype(np.float32)).itemsize
         new = {iname: self.fresh(iname) for iname in e.inames}
         inner = Scope(scope.statement, {**scope.env, **{iname: dim(name) for iname, name in new.items()}})
-        domain = self.integers.domain(inner, scope.statement.within_inames | frozenset(e.inames))
+        domain = self.integers.domain(inner, frozenset(inner.env))  # with the loops of sums around this one
         loops = frozenset((name, size) for name in new.values())
         pieces = self.value(e.expr, inner)
         return [

@@ -117,3 +117,7 @@ def _refuse_out_of_bounds(reader: Reader, statement: Statement, context: Context
     outside = points.subtract(make_set(context.names, dims, inside))
     if not outside.is_empty():
         raise Unproved(f"writes {name} past its end", statement.id, point_of(outside))
+    for need in scope.needs:
+        unwritten = points.subtract(make_set(context.names, dims, [need.condition]))
+        if not unwritten.is_empty():
+            raise Unproved(need.text, need.statement, point_of(unwritten))
