@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import islpy as isl
 
 from fmmloopy.checking.proof.contributions import Store
+from fmmloopy.checking.proof.identity import is_nothing
 from fmmloopy.checking.proof.integers import dims_in
 from fmmloopy.checking.proof.match import Context, Side, find_match, mapping, sequential_points
 from fmmloopy.checking.proof.number_reader import Reader
 from fmmloopy.checking.proof.races import Stored, refuse_races
 from fmmloopy.checking.proof.sets import Match, difference_of, make_set, point_of
-from fmmloopy.checking.proof.terms import ZERO, Piece
+from fmmloopy.checking.proof.terms import Piece
 from fmmloopy.checking.proof.verdict import Unproved
 
 
@@ -120,7 +121,7 @@ class _Found:
 
 def _compare_sums(sequential: Kernel, transformed: Kernel, context: Context, tick: Callable[[], None]) -> int:
     """Show that every term is added once."""
-    others = [side for side in sequential.sides() if side.piece and side.piece.node is not ZERO]
+    others = [x for x in sequential.sides() if x.piece and not is_nothing(x.piece.node, context.field)]
     found: dict[int, list[_Found]] = {number: [] for number in range(len(others))}
     for side in transformed.sides():
         tick()
@@ -129,7 +130,7 @@ def _compare_sums(sequential: Kernel, transformed: Kernel, context: Context, tic
             continue
         assert side.piece is not None
         _refuse_unwritten(side, side.piece, context)
-        if side.piece.node is not ZERO:
+        if not is_nothing(side.piece.node, context.field):
             number, part = _find(side, others, found, context)
             found[number].append(part)
     for number, parts in found.items():

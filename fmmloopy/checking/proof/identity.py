@@ -9,6 +9,9 @@ be made to vanish. Beside the rules of rational functions:
 - A difference is a random number for each pair of its sides, but for a common sign. So a difference cannot be
   expanded: neither ``x^2 - 2xy + y^2`` is ``(x - y)^2``, nor ``qx - qy`` is ``q(x - y)``, which are far more accurate.
   Only where a difference is a term itself, its sides may be added one after the other.
+- Quotients, roots, logarithms and powers are numbers wherever those of the sequential kernel are: ``x*x/x`` is not x,
+  which may be zero.
+- The sums of the positive and of the negative sides of a term are equal, each for itself: ``x + c - c`` is not x.
 - Tests, such as ``r2 > 0``, are tried both ways. If one fails, quotients are no numbers, so that a term is not masked
   by a factor zero.
 """
@@ -19,10 +22,11 @@ import dataclasses
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from fmmloopy.checking.proof.terms import (
+    ZERO,
     Add,
     Call,
     Constant,
@@ -33,7 +37,9 @@ from fmmloopy.checking.proof.terms import (
     Reciprocal,
     Select,
     Test,
+    children,
     inside,
+    is_partial,
 )
 
 POINTS = 2
@@ -127,11 +133,15 @@ class _Point:
     roots: dict[int, None] = dataclasses.field(default_factory=dict)
     known: dict[int, tuple[Node, int | None]] = dataclasses.field(default_factory=dict)
 
-    def term(self, node: Node) -> int:
-        """Return the value of a term, whose sides may be added one after the other."""
-        if isinstance(node, Add):
-            return (self.term(node.left) + self.term(node.right)) % self.field.prime
-        return self.value(node)
+    def term(self, node: Node) -> tuple[int, ...]:
+        """Return the value of a term, whose sides may be added one after the other.
+
+        Of a sum, it is the sum of the positive sides and that of the negative ones.
+        """
+        sums: dict[int, int] = {}
+        for side in _sides(node):
+            sums[side.sign] = (sums.get(side.sign, 0) + self.value(side)) % self.field.prime
+        return (sums[1], sums[-1]) if len(sums) == 2 else tuple(sums.values())
 
     def value(self, node: Node) -> int:
         """Return the value of a part of a term."""
@@ -210,7 +220,7 @@ Sides = tuple[tuple[Node, Naming], tuple[Node, Naming]]
 
 
 def difference(left: Node, name_left: Naming, right: Node, name_right: Naming, field: Field) -> str:
-    """Say where two terms differ, or return nothing.
+    """Say where two terms differ, or where the first one alone is no number; else return nothing.
 
     Args:
         left, right: the terms.
@@ -234,6 +244,40 @@ def difference(left: Node, name_left: Naming, right: Node, name_right: Naming, f
     return "no point was found at which all roots exist"
 
 
+def is_nothing(node: Node, field: Field) -> bool:
+    """Return whether a term is zero because a factor is, and a test guards all quotients and roots in it."""
+    if node is ZERO:
+        return True
+    if not _has_zero(node):
+        return False
+    for number in range(TRIES):
+        try:
+            return _is_guarded(_Point(field, number, lambda entry: entry.key, None), node, frozenset())
+        except _NoRoot:
+            continue
+    return False
+
+
+def _has_zero(node: Node) -> bool:
+    if isinstance(node, Multiply):
+        return _has_zero(node.left) or _has_zero(node.right)
+    if isinstance(node, Select):
+        return _has_zero(node.then) and _has_zero(node.other)
+    return node is ZERO
+
+
+def _is_guarded(point: _Point, node: Node, positive: frozenset[int]) -> bool:
+    """Return whether a term is a number where some values are positive."""
+    if isinstance(node, Reciprocal):
+        return {point.value(x) for x in _factors(node.of)} <= positive and _is_guarded(point, node.of, positive)
+    if isinstance(node, Call) and is_partial(node):
+        return node.name == "sqrt" and point.value(node.operands[0]) in positive
+    if isinstance(node, Select) and node.test.operator == ">" and node.test.right is ZERO:
+        then = _is_guarded(point, node.then, positive | {point.value(node.test.left)})
+        return then and _is_guarded(point, node.other, positive) and _is_guarded(point, node.test.left, positive)
+    return all(_is_guarded(point, x, positive) for x in children(node))
+
+
 def _at_point(field: Field, number: int, sides: Sides) -> str:
     """Say how terms differ at a point, with all signs of roots."""
     roots: dict[int, None] = {}
@@ -247,6 +291,9 @@ def _at_point(field: Field, number: int, sides: Sides) -> str:
         tests = [{p.test(t) for t in _tests(node)} for p, (node, _) in zip(points, sides, strict=True)]
         if tests[0] != tests[1]:
             return "other tests than in the sequential kernel"
+        mine, others = (_where_no_number(p, node) for p, (node, _) in zip(points, sides, strict=True))
+        if mine - others:
+            return "a quotient, root, logarithm or power that is no number where the sequential kernel's term is"
         if len(tests[0]) > MOST_TESTS:
             return f"{len(tests[0])} tests in a term, more than are tried"
         if found := _with_outcomes(field, number, sides, signs, sorted(tests[0])):
@@ -266,11 +313,47 @@ def _with_outcomes(field: Field, number: int, sides: Sides, signs: Mapping[int, 
     return ""
 
 
+def _sides(node: Node) -> Iterator[Node]:
+    """Yield the terms that a sum is made of."""
+    if isinstance(node, Add):
+        yield from _sides(node.left)
+        yield from _sides(node.right)
+    else:
+        yield node
+
+
+def _where_no_number(point: _Point, node: Node) -> set[tuple[object, ...]]:
+    """Return what must not be zero, or negative, for a term to be a number."""
+    found: set[tuple[object, ...]] = set()
+    for x in inside(node):
+        if isinstance(x, Reciprocal):
+            found |= {("zero", _up_to_sign(point, factor)) for factor in _factors(x.of)}
+        elif isinstance(x, Call) and is_partial(x):
+            found.add((x.name, *(point.value(operand) for operand in x.operands)))
+    return found
+
+
+def _up_to_sign(point: _Point, node: Node) -> int:
+    value = point.value(node)
+    return min(value, -value % point.field.prime)
+
+
+def _factors(node: Node) -> Iterator[Node]:
+    """Yield what is zero where a term is; quotients and constants are not."""
+    if isinstance(node, Multiply):
+        yield from _factors(node.left)
+        yield from _factors(node.right)
+    elif isinstance(node, Call) and node.name == "sqrt":
+        yield from _factors(node.operands[0])
+    elif not isinstance(node, Reciprocal) and not (isinstance(node, Constant) and node.value):
+        yield node
+
+
 def _tests(node: Node) -> list[Test]:
     return [x for x in inside(node) if isinstance(x, Test)]
 
 
-def _value(point: _Point, node: Node) -> int | None:
+def _value(point: _Point, node: Node) -> tuple[int, ...] | None:
     try:
         return point.term(node)
     except _NotANumber:

@@ -134,7 +134,7 @@ def _refuse_extras(transformed: Facts, sequential: Facts) -> None:
     if any(map(any, kernel.iname_slab_increments.values())) or kernel.overridden_get_grid_sizes_for_insn_ids:
         raise Unproved("a kernel with launch sizes, or first and last iterations, of its own")
     if transformed.tunit.target != sequential.tunit.target:
-        raise Unproved(f"code is generated for {transformed.tunit.target}, expected {sequential.tunit.target}")
+        raise Unproved(f"code is generated for another target, {type(transformed.tunit.target).__name__}")
     if len(transformed.tunit.entrypoints) != 1:
         raise Unproved("several kernels")
     if kernel.index_dtype.numpy_dtype.kind != "i" or kernel.index_dtype.itemsize < LEAST_INDEX:

@@ -75,7 +75,7 @@ def same_either_way(then: list[Piece], other: list[Piece], field: Field) -> list
     pieces = (*then, *other)
     if len(then) != 1 or len(other) != 1 or any(x.loops or len(x.conditions) != 1 for x in pieces):
         return []
-    if difference(then[0].node, _key, other[0].node, _key, field):
+    if difference(other[0].node, _key, then[0].node, _key, field):
         return []
     return [Piece(then[0].node, needs=then[0].needs).under((), other[0].needs)]
 

@@ -168,7 +168,8 @@ def _undetermined(side: Side, match: Match) -> str:
     must have equal parameters, or a bijection for every value of the parameters is none.
     """
     determined = determined_dims(match.image.values())
-    for form in (*side.conditions, *match.image.values()):
+    forms: list[Affine | Condition] = [*side.conditions, *match.image.values()]
+    for form in forms:
         for atom in atoms_of(form):
             if _is_named(atom) and atom.key not in match.renamed and not dims_in(of(atom)) <= determined:
                 return atom.key

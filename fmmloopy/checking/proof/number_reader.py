@@ -41,6 +41,9 @@ from fmmloopy.checking.proof.verdict import Unproved
 LARGEST_POWER = 16
 """Whole powers up to this are read as products."""
 
+REAL_TYPES = (np.float32, np.float64)
+"""Types of constants; C computes with whole numbers that have a type as such, and their products may not fit."""
+
 LARGEST_CONSTANT = 2**63
 """Whole numbers that are written in a kernel are less than this, or no type holds them."""
 
@@ -117,8 +120,8 @@ class Reader:
         Raises:
             Unproved: it is beyond what terms say.
         """
-        if isinstance(e, (int, float, np.number)) and not isinstance(e, (bool, np.bool_)):
-            if isinstance(e, np.floating) and e.dtype.itemsize < self.facts.least:
+        if isinstance(e, (int, float, np.number)) and not isinstance(e, bool):
+            if isinstance(e, np.number) and (e.dtype not in REAL_TYPES or e.dtype.itemsize < self.facts.least):
                 raise Unproved(f"a constant in {e.dtype}", scope.statement.id)
             return [Piece(_constant(e, scope.statement))]
         if isinstance(e, (p.Variable, p.Subscript)):
@@ -182,13 +185,16 @@ class Reader:
 
     def _power(self, e: Any, scope: Scope) -> list[Piece]:
         exponent = e.exponent
-        if isinstance(exponent, (int, np.integer)) and 0 < exponent <= LARGEST_POWER:
-            return self._product([e.base] * int(exponent), scope)
+        if isinstance(exponent, int) and 0 < exponent <= LARGEST_POWER:
+            self._refuse_narrow(e.base, scope)
+            return self._product([e.base] * exponent, scope)
+        self._refuse_narrow(e, scope)
         base, power = self.one(e.base, scope), self.one(exponent, scope)
         return [Piece(Call("pow", (base.node, power.node)), needs=base.needs).under((), power.needs)]
 
     def _call(self, e: Any, scope: Scope) -> list[Piece]:
         name = lemmas.known_function(self.facts, e.function.name, scope.statement)
+        self._refuse_narrow(e, scope)
         operands = [self.one(x, scope) for x in e.parameters]
         nodes = tuple(piece.node for piece in operands)
         node: Node = Call(name, nodes)
@@ -209,6 +215,12 @@ class Reader:
             Piece(x.node, x.loops | loops, tuple(domain), x.needs).under(x.conditions, tuple(inner.needs))
             for x in pieces
         ]
+
+    def _refuse_narrow(self, e: Any, scope: Scope) -> None:
+        """Refuse a power or a function that is computed in a type narrower than all arguments, as of constants."""
+        found = self.facts.type_of(e)
+        if found is not None and (found.kind != "f" or found.itemsize < self.facts.least):
+            raise Unproved(f"a function or a power is computed in {found}", scope.statement.id)
 
     # -- conditions
 
@@ -262,12 +274,17 @@ class Reader:
     ) -> list[Piece]:
         """Return numbers after they became another type: a function of them, if that type may be narrower.
 
-        Rounding to the only real type of the arguments, or to a wider one, changes no more than arithmetic does.
+        Rounding to the only real type of the arguments, or to a wider one, changes no more than arithmetic does. Only
+        constants have a narrower type than all arguments, and arithmetic with them rounds to it.
         """
         if target.kind != "f" or (source is not None and source.kind != "f" and not _constants(pieces)):
             raise Unproved(f"a {source} becomes a {target}", statement.id)
-        wide = target.itemsize > self.facts.least or (target.itemsize == self.facts.least and not self.facts.is_mixed)
-        if wide or (source is not None and source.kind == "f" and source.itemsize <= target.itemsize):
+        least = self.facts.least
+        if source is not None and source.kind == "f" and source.itemsize < min(target.itemsize, least):
+            target = source  # which constants were computed in
+        wide = target.itemsize > least or (target.itemsize == least and not self.facts.is_mixed)
+        wider = source is not None and source.kind == "f" and least <= source.itemsize <= target.itemsize
+        if wide or wider:
             return pieces
         return [
             x if _is_exact(x.node, target) else Piece(Call(f"as {target}", (x.node,)), x.loops, x.conditions, x.needs)
@@ -315,5 +332,7 @@ def _constants(pieces: list[Piece]) -> bool:
 
 
 def _is_exact(node: Node, target: np.dtype[Any]) -> bool:
-    """Return whether a term is a constant that a type holds."""
+    """Return whether a term is a constant that a type holds, or a choice between two."""
+    if isinstance(node, Select):
+        return _is_exact(node.then, target) and _is_exact(node.other, target)
     return isinstance(node, Constant) and Fraction(float(target.type(float(node.value)))) == node.value

@@ -39,10 +39,15 @@ def read_scattered(read: Read, distinct: Mapping[str, int]) -> list[Piece] | Non
         raise Unproved(f"{read.name} is scattered into, and written by more than one other statement", scatter.id)
     clear = cleared[0]
     loops, again = read.shared(scatter, read.statement), read.shared(clear, read.statement)
-    if set(loops.values()) != set(again.values()) or len(read.shared(clear, scatter)) != len(again):
+    if not _is_cleared(loops, again, read.shared(clear, scatter)):
         raise Unproved(f"{clear.id} does not clear {read.name} as often as {scatter.id} writes it", read.statement.id)
     before, _ = assigned(read, clear, again)
     return as_one(before) + _scattered(read, scatter, array, distinct[array], loops)
+
+
+def _is_cleared(loops: Mapping[str, str], again: Mapping[str, str], common: Mapping[str, str]) -> bool:
+    """Return whether an array is cleared as often as it is written: the loops shared with the reader are the same."""
+    return set(loops.values()) == set(again.values()) and len(common) == len(again)
 
 
 def _array(read: Read, writer: Statement, distinct: Mapping[str, int]) -> str:
@@ -64,10 +69,7 @@ def _scattered(read: Read, scatter: Statement, array: str, rows: int, loops: Map
         raise Unproved(f"several iterations write an entry of {read.name}", scatter.id)
     (column,) = instance.free
     deciding = [x for x in _written_index(read, scatter, instance.env) if column in dims_in(x)]
-    loads = [x.terms[0][0] for x in deciding if len(x.terms) == 1 and x.terms[0][1] == 1 and x.constant == 0]
-    columns = {x.index[1] for x in loads if isinstance(x, Load) and x.array == array and len(x.index) == 2}
-    found = [x.index[0].constant for x in loads if isinstance(x, Load) and x.index[0].is_constant]
-    if len(deciding) != rows or sorted(found) != list(range(rows)) or columns != {dim(column)}:
+    if not _is_column(deciding, rows, column, array):
         raise Unproved(f"the index is no column of {array}", scatter.id)
     conditions, more = read.conditions(scatter, instance)
     pieces = read.reader.written_value(scatter, Scope(scatter, instance.env), scatter.expression)
@@ -76,3 +78,11 @@ def _scattered(read: Read, scatter: Statement, array: str, rows: int, loops: Map
     # One term at most is not rounded as a sum is.
     loop = frozenset([(column, 8)])
     return [Piece(x.node, loop, tuple(conditions), x.needs).under((), {**here.needs, **more}) for x in pieces]
+
+
+def _is_column(deciding: list[Affine], rows: int, column: str, array: str) -> bool:
+    """Return whether some forms are all entries of one column of an array."""
+    loads = [x.terms[0][0] for x in deciding if len(x.terms) == 1 and x.terms[0][1] == 1 and x.constant == 0]
+    columns = {x.index[1] for x in loads if isinstance(x, Load) and x.array == array and len(x.index) == 2}
+    found = [x.index[0].constant for x in loads if isinstance(x, Load) and x.index[0].is_constant]
+    return len(deciding) == rows and sorted(found) == list(range(rows)) and columns == {dim(column)}

@@ -124,16 +124,27 @@ class Select(Node):
         return (self.other if self.then is ZERO else self.then).sign
 
 
+PARTIAL = ("sqrt", "log", "pow")
+"""Functions that are no numbers for some arguments; those of constants are what they are."""
+
 ZERO, ONE = Constant(Fraction(0)), Constant(Fraction(1))
 
 
 def product(left: Node, right: Node) -> Node:
-    """Multiply two terms."""
-    if left is ZERO or right is ZERO:
-        return ZERO
+    """Multiply two terms; zero times what may not be a number is kept."""
+    for one, other in ((left, right), (right, left)):
+        if one is ZERO and not any(is_partial(x) for x in inside(other)):
+            return ZERO
     if left is ONE or right is ONE:
         return right if left is ONE else left
     return Multiply(left, right)
+
+
+def is_partial(node: Node) -> bool:
+    """Whether a term is a quotient or a function that is no number at some points."""
+    if isinstance(node, Reciprocal):
+        return not isinstance(node.of, Constant)
+    return isinstance(node, Call) and node.name in PARTIAL and not isinstance(node.operands[0], Constant)
 
 
 def children(node: Node) -> tuple[Node, ...]:

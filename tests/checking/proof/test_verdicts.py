@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from subtle_kernels import SUBTLE
 from wrong_kernels import RIGHT, WRONG, Made
 
 from fmmloopy.checking.proof import NotProved, Proved, Wrong, prove
@@ -15,9 +16,9 @@ LIMIT = 60.0
 """Seconds: a busy machine is no reason to fail."""
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", [*WRONG, *SUBTLE])
 def test_wrong_kernels_are_not_proved(name: str) -> None:
-    made = WRONG[name]
+    made = (WRONG | SUBTLE)[name]
     verdict = prove(*made.kernels(), OPERATORS[made.operator], LIMIT)
     assert not isinstance(verdict, Proved)
     assert not isinstance(verdict, NotProved) or "Error" not in verdict.reason, verdict
