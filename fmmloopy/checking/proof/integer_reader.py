@@ -126,7 +126,7 @@ class IntegerReader:
                 total = total + self.value(child, scope)
             return total
         if isinstance(e, p.Product):
-            return self._product([self.value(child, scope) for child in e.children])
+            return self._product([self.value(child, scope) for child in e.children], scope.statement.id)
         if isinstance(e, (p.FloorDiv, p.Remainder)):
             return self._quotient(e, scope)
         if isinstance(e, p.If):
@@ -176,13 +176,13 @@ class IntegerReader:
         axis, width = self.merged[name]
         return *index[: axis - 1], index[axis - 1].times(width) + index[axis], *index[axis + 1 :]
 
-    def _product(self, factors: list[Affine]) -> Affine:
+    def _product(self, factors: list[Affine], statement: str) -> Affine:
         total = whole(1)
         for x in factors:
             if total.is_constant or x.is_constant:
                 total = x.times(total.constant) if total.is_constant else total.times(x.constant)
             else:
-                total = of(Opaque("*", tuple(sorted((total, x), key=lambda v: v.key))))
+                raise Unproved(f"{total.key} times {x.key} may not fit into 32 bits", statement)
         return total
 
     def _quotient(self, e: Any, scope: Scope) -> Affine:

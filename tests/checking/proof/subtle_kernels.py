@@ -173,6 +173,9 @@ SUBTLE: Mapping[str, Made] = {
     "a sum with bounds of another": Made(triangle, "m2l"),
     "whole numbers of 8 bits": Made(early(eight_bits)),
     "an unsigned constant": Made(then(unsigned, dense), "m2m"),
+    "a product of loops": Made(
+        then(guard("sum", "j*ncolumns >= j*ncolumns - 1"), with_lanes()), "m2m"
+    ),
     "another function named min": Made(own_min, "m2l"),
     "a place that nothing has decided": Made(undecided_place, "m2m"),
     "a product of whole numbers": Made(

@@ -111,6 +111,17 @@ def _narrow_sums(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(integers.IntegerReader, "domain", domain)
 
 
+def _any_product(self: Any, factors: Any, statement: str) -> Any:
+    """Return a product of whole numbers, whatever type holds it."""
+    total = integers.whole(1)
+    for x in factors:
+        if total.is_constant or x.is_constant:
+            total = x.times(total.constant) if total.is_constant else total.times(x.constant)
+        else:
+            total = integers.of(integers.Opaque("*", (total, x)))
+    return total
+
+
 def _one_sum(self: Any, node: Any) -> tuple[int, ...]:
     """Return the value of a sum, whatever cancels in it."""
     return (sum(self.value(side) for side in identity._sides(node)) % self.field.prime,)
@@ -157,6 +168,7 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "order of statements": ("tile without an order", _any_order),
     "parts of sums": ("stored when one list entry is done", gone(sums, "_refuse_parts")),
     "clearing of what is scattered into": ("m2l_forward: cleared once", gone(scatter, "_is_cleared", lambda *_: True)),
+    "products of 32 bits": ("a product of loops", gone(integers.IntegerReader, "_product", _any_product)),
     "arithmetic in 8 bits": (
         "whole numbers of 8 bits", gone(integers, "narrowed", lambda source, target: source != target)
     ),
