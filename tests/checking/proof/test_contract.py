@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fmmloopy.checking.case import POLYNOMIAL, POLYNOMIAL_2X2
+from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.over import octets
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
-from fmmloopy.operators import OPERATORS
-from fmmloopy.operators.operator import Array, Number
+from fmmloopy.operators import OPERATORS, Specification
+from fmmloopy.operators.operator import Array, Boxes, Families, Lists, Number, Octets, Pairs
+from fmmloopy.precision import FLOAT64
 from fmmloopy.tables import surfaces
 
 DECLARED = {
@@ -39,3 +43,39 @@ def test_every_operator_declares_independent_loops_of_its_kernel() -> None:
     for operator in OPERATORS.values():
         assert operator.independent, operator.name
         assert not {a.name for a in operator.arguments if isinstance(a, (Array, Number))} & set(operator.independent)
+
+
+def _groups(over: Any, arguments: Any) -> list[NDArray[Any]]:
+    """Return what each iteration of the independent loops stores to: boxes, octets or points, one array for each."""
+    match over:
+        case Lists() if "box_target_starts" in arguments:
+            starts, ends = arguments["box_target_starts"], arguments["box_target_ends"]
+            return [np.arange(starts[box], ends[box]) for box in arguments["target_boxes"]]
+        case Lists():
+            return list(arguments["target_boxes"][:, None])
+        case Boxes():
+            return list(arguments["boxes"][: arguments["ntargets"], None])
+        case Families():
+            parents = arguments["parents"][: arguments["nparents"]]
+            children = arguments["children"][parents].ravel()
+            return [*parents[:, None], *children[children < arguments["nboxes"], None]]
+        case Octets():
+            children = arguments["octet_children"].ravel()
+            return list(children[children < arguments["nboxes"], None])
+        case Pairs():
+            starts, targets = arguments["pair_starts"], arguments["pair_targets"]
+            bounds = starts[:: over.groups]
+            return [np.unique(targets[start:end]) for start, end in pairwise(bounds)]
+    raise AssertionError(over)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", OPERATORS)
+def test_independent_loops_store_to_different_entries(name: str, seed: int) -> None:
+    operator = OPERATORS[name]
+    greens = POLYNOMIAL if operator.particles else POLYNOMIAL_2X2
+    case = make_case(Specification(operator, greens, 3, FLOAT64), seed)
+    groups = [group for group in _groups(operator.over, case.arguments) if len(group)]
+    entries = np.concatenate(groups)
+    assert len(groups) > 1
+    assert len(np.unique(entries)) == len(entries)
