@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -336,8 +336,7 @@ class OperatorCheck:
     def _runtime(self) -> Runtime:
         self._announce("opening the device", CODE_LIMIT)
         sanitized = self._request.layers == ("sanitized",)
-        device = choose_device(sanitizer.DEVICE if sanitized else self._request.device)
-        return make_runtime(device, padding=0) if sanitized else make_runtime(device)
+        return _open(choose_device(sanitizer.DEVICE if sanitized else self._request.device), sanitized)
 
     def _announce(self, what: str, limit: float) -> None:
         self._stage(f"{self._layer}: {what}", limit)
@@ -363,6 +362,12 @@ class OperatorCheck:
                 Path(self._request.reproducers), name, f"{title}: {message}", case, code, expected, self._request.device
             )
         return Failure(self._layer, step, message, describe(case) if case else "", path)
+
+
+@cache
+def _open(device: Device, sanitized: bool) -> Runtime:
+    """Open a device, once in a process."""
+    return make_runtime(device, padding=0) if sanitized else make_runtime(device)
 
 
 def _name(steps: Sequence[Step], number: int) -> str:
