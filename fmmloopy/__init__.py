@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from fmmloopy.common.surroundings import prepare as _prepare
 from fmmloopy.direct import direct
-from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.greens import GreensFunction, Surfaces, laplace, yukawa
+from fmmloopy.kernels import (
+    biharmonic,
+    biot_savart,
+    gaussian,
+    helmholtz,
+    kelvin,
+    plummer,
+    rotlet,
+    stokeslet,
+    stresslet,
+)
 
 if TYPE_CHECKING:
     from fmmloopy.bookshelf.certificates import UncertifiedWarning
@@ -41,15 +52,25 @@ __all__ = [
     "Report",
     "Search",
     "Setting",
+    "Surfaces",
     "UncertifiedWarning",
+    "biharmonic",
+    "biot_savart",
     "check_book",
     "climb",
     "direct",
     "find_devices",
+    "gaussian",
+    "helmholtz",
     "import_entries",
+    "kelvin",
     "laplace",
     "load_recipes",
     "machine_peaks",
+    "plummer",
+    "rotlet",
+    "stokeslet",
+    "stresslet",
     "tune",
     "tuned_parameters",
     "yukawa",

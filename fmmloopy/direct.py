@@ -13,7 +13,7 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fmmloopy.common.arguments import check_flag, real_numbers
+from fmmloopy.common.arguments import check_flag, join_parts, real_numbers, split_parts
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.greens import GreensFunction, laplace
 
@@ -66,15 +66,16 @@ def direct(
 
     Args:
         sources: shape (nsources, 3), any unit of length.
-        charges: shape (nsources,) for one source component, or (nsources, sc).
+        charges: shape (nsources,) for one source component, or (nsources, sc); complex numbers for a complex function,
+            which then count as one component.
         targets: shape (ntargets, 3), the sources' unit; None for the sources themselves.
         kernel: the Green's function, without gradient, tc x sc components; Laplace's by default.
         gradient: whether to return the gradient with respect to the target too.
         block: pairs evaluated at once by each thread; affects speed and memory only.
 
     Returns:
-        Potentials, float64, shape (ntargets,) where tc = 1, else (ntargets, tc). With ``gradient``, a pair of these and
-        the gradient, shape (ntargets, 3) where tc = 1, else (ntargets, tc, 3).
+        Potentials, float64 or complex128, shape (ntargets,) where tc = 1, else (ntargets, tc). With ``gradient``, a
+        pair of these and the gradient, shape (ntargets, 3) where tc = 1, else (ntargets, tc, 3).
 
     Raises:
         ValueError: points are not of shape (n, 3), charges have another shape, values are not finite real numbers,
@@ -83,15 +84,18 @@ def direct(
     kernel, gradient, block = _check(kernel), check_flag(gradient, "gradient"), _pairs(block)
     y = _points("sources", sources)
     x = y if targets is None else _points("targets", targets)
-    q = _charges(charges, y.shape[1], kernel.nsource_components)
+    given = split_parts(charges, "charges") if kernel.is_complex else charges
+    q = _charges(given, y.shape[1], kernel.nsource_components)
     exponent = shift(q)
     values = _sum_all(kernel.with_gradient() if gradient else kernel, x, y, np.ldexp(q, -exponent), block)
     values = shift_back(values, exponent)
     tc = kernel.ntarget_components
     potentials = values[0] if tc == 1 else np.ascontiguousarray(values[:tc].T)
+    derivatives = values[tc:].reshape(len(values[tc:]) // 3, 3, x.shape[1]).transpose(2, 0, 1)
+    if kernel.is_complex:
+        return (join_parts(potentials), join_parts(derivatives)) if gradient else join_parts(potentials)
     if not gradient:
         return potentials
-    derivatives = values[tc:].reshape(tc, 3, -1).transpose(2, 0, 1)
     return potentials, np.ascontiguousarray(derivatives[:, 0] if tc == 1 else derivatives)
 
 

@@ -23,7 +23,7 @@ from fmmloopy.choosing.calibration import FEWEST_POINTS, KnownRates
 from fmmloopy.choosing.decision import decide
 from fmmloopy.choosing.report import KernelRow, PlanReport, make_rows
 from fmmloopy.choosing.work import count_work
-from fmmloopy.common.arguments import check_count, check_flag
+from fmmloopy.common.arguments import check_count, check_flag, join_parts, split_parts
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.common.turns import BUILDING, Turn
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, missing_devices
@@ -34,6 +34,7 @@ from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import (
+    check_box_width,
     check_charges,
     check_choice,
     check_dtype,
@@ -168,6 +169,7 @@ class Fmm:
                 )
             with timed(self.timings, "tree"):
                 tree = tree or grow(self.ncrit)
+            check_box_width(self.kernel, tree)
             self._evaluation = Evaluation(setup, self.m2l, sorted_points, tree, runtime, self.timings)
 
     # -- what was chosen
@@ -234,7 +236,8 @@ class Fmm:
         """Compute potentials, in the order of the targets.
 
         Args:
-            charges: shape (nsources,), or (nsources, components) for a Green's function with several components.
+            charges: shape (nsources,), or (nsources, components) for a Green's function with several components;
+                complex numbers for a complex function.
             gradient: whether to compute the gradient with respect to the target too.
 
         Returns:
@@ -248,7 +251,8 @@ class Fmm:
         """
         gradient = check_flag(gradient, "gradient")
         rows, columns = self.kernel.ntarget_components, self.kernel.nsource_components
-        values = check_charges(charges, self.tree.nsources, columns, self.dtype)
+        given = split_parts(charges, "charges") if self.kernel.is_complex else charges
+        values = check_charges(given, self.tree.nsources, columns, self.dtype)
         with self._turn:  # arrays on the device belong to one evaluation at a time
             self._evaluation.prepare(gradient)
             start = time.perf_counter()
@@ -256,9 +260,13 @@ class Fmm:
             self._evaluated_gradient = gradient
             self.timings["evaluate"] = time.perf_counter() - start
         potentials = result[0] if rows == 1 else result[:rows].T.copy()
+        if self.kernel.is_complex:
+            potentials = join_parts(potentials)
         if not gradient:
             return potentials
         gradients = np.moveaxis(result[rows:].reshape(rows, 3, -1), -1, 0).copy()
+        if self.kernel.is_complex:
+            return potentials, join_parts(gradients)
         return (potentials.copy(), gradients[:, 0]) if rows == 1 else (potentials, gradients)
 
     def __repr__(self) -> str:

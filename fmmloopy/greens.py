@@ -9,14 +9,18 @@ variable     meaning
 d0, d1, d2   components of d = x - y
 r            the distance \\|d\\|
 rinv         1 / r, and 0 where r = 0
+pi           the number
 others       the parameters of the Green's function, such as Yukawa's ``decay``
 ===========  =====================================================================
+
+and the functions exp, log, sqrt, sin, cos, erf, erfc.
 
 Pairs at distance zero contribute nothing, for any expression, so a point does not act on itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -25,11 +29,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pymbolic import parse, var
+from pymbolic.mapper import IdentityMapper, Mapper
 from pymbolic.mapper.dependency import DependencyMapper
 from pymbolic.mapper.differentiator import DifferentiationMapper
 from pymbolic.mapper.evaluator import EvaluationMapper
 from pymbolic.mapper.flattener import flatten
-from pymbolic.primitives import Variable
+from pymbolic.primitives import Power, Product, Variable, flattened_product
 from pytools.lex import ParseError
 
 Expression = Any
@@ -47,7 +52,24 @@ def _unary(function: Callable[..., Any]) -> Callable[[Any], Any]:
     return lambda x: function(x)
 
 
-_FUNCTIONS = {name: _unary(getattr(np, name)) for name in ("exp", "log", "sqrt", "sin", "cos")}
+def _special(name: str) -> Callable[[Any], Any]:
+    """Return a function of SciPy, which takes its time to import and few Green's functions need."""
+
+    def function(x: Any) -> Any:
+        from scipy import special
+
+        return getattr(special, name)(x)
+
+    return function
+
+
+_FUNCTIONS = {
+    **{name: _unary(getattr(np, name)) for name in ("exp", "log", "sqrt", "sin", "cos")},
+    **{name: _special(name) for name in ("erf", "erfc")},
+}
+
+_TO_BE_FOUND: Any = object()
+"""Homogeneity that is found from the expressions."""
 
 _POINTS = np.array([[0.5, -1.25, 2.0], [0.75, 0.5, -1.0], [-0.25, 1.5, 3.0]])
 """Differences at which expressions are tried."""
@@ -63,12 +85,15 @@ def _function_derivative(
 ) -> Expression:
     """Return the derivative of each function that a Green's function may call, for pymbolic."""
     (x,) = parameters
+    bell = (2 / math.sqrt(math.pi)) * var("exp")(-1 * (x * x))
     derivatives = {
         "exp": var("exp")(x),
         "log": 1 / x,
         "sqrt": 1 / (2 * var("sqrt")(x)),
         "sin": var("cos")(x),
         "cos": -1 * var("sin")(x),
+        "erf": bell,
+        "erfc": -1 * bell,
     }
     return derivatives[function.name]
 
@@ -91,6 +116,86 @@ def differentiate(expression: Expression, axis: int) -> Expression:
     )
 
 
+class _Plain(IdentityMapper):  # type: ignore[misc]
+    """Write pi as a number, and divisions by r as products with rinv, which kernels have anyway."""
+
+    def map_variable(self, expr: Any) -> Any:
+        return math.pi if expr.name == "pi" else expr
+
+    def map_quotient(self, expr: Any) -> Any:
+        above, below = self.rec(expr.numerator), flatten(self.rec(expr.denominator))
+        others: list[Expression] = []
+        for factor in below.children if isinstance(below, Product) else (below,):
+            base, exponent = (factor.base, factor.exponent) if isinstance(factor, Power) else (factor, 1)
+            if base == var("r") and isinstance(exponent, int) and exponent > 0:
+                above = above * (var("rinv") if exponent == 1 else var("rinv") ** exponent)
+            else:
+                others.append(factor)
+        return above / flattened_product(others) if others else above
+
+
+class _Degree(Mapper):  # type: ignore[misc]
+    """Find the degree of homogeneity of an expression: a number, any for 0, or NONE if it has none."""
+
+    NONE, ANY = "none", "any"
+
+    def map_constant(self, expr: Any) -> Any:
+        return self.ANY if expr == 0 else 0
+
+    def map_variable(self, expr: Any) -> Any:
+        return {**dict.fromkeys((*COORDINATES, "r"), 1), "rinv": -1}.get(expr.name, 0)
+
+    def map_sum(self, expr: Any) -> Any:
+        degrees = {self.rec(child) for child in expr.children} - {self.ANY}
+        return degrees.pop() if len(degrees) == 1 else self.NONE if degrees else self.ANY
+
+    def map_product(self, expr: Any) -> Any:
+        degrees = [self.rec(child) for child in expr.children]
+        return self.ANY if self.ANY in degrees else self.NONE if self.NONE in degrees else sum(degrees)
+
+    def map_quotient(self, expr: Any) -> Any:
+        above, below = self.rec(expr.numerator), self.rec(expr.denominator)
+        if above == self.ANY:
+            return above
+        return self.NONE if self.NONE in (above, below) or below == self.ANY else above - below
+
+    def map_power(self, expr: Any) -> Any:
+        base, exponent = self.rec(expr.base), expr.exponent
+        known = isinstance(exponent, (int, float)) and not isinstance(base, str)
+        return base * exponent if known else 0 if base == 0 and self.rec(exponent) == 0 else self.NONE
+
+    def map_call(self, expr: Any) -> Any:
+        degree = self.rec(expr.parameters[0])
+        if expr.function == var("sqrt") and degree != self.NONE:
+            return degree if degree == self.ANY else degree / 2
+        return 0 if degree in (0, self.ANY) else self.NONE
+
+    def map_foreign(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.map_constant(expr) if isinstance(expr, (int, float, np.number)) else self.NONE
+
+    def handle_unsupported_expression(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.NONE
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """What operators with surfaces evaluate in place of a Green's function.
+
+    Densities of the function's own kind cannot represent every field of its sources: a single density cannot for a
+    biharmonic function, which needs two, fitted to two potentials. PVFMM (Malhotra & Biros 2015) makes the same
+    distinction with its kernels k_s2m, k_m2m, k_m2t and so on.
+
+    Attributes:
+        translations: check potentials from equivalent densities: the pseudo-inverses, M2M, M2L, L2L.
+        sources: check potentials from the charges of points: P2M, P2L.
+        targets: potentials at points from equivalent densities: L2P, M2P.
+    """
+
+    translations: GreensFunction
+    sources: GreensFunction
+    targets: GreensFunction
+
+
 @dataclass(frozen=True)
 class GreensFunction:
     """A translation-invariant Green's function, as a matrix of expressions.
@@ -98,25 +203,34 @@ class GreensFunction:
     Attributes:
         name: the function's name in tables, caches and reports; an identifier.
         matrix: rows are target components, columns source components; each entry is an expression (or a string that
-            pymbolic parses) in d0, d1, d2, r, rinv and the parameters.
+            pymbolic parses) in d0, d1, d2, r, rinv, pi and the parameters. A single string is a matrix of one entry.
         parameters: values of the parameters, by name.
         scaling: constant factor of the whole matrix, applied once per target rather than once per pair.
         homogeneity: degree k if G(a d) = a^k G(d) for all a > 0, else None. Homogeneous functions need only one
-            translation table for all levels of the tree. Verified on construction.
+            translation table for all levels of the tree. It is found from the expressions if it is not given, and
+            verified if it is.
         nderivatives: how many of the last rows are first derivatives with respect to x; they scale with one more
             inverse length than the other rows.
+        surfaces: what operators with surfaces evaluate, if not this function itself; see `Surfaces`.
+        is_complex: whether charges and potentials are complex numbers at the interface. Then the first half of the rows
+            and columns are for real parts, the second half for imaginary parts.
+        max_box_width: the largest boxes for whose sources surfaces can stand, in the unit of the points; None for any.
 
     Raises:
         ValueError: the matrix is ragged or empty, a variable or function is unknown, a parameter is not a finite
-            number, the expressions do not have the given homogeneity, or there are more derivatives than rows.
+            number, the expressions do not have the given homogeneity, there are more derivatives than rows, or the
+            functions for surfaces do not fit.
     """
 
     name: str
     matrix: Matrix
     parameters: Mapping[str, float] = field(default_factory=dict, hash=False)
     scaling: float = 1.0
-    homogeneity: int | None = None
+    homogeneity: int | None = _TO_BE_FOUND
     nderivatives: int = 0
+    surfaces: Surfaces | None = None
+    is_complex: bool = False
+    max_box_width: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier():
@@ -135,20 +249,25 @@ class GreensFunction:
                 )
             if not _is_finite(value):
                 raise ValueError(f"{self.name}: {parameter} is {value!r}, expected a finite number")
-        if self.homogeneity is not None and not _is_finite(self.homogeneity):
+        is_found = self.homogeneity is _TO_BE_FOUND
+        if not is_found and self.homogeneity is not None and not _is_finite(self.homogeneity):
             raise ValueError(f"{self.name}: homogeneity is {self.homogeneity!r}, expected a whole number or None")
         parameters = {name: float(value) for name, value in self.parameters.items()}
         object.__setattr__(self, "parameters", MappingProxyType(parameters))
         self._check_variables()
         self._check_values()
+        if is_found:
+            object.__setattr__(self, "homogeneity", self._find_homogeneity())
         self._check_homogeneity()
+        self._check_components()
 
     def _rows(self) -> Matrix:
         """Return the matrix with its strings parsed."""
         try:
-            if isinstance(self.matrix, str) or any(isinstance(row, str) for row in self.matrix):
+            given: Any = ((self.matrix,),) if isinstance(self.matrix, str) else self.matrix
+            if any(isinstance(row, str) for row in given):
                 raise TypeError("text is no row")
-            matrix = tuple(map(tuple, self.matrix))
+            matrix = tuple(map(tuple, given))
         except TypeError:
             raise ValueError(
                 f"{self.name}: matrix is {self.matrix!r}, expected rows of expressions, such as (('rinv',),) for one "
@@ -163,7 +282,7 @@ class GreensFunction:
 
     def _parsed(self, entry: Any) -> Expression:
         try:
-            return parse(entry) if isinstance(entry, str) else entry
+            return _Plain()(parse(entry)) if isinstance(entry, str) else entry
         except (ParseError, UnicodeError) as error:
             said = str(error).splitlines()[0]
             raise ValueError(f"{self.name}: {entry!r} is not an expression: {said}; write it as in Python") from None
@@ -177,6 +296,36 @@ class GreensFunction:
     def nsource_components(self) -> int:
         """Number of columns: charges per source."""
         return len(self.matrix[0])
+
+    def between(self, from_surface: bool, onto_surface: bool) -> GreensFunction:
+        """Return what is evaluated between points and surfaces.
+
+        Args:
+            from_surface: whether the sources are an equivalent surface, not points.
+            onto_surface: whether the targets are a check surface, not points.
+        """
+        if self.surfaces is None or not (from_surface or onto_surface):
+            return self
+        if from_surface and onto_surface:
+            return self.surfaces.translations
+        return self.surfaces.targets if from_surface else self.surfaces.sources
+
+    @property
+    def translations(self) -> GreensFunction:
+        """The function between surfaces, which tables are made for."""
+        return self.between(from_surface=True, onto_surface=True)
+
+    @property
+    def parity(self) -> int | None:
+        """1 if G(-d) = G(d), -1 if G(-d) = -G(d), None for neither; found by evaluation."""
+        there, back = self.evaluate(_POINTS), self.evaluate(-_POINTS)
+        return next((sign for sign in (1, -1) if np.allclose(back, sign * there, rtol=1e-12, atol=0)), None)
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the matrix equals its transpose; found by evaluation."""
+        values = self.evaluate(_POINTS)
+        return len(values) == values.shape[1] and np.allclose(values, values.swapaxes(0, 1), rtol=1e-12, atol=0)
 
     @property
     def arguments(self) -> dict[str, float]:
@@ -194,7 +343,9 @@ class GreensFunction:
         """Everything that tables depend on: expressions, parameters, scaling; hashable, the same in every process."""
         expressions = tuple(tuple(str(e) for e in row) for row in self.matrix)
         values = tuple(sorted(self.parameters.items())), self.scaling, self.homogeneity
-        return (self.name, expressions, *values, *([self.nderivatives] if self.nderivatives else []))
+        more = [self.nderivatives] if self.nderivatives else []
+        between = (self.surfaces.translations, self.surfaces.sources, self.surfaces.targets) if self.surfaces else ()
+        return (self.name, expressions, *values, *more, *(function.key for function in between))
 
     def with_gradient(self) -> GreensFunction:
         """Return this function with target rows for its gradient with respect to x.
@@ -206,7 +357,7 @@ class GreensFunction:
             rows += [tuple(differentiate(entry, axis) for entry in row) for axis in range(3)]
         nderivatives = 3 * len(self.matrix)
         name = f"{self.name}_gradient"
-        return GreensFunction(name, tuple(rows), self.parameters, self.scaling, nderivatives=nderivatives)
+        return GreensFunction(name, tuple(rows), self.parameters, self.scaling, None, nderivatives)
 
     def evaluate(self, d: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Evaluate the matrix for an array of differences.
@@ -260,6 +411,33 @@ class GreensFunction:
                 "and imaginary parts, ((Re, -Im), (Im, Re))"
             )
 
+    def _find_homogeneity(self) -> int | None:
+        """Return the degree of the expressions, if all have the same and it is a whole number."""
+        degrees = {_Degree()(entry) for row in self.matrix for entry in row} - {_Degree.ANY}
+        degree = degrees.pop() if len(degrees) == 1 else None
+        return int(degree) if isinstance(degree, (int, float)) and degree == int(degree) else None
+
+    def _check_components(self) -> None:
+        """Make sure that complex values have two parts, and that functions for surfaces have the right components."""
+        if self.is_complex and (self.ntarget_components % 2 or self.nsource_components % 2):
+            raise ValueError(
+                f"{self.name}: matrix is {self.ntarget_components} x {self.nsource_components}, expected even numbers "
+                "for complex values: real parts, then imaginary parts"
+            )
+        if self.surfaces is None:
+            return
+        translations, sources, targets = self.surfaces.translations, self.surfaces.sources, self.surfaces.targets
+        for name, function, expected in (
+            ("sources", sources, (translations.ntarget_components, self.nsource_components)),
+            ("targets", targets, (self.ntarget_components, translations.nsource_components)),
+        ):
+            if (function.ntarget_components, function.nsource_components) != expected:
+                raise ValueError(
+                    f"{self.name}: surfaces.{name} is {function.ntarget_components} x {function.nsource_components}, "
+                    f"expected {expected[0]} x {expected[1]} beside translations of {translations.ntarget_components} "
+                    f"x {translations.nsource_components}"
+                )
+
     def _check_homogeneity(self) -> None:
         if self.homogeneity is None:
             return
@@ -270,6 +448,16 @@ class GreensFunction:
                 f"{self.name}: homogeneity is {self.homogeneity}, but G(2d) differs from 2^{self.homogeneity} G(d); "
                 "give the right degree, or None for one table per level"
             )
+
+
+def check_positive(name: str, value: float, remedy: str = "") -> None:
+    """Make sure that a parameter is a positive finite number.
+
+    Raises:
+        ValueError: it is not; the message ends with the remedy.
+    """
+    if not _is_finite(value) or not value > 0:
+        raise ValueError(f"{name} is {value!r}, expected a positive number{f'; {remedy}' if remedy else ''}")
 
 
 def laplace() -> GreensFunction:
@@ -283,8 +471,7 @@ def yukawa(decay: float = 1.0) -> GreensFunction:
     Args:
         decay: inverse screening length, in 1 / (unit of the points); positive.
     """
-    if not _is_finite(decay) or not decay > 0:
-        raise ValueError(f"decay is {decay!r}, expected a positive number; for no screening use laplace()")
+    check_positive("decay", decay, "for no screening use laplace()")
     entry = var("exp")(-1 * var("decay") * var("r")) * var("rinv")
     return GreensFunction("yukawa", ((entry,),), {"decay": decay}, scaling=1 / (4 * np.pi))
 

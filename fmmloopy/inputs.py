@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.common.arguments import real_numbers
 from fmmloopy.greens import GreensFunction, laplace
+from fmmloopy.octree.tree import FIRST_LEVEL, Tree
 from fmmloopy.precision import PRECISIONS
 from fmmloopy.recipes.book import RecipeBook
 
@@ -99,6 +100,22 @@ def check_extent(half_width: float, dtype: np.dtype[Any]) -> None:
         raise ValueError(
             f"the extent of the points is {2 * half_width:.3g}, expected {2 * least:g} to {2 * most:g} in {dtype}: "
             f"outside, powers of distances overflow or underflow; {remedy}"
+        )
+
+
+def check_box_width(kernel: GreensFunction, tree: Tree) -> None:
+    """Make sure that the largest boxes with expansions are no wider than a Green's function allows.
+
+    Raises:
+        ValueError: they are wider.
+    """
+    width, most = tree.half_width * 2.0 ** (1 - FIRST_LEVEL), kernel.max_box_width
+    if most is not None and tree.nlevels > FIRST_LEVEL and width > most:
+        values = ", ".join(f"{name} = {value:g}" for name, value in kernel.parameters.items())
+        raise ValueError(
+            f"the extent of the points is {2 * tree.half_width:.3g}, expected at most {most * 2**FIRST_LEVEL:.3g} for "
+            f"{kernel.name} with {values}: surfaces represent it in boxes up to a width of {most:.3g}, a quarter of "
+            "that; use fewer points at a time, or fmmloopy.direct"
         )
 
 

@@ -22,7 +22,7 @@ ITSELF = "fmmloopy/__init__"
 
 LAYERS = (
     # What the method is, without a device.
-    "greens", "precision", "common", "direct", "accuracy", "octree", "tables",
+    "greens", "kernels", "precision", "common", "direct", "accuracy", "octree", "tables",
     # Operators, how they become fast, and how they run.
     "operators", "recipes", "transforms", "inputs", "execution",
     # What is known of recipes and devices, and what is chosen by it.
@@ -151,9 +151,9 @@ def test_every_part_is_there() -> None:
     ("name", "planted", "message"),
     [
         ("greens", "from fmmloopy.octree.planted import Tree", "fmmloopy.octree.planted.Tree, of octree; greens may"),
-        ("octree.planted", "import fmmloopy.tables.planted", "of tables; octree may import greens, precision, common"),
+        ("octree.planted", "import fmmloopy.tables.planted", "of tables; octree may import greens, kernels, precision"),
         ("octree.planted", "from fmmloopy.no_such_module import helper", "of fmmloopy/__init__; octree may import"),
-        ("common.planted", "from fmmloopy.recipes import RecipeBook", "of recipes; common may import greens, prec"),
+        ("common.planted", "from fmmloopy.recipes import RecipeBook", "of recipes; common may import greens, kernels"),
         ("direct", "import loopy as lp", "imports loopy, which only"),
         ("direct", "from fmmloopy import laplace", "imports fmmloopy.laplace, of fmmloopy/__init__; direct may"),
         ("direct", "def f():\n    from . import operators", "line 2: imports fmmloopy.operators, of operators"),

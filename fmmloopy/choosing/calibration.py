@@ -169,7 +169,7 @@ def measure(build: BuildProbe, npoints: int, sizes: Probes) -> list[Measurement]
     if not any(_takes(first.run) <= sizes.longest for _ in range(3)):
         return []
     method = first.probe.setup.method
-    order, one_by_one = method.order, method.kernel.homogeneity is None
+    order, one_by_one = method.order, method.translations.homogeneity is None
     del first
     points = probe_points(npoints)
     # Tables for each level, which such functions need, take gigabytes at high orders.

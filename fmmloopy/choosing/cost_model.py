@@ -100,7 +100,7 @@ def why_fft_alone(method: Method, most: int) -> str | None:
         return f"svd is compared up to order {SVD_ORDER}"
     if most < SVD_POINTS:
         return f"svd is compared for {SVD_POINTS:,} points or more"
-    if method.kernel.homogeneity is None or not is_radial(method.kernel):
+    if method.translations.homogeneity is None or not is_radial(method.translations):
         return "svd is compared only for homogeneous functions of the distance, which need 16 matrices"
     return None
 

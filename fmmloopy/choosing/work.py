@@ -190,14 +190,14 @@ def v_ranks(tree: Tree, lists: InteractionLists, method: Method) -> NDArray[np.i
         tree, lists, method: as for `count_work`.
     """
     tolerance = svd_tolerance(method.order, method.precision.expansions)
-    radii = table_radii(method.kernel, level_radii(tree))
+    radii = table_radii(method.translations, level_radii(tree))
     tables = (
         np.repeat(tree.box_levels - FIRST_LEVEL, lists.v.lengths) if len(radii) > 1 else np.zeros_like(lists.v.lists)
     )
     found = np.zeros(len(lists.v_transfers), np.int64)
     for table in np.unique(tables):
         here = tables == table
-        found[here] = _ranks(method.kernel, method.order, float(radii[table]), tolerance)[lists.v_transfers[here]]
+        found[here] = _ranks(method.translations, method.order, float(radii[table]), tolerance)[lists.v_transfers[here]]
     return found
 
 

@@ -35,6 +35,28 @@ def real_numbers(values: ArrayLike, name: str) -> NDArray[Any]:
     return array
 
 
+def join_parts(values: NDArray[Any]) -> NDArray[Any]:
+    """Return complex numbers from real parts and then imaginary parts along axis 1, which goes if one is left."""
+    count = values.shape[1] // 2
+    whole: NDArray[Any] = values[:, :count] + 1j * values[:, count:]
+    return whole[:, 0] if count == 1 else whole
+
+
+def split_parts(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return real parts and then imaginary parts of numbers, shape (n,) or (n, components), along axis 1.
+
+    Raises:
+        ValueError: values are masked or no numbers, or rows have different lengths.
+    """
+    try:
+        array = np.asanyarray(values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} is not an array of numbers: {error}") from None
+    parts = [real_numbers(part, name) for part in ((array.real, array.imag) if array.dtype.kind == "c" else (array,))]
+    columns = [part[:, None] if part.ndim == 1 else part for part in (*parts, np.zeros_like(parts[0]))[:2]]
+    return np.concatenate(columns, axis=1)
+
+
 def check_flag(value: Any, name: str) -> bool:
     """Return a truth value: True, False, 1 or 0."""
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):

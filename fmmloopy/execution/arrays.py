@@ -31,7 +31,7 @@ class DeviceArrays:
 
     Attributes:
         dtype: float32 or float64, the type of everything except indices.
-        rows, columns: target and source components of the Green's function.
+        rows, columns: components of check potentials and of equivalent densities.
         npoints: points of a surface.
         nsurface: the same, padded.
         has_sources, has_targets: shape (nboxes,), which boxes have any.
@@ -41,7 +41,7 @@ class DeviceArrays:
         self, runtime: Runtime, tree: Tree, tables: Tables, kernel: GreensFunction, dtype: np.dtype[Any]
     ) -> None:
         self._runtime, self._tree, self._tables, self._greens, self.dtype = runtime, tree, tables, kernel, dtype
-        self.rows, self.columns = kernel.ntarget_components, kernel.nsource_components
+        self.rows, self.columns = kernel.translations.ntarget_components, kernel.translations.nsource_components
         self.npoints, self.nsurface = tables.npoints, padded(tables.npoints)
         self.has_sources = tree.box_source_ends > tree.box_source_starts
         self.has_targets = tree.box_target_ends > tree.box_target_starts
@@ -118,13 +118,14 @@ class DeviceArrays:
 
     @cached_property
     def charges(self) -> Array:
-        """Charges in tree order, (columns, nsources padded)."""
-        return self._runtime.zeros((self.columns, padded(self._tree.nsources)), self.dtype)
+        """Charges in tree order, (source components, nsources padded)."""
+        return self._runtime.zeros((self._greens.nsource_components, padded(self._tree.nsources)), self.dtype)
 
     def potentials(self, gradient: bool) -> Array:
         """Potentials, and with ``gradient`` their derivatives, in tree order, (rows or 4 rows, ntargets padded)."""
         if ("potentials", gradient) not in self._by_name:
-            shape = (self.rows * (4 if gradient else 1), padded(self._tree.ntargets))
+            rows = self._greens.ntarget_components
+            shape = (rows * (4 if gradient else 1), padded(self._tree.ntargets))
             self._by_name["potentials", gradient] = self._runtime.zeros(shape, self.dtype)
         array: Array = self._by_name["potentials", gradient]
         return array
@@ -190,7 +191,7 @@ class DeviceArrays:
 
     def scaling(self, radii: NDArray[Any], sign: int) -> NDArray[Any]:
         """Return radius^(sign k) for a function of homogeneity k, whose table is at radius 1; else 1."""
-        return np.asarray(radii ** float(sign * (self._greens.homogeneity or 0)), self.dtype)
+        return np.asarray(radii ** float(sign * (self._greens.translations.homogeneity or 0)), self.dtype)
 
     def scales(self, sign: int) -> Array:
         """Upload the scaling of every box, once; 0 for the row of missing boxes."""

@@ -84,7 +84,7 @@ class Evaluation:
         with timed(self.timings, "lists"):
             lists = absorb_small_boxes(tree, build_lists(tree), count_points(method.order))
         with timed(self.timings, "tables"):
-            tables = cached_tables(method.kernel, method.order, level_radii(tree), method.precision.tables)
+            tables = cached_tables(method.translations, method.order, level_radii(tree), method.precision.tables)
         with timed(self.timings, "setup"):
             searched = method.precision.near != method.precision.points
             self.problem = Problem(tree, lists, tables, least_distance(points, tree) if searched else None)

@@ -37,8 +37,21 @@ class Method:
             gradient: whether its Green's function has rows for the gradient too.
             types: types of the kernel; None for those of this precision.
         """
-        kernel = self.kernel.with_gradient() if gradient else self.kernel
+        kernel = self.function_of(operator)
+        kernel = kernel.with_gradient() if gradient else kernel
         return Specification(operator, kernel, self.order, types or operator.types_in(self.precision))
+
+    @property
+    def translations(self) -> GreensFunction:
+        """The Green's function between surfaces, which tables are made for."""
+        return self.kernel.translations
+
+    def function_of(self, operator: Operator) -> GreensFunction:
+        """Return the Green's function between the sources and targets of an operator: points or surfaces."""
+        particles = operator.particles
+        if particles is None:
+            return self.translations
+        return self.kernel.between(particles.sources.is_surface, particles.targets.is_surface)
 
 
 @dataclass(frozen=True)

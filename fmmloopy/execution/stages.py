@@ -129,7 +129,7 @@ class Stages:
         if not len(boxes):
             return
         # Charges and surfaces are in what the kernel computes in.
-        inner, kernel = plan.arrays[types.inner.name], plan.setup.method.kernel
+        inner, kernel = plan.arrays[types.inner.name], plan.setup.method.function_of(operator)
         arguments = {
             **plan.points.points,
             **inner.surfaces,

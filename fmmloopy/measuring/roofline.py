@@ -163,6 +163,6 @@ class _Counter:
 def _kept_ranks(tree: Tree, lists: InteractionLists, method: Method) -> int:
     """Sum the ranks of the compressed matrices that are needed, on each level where they differ."""
     ranks = v_ranks(tree, lists, method)
-    levels = np.repeat(tree.box_levels, lists.v.lengths) if method.kernel.homogeneity is None else 0
+    levels = np.repeat(tree.box_levels, lists.v.lengths) if method.translations.homogeneity is None else 0
     _, first = np.unique(TRANSFERS * levels + lists.v_transfers, return_index=True)
     return int(ranks[first].sum())

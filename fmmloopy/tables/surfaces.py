@@ -313,14 +313,39 @@ def _box_factors(
     downward = greens_matrix(kernel, inside, outside)
     if not (np.isfinite(upward).all() and np.isfinite(downward).all()):
         raise ValueError(not_finite(kernel, radius))
+    # Components are scaled to the same size, so that the largest singular value is a measure for each of them.
+    rows, columns = component_sizes(kernel, downward)
+    upward, downward = upward / rows[:, None] / columns, downward / rows[:, None] / columns
     u, s, vt = np.linalg.svd(upward, full_matrices=False)
     # An even Green's function has the transposed matrix downward, to the last bit: one decomposition serves both.
     is_even = np.array_equal(downward, upward.T)
     below = (vt.T, s, u.T) if is_even else np.linalg.svd(downward, full_matrices=False)
-    between = greens_matrix(kernel, inner * radius * finer, outside) @ below[2].T
+    finer_rows = np.repeat(rows[:: surface.shape[1]], finer.shape[1])
+    between = greens_matrix(kernel, inner * radius * finer, outside) / finer_rows[:, None] / columns @ below[2].T
     tolerance = resolved_tolerance(below[1], between, len(downward))
     upward_inverse, downward_inverse = (_truncated_inverse(values, dtype, tolerance) for values in (s, below[1]))
-    return (u.T, vt.T * upward_inverse), (below[0].T, below[2].T * downward_inverse)
+    return (
+        (u.T / rows, vt.T * upward_inverse / columns[:, None]),
+        (below[0].T / rows, below[2].T * downward_inverse / columns[:, None]),
+    )
+
+
+def component_sizes(kernel: GreensFunction, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the size of each row, and of each column in rows of size one, by components: largest entries.
+
+    Sizes are powers of two, so that division by them is exact.
+    """
+    blocks = np.abs(matrix).reshape(
+        kernel.ntarget_components, -1, kernel.nsource_components, matrix.shape[1] // kernel.nsource_components
+    )
+    sizes = blocks.max(axis=(1, 3))
+
+    def powers(largest: FloatArray) -> FloatArray:
+        return np.exp2(np.ceil(np.log2(np.where((largest > 0) & np.isfinite(largest), largest, 1.0))))
+
+    rows = powers(sizes.max(axis=1))
+    columns = powers((sizes / rows[:, None]).max(axis=0))
+    return np.repeat(rows, blocks.shape[1]), np.repeat(columns, blocks.shape[3])
 
 
 def resolved_tolerance(s: FloatArray, fields: FloatArray, nrows: int) -> float:

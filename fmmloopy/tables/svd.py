@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from fmmloopy.common.sizes import RANKS, TRANSFERS
 from fmmloopy.greens import COORDINATES, GreensFunction
-from fmmloopy.tables.surfaces import FloatArray, m2l_matrix, not_finite, surface_grid, transfer_vectors
+from fmmloopy.tables.surfaces import (
+    FloatArray,
+    component_sizes,
+    m2l_matrix,
+    not_finite,
+    surface_grid,
+    transfer_vectors,
+)
 
 Vector = tuple[int, int, int]
 
@@ -75,7 +82,7 @@ def compress(kernel: GreensFunction, order: int, radius: float, inner: float, to
         ValueError: the Green's function is not finite between the surfaces.
     """
     vectors = _vectors_of_entries(kernel)
-    rows, columns = _component_sizes(kernel, m2l_matrix(kernel, order, radius, vectors[0], inner))
+    rows, columns = component_sizes(kernel, m2l_matrix(kernel, order, radius, vectors[0], inner))
     kept = []
     for k in vectors:
         matrix = m2l_matrix(kernel, order, radius, k, inner)
@@ -89,24 +96,6 @@ def compress(kernel: GreensFunction, order: int, radius: float, inner: float, to
     left = np.concatenate([left[:rank] for (_, left, _), rank in zip(kept, ranks, strict=True)])
     right = np.concatenate([right[:rank] for (_, _, right), rank in zip(kept, ranks, strict=True)])
     return arrange(kernel, order, np.array(ranks), left, right)
-
-
-def _component_sizes(kernel: GreensFunction, matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the size of each row, and of each column in rows of size one, by components: largest entries.
-
-    Sizes are powers of two, so that division by them is exact.
-    """
-    blocks = np.abs(matrix).reshape(
-        kernel.ntarget_components, -1, kernel.nsource_components, matrix.shape[1] // kernel.nsource_components
-    )
-    sizes = blocks.max(axis=(1, 3))
-
-    def powers(largest: FloatArray) -> FloatArray:
-        return np.exp2(np.ceil(np.log2(np.where((largest > 0) & np.isfinite(largest), largest, 1.0))))
-
-    rows = powers(sizes.max(axis=1))
-    columns = powers((sizes / rows[:, None]).max(axis=0))
-    return np.repeat(rows, blocks.shape[1]), np.repeat(columns, blocks.shape[3])
 
 
 def _rank(s: FloatArray, least: float) -> int:

@@ -20,7 +20,7 @@ from fmmloopy.tables import cache as table_cache
 from fmmloopy.tables import fft as m2l_tables
 from fmmloopy.tables import svd as m2l_svd
 from fmmloopy.tables.cache import cached_factors
-from fmmloopy.tables.surfaces import INNER, m2l_matrix, transfer_vectors
+from fmmloopy.tables.surfaces import INNER, component_sizes, m2l_matrix, transfer_vectors
 from fmmloopy.tables.svd import Factors, compress, tiles_of_factors
 
 RADIUS = 0.7
@@ -42,7 +42,7 @@ def test_factors_reproduce_the_matrices(greens: GreensFunction) -> None:
     factors = compress(greens, order, RADIUS, INNER, tolerance)
     assert len(factors.starts) - 1 == (16 if greens.name in RADIAL else 316)
     matrices = {v: m2l_matrix(greens, order, RADIUS, k) for v, k in transfer_vectors()}
-    rows, columns = m2l_svd._component_sizes(greens, next(iter(matrices.values())))
+    rows, columns = component_sizes(greens, next(iter(matrices.values())))
     matrices = {v: matrix / rows[:, None] / columns for v, matrix in matrices.items()}
     largest = max(np.linalg.norm(matrix, 2) for matrix in matrices.values())
     for v, matrix in matrices.items():

@@ -19,7 +19,7 @@ def dense(
     if not len(boxes):
         return []
     arrays, tables, method = plan.expansions, plan.problem.tables, plan.setup.method
-    matrices = m2l_matrices(method.kernel, method.order, tables.radii[table], tables.inner)
+    matrices = m2l_matrices(method.translations, method.order, tables.radii[table], tables.inner)
     arguments = {
         **plan.counts(M2L, boxes, arrays.rows, arrays.columns, notify),
         **arrays.csr(plan.problem.lists.v),

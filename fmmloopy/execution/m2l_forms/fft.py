@@ -73,7 +73,7 @@ def _forward(plan: Plan, pairs: OctetPairs, multipoles: Array) -> Arguments:
 def _hadamard(plan: Plan, pairs: OctetPairs, table: int) -> Arguments:
     tables, method = plan.problem.tables, plan.setup.method
     real, imaginary = hadamard_tables(
-        method.kernel, method.order, tables.radii[table], tables.inner, plan.spectra.dtype
+        method.translations, method.order, tables.radii[table], tables.inner, plan.spectra.dtype
     )
     return {
         "Kr": plan.runtime.upload(real),

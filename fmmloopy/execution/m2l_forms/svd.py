@@ -23,7 +23,7 @@ def svd(
         return []
     arrays, tables, runtime = plan.expansions, plan.problem.tables, plan.runtime
     tolerance = svd_tolerance(tables.order, arrays.dtype)
-    factors = cached_factors(plan.setup.method.kernel, tables.order, tables.radii[table], tables.inner, tolerance)
+    factors = cached_factors(plan.setup.method.translations, tables.order, tables.radii[table], tables.inner, tolerance)
     pairs = find_box_pairs(plan.problem.lists, boxes)
     ktile_starts, right, left = tiles_of_factors(factors, arrays.nsurface)
     arguments = {
