@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.greens import GreensFunction, Surfaces, laplace, yukawa
 
 GREENS = [laplace(), yukawa(), yukawa(3.5)]
 # Two rows, two columns, odd and even entries, every function that expressions may call.
@@ -146,3 +146,77 @@ def test_key_is_the_same_in_every_process(hash_seed: str) -> None:
         [sys.executable, "-c", code], env={"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True
     )
     assert process.stdout.strip() == repr(yukawa(0.1).with_gradient().key)
+
+
+# -- functions from a string, and what is found from the expressions
+
+
+def test_a_string_is_one_entry(differences: np.ndarray) -> None:
+    mine = GreensFunction("mine", "1/(4*pi*r)")
+    np.testing.assert_allclose(mine.evaluate(differences), laplace().evaluate(differences), rtol=1e-15)
+    assert mine.homogeneity == -1
+    assert "rinv" in str(mine.matrix), "a division that kernels have anyway"
+
+
+@pytest.mark.parametrize(
+    ("text", "degree", "parity"),
+    [
+        ("1/r", -1, 1),
+        ("d0*d1/r**5", -3, 1),
+        ("(d0 + d1)**2*rinv**4", -2, 1),
+        ("d0/(2*r*r*a)", -1, -1),
+        ("sqrt(d0*d0 + d1*d1)/r**2", -1, 1),
+        ("exp(-1)/r", -1, 1),
+        ("exp(d0/r)*r", 1, None),
+        ("erf(d0*rinv)", 0, -1),
+        ("1", 0, 1),
+        ("exp(-a*r)/r", None, 1),
+        ("1/sqrt(r*r + a*a)", None, 1),
+        ("1/r + 1", None, 1),
+        ("log(r)", None, 1),
+        ("sqrt(r)", None, 1),  # of degree 1/2, which is not whole
+        ("r**a", None, 1),
+    ],
+)
+def test_homogeneity_and_parity_are_found(text: str, degree: int | None, parity: int | None) -> None:
+    greens = GreensFunction("found", text, {"a": 1.5})
+    assert greens.homogeneity == degree
+    assert greens.parity == parity
+    assert GreensFunction("given", text, {"a": 1.5}, homogeneity=None).homogeneity is None
+
+
+def test_homogeneity_of_a_matrix() -> None:
+    assert GreensFunction("same", (("rinv", "0"), ("0", "d0*rinv**2"))).homogeneity == -1
+    assert GreensFunction("differ", (("rinv",), ("rinv**2",))).homogeneity is None
+    assert laplace().with_gradient().homogeneity is None
+    assert laplace().is_symmetric
+    assert not GreensFunction("row", (("rinv", "rinv"),)).is_symmetric
+    assert not GreensFunction("turn", (("0", "d0"), ("-1*d0", "0"))).is_symmetric
+
+
+@pytest.mark.parametrize("text", ["erf(a*r)/r", "erfc(a*r)*rinv", "exp(-1*r*r)*d0/r**3", "r**3*log(r)"])
+def test_gradients_of_strings(text: str, differences: np.ndarray) -> None:
+    """Central differences: the error is 1e-10 of third derivatives, and rounding 1e-16 / 1e-5."""
+    greens = GreensFunction("found", text, {"a": 1.5})
+    gradient = greens.with_gradient().evaluate(differences)[1:, 0]
+    for axis in range(3):
+        step = np.zeros((3, 1))
+        step[axis] = 1e-5
+        expected = (greens.evaluate(differences + step) - greens.evaluate(differences - step))[0, 0] / 2e-5
+        np.testing.assert_allclose(gradient[axis], expected, rtol=1e-7, atol=1e-8)
+
+
+def test_functions_between_points_and_surfaces() -> None:
+    two = GreensFunction("two", (("r", "rinv"), ("2*rinv", "0")))
+    onto, back = GreensFunction("onto", (("r",), ("2*rinv",))), GreensFunction("back", (("r", "rinv"),))
+    greens = GreensFunction("one", "r", surfaces=Surfaces(two, onto, back))
+    assert greens.translations is two
+    assert greens.between(from_surface=False, onto_surface=False) is greens
+    assert greens.between(from_surface=False, onto_surface=True) is onto
+    assert greens.between(from_surface=True, onto_surface=False) is back
+    assert laplace().translations.key == laplace().key
+    assert greens.key != GreensFunction("one", "r").key
+    with pytest.raises(ValueError, match=r"surfaces.sources is 1 x 2, expected 2 x 1 beside translations of 2 x 2"):
+        GreensFunction("one", "r", surfaces=Surfaces(two, back, back))
+    with pytest.raises(ValueError, match="odd: matrix is 1 x 1, expected even numbers for complex values"):
+        GreensFunction("odd", "r", is_complex=True)
