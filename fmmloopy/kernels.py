@@ -13,7 +13,7 @@ from math import pi
 from fmmloopy.greens import GreensFunction, Matrix, Surfaces, check_positive, laplace, yukawa
 
 MOST_WAVELENGTHS = 2.0
-"""Most wavelengths in the width of a box. With one, an order has a digit less than Laplace's; with two, four digits
+"""Most wavelengths in the width of a box. With one, an order has two digits less than Laplace's; with two, four digits
 less; with three, order 10 has three digits."""
 
 AXES = range(3)
@@ -147,9 +147,9 @@ def biharmonic() -> GreensFunction:
 def plummer(softening: float) -> GreensFunction:
     """Plummer's softened potential: G = 1 / sqrt(r^2 + softening^2).
 
-    Plummer, Monthly Notices of the Royal Astronomical Society 71 (1911), 460. It is not harmonic, so no order makes the
-    error of a box smaller than about (softening / width of the box)^2; softening is meant to be well below the size of
-    a leaf.
+    Plummer, Monthly Notices of the Royal Astronomical Society 71 (1911), 460. It is not harmonic, so errors do not fall
+    with the order beyond some point: 1e-6 where the softening is a hundredth of the width of a leaf, 3e-5 where it is a
+    tenth. Order 6 is then as good as any.
 
     Args:
         softening: length, in the unit of the points; positive.
@@ -162,7 +162,8 @@ def gaussian(width: float) -> GreensFunction:
     """A Gaussian: G = exp(-r^2 / width^2).
 
     Greengard & Strain, SIAM Journal on Scientific and Statistical Computing 12 (1991), 79. Densities on a surface
-    represent it in boxes that are narrower than it is: up to ``width`` / 2, with 5 digits; larger boxes are refused.
+    represent it only in boxes that are narrower than it is: to 3e-5 in boxes of ``width`` / 2, 1e-8 in boxes of
+    ``width`` / 4. Larger boxes than the first are refused.
 
     Args:
         width: distance at which it is 1 / e, in the unit of the points; positive.
