@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import cube, error, sphere
+from conftest import OPENCL, cube, error, sphere
 from loopy.symbolic import IdentityMapper, TypeCast
 
 import fmmloopy as fl
@@ -20,8 +20,6 @@ from fmmloopy.recipes import RecipeBook, sequential_recipe
 NPOINTS = 4000
 CHOSEN = {2: "reduced", 3: "reduced", 4: "reduced", 5: "reduced", 6: "mixed", 7: "double", 8: "double"}
 """Digits -> working precision."""
-
-OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 
 
 def near_pairs(rng, n):

@@ -7,14 +7,12 @@ import re
 import loopy as lp
 import numpy as np
 import pytest
+from conftest import OPENCL
 
 from fmmloopy.checking.check import check_book
-from fmmloopy.execution.devices import find_devices
 from fmmloopy.operators import OPERATORS
 from fmmloopy.recipes import RecipeBook, fix_lanes, load_recipes, separate_lanes
 from fmmloopy.transforms import pocl_cpu
-
-OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 
 pytestmark = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 

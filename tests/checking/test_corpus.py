@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+from conftest import OPENCL
 from corpus import RIGHT, WRONG, tables
 from corpus.entries import LAYERS, Right, Wrong
 from corpus.run import Group, check, groups, judge, report
@@ -19,11 +20,8 @@ from corpus.run import Group, check, groups, judge, report
 from fmmloopy.checking import sanitizer
 from fmmloopy.checking.check import check_book
 from fmmloopy.checking.report import Finding
-from fmmloopy.execution.devices import find_devices
 from fmmloopy.operators import OPERATORS
 from fmmloopy.recipes import RecipeBook
-
-OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 
 Entry = TypeVar("Entry", Right, Wrong)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import loopy as lp
 import numpy as np
 import pytest
-from conftest import specification
+from conftest import OPENCL, specification
 
 from fmmloopy.bookshelf.certificates import operator_status, status
 from fmmloopy.checking import sanitizer
@@ -23,15 +23,12 @@ from fmmloopy.checking.case import run_case
 from fmmloopy.checking.check import check_book
 from fmmloopy.checking.real_cases import real_case
 from fmmloopy.checking.reproducer import write_reproducer
-from fmmloopy.execution.devices import find_devices
 from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.recipes import RecipeBook, load_recipes
 from fmmloopy.testing import assert_recipe
 from fmmloopy.transforms import steps
-
-OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 
 pytestmark = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 

@@ -14,15 +14,14 @@ import termios
 from types import ModuleType
 
 import pytest
+from conftest import OPENCL
 
 from fmmloopy.checking.meter import Meter
 from fmmloopy.checking.request import LAYERS
 from fmmloopy.cli.common import wrapped
 from fmmloopy.common import progress
 from fmmloopy.common.progress import Progress, showing
-from fmmloopy.execution.devices import find_devices
 
-OPENCL = [device for device in find_devices() if device.backend == "opencl" and not device.is_simulator]
 needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
 BOOK = """

@@ -14,6 +14,7 @@ import warnings
 
 import numpy as np
 import pytest
+from conftest import OPENCL
 
 import fmmloopy as fl
 from fmmloopy.bookshelf import certificates, tuned
@@ -34,7 +35,6 @@ from fmmloopy.measuring.tune import (
 from fmmloopy.recipes import RecipeBook, RecipeError, sequential_recipe
 from fmmloopy.transforms import steps
 
-OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
 SMALL = Setting(points=10_000, order=4)

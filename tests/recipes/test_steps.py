@@ -5,15 +5,12 @@ from __future__ import annotations
 import loopy as lp
 import numpy as np
 import pytest
-from conftest import specification
+from conftest import OPENCL, specification
 
 from fmmloopy import Fmm, GreensFunction, laplace
-from fmmloopy.execution.devices import find_devices
 from fmmloopy.recipes import shipped_books
 from fmmloopy.transforms import steps
 from fmmloopy.transforms.inline import InlineFunction
-
-OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
 
 
 def _apply(step, expression, x):
