@@ -1,16 +1,22 @@
-"""Choose order, precision and tolerances for the wanted digits, from tables of measured errors."""
+"""Choose order, precision and tolerances for the wanted digits.
+
+The error of an order comes from a table for the functions that have one, and for others from chains of translations,
+which are measured when they are needed (`fmmloopy.prediction`).
+"""
 
 from __future__ import annotations
 
 import numbers
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fmmloopy.common.sizes import FIRST_ORDER
+from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.greens import SHIPPED, GreensFunction
-from fmmloopy.precision import PRECISIONS, Precision
+from fmmloopy.precision import DOUBLE, PRECISIONS, Precision
+from fmmloopy.prediction.predict import Predictor, UnpredictableError
 
 ERRORS: dict[str, tuple[float, ...]] = {
     "laplace": (
@@ -64,19 +70,55 @@ def svd_tolerance(order: int, dtype: np.dtype[Any]) -> float:
     return max(SVD_SHARE * error, 0.1 * FLOORS["single"] if dtype == np.float32 else 0.0)
 
 
-def errors_for(kernel: GreensFunction) -> tuple[float, ...]:
-    """Return measured errors for orders 2 to 16.
+STALLED = 3
+"""The order rises no more if so many orders in a row have not halved the error."""
 
-    Raises:
-        ValueError: none were measured for this function.
-    """
+EXTRAPOLATED = 8
+"""From this order on, it rises only as long as order 16 would do if the error fell twice as fast as it did."""
+
+NO_HELP = "higher orders do not help"
+
+PROBED, DOUBTFUL = (3, 5, 7), 1e-3
+"""Orders at which functions are tried if an order is given; the last only if the error before it is doubtful."""
+
+SLOW = 10.0
+"""A function may not suit the method if two orders more divide the error by less than this; Laplace has about 80."""
+
+
+def errors_for(kernel: GreensFunction) -> tuple[float, ...] | None:
+    """Return the errors in the table for orders 2 to 16; None for a function that has none."""
     for measured in (make() for make in SHIPPED.values()):
         if measured.matrix == kernel.matrix:
-            return ERRORS[measured.name]
-    raise ValueError(
-        f"no errors were measured for the Green's function {kernel.name!r}, so digits cannot determine the order; "
-        "give order=, 2 to 16, and compare with fmmloopy.direct (Laplace has about as many digits as the order)"
-    )
+            return ERRORS.get(measured.name)
+    return None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An expected relative error in the 2-norm.
+
+    Attributes:
+        error: the error, including rounding.
+        source: where it is from.
+    """
+
+    error: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.error:.1e}, {self.source}"
+
+
+def estimate(predictor: Predictor, order: int, precision: Precision) -> Estimate:
+    """Return the expected error of potentials; it takes seconds if chains were not measured before.
+
+    Raises:
+        UnpredictableError: the Green's function is not finite where it is needed.
+    """
+    errors, floor = errors_for(predictor.kernel), FLOORS[precision.name]
+    if errors is not None:
+        return Estimate(errors[order - FIRST_ORDER] + floor, "from the table of measured errors")
+    return Estimate(predictor.error(order, precision) + floor, "predicted from chains of translations")
 
 
 @dataclass(frozen=True)
@@ -94,22 +136,26 @@ class Accuracy:
     digits: float | None
 
 
-def settle_accuracy(kernel: GreensFunction, digits: float | None, order: int | None, precision: str | None) -> Accuracy:
+def settle_accuracy(predictor: Predictor, digits: float | None, order: int | None, precision: str | None) -> Accuracy:
     """Choose order and precision, unless they are given.
 
     Args:
-        kernel: the Green's function, without gradient.
+        predictor: the Green's function and the points.
         digits: wanted digits, ignored if ``order`` is given; None for 6, or 5 in single precision.
         order: None for the lowest that reaches the digits.
         precision: by name; None for the narrowest that reaches the digits, or for double if ``order`` is given.
 
     Raises:
         ValueError: as `order_for`.
+
+    Warns:
+        UserWarning: the order is given, and the function may not suit the method.
     """
     if order is not None:
+        _warn_if_unsuited(predictor, order)
         return Accuracy(order, PRECISIONS[precision or "double"], None)
-    found = order_for(kernel, digits, precision or "double")
-    name = precision or precision_for(kernel, digits)
+    found = order_for(predictor, digits, precision or "double")
+    name = precision or precision_for(predictor.kernel, digits)
     return Accuracy(found, PRECISIONS[name], digits_for(digits, name))
 
 
@@ -118,46 +164,148 @@ def digits_for(digits: Any, precision: str = "double") -> Any:
     return (5 if precision == "single" else 6) if digits is None else digits
 
 
-def order_for(kernel: GreensFunction, digits: Any, precision: str = "double") -> int:
-    """Return the lowest order whose measured error, including rounding, is at most 10^-digits.
+def digits_from(digits: Any, eps: Any) -> Any:
+    """Return the digits, given or those that a relative error stands for; None if neither is given.
+
+    Raises:
+        ValueError: both are given, or eps is not a number between 0 and 0.1.
+    """
+    if eps is None:
+        return digits
+    if digits is not None:
+        raise ValueError(f"digits {digits!r} and eps {eps!r} are given, expected only one; eps is 10^-digits")
+    if not isinstance(eps, numbers.Real) or isinstance(eps, bool) or not 0 < float(eps) <= 0.1:
+        raise ValueError(f"eps is {eps!r}, expected a relative error of at most 0.1, such as 1e-6")
+    return float(-np.log10(float(eps)))
+
+
+def order_for(predictor: Predictor, digits: Any, precision: str = "double") -> int:
+    """Return the lowest order whose expected error, including rounding, is at most 10^-digits.
 
     Args:
-        kernel: the Green's function.
+        predictor: the Green's function and the points.
         digits: wanted digits, not necessarily whole; None for 6, or 5 in single precision.
         precision: double, mixed, reduced or single.
 
     Raises:
-        ValueError: digits is not a number from 1 to the most that the precision reaches with order 16.
+        ValueError: digits is not a number from 1 to the most that the precision reaches with order 16, or the function
+            does not reach them.
     """
     digits = digits_for(digits, precision)
-    errors, floor = errors_for(kernel), FLOORS[precision]
-    most = np.floor(-np.log10(errors[-1] + floor))
+    errors, floor = errors_for(predictor.kernel), FLOORS[precision]
+    most = np.floor(-np.log10((errors or ERRORS["laplace"])[-1] + floor))
     remedy = "" if precision == "double" else "; use dtype=numpy.float64 and precision='double'"
     if not isinstance(digits, numbers.Real) or isinstance(digits, bool) or not 1 <= float(digits) <= most:
         raise ValueError(
             f"digits is {digits!r}, expected a number from 1 to {most:.0f} in {precision} precision{remedy}"
         )
-    wanted = 10.0 ** -float(digits)
-    return next(order for order, error in enumerate(errors, FIRST_ORDER) if error + floor <= wanted)
+    if errors is None:
+        return _raise_order(predictor, float(digits), PRECISIONS[precision])
+    return _lowest_order(errors, 10.0 ** -float(digits) - floor)
+
+
+def _lowest_order(errors: tuple[float, ...], wanted: float) -> int:
+    return next(order for order, error in enumerate(errors, FIRST_ORDER) if error <= wanted)
+
+
+def _raise_order(predictor: Predictor, digits: float, precision: Precision) -> int:
+    """Return the lowest order that reaches the digits; orders are tried one after the other.
+
+    Raises:
+        ValueError: there is none, or it is not worth trying on; the message says what can be reached, and why.
+    """
+    errors: list[float] = []
+    best, least = FIRST_ORDER, np.inf  # the last order that halved the error, and that error
+    for order in range(FIRST_ORDER, LAST_ORDER + 1):
+        try:
+            errors.append(estimate(predictor, order, precision).error)
+        except UnpredictableError as why:
+            raise ValueError(
+                f"digits is {digits:g}, but {why}; scale the points, change the parameters or use fmmloopy.direct"
+            ) from None
+        if errors[-1] <= 10.0**-digits:
+            return order
+        if errors[-1] < least / 2:
+            best, least = order, errors[-1]
+        elif order >= best + STALLED:
+            raise _refusal(predictor, digits, precision, errors, NO_HELP)
+        if order >= EXTRAPOLATED and order < LAST_ORDER:
+            fall = max((errors[-4] / errors[-1]) ** (1 / 3), 1.0)
+            if errors[-1] / fall ** (2 * (LAST_ORDER - order)) > 10.0**-digits:
+                last = errors[-1] / fall ** (LAST_ORDER - order)
+                trend = f"order {LAST_ORDER} would have about {last:.0e}" if last < least / 2 else NO_HELP
+                raise _refusal(predictor, digits, precision, errors, trend)
+    raise _refusal(predictor, digits, precision, errors, f"order {LAST_ORDER} is the last")
+
+
+def _refusal(predictor: Predictor, digits: float, precision: Precision, errors: list[float], trend: str) -> ValueError:
+    """Return the error for digits that no order reaches, with the best that can be had and why."""
+    best = int(np.argmin(errors))
+    name, order, reached = predictor.kernel.name, best + FIRST_ORDER, -np.log10(errors[best])
+    radius = predictor.worst_radius(order, precision)
+    where = "" if radius is None else f"; most of it is from boxes of half width {radius:.2g}"
+    if reached < 1:
+        return ValueError(
+            f"digits is {digits:g}, but {name} does not suit the method: the best expected error is "
+            f"{errors[best]:.1e}, at order {order}, and {trend}{where}, whose surfaces cannot represent it; "
+            "use fmmloopy.direct"
+        )
+    most = np.floor(10 * reached) / 10
+    return ValueError(
+        f"digits is {digits:g}, expected at most {most:g} for {name} and these points: the best expected error is "
+        f"{errors[best]:.1e}, at order {order}, and {trend}{where}, whose surfaces do not represent it better"
+    )
+
+
+def _warn_if_unsuited(predictor: Predictor, order: int) -> None:
+    """Warn if a function converges much slower than Laplace's, or not at all, by its errors at two low orders.
+
+    These cost less than the tables of a moderate order. The error at the given order may cost much more, and is not
+    measured before it is asked for.
+    """
+    if errors_for(predictor.kernel) is not None:
+        return
+    name, remedy = predictor.kernel.name, "compare with fmmloopy.direct"
+    errors: dict[int, float] = {}
+    is_slow = False
+    try:
+        for probed in PROBED:
+            errors[probed] = estimate(predictor, probed, DOUBLE).error
+            if probed - 2 in errors:
+                is_slow = errors[probed] > max(errors[probed - 2] / SLOW, 10.0**-probed)
+                if is_slow or errors[probed] < DOUBTFUL:
+                    break
+    except UnpredictableError as why:
+        warnings.warn(f"{why}; {remedy}", stacklevel=4)
+        return
+    before, error = errors[probed - 2], errors[probed]
+    fall = max(np.sqrt(before / error), 1.0) if error else 1.0
+    if is_slow or error / fall ** (order - probed) > 10.0 ** (3 - min(order, probed)):
+        warnings.warn(
+            f"{name} may not suit the method: for these points the expected error is {error:.1e} at order {probed} "
+            f"after {before:.1e} at order {probed - 2}, where Laplace's is "
+            f"{ERRORS['laplace'][probed - FIRST_ORDER]:.0e}; Fmm.error_estimate has that of order {order}; {remedy}",
+            stacklevel=4,
+        )
 
 
 def precision_for(kernel: GreensFunction, digits: float | None = None) -> str:
     """Return the working precision for potentials in float64: reduced or mixed if rounding spoils no wanted digit.
 
-    Single is never chosen: it rounds the points, which may change the distance of the nearest pair by any factor.
+    Single is never chosen: it rounds the points, which may change the distance of the nearest pair by any factor. Nor
+    is anything but double for functions without a table, whose rounding errors are not known.
 
     Args:
         kernel: the Green's function.
-        digits: wanted digits; None for 6.
+        digits: wanted digits, which an order reaches; None for 6.
 
     Returns:
         reduced, mixed or double.
-
-    Raises:
-        ValueError: as `order_for`.
     """
-    wanted = 10.0 ** -float(digits_for(digits))
-    left = errors_for(kernel)[order_for(kernel, digits) - FIRST_ORDER]
+    wanted, errors = 10.0 ** -float(digits_for(digits)), errors_for(kernel)
+    if errors is None:
+        return "double"
+    left = errors[_lowest_order(errors, wanted) - FIRST_ORDER]
     fitting = (p for p in ("reduced", "mixed") if SAFETY * FLOORS[p] <= wanted and left + FLOORS[p] <= wanted)
     return next(fitting, "double")
 

@@ -5,6 +5,7 @@ The upward and downward passes are in :mod:`fmmloopy.execution.passes`.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Any, Literal, NoReturn, SupportsIndex, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fmmloopy.accuracy import settle_accuracy
+from fmmloopy.accuracy import Estimate, digits_from, errors_for, estimate, ncrit_for, settle_accuracy
 from fmmloopy.bookshelf.certificates import warn_if_uncertified
 from fmmloopy.bookshelf.tuned import tuned_parameters
 from fmmloopy.choosing.calibration import FEWEST_POINTS, KnownRates
@@ -26,6 +27,7 @@ from fmmloopy.choosing.work import count_work
 from fmmloopy.common.arguments import check_count, check_flag, join_parts, split_parts
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.common.turns import BUILDING, Turn
+from fmmloopy.direct import direct
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, missing_devices
 from fmmloopy.execution.evaluation import Evaluation, Timings, grower, timed
 from fmmloopy.execution.key import CodeKey
@@ -50,6 +52,7 @@ from fmmloopy.octree.lists import InteractionLists
 from fmmloopy.octree.tree import SortedPoints, Tree, sort_points
 from fmmloopy.operators import M2L_FORMS
 from fmmloopy.precision import DOUBLE, SINGLE, Precision
+from fmmloopy.prediction.predict import Predictor, UnpredictableError
 from fmmloopy.recipes.book import RecipeBook
 from fmmloopy.recipes.load import load_recipes
 
@@ -73,7 +76,9 @@ class Fmm:
         digits: wanted accuracy: relative error of the potentials in the 2-norm below 10^-digits, as measured for
             charges of both signs. It determines ``order`` and ``precision``, and is ignored if ``order`` is given.
             Errors of the gradients of such charges are up to ten times larger. None means 6, or 5 in single precision,
-            where rounding alone leaves an error of 1e-6.
+            where rounding alone leaves an error of 1e-6. Errors of Laplace's and Yukawa's functions are in a table. For
+            others they are predicted from chains of translations, to about a factor of 3; measuring these takes seconds
+            once.
         device: the device to run on: part of its description, ``"c"``, or None for the best one found.
         recipes: a recipe book, its name or the path of its file; None for the one that suits the device.
         dtype: type of charges and potentials, numpy.float32 or numpy.float64; None for that of the sources.
@@ -100,6 +105,7 @@ class Fmm:
             before it runs for the first time: it is proved to do what the sequential kernel does for all sizes, or else
             tested, and the result is stored; this takes seconds for each new kernel. ``"require"`` runs only kernels
             that are proved or tested already. `plan_report` lists what is known of each kernel.
+        eps: the wanted relative error instead of ``digits``: 1e-6 is the same as ``digits=6``.
 
     Attributes:
         tree, lists: the octree and its interaction lists.
@@ -109,12 +115,14 @@ class Fmm:
             trees are compared, the time to build them counts as choice.
 
     Raises:
-        ValueError: an invalid argument; the message says what is expected.
+        ValueError: an invalid argument, or digits that no order reaches with this function; the message says what is
+            expected.
         DeviceError: there is no such device, or it has too little memory.
         RecipeError: there is no such recipe book, a recipe fails, or ``certify`` does not let a kernel run.
 
     Warns:
         UncertifiedWarning: the recipes have not passed `fmmloopy check` on this device, or have changed since.
+        UserWarning: ``order`` is given, and a quick test says that the function may not suit the method.
     """
 
     def __init__(
@@ -134,6 +142,7 @@ class Fmm:
         parameters: Mapping[str, Mapping[str, Any]] | None = None,
         runtime: Runtime | None = None,
         certify: str = "warn",
+        eps: float | None = None,
     ) -> None:
         self.timings: Timings = {}
         self.kernel, self.dtype = check_kernel(kernel), check_dtype(dtype, sources)
@@ -143,12 +152,18 @@ class Fmm:
         ncrit = None if ncrit is None else check_count(ncrit, "ncrit", 1)
         order = None if order is None else check_count(order, "order", FIRST_ORDER, LAST_ORDER)
         certify = check_choice(certify, "certify", WHEN_TO_CERTIFY)
-        accuracy = settle_accuracy(self.kernel, digits, order, check_precision(precision, self.dtype))
+        precision, digits = check_precision(precision, self.dtype), digits_from(digits, eps)
         self._turn, self._evaluated_gradient = Turn(), False
+        self._charges: NDArray[Any] | None = None
+        self._expected: Estimate | None = None
+        with timed(self.timings, "tree"):
+            sorted_points = sort_points(points, others, np.float32 if precision == SINGLE.name else np.float64)
+        with timed(self.timings, "choice"):
+            self._predictor = Predictor(self.kernel, sorted_points, ncrit or ncrit_for(FIRST_ORDER))
+            accuracy = settle_accuracy(self._predictor, digits, order, precision)
         with BUILDING:
             runtime = _open(device, runtime)
             with timed(self.timings, "tree"):
-                sorted_points = sort_points(points, others, accuracy.precision.points)
                 fitting = _fit(accuracy.precision, sorted_points, self.kernel, is_given=precision is not None)
             setup = _set_up(Method(self.kernel, accuracy.order, fitting), runtime.device, recipes, parameters)
             if certify == "warn":
@@ -224,6 +239,27 @@ class Fmm:
         """Tuning parameters of the recipes by operator, tuned or given by the caller."""
         return self._decision.setup.parameters
 
+    @property
+    def error_estimate(self) -> float:
+        """Expected relative error of potentials in the 2-norm, for charges of both signs.
+
+        It is from a table for Laplace's and Yukawa's functions. For others it is predicted from chains of translations,
+        to about a factor of 3; these take seconds if ``order`` was given and they were not measured before. It is
+        infinite if the function is not finite where it is needed. `plan_report` says where it is from.
+        """
+        if self._expected is None:
+            try:
+                self._expected = estimate(self._predictor, self.order, self.method.precision)
+            except UnpredictableError as why:
+                self._expected = Estimate(math.inf, str(why))
+        return self._expected.error
+
+    def _expected_now(self) -> Estimate | None:
+        """Return the expected error if it is known, or quick to find."""
+        if self._decision.digits is not None or errors_for(self.kernel) is not None:
+            _ = self.error_estimate
+        return self._expected
+
     # -- evaluating
 
     @overload
@@ -250,15 +286,8 @@ class Fmm:
             DeviceError: this process was forked after OpenCL was used.
         """
         gradient = check_flag(gradient, "gradient")
-        rows, columns = self.kernel.ntarget_components, self.kernel.nsource_components
-        given = split_parts(charges, "charges") if self.kernel.is_complex else charges
-        values = check_charges(given, self.tree.nsources, columns, self.dtype)
-        with self._turn:  # arrays on the device belong to one evaluation at a time
-            self._evaluation.prepare(gradient)
-            start = time.perf_counter()
-            result = self._evaluation.run(values, gradient).astype(self.dtype, copy=False)
-            self._evaluated_gradient = gradient
-            self.timings["evaluate"] = time.perf_counter() - start
+        rows = self.kernel.ntarget_components
+        result = self._run(self._checked(charges), gradient)
         potentials = result[0] if rows == 1 else result[:rows].T.copy()
         if self.kernel.is_complex:
             potentials = join_parts(potentials)
@@ -269,12 +298,59 @@ class Fmm:
             return potentials, join_parts(gradients)
         return (potentials.copy(), gradients[:, 0]) if rows == 1 else (potentials, gradients)
 
+    def estimate_error(self, charges: ArrayLike | None = None, *, k: int = 1000, seed: int = 0) -> float:
+        """Compare potentials with the direct sum at some targets, and return the relative error in the 2-norm.
+
+        It takes an evaluation and k times the number of sources pairs in numpy: seconds for a million sources. Points
+        are those of the tree, so what single precision rounds them by is not part of the error.
+
+        Args:
+            charges: as for `evaluate`; None for those of the last evaluation.
+            k: how many targets to compare, at random; all if there are no more.
+            seed: seed of the random choice.
+
+        Raises:
+            ValueError: charges are not valid, or None before the first evaluation; or k is not a positive number.
+        """
+        k = check_count(k, "k", 1)
+        if charges is None and self._charges is None:
+            raise ValueError(
+                "charges is None, expected charges before the first evaluation; give them or evaluate first"
+            )
+        values = self._charges if charges is None else self._checked(charges)
+        assert values is not None
+        tree = self.tree
+        chosen = np.random.default_rng(seed).choice(tree.ntargets, min(k, tree.ntargets), replace=False)
+        potentials = self._run(values, gradient=False)[: self.kernel.ntarget_components, tree.target_order[chosen]]
+        parts = replace(self.kernel, is_complex=False)
+        exact = direct(tree.sources.T, values.T[tree.source_order], tree.targets.T[chosen], parts)
+        expected = exact.reshape(len(chosen), -1).T
+        off, size = float(np.linalg.norm(potentials - expected)), float(np.linalg.norm(expected))
+        return off / size if size else math.inf if off else 0.0
+
+    def _checked(self, charges: ArrayLike) -> NDArray[Any]:
+        """Return valid charges as real numbers, shape (components, nsources); the caller's may change."""
+        given = split_parts(charges, "charges") if self.kernel.is_complex else charges
+        return check_charges(given, self.tree.nsources, self.kernel.nsource_components, self.dtype).copy()
+
+    def _run(self, values: NDArray[Any], gradient: bool) -> NDArray[Any]:
+        """Return potentials, and gradients below them, for charges of shape (components, nsources)."""
+        with self._turn:  # arrays on the device belong to one evaluation at a time
+            self._evaluation.prepare(gradient)
+            start = time.perf_counter()
+            result = self._evaluation.run(values, gradient).astype(self.dtype, copy=False)
+            self._evaluated_gradient, self._charges = gradient, values
+            self.timings["evaluate"] = time.perf_counter() - start
+        return result
+
     def __repr__(self) -> str:
         tree, digits = self.tree, self._decision.digits
         asked = "" if digits is None else f" for {digits:g} digits"
+        known = self._expected_now()
+        expected = "" if known is None else f"expected error {known.error:.1e}, "
         return (
             f"<Fmm: {tree.nsources:,} sources, {tree.ntargets:,} targets, {self.kernel.name}, "
-            f"order {self.order}{asked}, {self.precision} precision, ncrit {self.ncrit}, M2L {self.m2l}, "
+            f"order {self.order}{asked}, {expected}{self.precision} precision, ncrit {self.ncrit}, M2L {self.m2l}, "
             f"{self.recipes.name} on {self.device.name}>"
         )
 
@@ -304,6 +380,7 @@ class Fmm:
             ntargets=self.tree.ntargets,
             digits=decision.digits,
             order=self.order,
+            expected=self._expected_now(),
             choice=decision.choice,
             fft_alone=decision.fft_alone,
             precision=self.precision,

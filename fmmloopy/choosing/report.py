@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from fmmloopy.accuracy import Estimate
 from fmmloopy.choosing.cost_model import Choice, Rates, UnknownRate
 from fmmloopy.choosing.work import Work
 
@@ -59,6 +60,8 @@ class PlanReport:
         nsources, ntargets: numbers of points.
         digits: the wanted digits; None if an order was given instead.
         order, precision, book, device: what is used.
+        expected: the expected error, and where it is from; None if it was not predicted yet, as `Fmm.error_estimate`
+            does.
         choice: ncrit and the form of M2L, the reason, and the candidates.
         fft_alone: why no other form of M2L was compared; None if one was, or if the form was given.
         rates: whether there are rates of this device for predictions.
@@ -82,6 +85,7 @@ class PlanReport:
     gradient: bool
     evaluate: float | None
     kernels: tuple[KernelRow, ...] = ()
+    expected: Estimate | None = None
 
     def __str__(self) -> str:
         lines = [f"{name:12}{text}" for name, text in self._facts()]
@@ -104,6 +108,7 @@ class PlanReport:
             ("device", self.device),
             ("recipes", f"{self.book}, {self.precision} precision"),
             ("order", f"{self.order}: {order}"),
+            ("error", str(self.expected or "not predicted yet; Fmm.error_estimate predicts it")),
             ("ncrit, M2L", f"{choice.ncrit}, {choice.m2l}: {choice.reason}"),
             *([("", f"fft alone: {self.fft_alone}")] if self.fft_alone else []),
             ("rates", "measured on this device with probes, stored in the cache folder" if self.rates else "none"),

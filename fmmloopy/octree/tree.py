@@ -328,14 +328,14 @@ def _sort_points(
         cells = np.add(_shift(points[block], centre, dtype), half_width, dtype=np.float64)
         np.divide(cells, 2 * half_width / ncells, out=cells)
         np.minimum(cells, ncells - 1, out=cells)
-        keys[block] = _encode(cells.astype(np.int32))
+        keys[block] = encode(cells.astype(np.int32))
     order = np.argsort(keys)
     for block in blocks:
         shifted[:, block] = _shift(points.take(order[block], axis=0), origin, dtype)
     return _SortedPoints(shifted, order, keys.take(order))
 
 
-def _encode(anchors: NDArray[np.integer[Any]]) -> Keys:
+def encode(anchors: NDArray[np.integer[Any]]) -> Keys:
     """Interleave the bits of anchors, shape (3, n), each in 0 to 2^21 - 1, into Morton keys, shape (n,)."""
     spread = anchors.astype(np.uint64)
     shifted = np.empty_like(spread)
@@ -347,8 +347,8 @@ def _encode(anchors: NDArray[np.integer[Any]]) -> Keys:
     return keys
 
 
-def _decode(keys: Keys) -> NDArray[np.int32]:
-    """Return the anchors, shape (3, n), of Morton keys, shape (n,): the inverse of ``_encode``."""
+def decode(keys: Keys) -> NDArray[np.int32]:
+    """Return the anchors, shape (3, n), of Morton keys, shape (n,): the inverse of ``encode``."""
     anchors = np.stack([keys, keys >> np.uint64(1), keys >> np.uint64(2)])
     masks = [keep for _, keep in reversed(_SPREAD)] + [(1 << DEEPEST_LEVEL) - 1]
     anchors &= np.uint64(masks[0])
@@ -418,12 +418,12 @@ def _balance(splits: Sequence[Keys], point_keys: Sequence[Keys]) -> list[Keys]:
     """
     balanced = list(splits)
     for level in range(len(splits) - 1, 0, -1):
-        anchors = _decode(balanced[level])
+        anchors = decode(balanced[level])
         below, above = (anchors - 1) >> 1, (anchors + 1) >> 1
         corners = [[(below, above)[octant >> axis & 1][axis] for octant in range(8)] for axis in range(3)]
         parents = np.array(corners).reshape(3, -1)
         inside = ((parents >= 0) & (parents < 1 << (level - 1))).all(axis=0)
-        demanded = np.setdiff1d(_encode(parents[:, inside]), balanced[level - 1])
+        demanded = np.setdiff1d(encode(parents[:, inside]), balanced[level - 1])
         demanded = demanded[_find_largest_counts(point_keys, demanded, level - 1) > 0]
         balanced[level - 1] = np.union1d(balanced[level - 1], demanded)
     return balanced
@@ -465,7 +465,7 @@ def _assemble(points: SortedPoints, splits: Sequence[Keys]) -> Tree:
         target_order=targets.order,
         level_starts=np.cumsum([0, *sizes], dtype=np.int32),
         box_levels=np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
-        box_anchors=_decode(all_keys),
+        box_anchors=decode(all_keys),
         box_keys=all_keys,
         box_parents=all_parents,
         box_children=children,

@@ -262,7 +262,7 @@ def build_tables(
     needed = table_radii(kernel, radii)
     surface = surface_points(order)
     npoints = surface.shape[1]
-    factors = [_box_factors(kernel, order, radius, inner, outer, precision) for radius in needed]
+    factors = [box_factors(kernel, order, radius, inner, outer, precision) for radius in needed]
     shape = (len(needed), SIBLINGS, npoints * kernel.nsource_components, npoints * kernel.nsource_components)
     m2m, l2l = np.empty(shape), np.empty(shape)
     for table, radius in enumerate(needed):
@@ -272,7 +272,7 @@ def build_tables(
         elif table + 1 < len(needed):
             child = factors[table + 1][1]
         else:
-            child = _box_factors(kernel, order, radius / 2, inner, outer, precision)[1]
+            child = box_factors(kernel, order, radius / 2, inner, outer, precision)[1]
         for octant in range(SIBLINGS):
             offset = radius / 2 * octant_offset(octant)
             child_inner = offset + inner * radius / 2 * surface
@@ -299,10 +299,10 @@ def build_tables(
     return tables
 
 
-def _box_factors(
+def box_factors(
     kernel: GreensFunction, order: int, radius: float, inner: float, outer: float, dtype: str
 ) -> tuple[Factors, Factors]:
-    """Return the upward and the downward pseudo-inverse of a box of the given radius.
+    """Return the upward and the downward pseudo-inverse of a box; arguments as for `build_tables`, dtype by name.
 
     Both keep as many vectors as the downward check surface resolves. Upward, what check points miss is a smaller error
     of the far field; a field on the downward check surface is that of all points in the box.

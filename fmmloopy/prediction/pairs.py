@@ -1,0 +1,169 @@
+"""Sample the pairs of points of a problem: on which level of the tree they meet, and how large G is between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmloopy.greens import GreensFunction
+from fmmloopy.octree.tree import DEEPEST_LEVEL, SortedPoints, decode, encode
+from fmmloopy.tables.surfaces import FloatArray
+
+NTARGETS, NSOURCES = 400, 2000
+"""Sampled targets, and sources for each of them; nearer pairs are all there."""
+
+COUNTED_LEVELS = 5
+"""Down to this level pairs are counted, since the few that meet on a coarse level may have most of the error."""
+
+SEED = 20040801
+
+_NEIGHBOURS = np.array([(x, y, z) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)]).T
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of points of a problem.
+
+    Attributes:
+        half_width: of the root of the tree.
+        far: how many pairs meet on each level that has any: they are in boxes that are not adjacent, whose parents are.
+        far_differences: shape (3, nfar), x - y of sampled pairs of these.
+        far_weight: how many pairs each of them stands for.
+        near_differences: shape (3, nnear), x - y of all pairs of the sampled targets that are added one by one.
+        near_weight: how many pairs each of them stands for.
+    """
+
+    half_width: float
+    far: Mapping[int, float]
+    far_differences: FloatArray
+    far_weight: float
+    near_differences: FloatArray
+    near_weight: float
+
+    def size(self, kernel: GreensFunction) -> float:
+        """Return the sum of the squares of G over all pairs and components; not finite if G is not."""
+        return self.far_weight * _squares(kernel, self.far_differences) + self.near_weight * _squares(
+            kernel, self.near_differences
+        )
+
+
+def _squares(kernel: GreensFunction, differences: FloatArray) -> float:
+    with np.errstate(all="ignore"):
+        return float((kernel.evaluate(differences) ** 2).sum())
+
+
+def sample_pairs(points: SortedPoints, ncrit: int) -> Pairs:
+    """Sample pairs of points.
+
+    Args:
+        points: sorted sources and targets.
+        ncrit: the most sources, and targets, in a leaf.
+    """
+    rng = np.random.default_rng(SEED)
+    sources, targets = points.sources, points.targets
+    chosen_targets, chosen_sources = (
+        np.sort(rng.choice(len(keys), min(most, len(keys)), replace=False))
+        for keys, most in ((targets.keys, NTARGETS), (sources.keys, NSOURCES))
+    )
+    target_keys, x = targets.keys[chosen_targets], targets.points[:, chosen_targets].astype(np.float64)
+    leaf_levels = _leaf_levels(target_keys, (sources.keys, targets.keys), ncrit)
+    cells, source_cells = decode(target_keys), decode(sources.keys[chosen_sources])
+    levels = _meeting_levels(cells, source_cells)
+    is_far = levels <= leaf_levels[:, None]
+    which_target, which_source = np.nonzero(is_far)
+    y = sources.points[:, chosen_sources].astype(np.float64)
+    of_targets = len(targets.keys) / len(chosen_targets)
+    far_weight = of_targets * len(sources.keys) / len(chosen_sources)
+    counts = far_weight * np.bincount(levels[is_far], minlength=1)
+    counts[: COUNTED_LEVELS + 1] = 0
+    far = {int(level): float(counts[level]) for level in np.flatnonzero(counts)} | _count_pairs(points, ncrit)
+    first, last = _near_sources(cells, leaf_levels, sources.keys)
+    lengths = (last - first).ravel()
+    starts = np.repeat(first.ravel() - np.append(0, np.cumsum(lengths)[:-1]), lengths)
+    near_sources = starts + np.arange(len(starts))
+    near_targets = np.repeat(np.repeat(np.arange(x.shape[1]), first.shape[1]), lengths)
+    return Pairs(
+        half_width=points.half_width,
+        far=MappingProxyType(dict(sorted(far.items()))),
+        far_differences=x[:, which_target] - y[:, which_source],
+        far_weight=far_weight,
+        near_differences=x[:, near_targets] - sources.points[:, near_sources],
+        near_weight=of_targets,
+    )
+
+
+def _leaf_levels(
+    targets: NDArray[np.uint64], keys: tuple[NDArray[np.uint64], NDArray[np.uint64]], ncrit: int
+) -> NDArray[np.int64]:
+    """Return the level of the leaf of each target, apart from what balance adds."""
+    levels = np.full(len(targets), DEEPEST_LEVEL)
+    for level in range(DEEPEST_LEVEL - 1, -1, -1):
+        shift = np.uint64(3 * (DEEPEST_LEVEL - level))
+        boxes = targets >> shift
+        bounds = (boxes << shift, (boxes + np.uint64(1)) << shift)
+        counts = [np.searchsorted(each, bounds[1]) - np.searchsorted(each, bounds[0]) for each in keys]
+        levels[np.max(counts, axis=0) <= ncrit] = level
+    return levels
+
+
+def _meeting_levels(targets: NDArray[np.int32], sources: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the first level on which the boxes of each pair of cells are not adjacent, or a deeper one than any."""
+    levels = np.full((targets.shape[1], sources.shape[1]), DEEPEST_LEVEL + 1)
+    for level in range(DEEPEST_LEVEL, 0, -1):
+        shift = DEEPEST_LEVEL - level
+        apart = np.zeros(levels.shape, np.bool_)
+        for axis in range(3):
+            apart |= np.abs((targets[axis] >> shift)[:, None] - (sources[axis] >> shift)) > 1
+        levels[apart] = level
+    return levels
+
+
+def _count_pairs(points: SortedPoints, ncrit: int) -> dict[int, float]:
+    """Return how many pairs meet on each of the coarse levels that has any."""
+    found = {}
+    nsources, ntargets = (_box_counts(side.keys, 1) for side in (points.sources, points.targets))
+    for level in range(2, COUNTED_LEVELS + 1):
+        is_split = np.maximum(nsources, ntargets) > ncrit
+        of_parents = np.where(is_split, _with_neighbours(nsources), 0)
+        nsources, ntargets = (_box_counts(side.keys, level) for side in (points.sources, points.targets))
+        of_parents, is_split = (a.repeat(2, 0).repeat(2, 1).repeat(2, 2) for a in (of_parents, is_split))
+        pairs = float((ntargets * (of_parents - np.where(is_split, _with_neighbours(nsources), 0))).sum())
+        if pairs:
+            found[level] = pairs
+    return found
+
+
+def _box_counts(keys: NDArray[np.uint64], level: int) -> FloatArray:
+    """Return the number of points in each box of a level, by anchor: shape (2^level,) * 3."""
+    boxes = np.arange(8**level + 1, dtype=np.uint64)
+    shift = np.uint64(3 * (DEEPEST_LEVEL - level))
+    counts = np.zeros((1 << level,) * 3)
+    counts[tuple(decode(boxes[:-1]))] = np.diff(np.searchsorted(keys, boxes << shift))
+    return counts
+
+
+def _with_neighbours(counts: FloatArray) -> FloatArray:
+    """Return the sum over each box and those next to it."""
+    for axis in range(3):
+        padded = np.pad(counts, [(1, 1) if axis == a else (0, 0) for a in range(3)])
+        n = counts.shape[axis]
+        counts = np.sum([padded.take(range(first, first + n), axis) for first in range(3)], axis=0)
+    return counts
+
+
+def _near_sources(
+    cells: NDArray[np.int32], leaf_levels: NDArray[np.int64], keys: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first source of each box next to a target's, and one past its last; shape (ntargets, 27)."""
+    shift = (DEEPEST_LEVEL - leaf_levels)[:, None]
+    anchors = (cells >> shift.T)[:, :, None] + _NEIGHBOURS[:, None, :]
+    inside = ((anchors >= 0) & (anchors < 1 << leaf_levels[:, None])).all(axis=0)
+    boxes = encode(np.where(inside, anchors, 0).reshape(3, -1)).reshape(inside.shape)
+    bits = (3 * shift).astype(np.uint64)
+    first = np.searchsorted(keys, boxes << bits)
+    last = np.searchsorted(keys, (boxes + np.uint64(1)) << bits)
+    return first, np.where(inside, last, first)

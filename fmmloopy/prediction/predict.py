@@ -1,0 +1,145 @@
+"""Predict the relative error of an evaluation from chains of translations on the levels of its tree.
+
+The square of the error is a sum over the levels: pairs that meet there times the mean square of the chain's error. What
+chains give is kept in the cache, so it is measured once for a function, order, radius and precision. Radii are rounded
+for this to eighths of a power of two; homogeneous functions are measured at radius 1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from fmmloopy.common.store import keep, kept, keyed_file
+from fmmloopy.greens import GreensFunction
+from fmmloopy.octree.tree import SortedPoints
+from fmmloopy.precision import Precision
+from fmmloopy.prediction.chain import NPOINTS, Squares, is_homogeneous, measure_chain
+from fmmloopy.prediction.pairs import sample_pairs
+from fmmloopy.tables.cache import TABLE_FORMAT
+
+FACTOR = 2.0
+"""Errors of whole evaluations are one to three times those of chains, because points gather in corners of boxes, and
+because boxes near the boundary meet their nearest neighbours more often: docs/measurements/errors.csv."""
+
+STEPS = 8
+"""Rounded radii per power of two."""
+
+CHEAP_ORDER = 6
+"""Up to this order all levels are measured, above it only those that matter at this order."""
+
+MOST_LEVELS = 3
+"""Levels that are measured at high orders: those with the largest errors."""
+
+SHARE = 0.9
+"""These levels are fewer if they have this share of the square of the error."""
+
+
+class UnpredictableError(ValueError):
+    """A Green's function is not finite where it is needed; the message says where."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Predicts errors for a Green's function and points.
+
+    Attributes:
+        kernel: the Green's function, without gradient.
+        points: sorted sources and targets.
+        ncrit: the most points in a leaf.
+    """
+
+    kernel: GreensFunction
+    points: SortedPoints
+    ncrit: int
+
+    @cached_property
+    def _sums(self) -> tuple[float, Mapping[int, float], float]:
+        """The half width of the root, how many pairs meet on each level, and the sum of the squares of G over all."""
+        pairs = sample_pairs(self.points, self.ncrit)
+        size = pairs.size(self.kernel)
+        if not math.isfinite(size):
+            raise UnpredictableError(f"{self.kernel.name} is not finite, or overflows, between some of the points")
+        return pairs.half_width, pairs.far, size
+
+    def error(self, order: int, precision: Precision) -> float:
+        """Return the relative error in the 2-norm, without rounding in sums over points.
+
+        Args:
+            order: points per edge of the surfaces.
+            precision: which numbers are float32.
+
+        Raises:
+            UnpredictableError: the Green's function is not finite between points or surfaces.
+        """
+        levels = list(self._sums[1])
+        if order > CHEAP_ORDER and not is_homogeneous(self.kernel) and len(levels) > 1:
+            parts = self._parts(levels, CHEAP_ORDER, precision)
+            levels = _largest(parts)
+        return self._relative(sum(self._parts(levels, order, precision).values()))
+
+    def worst_radius(self, order: int, precision: Precision) -> float | None:
+        """Return the half width of the boxes with the largest part of the error; None if no pair is far."""
+        half_width, far, _ = self._sums
+        parts = self._parts(list(far), min(order, CHEAP_ORDER), precision)
+        return half_width / 2.0 ** max(parts, key=lambda level: parts[level]) if parts else None
+
+    def _relative(self, square: float) -> float:
+        if square == 0:
+            return 0.0
+        size = self._sums[2]
+        return FACTOR * math.sqrt(square / size) if size > 0 else math.inf
+
+    def _parts(self, levels: list[int], order: int, precision: Precision) -> dict[int, float]:
+        """Return the sum of the squares of the errors of all pairs that meet on each level."""
+        return {level: self._sums[1][level] * self._square(level, order, precision) for level in levels}
+
+    def _square(self, level: int, order: int, precision: Precision) -> float:
+        radius = self._sums[0] / 2.0**level
+        homogeneity = self.kernel.homogeneity if is_homogeneous(self.kernel) else None
+        rounded = 2.0 ** (round(STEPS * math.log2(radius)) / STEPS) if homogeneity is None else 1.0
+        squares = known_squares(self.kernel, order, rounded, precision)
+        if not math.isfinite(squares.error):
+            raise UnpredictableError(
+                f"{self.kernel.name} is not finite, or overflows, at distances of about {radius:.3g}, the radius of "
+                "a box"
+            )
+        return squares.error * (radius ** (2 * homogeneity) if homogeneity is not None else 1.0)
+
+
+def _largest(parts: dict[int, float]) -> list[int]:
+    """Return the levels that have most of the square of the error."""
+    ordered = sorted(parts, key=lambda level: -parts[level])
+    whole, cumulated = sum(parts.values()), np.cumsum([parts[level] for level in ordered])
+    return ordered[: min(MOST_LEVELS, 1 + int(np.searchsorted(cumulated, SHARE * whole)))]
+
+
+def known_squares(kernel: GreensFunction, order: int, radius: float, precision: Precision) -> Squares:
+    """Return the result of `measure_chain`, from the cache if it was measured before.
+
+    Raises:
+        UnpredictableError: the Green's function is not finite between the surfaces.
+    """
+    try:
+        package = version("fmmloopy")
+    except PackageNotFoundError:
+        package = "not installed"
+    # Points of reduced and single precision differ, but chains do not round points.
+    types = [str(precision.expansions), str(precision.spectra)]
+    key = json.dumps([repr(kernel.key), order, radius, types, package, TABLE_FORMAT, NPOINTS])
+    path = keyed_file("errors", key, f"{kernel.name[:30]}-{order}-")
+    content = kept(path, key)
+    if isinstance(content, list):
+        return Squares(*(math.inf if value is None else float(value) for value in content))
+    try:
+        squares = measure_chain(kernel, order, radius, precision)
+    except (ValueError, np.linalg.LinAlgError):  # not finite between surfaces
+        squares = Squares(math.inf, math.inf)
+    keep(path, key, [value if math.isfinite(value) else None for value in (squares.error, squares.size)])
+    return squares
