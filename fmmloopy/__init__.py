@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from fmmloopy.measuring.peaks import machine_peaks
     from fmmloopy.measuring.timing import Setting
     from fmmloopy.measuring.tune import Search, import_entries, tune
+    from fmmloopy.measuring.verify import Convergence, verify_kernel
     from fmmloopy.recipes.book import RecipeBook, RecipeError
     from fmmloopy.recipes.load import load_recipes
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Convergence",
     "Device",
     "DeviceError",
     "Finding",
@@ -73,6 +75,7 @@ __all__ = [
     "stresslet",
     "tune",
     "tuned_parameters",
+    "verify_kernel",
     "yukawa",
 ]
 
@@ -88,6 +91,7 @@ _MODULES = {
     "measuring.peaks": ("machine_peaks",),
     "measuring.timing": ("Setting",),
     "measuring.tune": ("Search", "import_entries", "tune"),
+    "measuring.verify": ("Convergence", "verify_kernel"),
     "recipes.book": ("RecipeBook", "RecipeError"),
     "recipes.load": ("load_recipes",),
 }

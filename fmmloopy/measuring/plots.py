@@ -1,7 +1,8 @@
-"""Figures: the ladder of a book as bars, with the roofline."""
+"""Figures: the ladder of a book as bars, with the roofline; the error of a function against the order."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from fmmloopy.common.messages import require
 
 if TYPE_CHECKING:
     from fmmloopy.measuring.ladder import Ladder, LadderReport, Rung
+    from fmmloopy.measuring.verify import Convergence
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -74,6 +76,39 @@ def draw_ladders(report: LadderReport, path: Path) -> None:
         for line, note in enumerate(notes):
             low = (0.31 - 0.12 * line) / height
             figure.text(0.1 / width, low, _shortened(note, 62 * columns), size=_FONT - 1.5, color="0.3")
+        figure.savefig(path, dpi=300)
+
+
+def draw_convergence(found: Convergence, path: Path) -> None:
+    """Draw the errors of a function against the order, with what was expected and the fitted line.
+
+    Args:
+        found: the errors.
+        path: the file to write; its suffix, one of SUFFIXES, determines the format.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+        ValueError: the path is invalid.
+    """
+    check_plot(path)
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    options: Any = {"font.size": _FONT, "pdf.fonttype": 42, "svg.fonttype": "none", "font.family": "sans-serif"}
+    with mpl.rc_context(options):
+        figure = Figure(figsize=(COLUMN, 0.75 * COLUMN), layout="constrained")
+        axes = figure.add_subplot()
+        axes.semilogy(found.orders, found.errors, "o", color=LAST_COLOUR, label="whole evaluations", zorder=3)
+        expected = [value if math.isfinite(value) and value > 0 else math.nan for value in found.expected]
+        axes.semilogy(found.orders, expected, "x", color=WRONG_COLOUR, label="expected")
+        if math.isfinite(found.digits_per_order):
+            line = [10 ** -(found.digits_per_order * order + found.offset) for order in found.orders]
+            label = f"fit: {found.digits_per_order:.2f} digits per order"
+            axes.semilogy(found.orders, line, "-", color=SEQUENTIAL_COLOUR, linewidth=1, label=label)
+        axes.set_title(f"{found.kernel}, {found.points}", loc="left", size=_FONT)
+        axes.set(xlabel="order", ylabel="relative error in the 2-norm", xticks=list(found.orders))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
         figure.savefig(path, dpi=300)
 
 
