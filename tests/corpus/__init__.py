@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from corpus import right, wrong_arithmetic, wrong_dense, wrong_m2l_fft, wrong_m2l_svd, wrong_particles, wrong_work_items
+from corpus import (
+    right,
+    right_limits,
+    wrong_arithmetic,
+    wrong_branches,
+    wrong_dense,
+    wrong_limits,
+    wrong_m2l_fft,
+    wrong_m2l_svd,
+    wrong_particles,
+    wrong_work_items,
+)
 from corpus.entries import LAYERS, Right, Wrong
 from fmmloopy.operators import OPERATORS
 
@@ -19,8 +30,10 @@ WRONG: tuple[Wrong, ...] = (
     *wrong_dense.ENTRIES,
     *wrong_m2l_fft.ENTRIES,
     *wrong_m2l_svd.ENTRIES,
+    *wrong_limits.ENTRIES,
+    *wrong_branches.ENTRIES,
 )
-RIGHT: tuple[Right, ...] = right.ENTRIES
+RIGHT: tuple[Right, ...] = (*right.ENTRIES, *right_limits.ENTRIES)
 
 
 def tables() -> str:
