@@ -46,6 +46,29 @@ POLYNOMIAL_2X2 = GreensFunction(
 
 POLYNOMIALS = (POLYNOMIAL, POLYNOMIAL_2X2)
 
+POLYNOMIAL_3X3 = GreensFunction(
+    "polynomial_3x3",
+    (("d0 + 2*d1", "d2*d2 + 1", "d1 - 3"), ("d0*d1 + 3", "d1 + d2 + 5*d0", "d0 - d2"), ("d2", "2*d0 - 7", "d1*d2 + 1")),
+)
+"""Three components on both sides, without symmetry."""
+
+POLYNOMIAL_4X3 = GreensFunction(
+    "polynomial_4x3",
+    (
+        ("d0 + 2*d1", "d2*d2 + 1", "d1 - 3"),
+        ("d0*d1 + 3", "d1 + d2 + 5*d0", "d0 - d2"),
+        ("d2 + 4", "2*d0 - 7", "d1*d2 + 1"),
+        ("d1 - d0", "d0*d2 + 2", "3*d2 - d1"),
+    ),
+    nderivatives=3,
+)
+"""More rows than columns; all rows but the first are declared as derivatives, as those of a gradient are."""
+
+POLYNOMIAL_1X6 = GreensFunction(
+    "polynomial_1x6", (("d0 + 2*d1", "d2*d2 + 1", "d1 - 3", "d0*d1 + 3", "d1 + d2 + 5*d0", "d0 - d2"),)
+)
+"""More columns than rows: vectors that are long at low orders already."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -53,14 +76,25 @@ class Layout:
 
     Attributes:
         name: what is special about it.
-        sizes: points of each box (particle operators).
+        sizes: points of each box (particle operators); of their sources alone if there are target_sizes.
         lists: entries of the list of each box; None for all boxes, none, and random numbers of them.
         blocks: boxes (dense products) or octets (transforms) to work on; None for a few.
         pairs: pairs by chunk and group, in turn.
         present: fraction of children that exist.
         coincident: whether all points are in one place.
-        ahead: points before those of the first box, which belong to no box.
+        ahead: points before those of the first box, which belong to no box; some more of targets if there are
+            target_sizes.
         poison: value where nothing may be read, and in outputs that must be overwritten.
+        target_sizes: targets of each box, if they are others than the sources; the points of the boxes are then in
+            another order than the boxes, with gaps in between.
+        boxes: number of boxes, if most of them have nothing; the others have numbers from the first to the last.
+        idle: number of list entries of a box that is not worked on, or tiles of singular values of a transfer vector
+            without pairs; those of most others come after them.
+        skipped: number of boxes that are not worked on; None for few.
+        tables: number of tables, and the index of the one that is used.
+        chunks: number of chunks; if there are many, most have no pairs.
+        tiles: largest number of tiles of singular values of a transfer vector.
+        frequencies: number of frequencies, and the first and the end of those that are worked on.
     """
 
     name: str = "boxes and lists of many sizes"
@@ -72,6 +106,14 @@ class Layout:
     coincident: bool = False
     ahead: int = 0
     poison: float = float("nan")
+    target_sizes: tuple[int, ...] | None = None
+    boxes: int = 0
+    idle: int = 0
+    skipped: int | None = None
+    tables: tuple[int, int] = (2, 1)
+    chunks: int = 2
+    tiles: int = 3
+    frequencies: tuple[int, int, int] = (7, 2, 6)
 
 
 DEFAULT = Layout()

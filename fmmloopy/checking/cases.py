@@ -84,9 +84,18 @@ def _filled(
     if last == "nsurface":
         values[..., count_points(spec.order) :] = layout.poison
     if last in ("nsources", "ntargets"):
-        values[..., : layout.ahead] = layout.poison
-        values[..., layout.ahead + sum(layout.sizes) :] = layout.poison
+        values[..., ~points_in_boxes(arguments, last.removeprefix("n").removesuffix("s"))] = layout.poison
+    if dtype.kind == "f":
+        values[(values == 0) & (rng.random(shape[-1]) < 0.5)] *= -1
     return values
+
+
+def points_in_boxes(arguments: Mapping[str, Any], side: str) -> NDArray[np.bool_]:
+    """Return which points of a side, source or target, belong to a box."""
+    change = np.zeros(arguments[f"n{side}s"] + 1, np.int64)
+    np.add.at(change, arguments[f"box_{side}_starts"], 1)
+    np.add.at(change, arguments[f"box_{side}_ends"], -1)
+    return np.asarray(np.cumsum(change)[:-1] > 0)
 
 
 def _point_arrays(spec: Specification) -> set[str]:

@@ -35,6 +35,13 @@ def difference(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray
     return ""
 
 
+def allowances(magnitudes: Mapping[str, NDArray[Any]], types: Types) -> dict[str, NDArray[Any]]:
+    """Return the largest errors that rounding explains."""
+    limits = np.finfo(types.inner)
+    eps, tiny = float(limits.eps), 2 * float(limits.tiny)  # what underflows may be lost
+    return {name: NUMERICAL_BOUND * eps * values + tiny for name, values in magnitudes.items()}
+
+
 def excess(
     found: Mapping[str, NDArray[Any]],
     expected: Mapping[str, NDArray[Any]],
@@ -42,12 +49,10 @@ def excess(
     types: Types,
 ) -> str:
     """Describe where an error is larger than rounding explains; "" if it is nowhere."""
-    limits = np.finfo(types.inner)
-    eps, tiny = float(limits.eps), 2 * float(limits.tiny)  # what underflows may be lost
+    eps, allowed = float(np.finfo(types.inner).eps), allowances(magnitudes, types)
     for name, values in expected.items():
-        allowed = NUMERICAL_BOUND * eps * magnitudes[name] + tiny
         error = np.abs(found[name].astype(np.float64) - values)
-        wrong = ~((error <= allowed) | (np.isnan(values) & np.isnan(found[name])))
+        wrong = ~((error <= allowed[name]) | (np.isnan(values) & np.isnan(found[name])))
         if wrong.any():
             index = tuple(int(i) for i in np.argwhere(wrong)[0])
             units = error[index] / (eps * magnitudes[name][index])

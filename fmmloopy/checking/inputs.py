@@ -2,50 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from fmmloopy.checking.case import DEFAULT, POLYNOMIALS, SINGLE, Case, Layout
+from fmmloopy.checking.case import (
+    DEFAULT,
+    POLYNOMIAL,
+    POLYNOMIAL_2X2,
+    POLYNOMIAL_3X3,
+    POLYNOMIAL_4X3,
+    POLYNOMIALS,
+    SINGLE,
+    Case,
+    Layout,
+)
 from fmmloopy.checking.cases import make_case
+from fmmloopy.checking.drawn import drawn, large_points
 from fmmloopy.checking.real_cases import real_case
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.operators import Form, Operator, Specification
-from fmmloopy.precision import Types
+from fmmloopy.precision import FLOAT64, Types
+
+Lanes = Callable[[GreensFunction, int], Mapping[str, int]]
+"""Returns the numbers of lanes that a recipe has fixed, for a Green's function and an order."""
 
 Hostile = Callable[[GreensFunction, int], list[Layout]]
 """Returns layouts on which schedules fail that are right for most, for a Green's function and an order."""
 
 
-def inputs(layer: str, operator: Operator, types: Types, full: bool, hostile: Hostile) -> Iterator[Case]:
+def several(types: Types) -> GreensFunction:
+    """Return the function of several components for a precision: all of them are tried if all precisions are."""
+    if types.is_mixed:
+        return POLYNOMIAL_2X2
+    return POLYNOMIAL_3X3 if types == FLOAT64 else POLYNOMIAL_4X3
+
+
+def orders_of_transforms(types: Types) -> tuple[int, ...]:
+    """Return the orders of transforms, beside 3, for a precision; each is code of its own."""
+    if types.is_mixed:
+        return (6, 7)
+    return (5, 9) if types == FLOAT64 else (8, 4)
+
+
+def inputs(layer: str, operator: Operator, types: Types, full: bool, lanes: Lanes, hostile: Hostile) -> Iterator[Case]:
     """Yield the inputs of a layer.
 
     Args:
         layer: any but static, which has none.
         operator, types: whose.
         full: whether all seeds, orders and layouts are wanted.
+        lanes: numbers of lanes; called only for layers whose inputs depend on them.
         hostile: layouts; called only for layers that have some.
     """
 
     def specification(greens: GreensFunction, order: int) -> Specification:
         return Specification(operator, greens, order, types)
 
+    functions = [POLYNOMIAL, several(types)]
     if layer == "exact":
         for order in (3, 2, 4, 6) if full else (3,):
-            for greens in POLYNOMIALS:
+            for greens in POLYNOMIALS if full else functions:
                 for seed in range(3 if full else 1):
                     yield make_case(specification(greens, order), seed)
+        for greens in (POLYNOMIAL_3X3, POLYNOMIAL_4X3) if full else ():
+            yield make_case(specification(greens, 3))
+        if operator.form == Form.TRANSFORM:
+            for order in (5, 7, 8, 9) if full else orders_of_transforms(types):
+                yield make_case(specification(POLYNOMIAL, order))
     elif layer == "hostile":
-        for greens in POLYNOMIALS if full else POLYNOMIALS[1:]:
+        for greens in POLYNOMIALS if full else functions[1:]:
             for layout in hostile(greens, 3):
                 yield make_case(specification(greens, 3), 1, layout)
+        for spec, layout in drawn(operator, types, functions, lanes(functions[1], 3), full):
+            yield make_case(spec, 1, layout)
     elif layer == "numerical":
-        functions = [laplace(), yukawa(0.5)] if operator.particles else [laplace()]
+        real = [laplace(), yukawa(0.5)] if operator.particles else [laplace()]
         if operator.gives_potentials:
-            functions += [f.with_gradient() for f in functions]
-        for greens in functions:
-            for layout in (DEFAULT, SINGLE) if operator.particles else (DEFAULT,):
-                yield real_case(specification(greens, 3), layout=layout)
+            real += [f.with_gradient() for f in real]
+        for greens in real:
+            yield real_case(specification(greens, 3))
+            if operator.particles:
+                yield real_case(specification(greens, 3), layout=SINGLE)
+                yield real_case(specification(greens, 2), layout=large_points(operator))
     else:
         # The least order at which every loop of a transform has more than one turn.
-        greens, order = POLYNOMIALS[1], 3 if operator.form in (Form.TRANSFORM, Form.PRODUCT) else 2
+        greens, order = functions[1], 3 if operator.form in (Form.TRANSFORM, Form.PRODUCT) else 2
         for layout in (DEFAULT, *(hostile(greens, order) if full else ())):
             yield make_case(specification(greens, order), 2, layout)

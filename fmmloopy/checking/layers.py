@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from fmmloopy.checking import sanitizer
 from fmmloopy.checking.case import POLYNOMIALS, Case, Layout, run_case
 from fmmloopy.checking.cases import make_case
-from fmmloopy.checking.compare import difference, excess
-from fmmloopy.checking.inputs import inputs
+from fmmloopy.checking.compare import allowances, difference, excess
+from fmmloopy.checking.inputs import inputs, several
 from fmmloopy.checking.over import describe, domain_of
 from fmmloopy.checking.proof import Wrong
 from fmmloopy.checking.proofs import ORDER, Proof, functions, proof_of, verdict_on, witness_layouts
@@ -150,7 +150,7 @@ class OperatorCheck:
 
     def _static(self) -> Failure | None:
         """Generate code after each step, for a Green's function with roots and for one with several components."""
-        for greens in (POLYNOMIALS[1], laplace()):
+        for greens in (several(self._types), laplace()):
             (_, math), steps = self._math(greens, 3), self._steps(greens, 3)
             for number, step in enumerate(steps, 1):
                 if wrong := weakened(step.kernel, math) or self._warned(greens, number):
@@ -181,8 +181,7 @@ class OperatorCheck:
 
     def _confirmed(self) -> Failure | None:
         """Run the kernel at the points at which proofs say that it is wrong; what agrees there is no finding."""
-        self._layer = "symbolic"
-        greens = POLYNOMIALS[1]
+        self._layer, greens = "symbolic", several(self._types)
         for layout in (layout for wrong in self._suspicions for layout in witness_layouts(wrong)):
             if failure := self._same_bits(make_case(self._specification(greens, ORDER), 0, layout)):
                 return failure
@@ -223,7 +222,7 @@ class OperatorCheck:
         if not message:
             return None
         number = _first(wrong, len(steps))
-        smallest = shrink(case, lambda c: bool(wrong(number, c)))
+        smallest = shrink(case, lambda c: bool(wrong(number, c))) if self._request.smallest else case
         text = prefix + (wrong(number, smallest) or message)
         return self._failure(_name(steps, number), text, smallest, number)
 
@@ -231,35 +230,41 @@ class OperatorCheck:
         return next(filter(None, map(self._within_rounding, self.cases("numerical"))), None)
 
     def _within_rounding(self, case: Case) -> Failure | None:
-        """Compare with the sequential kernel in float64; if errors are too large, find the first failing step."""
+        """Compare with the sequential kernel in float64; for larger errors than rounding explains, as `_same_bits`."""
+
+        def wrong(number: int, some: Case = case) -> str:
+            found = self._run(some, number)
+            return found if isinstance(found, str) else excess(found, *self._sums(some), self._types)
+
+        return self._first_and_smallest(case, wrong, f"{case.spec.greens.name}: ")
+
+    def _sums(self, case: Case) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        """Return the results in float64, and the sums of the magnitudes of their terms."""
         wide = widened(case)
         expected = self._reference(wide)
-        magnitudes = term_magnitudes(wide, expected)
-
-        def wrong(number: int) -> str:
-            found = self._run(case, number)
-            return found if isinstance(found, str) else excess(found, expected, magnitudes, self._types)
-
-        steps = self._steps(case.spec.greens, case.spec.order)
-        message = wrong(len(steps))
-        if not message:
-            return None
-        return self._failure(_name(steps, _first(wrong, len(steps))), f"{case.spec.greens.name}: {message}")
+        return expected, term_magnitudes(wide, expected)
 
     def cases(self, layer: str) -> Iterator[Case]:
         """Yield the inputs of a layer."""
-        return inputs(layer, self._operator, self._types, self._request.full, self._hostile_layouts)
+        return inputs(layer, self._operator, self._types, self._request.full, self._lanes, self._hostile_layouts)
 
     def _specification(self, greens: GreensFunction, order: int) -> Specification:
         return Specification(self._operator, greens, order, self._types)
 
     def _hostile_layouts(self, greens: GreensFunction, order: int) -> list[Layout]:
-        lanes = self._code(greens, order, len(self._steps(greens, order))).lanes
-        return domain_of(self._operator).layouts(self._operator, dict(lanes))
+        return domain_of(self._operator).layouts(self._operator, self._lanes(greens, order))
+
+    def _lanes(self, greens: GreensFunction, order: int) -> dict[str, int]:
+        return dict(self._code(greens, order, len(self._steps(greens, order))).lanes)
 
     def count_steps(self) -> int:
         """Return how many steps the recipe has."""
-        return len(self._steps(POLYNOMIALS[1], 3))
+        return len(self._steps(several(self._types), 3))
+
+    def code(self, greens: GreensFunction, order: int) -> CompiledOperator:
+        """Return the code after the last step."""
+        self._layer = self._request.layers[0]
+        return self._code(greens, order, len(self._steps(greens, order)))
 
     def attempts(self) -> list[tuple[Case, CompiledOperator]]:
         """Return the inputs of the request's first layer, each with its code."""
@@ -355,12 +360,14 @@ class OperatorCheck:
         if case and self._request.reproducers:
             code = self._code_of_case(case, number)
             sanitized = self._layer == "sanitized"
-            expected = None if sanitized else self._reference(case)
+            expected, allowed = None if sanitized else self._reference(case), None
+            if self._layer == "numerical":
+                expected, magnitudes = self._sums(case)
+                allowed = allowances(magnitudes, self._types)
             name = reproducer_name(self._request, self._layer)
             title = f"{self._request.book.name}, {self._operator.name}, {self._types}, step {step}: {self._layer}"
-            path = write_reproducer(
-                Path(self._request.reproducers), name, f"{title}: {message}", case, code, expected, self._request.device
-            )
+            folder, text = Path(self._request.reproducers), f"{title}: {message}"
+            path = write_reproducer(folder, name, text, case, code, expected, self._request.device, allowed=allowed)
         return Failure(self._layer, step, message, describe(case) if case else "", path)
 
 

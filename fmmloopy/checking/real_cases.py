@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.checking.case import DEFAULT, SINGLE, Case, Layout
-from fmmloopy.checking.cases import global_arguments, local_arguments, make_case, positions_of
+from fmmloopy.checking.cases import global_arguments, local_arguments, make_case, points_in_boxes, positions_of
 from fmmloopy.checking.over.octets import surface_grid
 from fmmloopy.greens import GreensFunction
 from fmmloopy.operators import Specification
 from fmmloopy.precision import FLOAT64
 
-SCALES = (1e-10, 1e5)
-"""Smallest and largest scale of boxes with one source each: squares and inverse cubes are normal float32 numbers."""
+SCALES = {(8, 0): 1e140, (8, 1): 1e95, (4, 0): 1e16, (4, 1): 1e11}
+"""Largest scale of boxes with one source each, by bytes of a number and by whether there are derivatives; the smallest
+is its inverse. Squares, and cubes for derivatives, and their inverses are normal numbers."""
 
 NEAR = 1e-6
 """Distance of some points if P2P has coordinates in float64 and computes in float32: with rounded coordinates, only one
@@ -66,7 +67,7 @@ def _points(spec: Specification, arguments: Mapping[str, Any], rng: np.random.Ge
     """Draw points around centres, and surfaces around them."""
     outer, inner = spec.types.outer, spec.types.inner
     local = spec.operator.is_local and spec.types.is_mixed
-    count, nboxes = int(arguments["box_source_ends"][-1]), arguments["nboxes"]
+    count, nboxes = max(arguments["nsources"], arguments["ntargets"]), arguments["nboxes"]
     positions = rng.uniform(-1, 1, (3, count))
     positions[:, count // 2 :: 5] = positions[:, count // 2][:, None]
     if local:
@@ -76,10 +77,12 @@ def _points(spec: Specification, arguments: Mapping[str, Any], rng: np.random.Ge
     centres = rng.uniform(-0.25, 0.25, (3, nboxes))
     surface = np.full((3, arguments["nsurface"]), np.nan, inner)
     surface[:, : arguments["npoints"]] = surface_grid(spec.order) * (2.0 / (spec.order - 1)) - 1
-    points = _padded(positions.astype(outer), arguments["nsources"])
+    points = {side: positions[:, : arguments[f"n{side}s"]].astype(outer) for side in ("target", "source")}
+    for side, values in points.items():
+        values[:, ~points_in_boxes(arguments, side)] = np.nan
     return {
-        "targets": points,
-        "sources": points.copy(),
+        "targets": points["target"],
+        "sources": points["source"],
         "surface": surface,
         "radii": np.ones(nboxes, inner),
         "centres": (np.round(8 * centres) / 8 if local else centres).astype(outer),
@@ -94,7 +97,8 @@ def _single(spec: Specification, arguments: Mapping[str, Any], rng: np.random.Ge
     outer, inner, nboxes = spec.types.outer, spec.types.inner, arguments["nboxes"]
     particles = spec.operator.particles
     assert particles
-    scales = rng.permutation(np.geomspace(*SCALES, nboxes))
+    largest = SCALES[inner.itemsize, int(spec.greens.nderivatives > 0)]
+    scales = rng.permutation(np.geomspace(1 / largest, largest, nboxes))
     following = np.roll(np.arange(nboxes), -1)
     targets = rng.uniform(-0.5, 0.5, (3, nboxes))
     away = rng.standard_normal((3, nboxes))
@@ -154,23 +158,33 @@ def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str
     magnitudes = np.abs(a[name])
     surface = a["radius_factor"] * a["surface"][:, : a["npoints"]]
     for box in a["target_boxes"]:
+        entries = a["lists"][a["list_starts"][box] : a["list_starts"][box + 1]]
         here = slice(a["box_target_starts"][box], a["box_target_ends"][box])
-        for source in a["lists"][a["list_starts"][box] : a["list_starts"][box + 1]]:
-            there = slice(a["box_source_starts"][source], a["box_source_ends"][source])
-            where: Any = (slice(None), here)
-            if particles.targets.is_surface:
-                x, where = a["radii"][box] * surface, (box, slice(None), slice(0, a["npoints"]))
-                y = a[positions_of(particles.sources)][:, there] - a["centres"][:, box, None]
-            elif particles.sources.is_surface:
-                x = a[positions_of(particles.targets)][:, here] - a["centres"][:, source, None]
-                y = a["radii"][source] * surface
-            else:
-                x, y = a[positions_of(particles.targets)][:, here], a[positions_of(particles.sources)][:, there]
-            charges = a[particles.sources.array]
-            q = charges[source, :, : a["npoints"]] if particles.sources.is_surface else charges[:, there]
-            values = _condition(case.spec.greens, x[:, :, None] - y[:, None, :])
-            magnitudes[where] += np.einsum("ijts,js->it", values, np.abs(q))
+        if len(entries) == 0 or (here.start == here.stop and not particles.targets.is_surface):
+            continue
+        y, q = _sources_of(case, entries, surface)
+        where: Any = (slice(None), here)
+        if particles.targets.is_surface:
+            x, where = a["radii"][box] * surface + a["centres"][:, box, None], (box, slice(None), slice(a["npoints"]))
+        else:
+            x = a[positions_of(particles.targets)][:, here]
+        values = _condition(case.spec.greens, x[:, :, None] - y[:, None, :])
+        magnitudes[where] += np.einsum("ijts,js->it", values, np.abs(q))
     return {name: magnitudes}
+
+
+def _sources_of(case: Case, entries: NDArray[Any], surface: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the positions and charges of all sources of list entries."""
+    a, particles = case.arguments, case.operator.particles
+    assert particles
+    charges = a[particles.sources.array]
+    if particles.sources.is_surface:
+        positions = a["centres"][:, entries, None] + a["radii"][entries, None] * surface[:, None, :]
+        densities = charges[entries, :, : a["npoints"]].transpose(1, 0, 2)
+        return positions.reshape(3, -1), densities.reshape(len(densities), -1)
+    starts, ends = a["box_source_starts"][entries], a["box_source_ends"][entries]
+    points = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)])
+    return a[positions_of(particles.sources)][:, points], charges[:, points]
 
 
 def _condition(greens: GreensFunction, d: NDArray[Any]) -> NDArray[Any]:

@@ -55,6 +55,9 @@ SAME_ARRAY = {same!r}
 EXPECTED = {{
 {expected}
 }}
+ALLOWED = {{
+{allowed}
+}}  # errors; 0 where there is none
 GLOBAL_SIZE, LOCAL_SIZE = {global_size}, {local_size}
 
 
@@ -84,6 +87,7 @@ def main():
         found = np.empty_like(expected)
         cl.enqueue_copy(queue, found, buffers[SAME_ARRAY.get(name, name)])
         same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+        same |= np.abs(found.astype(np.float64) - expected) <= ALLOWED.get(name, 0)
         for index in np.argwhere(~same)[:10]:
             where = tuple(index)
             print(f"{{name}}{{index.tolist()}} is {{found[where]:.17g}}, expected {{expected[where]:.17g}}")
@@ -106,6 +110,7 @@ def write_reproducer(
     expected: Mapping[str, NDArray[Any]] | None,
     device: Device,
     dies: bool = False,
+    allowed: Mapping[str, NDArray[Any]] | None = None,
 ) -> str:
     """Write ``name.py`` and ``name.cl`` and return the path of the first.
 
@@ -120,6 +125,7 @@ def write_reproducer(
         expected: the correct outputs; None if the outputs are correct, and only a simulator detects the error.
         device: the device that showed the error.
         dies: whether the kernel crashes or does not return.
+        allowed: errors that results may have; None for none.
 
     Returns:
         The path of the program; "" if there is none: for C code, or if the folder cannot be written to.
@@ -147,6 +153,7 @@ def write_reproducer(
         how=how,
         arguments=_entries({n: values[n] for n, _, _ in code.arguments}),
         same=same,
+        allowed=_entries({n: _literal(v, "float64", "array") for n, v in (allowed or {}).items()}),
         expected=_entries({n: _literal(expected[n], v.dtype.name, "array") for n, v in output.items()})
         if expected is not None
         else "",

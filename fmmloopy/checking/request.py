@@ -38,6 +38,7 @@ class Request:
         reproducers: folder for reproducers, "" for none.
         code_limit: seconds for a step of the recipe, and for generating code.
         run_limit: seconds for compiling and running a kernel; SIMULATED times as many in oclgrind.
+        smallest: whether to look for the smallest input that fails.
     """
 
     book: RecipeBook
@@ -50,6 +51,7 @@ class Request:
     reproducers: str = ""
     code_limit: float = CODE_LIMIT
     run_limit: float = RUN_LIMIT
+    smallest: bool = True
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def test_a_right_recipe_is_proved(opencl_device: Device) -> None:
 
 def test_a_suspicion_that_a_run_shows_is_a_finding(opencl_device: Device) -> None:
     # The other layers have no box with so many sources that they would see this.
-    mistake = at_most("src_end", "src_start + 600", "src_start"), with_lanes(tlanes=4)
+    mistake = at_most("src_end", "src_start + 1500", "src_start"), with_lanes(tlanes=4)
     failure, proofs = check_and_prove(lambda text, limit: None, request(opencl_device, *mistake))
     assert not any(proof.proved for proof in proofs)
     assert failure is not None

@@ -62,7 +62,7 @@ def _orders() -> list[Wrong]:
               only_if(_loop_of("x1", *range(5, 17, 2)), shorter("k1"))),
         wrong("m2l_inverse", ORDERS, "exact", "last frequency lost where the transform's length is 15",
               "one order loses accuracy",
-              only_if(_loop_of("k1", 15), shorter("k2"))),
+              only_if(_loop_of("k1", 15), shorter("k2")), dtype=np.float32),
         wrong("p2m", ORDERS, "hostile", "last check point lost where their number is odd in tiles of eight",
               "order 5 loses a check point",
               assign("tgt_end", "{0} - 1 if {0} == 98 else {0}")),

@@ -143,7 +143,7 @@ def _narrow() -> list[Wrong]:
         ("m2l", "box", np.int16),
         ("m2l", "src", np.uint16),
         ("m2l_hadamard", "src", np.int16),
-        ("m2l_hadamard", "pair_start", np.uint16),
+        ("m2l_hadamard", "pair_end", np.uint16),
         ("m2l_svd", "src", np.uint16),
         ("m2l_svd", "pair_start", np.int16),
         ("m2l_svd", "ktile_start", np.int16),

@@ -53,9 +53,9 @@ def _tiles() -> list[Wrong]:
                   schedule=lanes(tlanes=2, slanes=13 if operator == "m2p" else 4)),
         ]  # fmt: skip
     found += [
-        wrong("p2p", "very large box", "symbolic", "at most 600 sources",
-              "sources of a box beyond the first 600 act on nobody",
-              at_most("src_end", "src_start + 600", "src_start")),
+        wrong("p2p", "very large box", "symbolic", "at most 1500 sources",
+              "sources of a box beyond the first 1500 act on nobody",
+              at_most("src_end", "src_start + 1500", "src_start")),
         wrong("p2p", "off by one", "exact", "tiles of targets overlap",
               "every tile does the last target of the one before again",
               rule("itgt", ("tlanes*ttile", "(tlanes - 1)*ttile"))),

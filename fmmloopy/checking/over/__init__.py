@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmmloopy.checking.case import Case, Layout
 from fmmloopy.checking.over import boxes, families, lists, octets, pairs
@@ -24,12 +25,14 @@ class Domain(Protocol):
         layouts: returns layouts that break schedules which work on most inputs, given the lanes that a recipe has
             fixed: sizes of zero, one, and around the numbers of lanes.
         smaller: yields cases with fewer boxes, list entries, points, children, pairs or frequencies.
+        used: returns which boxes, octets or points a case has to do with, by the count that their axis has.
         words: describes the size of a case.
     """
 
     indices: Callable[[Specification, np.random.Generator, Layout], dict[str, Any]]
     layouts: Callable[[Operator, Mapping[str, int]], list[Layout]]
     smaller: Callable[[Case], Iterator[Case]]
+    used: Callable[[Case], dict[str, NDArray[np.intp]]]
     words: Callable[[Case], str]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmmloopy.checking.case import Case, Layout
 from fmmloopy.checking.over.fewer import GARBAGE, fewer_boxes, padded_boxes
@@ -13,19 +14,20 @@ from fmmloopy.common.sizes import count_points, padded
 from fmmloopy.operators import Operator, Specification
 
 
-def lengths(spec: Specification) -> dict[str, int]:
-    """Return the lengths of the input and output vectors, and two tables of which the second is used."""
+def lengths(spec: Specification, layout: Layout) -> dict[str, int]:
+    """Return the lengths of the input and output vectors, and how many tables there are and which is used."""
     nsurface = padded(count_points(spec.order))
     ncolumns, nrows = (spec.sizes[components] * nsurface for components in spec.operator.vectors)
-    return {"ncolumns": ncolumns, "nrows": nrows, "ntables": 2, "itable": 1}
+    ntables, itable = layout.tables
+    return {"ncolumns": ncolumns, "nrows": nrows, "ntables": ntables, "itable": itable}
 
 
 def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
     """Make a list of all boxes but four, in random order."""
     count = layout.blocks or 19
-    nboxes = count + 4
+    nboxes = max(count + 4, layout.boxes)
     boxes = padded_boxes(rng.permutation(nboxes)[:count], nboxes)
-    return {"boxes": boxes, "ntargets": count, "nblocks": count, "nboxes": nboxes, **lengths(spec)}
+    return {"boxes": boxes, "ntargets": count, "nblocks": count, "nboxes": nboxes, **lengths(spec, layout)}
 
 
 def block_layouts(lanes: Mapping[str, int], more: tuple[int, ...] = ()) -> list[Layout]:
@@ -44,6 +46,11 @@ def layouts(operator: Operator, lanes: Mapping[str, int]) -> list[Layout]:
 def smaller(case: Case) -> Iterator[Case]:
     """Work on fewer boxes."""
     yield from fewer_boxes(case, "boxes", "ntargets")
+
+
+def used(case: Case) -> dict[str, NDArray[np.intp]]:
+    """Return the boxes that are read."""
+    return {"nboxes": case.arguments["boxes"][: case.arguments["ntargets"]]}
 
 
 def words(case: Case) -> str:

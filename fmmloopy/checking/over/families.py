@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmmloopy.checking.case import Case, Layout
 from fmmloopy.checking.over.boxes import block_layouts, lengths
@@ -18,18 +19,20 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
     """Make families with some children missing; one parent is not worked on."""
     count = layout.blocks or 20
     present = rng.random((count + 1, SIBLINGS)) < layout.present
-    nboxes = count + 1 + int(present.sum())
-    children = np.full((nboxes + 1, SIBLINGS), nboxes, np.int32)
+    nboxes = max(count + 1 + int(present.sum()), layout.boxes)
+    boxes = rng.permutation(nboxes) if layout.boxes else np.arange(nboxes)
+    parents = rng.permutation(boxes[: count + 1])
     numbers = np.full((count + 1, SIBLINGS), nboxes, np.int32)
-    numbers[present] = count + 1 + rng.permutation(nboxes - count - 1)
-    children[: count + 1] = numbers
+    numbers[present] = rng.permutation(boxes[count + 1 :])[: present.sum()]
+    children = np.full((nboxes + 1, SIBLINGS), nboxes, np.int32)
+    children[parents] = numbers
     return {
         "children": children,
-        "parents": padded_boxes(rng.permutation(count + 1)[:-1], nboxes),
+        "parents": padded_boxes(parents[:-1], nboxes),
         "nparents": count,
         "nblocks": count,
         "nboxes": nboxes,
-        **lengths(spec),
+        **lengths(spec, layout),
     }
 
 
@@ -48,6 +51,13 @@ def smaller(case: Case) -> Iterator[Case]:
     """Work on fewer parents, or with fewer children."""
     yield from fewer_boxes(case, "parents", "nparents")
     yield from fewer_children(case, "children", case.arguments["parents"][: case.arguments["nparents"]])
+
+
+def used(case: Case) -> dict[str, NDArray[np.intp]]:
+    """Return the parents, and the children that are there."""
+    a = case.arguments
+    parents = a["parents"][: a["nparents"]]
+    return {"nboxes": np.union1d(parents, a["children"][parents])}
 
 
 def words(case: Case) -> str:

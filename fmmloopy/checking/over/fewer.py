@@ -19,14 +19,18 @@ def changed(case: Case, **arguments: Any) -> Case:
 
 
 def parts(count: int) -> Iterator[NDArray[np.intp]]:
-    """Yield which of ``count`` items to keep: the first half, the second, then all but one."""
+    """Yield which of ``count`` items to keep: a half, the other, then all but a quarter, all but an eighth, ... one."""
     if count > 1:
         half = count // 2
         yield np.arange(half)
         yield np.arange(half, count)
-    if count > 2:
-        for left_out in range(count):
-            yield np.delete(np.arange(count), left_out)
+    length = max(count // 4, 1)
+    while count > 2:
+        for start in range(0, count, length):
+            yield np.delete(np.arange(count), np.s_[start : start + length])
+        if length == 1:
+            break
+        length //= 2
 
 
 def fewer_boxes(case: Case, name: str, number: str) -> Iterator[Case]:

@@ -22,56 +22,112 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
 
 
 def _of_points(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
-    nboxes, npoints = len(layout.sizes), count_points(spec.order)
-    starts = (np.cumsum([0, *layout.sizes]) + layout.ahead).astype(np.int32)
-    list_starts, lists = ragged_lists(rng, nboxes, layout.lists)
-    boxes = rng.permutation(nboxes)
-    if spec.operator.gives_potentials and not spec.operator.is_near:
-        boxes = boxes[: max(nboxes - 2, 1)]
+    nboxes, npoints = max(len(layout.sizes), layout.boxes), count_points(spec.order)
+    here = _numbers(rng, nboxes, len(layout.sizes))
+    list_starts, lists, idle = _lists(rng, nboxes, here, layout)
+    boxes = np.setdiff1d(rng.permutation(nboxes), idle, assume_unique=True)
+    skipped = layout.skipped
+    if skipped is None:
+        skipped = 2 if spec.operator.gives_potentials and not spec.operator.is_near else 0
+    boxes = boxes[: max(len(boxes) - skipped, 1)]
+    source_starts, source_ends, nsources = _in_order(layout.sizes, layout.ahead)
+    target_starts, target_ends, ntargets = source_starts.copy(), source_ends.copy(), nsources
+    if layout.target_sizes is not None:
+        source_starts, source_ends, nsources = _scattered(rng, here, nboxes, layout.sizes, layout.ahead)
+        ahead = layout.ahead + layout.ahead // 32 + 17
+        target_starts, target_ends, ntargets = _scattered(rng, here, nboxes, layout.target_sizes, ahead)
     return {
-        "box_source_starts": starts[:-1].copy(),
-        "box_source_ends": starts[1:].copy(),
-        "box_target_starts": starts[:-1].copy(),
-        "box_target_ends": starts[1:].copy(),
+        "box_source_starts": source_starts,
+        "box_source_ends": source_ends,
+        "box_target_starts": target_starts,
+        "box_target_ends": target_ends,
         "target_boxes": boxes.astype(np.int32),
         "list_starts": list_starts,
         "lists": lists,
         "ntarget_boxes": len(boxes),
         "nboxes": nboxes,
-        "nsources": int(starts[-1]) + LANES,
-        "ntargets": int(starts[-1]) + LANES,
+        "nsources": nsources + LANES,
+        "ntargets": ntargets + LANES,
         "npoints": npoints,
         "nsurface": padded(npoints),
     }
 
 
+def _numbers(rng: np.random.Generator, nboxes: int, count: int) -> NDArray[np.intp]:
+    """Choose numbers of boxes: all, or the first, the last, those around powers of two, and others, in random order."""
+    if count == nboxes:
+        return np.arange(nboxes)
+    edges = [number for power in (7, 8, 15, 16) for number in (2**power - 1, 2**power) if number < nboxes - 1]
+    found = np.array([0, nboxes - 1, *edges])[:count]
+    others = np.setdiff1d(rng.permutation(nboxes), found, assume_unique=True)
+    return np.asarray(rng.permutation(np.append(found, others[: count - len(found)])))
+
+
+def _in_order(sizes: tuple[int, ...], ahead: int) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
+    """Return where the points of boxes start and end, one box after the other, and the end of the last."""
+    starts = (np.cumsum([0, *sizes]) + ahead).astype(np.int32)
+    return starts[:-1].copy(), starts[1:].copy(), int(starts[-1])
+
+
+def _scattered(
+    rng: np.random.Generator, here: NDArray[np.intp], nboxes: int, sizes: tuple[int, ...], ahead: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
+    """Return where the points of boxes start and end, and the end of all: in random order, with gaps in between.
+
+    The boxes that are not ``here`` are empty, somewhere.
+    """
+    order, gaps = rng.permutation(len(sizes)), rng.integers(0, 3, len(sizes))
+    lengths = np.array(sizes)[order]
+    ends = ahead + np.cumsum(lengths + gaps)
+    starts = rng.integers(0, ends[-1] + 1, nboxes).astype(np.int32)
+    starts[here[order]] = ends - lengths
+    sizes_of = np.zeros(nboxes, np.int32)
+    sizes_of[here] = sizes
+    return starts, starts + sizes_of, int(ends[-1])
+
+
 def _of_vectors(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
     over = spec.operator.over
     assert isinstance(over, Lists)
-    nboxes = (layout.blocks or 18) + 1
-    starts, lists = ragged_lists(rng, nboxes, layout.lists)
+    count = (layout.blocks or 18) + 1
+    nboxes = max(count, layout.boxes)
+    starts, lists, idle = _lists(rng, nboxes, _numbers(rng, nboxes, count), layout)
+    boxes = np.setdiff1d(rng.permutation(nboxes), idle, assume_unique=True)[: -(layout.skipped or 1)]
     labels = {over.labels: rng.integers(0, TRANSFERS, len(lists)).astype(np.int32)} if over.labels else {}
     return {
-        "target_boxes": rng.permutation(nboxes)[:-1].astype(np.int32),
+        "target_boxes": boxes.astype(np.int32),
         "list_starts": starts,
         "lists": lists,
         **labels,
-        over.count: nboxes - 1,
+        over.count: len(boxes),
         "nboxes": nboxes,
-        **lengths(spec),
+        **lengths(spec, layout),
     }
 
 
-def ragged_lists(
-    rng: np.random.Generator, nboxes: int, counts: tuple[int, ...] | None
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Make lists of distinct boxes: all for the first box, none for the second, some for others; or ``counts`` each."""
-    rows = [rng.permutation(nboxes)[: rng.integers(0, 7)] for _ in range(nboxes)]
-    rows[:2] = [rng.permutation(nboxes), np.empty(0, np.intp)][:nboxes]
-    if counts is not None:
-        rows = [rng.permutation(nboxes)[: counts[box % len(counts)]] for box in range(nboxes)]
-    starts = np.cumsum([0, *map(len, rows)])
-    return starts.astype(np.int32), np.concatenate(rows).astype(np.int32)
+def _lists(
+    rng: np.random.Generator, nboxes: int, here: NDArray[np.intp], layout: Layout
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.intp]]:
+    """Make lists of distinct boxes for the boxes that are ``here``; the others have empty lists, or idle entries.
+
+    The first box has all boxes in its list, the second none, others some; or the layout says how many.
+
+    Returns:
+        The start of each list and the end of the last, the entries, and the boxes with idle entries.
+    """
+    count, some = len(here), layout.lists
+    rows = [rng.permutation(here)[: rng.integers(0, 7)] for _ in range(count)]
+    rows[:2] = [rng.permutation(here), np.empty(0, np.intp)][:count]
+    if some is not None:
+        rows = [rng.permutation(here)[: some[box % len(some)]] for box in range(count)]
+    lists = dict(zip(here.tolist(), rows, strict=True))
+    idle = np.setdiff1d(np.arange(nboxes // 3, nboxes), here)[:1] if layout.idle else np.empty(0, np.intp)
+    lists |= {box: rng.integers(0, nboxes, layout.idle) for box in idle.tolist()}
+    lengths = np.zeros(nboxes, np.intp)
+    for box, row in lists.items():
+        lengths[box] = len(row)
+    entries = np.concatenate([lists[box] for box in sorted(lists)])
+    return np.append(0, np.cumsum(lengths)).astype(np.int32), entries.astype(np.int32), idle
 
 
 def layouts(operator: Operator, lanes: Mapping[str, int]) -> list[Layout]:
@@ -103,6 +159,8 @@ def smaller(case: Case) -> Iterator[Case]:
     yield from fewer_boxes(case, "target_boxes", over.count)
     yield from _shorter_lists(case, over.labels)
     if case.operator.particles:
+        yield from _only_boxes_in_use(case)
+    if case.operator.particles:
         yield from _smaller_boxes(case)
 
 
@@ -123,6 +181,35 @@ def _shorter_lists(case: Case, labels: str) -> Iterator[Case]:
         yield changed(case, **fewer, **({labels: a[labels][kept]} if labels else {}))
 
 
+def used(case: Case) -> dict[str, NDArray[np.intp]]:
+    """Return the boxes and points that are read."""
+    a, over = case.arguments, case.operator.over
+    assert isinstance(over, Lists)
+    boxes = a["target_boxes"][: a[over.count]]
+    lists = [a["lists"][a["list_starts"][box] : a["list_starts"][box + 1]] for box in boxes]
+    entries = np.unique(np.concatenate([*lists, boxes[:0]]))
+    found = {"nboxes": np.union1d(boxes, entries)}
+    for side, numbers in (("source", entries), ("target", boxes)) if case.operator.particles else ():
+        ranges = zip(a[f"box_{side}_starts"][numbers], a[f"box_{side}_ends"][numbers], strict=True)
+        found[f"n{side}s"] = np.concatenate([np.arange(0), *(np.arange(start, end) for start, end in ranges)])
+    return found
+
+
+def _only_boxes_in_use(case: Case) -> Iterator[Case]:
+    """Remove the points of all boxes that are not in use."""
+    a, over = case.arguments, case.operator.over
+    assert isinstance(over, Lists)
+    boxes = a["target_boxes"][: a[over.count]]
+    in_use = {"target": boxes, "source": used(case)["nboxes"]}
+    fewer = {}
+    for side, numbers in in_use.items():
+        ends = a[f"box_{side}_starts"].copy()
+        ends[numbers] = a[f"box_{side}_ends"][numbers]
+        fewer[f"box_{side}_ends"] = ends
+    if any((a[name] != ends).any() for name, ends in fewer.items()):
+        yield changed(case, **fewer)
+
+
 def _smaller_boxes(case: Case) -> Iterator[Case]:
     """Remove points from the ends of boxes."""
     a = case.arguments
@@ -130,7 +217,7 @@ def _smaller_boxes(case: Case) -> Iterator[Case]:
         starts, ends = a[f"box_{side}_starts"], a[f"box_{side}_ends"]
         for box in np.flatnonzero(ends > starts):
             size = int(ends[box] - starts[box])
-            for count in sorted({0, size // 2, size - 1}):
+            for count in sorted({0, *(size - -(-size // 2**k) for k in range(1, 6)), size - 1}):
                 fewer = ends.copy()
                 fewer[box] = starts[box] + count
                 yield changed(case, **{f"box_{side}_ends": fewer})

@@ -19,9 +19,9 @@ TILES = (7, 8, 9, 16, 17, 33)
 
 
 def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
-    """Make octets with some children missing; all planes but the first are worked on."""
+    """Make octets with some children missing; the first plane is worked on only where boxes are many."""
     noctets, npoints = layout.blocks or 5, count_points(spec.order)
-    nboxes = SIBLINGS * noctets + 1
+    nboxes = max(SIBLINGS * noctets + 1, layout.boxes)
     children = np.full((noctets, SIBLINGS), nboxes)
     present = rng.random((noctets, SIBLINGS)) < layout.present
     children[present] = rng.permutation(nboxes)[: present.sum()]
@@ -32,7 +32,7 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
         "nboxes": nboxes,
         "npoints": npoints,
         "nsurface": padded(npoints),
-        "kz_start": 1,
+        "kz_start": 0 if layout.boxes else 1,
         "kz_end": spec.order,
     }
 
@@ -68,6 +68,12 @@ def smaller(case: Case) -> Iterator[Case]:
                 fewer[array.name] = values[kept]
         yield changed(case, **fewer)
     yield from fewer_children(case, "octet_children", range(count))
+
+
+def used(case: Case) -> dict[str, NDArray[np.intp]]:
+    """Return the octets that are transformed, and their children."""
+    a = case.arguments
+    return {"noctets": np.arange(a["noctets"]), "nboxes": np.unique(a["octet_children"][: a["noctets"]])}
 
 
 def words(case: Case) -> str:

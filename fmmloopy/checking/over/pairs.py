@@ -15,11 +15,11 @@ from fmmloopy.common.sizes import DIRECTIONS
 from fmmloopy.operators import Operator, Specification
 from fmmloopy.operators.operator import Pairs
 
-CHUNKS, GROUPS = 2, DIRECTIONS
-"""Chunks of targets, and groups that have pairs: all groups, or this many if there are more."""
+GROUPS = DIRECTIONS
+"""Groups that have pairs: all groups, or this many if there are more."""
 
-FREQUENCIES, FIRST, LAST = 7, 2, 6
-"""Number of frequencies, and the range that a launch works on."""
+WORKED_ON = 6
+"""Chunks that have pairs: all chunks, or this many if there are more."""
 
 
 def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
@@ -28,36 +28,40 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
     assert isinstance(over, Pairs)
     size = max(10, *layout.pairs)
     spectra = over.spectra
-    ntargets = CHUNKS * size if spectra else CHUNKS * size + 3
-    nsources = 13 if over.sources != over.targets else ntargets
+    chunks = np.unique(np.linspace(0, layout.chunks - 1, WORKED_ON).astype(int))
+    ntargets = max(len(chunks) * size if spectra else len(chunks) * size + 3, layout.boxes)
+    nsources = max(13, layout.boxes) if over.sources != over.targets else ntargets
     worked_on = np.arange(GROUPS)
     if over.groups > GROUPS:
         worked_on = np.append(rng.permutation(over.groups - 1)[: GROUPS - 1], over.groups - 1)
-    numbers = np.arange(ntargets) if spectra else rng.permutation(ntargets)
-    targets, sources, counts = [], [], np.zeros((CHUNKS, over.groups), np.int32)
-    for chunk in range(CHUNKS):
-        counts[chunk, worked_on] = [layout.pairs[(place + chunk) % len(layout.pairs)] for place in range(GROUPS)]
+    numbers = rng.permutation(ntargets)[: len(chunks) * size]
+    if spectra:
+        numbers.sort()
+    targets, sources, counts = [], [], np.zeros((layout.chunks, over.groups), np.int32)
+    for index, chunk in enumerate(chunks):
+        counts[chunk, worked_on] = [layout.pairs[(place + index) % len(layout.pairs)] for place in range(GROUPS)]
         for count in counts[chunk]:
-            targets.append(numbers[size * chunk + rng.permutation(size)[:count]])
+            targets.append(numbers[size * index + rng.permutation(size)[:count]])
             sources.append(rng.integers(0, nsources, count))
     found = {
         "pair_starts": np.append(0, np.cumsum(counts)).astype(np.int32),
         "pair_targets": padded_boxes(np.concatenate(targets), 0),
         "pair_sources": padded_boxes(np.concatenate(sources), 0),
-        "nchunks": CHUNKS,
+        "nchunks": layout.chunks,
         over.targets: ntargets,
         over.sources: nsources,
     }
     if spectra:
-        return found | {"nfreqs": FREQUENCIES, "f_start": FIRST, "f_end": LAST}
-    starts = _tiles(rng, over.groups, worked_on)
-    return found | {"ktile_starts": starts, "nktiles": int(starts[-1]), **lengths(spec)}
+        return found | dict(zip(("nfreqs", "f_start", "f_end"), layout.frequencies, strict=True))
+    starts = _tiles(rng, over.groups, worked_on, layout)
+    return found | {"ktile_starts": starts, "nktiles": int(starts[-1]), **lengths(spec, layout)}
 
 
-def _tiles(rng: np.random.Generator, ngroups: int, worked_on: NDArray[np.intp]) -> NDArray[np.int32]:
-    """Give each group up to three tiles of singular values, some none; return where the tiles of each group start."""
+def _tiles(rng: np.random.Generator, ngroups: int, worked_on: NDArray[np.intp], layout: Layout) -> NDArray[np.int32]:
+    """Give each group some tiles of singular values, or none; return where those of each group start."""
     ntiles = rng.permutation(np.arange(ngroups) % 4 // 2 * rng.integers(1, 4, ngroups))
-    ntiles[worked_on] = np.arange(len(worked_on)) % 4
+    ntiles[worked_on] = np.arange(len(worked_on)) % 4 * layout.tiles // 3
+    ntiles[np.setdiff1d(np.arange(ngroups), worked_on)[:1]] += layout.idle
     return np.cumsum([0, *ntiles]).astype(np.int32)
 
 
@@ -96,6 +100,16 @@ def _fewer_frequencies(case: Case) -> Iterator[Case]:
         middle = (first + last) // 2
         yield changed(case, f_end=middle, **{n: case.arguments[n][: middle - first] for n in names})
         yield changed(case, f_start=middle, **{n: case.arguments[n][middle - first :] for n in names})
+
+
+def used(case: Case) -> dict[str, NDArray[np.intp]]:
+    """Return the boxes or octets of the pairs."""
+    a, over = case.arguments, case.operator.over
+    assert isinstance(over, Pairs)
+    targets, sources = (np.unique(a[name][: a["pair_starts"][-1]]) for name in ("pair_targets", "pair_sources"))
+    if over.targets == over.sources:
+        return {over.targets: np.union1d(targets, sources)}
+    return {over.targets: targets, over.sources: sources}
 
 
 def words(case: Case) -> str:
