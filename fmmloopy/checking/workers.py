@@ -22,7 +22,7 @@ from fmmloopy.checking.report import Finding, merged
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.request import LAYERS, Failure, Request, reproducer_name
 from fmmloopy.checking.shrink import shrink
-from fmmloopy.checking.whole import check_whole
+from fmmloopy.checking.whole import Wrong, check_whole
 from fmmloopy.common.isolation import ChildError, ChildTimedOut, Worker, WorkerError
 from fmmloopy.common.messages import one_line
 from fmmloopy.execution.devices import Device
@@ -116,22 +116,28 @@ class Workers:
     ) -> list[Finding]:
         """Check whole evaluations."""
 
-        def check(dtype: str) -> str:
+        def check(dtype: str) -> Wrong:
             pair = self._pairs.get()
             self._meter.begin(f"whole evaluation, {dtype}", "fmm")
             try:
-                message = str(pair[0].call(check_whole, book, device.description, dtype, parameters, full))
+                wrong: Wrong = pair[0].call(check_whole, book, device.description, dtype, parameters, full)
             except WorkerError:
                 raise
             except Exception as error:
-                message = f"{type(error).__name__}: {one_line(error)}"
+                wrong = Wrong(f"{type(error).__name__}: {one_line(error)}")
             finally:
                 self._pairs.put(pair)
             self._meter.end(f"whole evaluation, {dtype}", ("fmm",))
-            return message
+            return wrong
 
-        messages: list[str] = self._map(check, dtypes)
-        return merged([Finding(book.name, "", d, "fmm", "", m) for d, m in zip(dtypes, messages, strict=True) if m])
+        found: list[Wrong] = self._map(check, dtypes)
+        return merged(
+            [
+                Finding(book.name, wrong.operator, dtype, "fmm", wrong.step, wrong.message, wrong.case)
+                for dtype, wrong in zip(dtypes, found, strict=True)
+                if wrong.message
+            ]
+        )
 
 
 def _words(request: Request) -> str:

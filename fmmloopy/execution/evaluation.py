@@ -95,10 +95,18 @@ class Evaluation:
             self._target_places[tree.target_order] = np.arange(tree.ntargets)
 
     @classmethod
-    def of_points(cls, setup: Setup, m2l: str, ncrit: int, points: NDArray[np.float64], runtime: Runtime) -> Evaluation:
-        """Build an evaluation for points of shape (n, 3), which are both sources and targets."""
+    def of_points(
+        cls,
+        setup: Setup,
+        m2l: str,
+        ncrit: int,
+        sources: NDArray[Any],
+        runtime: Runtime,
+        targets: NDArray[Any] | None = None,
+    ) -> Evaluation:
+        """Build an evaluation for sources and targets, shape (n, 3); without targets, they are the sources."""
         precision = setup.method.precision
-        sorted_points = sort_points(points, None, precision.points)
+        sorted_points = sort_points(sources, targets, precision.points)
         return cls(setup, m2l, sorted_points, grower(sorted_points, precision)(ncrit), runtime)
 
     @property

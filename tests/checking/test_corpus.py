@@ -132,7 +132,7 @@ def test_verdicts_compare_findings_with_what_should_be_found():
     other = _finding(exact, "static", operator="another")
     good = [
         judge(exact, [_finding(exact, "exact", exact.step), other]),
-        judge(fmm, [_finding(fmm, "fmm", "", operator="")]),
+        judge(fmm, [_finding(fmm, "fmm", fmm.step)]),
         judge(fmm, [_finding(fmm, "symbolic", fmm.step)]),
         judge(right, [other]),
     ]

@@ -84,9 +84,9 @@ def judge(entry: Wrong | Right, findings: Sequence[Finding]) -> Verdict:
     if len(layers) > 1 or layers[0] not in (entry.layer, *entry.also, *proofs):
         expected = " or ".join((entry.layer, *entry.also))
         return Verdict(entry, layers, f"rejected by {', '.join(layers)}, expected {expected}: {said}")
-    steps, step = {f.step for f in mine}, "" if layers[0] == "fmm" else entry.step
-    if steps != {step}:
-        return Verdict(entry, layers, f"rejected at {', '.join(sorted(steps))}, expected {step}: {said}")
+    steps = {f.step for f in mine}
+    if steps != {entry.step}:
+        return Verdict(entry, layers, f"rejected at {', '.join(sorted(steps))}, expected {entry.step}: {said}")
     return Verdict(entry, layers)
 
 
