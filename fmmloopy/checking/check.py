@@ -50,6 +50,9 @@ from fmmloopy.recipes.load import load_recipes
 
 LEVELS = ("quick", "full")
 
+COMBINATIONS = 4
+"""Combinations of tuning values that are checked at level full."""
+
 
 def check_book(
     book: RecipeBook | str | Path,
@@ -187,16 +190,32 @@ def choices(
 ) -> Iterator[Mapping[str, Any]]:
     """Yield the given parameters, or else those of the recipe on this device, and those on others if they differ.
 
-    At level full, also yield every value in its tuning; nothing twice.
+    At level full, also yield every value in its tuning, and some combinations; nothing twice.
     """
     yield dict(parameters or {})
     if parameters:
         return
     usual, here = book.defaults(operator), book.defaults_on(operator, device)
     elsewhere = [usual, *({**usual, **keywords} for keywords in book.by_device.get(operator, {}).values())]
-    tuned = [{**here, name: v} for name, values in book.tuning.get(operator, {}).items() for v in values]
+    tuning = book.tuning.get(operator, {})
+    tuned = [{**here, name: v} for name, values in tuning.items() for v in values]
+    tuned += [{**here, **together} for together in combinations(tuning)]
     seen = [here]
     for choice in (*elsewhere, *(tuned if full else ())):
         if choice not in seen:
             seen.append(choice)
             yield {name: value for name, value in choice.items() if name not in here or here[name] != value}
+
+
+def combinations(tuning: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return some combinations of tuning values: all first values, all last ones, and some that are drawn.
+
+    They are the same every time.
+    """
+    if len(tuning) < 2:
+        return []
+    rng = np.random.default_rng(0)
+    found = [{name: values[place] for name, values in tuning.items()} for place in (-1, 0)]
+    for _ in range(COMBINATIONS - len(found)):
+        found.append({name: values[int(rng.integers(len(values)))] for name, values in tuning.items()})
+    return found
