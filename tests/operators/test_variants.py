@@ -211,8 +211,9 @@ def test_a_wrong_operator_without_a_recipe_is_rejected(record, wrong, opencl_dev
     assert book.to_check == (record.name,)
     assert status(book, opencl_device) == "none"
     (finding,) = check_book(book, device=opencl_device, dtypes=["float64"]).findings
-    assert (finding.operator, finding.layer) == ("", "fmm")
-    assert finding.message.startswith("sphere: relative error")
+    assert (finding.operator, finding.layer, finding.step) == (record.name, "fmm", "")
+    assert finding.message.startswith("sphere, laplace, order 6, M2L by ")
+    assert ": relative error" in finding.message
     assert status(book, opencl_device) == f"failed for {record.name}"
 
 
@@ -240,8 +241,9 @@ def test_a_wrong_gradient_of_a_variant_is_rejected(opencl_device, own_cache):
 
     book = RecipeBook("wrong_gradient", device="", operators={"p2p": replace(P2P, make=make)})
     (finding,) = check_book(book, device=opencl_device, dtypes=["float64"]).findings
-    assert (finding.operator, finding.layer) == ("", "fmm")
-    assert finding.message.startswith("sphere: gradients, relative error")
+    assert (finding.operator, finding.layer) == ("p2p", "fmm")
+    assert finding.message.startswith("sphere, laplace with gradients, order 6, M2L by ")
+    assert ": gradients, relative error" in finding.message
 
 
 def test_an_operator_of_another_name_is_refused():
