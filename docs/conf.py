@@ -12,7 +12,14 @@ version = release = installed_version("fmmloopy")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "steps/overview.md", "corpus.md", "generated/corpus_run.md", "generated/faults.md"]
+exclude_patterns = [
+    "_build",
+    "steps/overview.md",
+    "corpus.md",
+    "generated/corpus_run.md",
+    "generated/faults.md",
+    "generated/mutants.md",
+]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
