@@ -5,8 +5,8 @@ every product and every partial sum is a whole number below 2^24, which float32 
 Floating-point arithmetic is then exact, however a recipe reorders, tiles or fuses it: a dropped, doubled or misplaced
 term cannot hide behind a tolerance.
 
-Boxes have all sizes around the numbers of lanes, and some are empty; lists are empty, short and long. Every output
-starts with whole numbers too, and with NaN where nothing may be read or written.
+Boxes have all sizes around the numbers of lanes, and some are empty; lists are empty, short and long. Some zeros are
+negative. Every output starts with whole numbers too, and with NaN where nothing may be read or written.
 """
 
 from __future__ import annotations

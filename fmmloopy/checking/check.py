@@ -10,11 +10,12 @@ symbolic    Without a run, the kernel after the last step is shown to add the sa
 exact       On whole-numbered data, of all sizes around the numbers of lanes, with NaN wherever nothing may be read or
             written, results are identical to those of the sequential kernel, bit by bit, in float64 and float32.
 hostile     The same on inputs designed to break schedules: no points, one point, as many as lanes and one more or less,
-            coincident points, empty and long lists, large numbers in place of NaN.
+            coincident points, empty and long lists, large numbers in place of NaN; and on inputs that are drawn at
+            random, one of them beyond 16 bits in all its numbers.
 numerical   With real Green's functions, results differ from the sequential kernel's in float64 by at most
             NUMERICAL_BOUND eps times the sum of the magnitudes of the terms.
 sanitized   Oclgrind reports no access out of bounds, no data race and no use of uninitialized values.
-fmm         A whole evaluation with the book agrees with the direct sum.
+fmm         Whole evaluations with the book agree with the direct sum, twice with other charges.
 
 Everything runs in child processes with time limits: a kernel that crashes or never returns is a finding. An error is
 reported with the first step of the recipe at which it occurs (every step yields a kernel that can run, so earlier steps

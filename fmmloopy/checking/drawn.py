@@ -1,8 +1,9 @@
 """Inputs that are drawn at random from the record of an operator, within what it allows.
 
 Boxes have other sources than targets, in another order, with gaps between them; some boxes are not worked on; lists,
-pairs, tables and orders vary. One input is large in numbers and sparse in work: its boxes, list places, pairs, chunks
-and octets go beyond 2^16, one box has more than 1,024 points, and lists have hundreds of entries.
+pairs, tables and orders vary. One input is large in numbers and sparse in work: boxes, list places, pairs and places
+of groups go beyond 2^16, tiles of singular values beyond 2^15; one box has more than 1,024 points, and lists have
+hundreds of entries. At level full, octets and chunks go beyond 2^16 too.
 
 Inputs depend on a seed alone, so that every check of a kernel sees the same.
 """
@@ -49,7 +50,7 @@ def drawn(
         full: whether to draw more.
     """
     rng = np.random.default_rng(len(operator.name))
-    for layout in large(operator):
+    for layout in large(operator, full):
         yield Specification(operator, POLYNOMIAL, 2, types), layout
     if operator.form == Form.DENSE:
         layout = Layout("long vectors", blocks=12, lists=(3, 0, 1), tables=(1, 0))
@@ -63,8 +64,8 @@ def drawn(
             yield fitting(Specification(operator, greens, order, types), layout), layout
 
 
-def large(operator: Operator) -> Iterator[Layout]:
-    """Yield layouts that are large in numbers."""
+def large(operator: Operator, full: bool = False) -> Iterator[Layout]:
+    """Yield layouts that are large in numbers; at level full, with more octets and chunks."""
     name, over = "numbers beyond 16 bits", operator.over
     if isinstance(over, Lists) and operator.particles:
         yield large_points(operator)
@@ -74,12 +75,12 @@ def large(operator: Operator) -> Iterator[Layout]:
     elif isinstance(over, (Boxes, Families)):
         yield Layout(name, blocks=1500, boxes=BEYOND, tables=(4, 2))
     elif isinstance(over, Octets):
-        yield Layout(name, blocks=BEYOND // 8, boxes=BEYOND)
+        yield Layout(name, blocks=BEYOND if full else BEYOND // 8, boxes=BEYOND)
     elif isinstance(over, Pairs):
         # Both of the first counts are those of one or two groups, and together beyond 16 bits.
         pairs = (22_000, 22_000, 0, 1, 40, 0, 3, 17, 0, 5, 2, 1, 0, 14, *([0] * 20))
         frequencies, idle = (300, 290, 292), 2**15 + 2**10
-        chunks = -(-BEYOND // over.groups)
+        chunks = BEYOND if full else -(-BEYOND // over.groups)
         yield Layout(name, pairs=pairs, boxes=2 * BEYOND, chunks=chunks, tiles=12, idle=idle, frequencies=frequencies)
 
 
@@ -103,9 +104,9 @@ def large_points(operator: Operator) -> Layout:
 
 def random_layout(operator: Operator, rng: np.random.Generator, lanes: Mapping[str, int]) -> Layout:
     """Draw a layout of a few boxes, octets or pairs."""
-    name, tables = "drawn at random", (int(rng.integers(3, 6)), 0)
-    tables = (tables[0], int(rng.integers(tables[0])))
-    over = operator.over
+    name, over = "drawn at random", operator.over
+    ntables = int(rng.integers(3, 6))
+    tables = (ntables, int(rng.integers(ntables)))
     if isinstance(over, Lists) and operator.particles:
         count = int(rng.integers(3, 14))
         widths = [1, *(lanes.get(name, 1) for name in ("tlanes", "slanes"))]
