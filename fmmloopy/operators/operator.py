@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import loopy as lp
@@ -380,8 +381,8 @@ class Specification:
         return self.operator.name, greens, self.order if self.operator.depends_on_order else None, self.types.name
 
     def kernel(self) -> Kernel:
-        """Make the math-level kernel."""
-        return self.operator.make(self)
+        """Make the math-level kernel; the last ones that were made are kept."""
+        return _made(self)
 
     def dtype_of(self, kind: Kind) -> np.dtype[Any]:
         """Return the type of an argument."""
@@ -407,3 +408,8 @@ class Specification:
         }
         shape = array.shape.format(**self.sizes) or None
         return lp.GlobalArg(array.name, self.dtype_of(array.kind), shape=shape, **roles[array.role])
+
+
+@lru_cache(maxsize=64)
+def _made(spec: Specification) -> Kernel:
+    return spec.operator.make(spec)
