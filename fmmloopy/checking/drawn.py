@@ -53,7 +53,7 @@ def drawn(
     for layout in large(operator, full):
         yield Specification(operator, POLYNOMIAL, 2, types), layout
     if operator.form == Form.DENSE:
-        layout = Layout("long vectors", blocks=12, lists=(3, 0, 1), tables=(1, 0))
+        layout = Layout("long vectors", blocks=4, lists=(3, 0, 1), tables=(1, 0))
         spec = Specification(operator, POLYNOMIAL_1X6, 9, types)
         yield fitting(spec, layout, MOST_BYTES_OF_LONG_VECTORS), layout
     if operator.form != Form.TRANSFORM:

@@ -91,7 +91,7 @@ class OperatorCheck:
         self._stage, self._request, self._layer = stage, request, ""
         self._operator, self._types = request.book.operator(request.operator), find_types(request.dtype)
         self._most = steps
-        self._math_of: dict[tuple[str, int], tuple[str, Any]] = {}
+        self._math_of: dict[tuple[GreensFunction, int], tuple[str, Any]] = {}
         self._steps_of: dict[str, list[Step]] = {}
         self._code_of: dict[tuple[str, int], CompiledOperator] = {}
         self._suspicions: list[Wrong] = []
@@ -286,7 +286,7 @@ class OperatorCheck:
 
     def _math(self, greens: GreensFunction, order: int) -> tuple[str, Any]:
         """Return the kernel of the math with its hash; that of most operators is the same for all orders."""
-        key = greens.name, order
+        key = greens, order
         if key not in self._math_of:
             kernel = self._specification(greens, order).kernel()
             self._math_of[key] = LoopyKeyBuilder()(kernel), kernel
@@ -322,12 +322,16 @@ class OperatorCheck:
         return self._code(case.spec.greens, case.spec.order, number)
 
     def _keep_code(self) -> None:
-        """Store the code after the last step, which certificates refer to."""
-        for greens in (laplace(), yukawa(), laplace().with_gradient(), yukawa().with_gradient()):
-            math, _ = self._math_of.get((greens.name, 3), ("", None))
+        """Store the code after the last step, which certificates refer to and whole evaluations use."""
+        plain = laplace(), yukawa()
+        real = {greens.name for f in plain for greens in (f, f.with_gradient())}
+        kept = set()
+        for (greens, order), (math, _) in self._math_of.items():
             code = self._code_of.get((math, len(self._steps_of.get(math, ()))))
-            if code and self._most is None:
-                spec, request = self._specification(greens, 3), self._request
+            wanted = greens.name in real or not self._operator.particles
+            if wanted and code and self._most is None and math not in kept:
+                kept.add(math)
+                spec, request = self._specification(greens, order), self._request
                 keep(CodeKey(spec, request.book, request.device, request.parameters), code)
 
     def _reference(self, case: Case) -> dict[str, NDArray[Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.checking.inputs import orders_of_transforms
 from fmmloopy.common.isolation import Stage
 from fmmloopy.direct import direct
 from fmmloopy.execution.devices import choose_device
@@ -19,7 +20,7 @@ from fmmloopy.execution.evaluation import Evaluation
 from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.operators import M2L_FORMS, Specification
+from fmmloopy.operators import M2L_FORMS, M2L_FORWARD, Specification
 from fmmloopy.precision import find_precision
 from fmmloopy.recipes.apply import apply_recipe
 from fmmloopy.recipes.book import SEQUENTIAL, Recipe, RecipeBook
@@ -113,6 +114,8 @@ def check_whole(
 def problems(book: RecipeBook, dtype: str, full: bool) -> Iterator[Problem]:
     """Yield the problems of a precision; those of all precisions together have every form of M2L at level quick too.
 
+    Orders are those for which other layers have made the transforms' code.
+
     Args:
         book: whose own operators decide which forms of M2L are tried in every precision.
         dtype: float32, float64, mixed or reduced.
@@ -124,10 +127,11 @@ def problems(book: RecipeBook, dtype: str, full: bool) -> Iterator[Problem]:
     apart = np.concatenate([rng.permutation(clusters)[: count // 3], clusters[: count // 9] + 1e-4, cube + 2.5])
     own = any(operator.gives_potentials for operator in book.operators.values())
     first, second, third = _forms(book, dtype, full)
+    low, high = sorted(orders_of_transforms(M2L_FORWARD.types_in(find_precision(dtype))))
     yield from (Problem("sphere", sphere, None, laplace(), 6, 60, form, own) for form in first)
-    deep = Problem("separate targets, near and far, of clusters", clusters, apart, yukawa(2.0), 5, 20, "", True)
+    deep = Problem("separate targets, near and far, of clusters", clusters, apart, yukawa(2.0), low, 20, "", True)
     yield from (replace(deep, m2l=form) for form in second)
-    large = Problem("cube with large leaves", cube[: count // 2], None, laplace(), 9, count // 7, "", own)
+    large = Problem("cube with large leaves", cube[: count // 2], None, laplace(), high, count // 7, "", own)
     yield from (replace(large, m2l=form) for form in third)
 
 

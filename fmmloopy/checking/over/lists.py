@@ -134,7 +134,7 @@ def layouts(operator: Operator, lanes: Mapping[str, int]) -> list[Layout]:
     """Return boxes and lists of every awkward size."""
     if not operator.particles:
         *counts, garbage = block_layouts(lanes)
-        full = Layout("full V lists", blocks=199, lists=(189, 0, 17))
+        full = Layout("full V lists", blocks=199, lists=(189, 0, 17, *([1, 0, 2] * 20)))
         return [*counts, Layout("empty lists", lists=(0,)), full, garbage]
     width = max(lanes.get("tlanes", 1), lanes.get("slanes", 1))
     around = tuple(size for k in (1, 2) for size in (k * width - 1, k * width, k * width + 1))
