@@ -95,6 +95,7 @@ class Layout:
         chunks: number of chunks; if there are many, most have no pairs.
         tiles: largest number of tiles of singular values of a transfer vector.
         frequencies: number of frequencies, and the first and the end of those that are worked on.
+        scaled: whether numbers that are not whole have a scale for each box, and lists only the next box.
     """
 
     name: str = "boxes and lists of many sizes"
@@ -114,12 +115,13 @@ class Layout:
     chunks: int = 2
     tiles: int = 3
     frequencies: tuple[int, int, int] = (7, 2, 6)
+    scaled: bool = False
 
 
 DEFAULT = Layout()
 """The layout of the exact layer."""
 
-SINGLE = Layout("one source each", sizes=(1,) * 150, lists=(1,))
+SINGLE = Layout("one source each", sizes=(1,) * 150, lists=(1,), scaled=True)
 """Sums of one term or over one surface, each on its own scale, so that errors of terms cannot average out."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from fmmloopy.checking.case import (
     DEFAULT,
@@ -29,6 +30,26 @@ Hostile = Callable[[GreensFunction, int], list[Layout]]
 """Returns layouts on which schedules fail that are right for most, for a Green's function and an order."""
 
 
+@dataclass(frozen=True)
+class Input:
+    """What a case is made from: small enough to send to another process, which makes the same case from it.
+
+    Attributes:
+        spec, layout: of the case.
+        seed: of the random numbers.
+        real: whether numbers are not whole, and the Green's function is a real one.
+    """
+
+    spec: Specification
+    seed: int = 0
+    layout: Layout = DEFAULT
+    real: bool = False
+
+    def case(self) -> Case:
+        """Make the case."""
+        return (real_case if self.real else make_case)(self.spec, self.seed, self.layout)
+
+
 def several(types: Types) -> GreensFunction:
     """Return the function of several components for a precision: all of them are tried if all precisions are."""
     if types.is_mixed:
@@ -43,7 +64,7 @@ def orders_of_transforms(types: Types) -> tuple[int, ...]:
     return (5, 9) if types == FLOAT64 else (8, 4)
 
 
-def inputs(layer: str, operator: Operator, types: Types, full: bool, lanes: Lanes, hostile: Hostile) -> Iterator[Case]:
+def inputs(layer: str, operator: Operator, types: Types, full: bool, lanes: Lanes, hostile: Hostile) -> Iterator[Input]:
     """Yield the inputs of a layer.
 
     Args:
@@ -62,29 +83,29 @@ def inputs(layer: str, operator: Operator, types: Types, full: bool, lanes: Lane
         for order in (3, 2, 4, 6) if full else (3,):
             for greens in POLYNOMIALS if full else functions:
                 for seed in range(3 if full else 1):
-                    yield make_case(specification(greens, order), seed)
+                    yield Input(specification(greens, order), seed)
         for greens in (POLYNOMIAL_3X3, POLYNOMIAL_4X3) if full else ():
-            yield make_case(specification(greens, 3))
+            yield Input(specification(greens, 3))
         if operator.form == Form.TRANSFORM:
             for order in (5, 7, 8, 9) if full else orders_of_transforms(types):
-                yield make_case(specification(POLYNOMIAL, order))
+                yield Input(specification(POLYNOMIAL, order))
     elif layer == "hostile":
         for greens in POLYNOMIALS if full else functions[1:]:
             for layout in hostile(greens, 3):
-                yield make_case(specification(greens, 3), 1, layout)
+                yield Input(specification(greens, 3), 1, layout)
         for spec, layout in drawn(operator, types, functions, lanes(functions[1], 3), full):
-            yield make_case(spec, 1, layout)
+            yield Input(spec, 1, layout)
     elif layer == "numerical":
         real = [laplace(), yukawa(0.5)] if operator.particles else [laplace()]
         if operator.gives_potentials:
             real += [f.with_gradient() for f in real]
         for greens in real:
-            yield real_case(specification(greens, 3))
+            yield Input(specification(greens, 3), real=True)
             if operator.particles:
-                yield real_case(specification(greens, 3), layout=SINGLE)
-                yield real_case(specification(greens, 2), layout=large_points(operator))
+                yield Input(specification(greens, 3), layout=SINGLE, real=True)
+                yield Input(specification(greens, 2), layout=large_points(operator), real=True)
     else:
         # The least order at which every loop of a transform has more than one turn.
         greens, order = functions[1], 3 if operator.form in (Form.TRANSFORM, Form.PRODUCT) else 2
         for layout in (DEFAULT, *(hostile(greens, order) if full else ())):
-            yield make_case(specification(greens, order), 2, layout)
+            yield Input(specification(greens, order), 2, layout)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from fmmloopy.checking import sanitizer
 from fmmloopy.checking.case import POLYNOMIALS, Case, Layout, run_case
 from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.compare import allowances, difference, excess
-from fmmloopy.checking.inputs import inputs, several
+from fmmloopy.checking.inputs import Input, inputs, several
 from fmmloopy.checking.over import describe, domain_of
 from fmmloopy.checking.proof import Wrong
 from fmmloopy.checking.proofs import ORDER, Proof, functions, proof_of, verdict_on, witness_layouts
@@ -67,21 +66,9 @@ def check_kernel(stage: Stage, request: Request, greens: GreensFunction, order: 
     return check.run_kernel(greens, order), check.identity(greens, order)
 
 
-def attempts(stage: Stage, request: Request, steps: int | None = None) -> list[tuple[Case, CompiledOperator]]:
-    """Return the inputs of a request's first layer, each with its code; for the arguments see `check_operator`."""
-    return OperatorCheck(stage, request, steps).attempts()
-
-
 def count_steps(stage: Stage, request: Request) -> int:
     """Return how many steps a recipe has."""
     return OperatorCheck(stage, request).count_steps()
-
-
-def run_attempt(_stage: Stage, device: str | Device, case: Case, code: CompiledOperator) -> None:
-    """Run code on a case to see whether it returns."""
-    chosen = choose_device(device)
-    with suppress(DeviceError, TypeError):  # an error that is reported is no crash
-        run_case(case, code, make_runtime(chosen, padding=0) if device == sanitizer.DEVICE else make_runtime(chosen))
 
 
 class OperatorCheck:
@@ -181,14 +168,16 @@ class OperatorCheck:
 
     def _confirmed(self) -> Failure | None:
         """Run the kernel at the points at which proofs say that it is wrong; what agrees there is no finding."""
-        self._layer, greens = "symbolic", several(self._types)
-        for layout in (layout for wrong in self._suspicions for layout in witness_layouts(wrong)):
-            if failure := self._same_bits(make_case(self._specification(greens, ORDER), 0, layout)):
-                return failure
-        return None
+        self._layer = "symbolic"
+        return next(filter(None, map(self._same_bits, self._cases())), None)
+
+    def _witnesses(self) -> Iterator[Input]:
+        """Yield inputs that are made from the points at which proofs say that kernels are wrong."""
+        spec = self._specification(several(self._types), ORDER)
+        yield from (Input(spec, layout=layout) for wrong in self._suspicions for layout in witness_layouts(wrong))
 
     def _exact(self) -> Failure | None:
-        return next(filter(None, map(self._same_bits, self.cases(self._layer))), None)
+        return next(filter(None, map(self._same_bits, self._cases())), None)
 
     def _same_bits(self, case: Case) -> Failure | None:
         """Compare with the sequential kernel; if results differ, find the first failing step and the smallest input."""
@@ -209,7 +198,7 @@ class OperatorCheck:
             found = self._run(some, number)
             return found if isinstance(found, str) else sanitizer.read_log(log, before)
 
-        for case in self.cases("sanitized"):
+        for case in self._cases():
             failure = self._first_and_smallest(case, lambda n, c=case: report(n, c))
             if failure:
                 return failure
@@ -227,7 +216,7 @@ class OperatorCheck:
         return self._failure(_name(steps, number), text, smallest, number)
 
     def _numerical(self) -> Failure | None:
-        return next(filter(None, map(self._within_rounding, self.cases("numerical"))), None)
+        return next(filter(None, map(self._within_rounding, self._cases())), None)
 
     def _within_rounding(self, case: Case) -> Failure | None:
         """Compare with the sequential kernel in float64; for larger errors than rounding explains, as `_same_bits`."""
@@ -244,9 +233,14 @@ class OperatorCheck:
         expected = self._reference(wide)
         return expected, term_magnitudes(wide, expected)
 
-    def cases(self, layer: str) -> Iterator[Case]:
-        """Yield the inputs of a layer."""
-        return inputs(layer, self._operator, self._types, self._request.full, self._lanes, self._hostile_layouts)
+    def _inputs(self) -> Iterator[Input]:
+        """Yield the inputs of the layer."""
+        if self._layer == "symbolic":
+            return self._witnesses()
+        return inputs(self._layer, self._operator, self._types, self._request.full, self._lanes, self._hostile_layouts)
+
+    def _cases(self) -> Iterator[Case]:
+        return (each.case() for each in self._inputs())
 
     def _specification(self, greens: GreensFunction, order: int) -> Specification:
         return Specification(self._operator, greens, order, self._types)
@@ -266,11 +260,13 @@ class OperatorCheck:
         self._layer = self._request.layers[0]
         return self._code(greens, order, len(self._steps(greens, order)))
 
-    def attempts(self) -> list[tuple[Case, CompiledOperator]]:
+    def attempts(self) -> list[tuple[Input, CompiledOperator]]:
         """Return the inputs of the request's first layer, each with its code."""
         self._layer = self._request.layers[0]
-        cases = self.cases(self._layer)
-        return [(c, self._code_of_case(c, len(self._steps(c.spec.greens, c.spec.order)))) for c in cases]
+        if self._layer == "symbolic":
+            self._symbolic()
+        specs = ((each, each.spec.greens, each.spec.order) for each in self._inputs())
+        return [(each, self._code(greens, order, len(self._steps(greens, order)))) for each, greens, order in specs]
 
     # -- shared by the layers
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.checking.case import DEFAULT, SINGLE, Case, Layout
+from fmmloopy.checking.case import DEFAULT, Case, Layout
 from fmmloopy.checking.cases import global_arguments, local_arguments, make_case, points_in_boxes, positions_of
 from fmmloopy.checking.over.octets import surface_grid
 from fmmloopy.greens import GreensFunction
@@ -36,7 +36,7 @@ def real_case(spec: Specification, seed: int = 0, layout: Layout = DEFAULT) -> C
     """Make a case with numbers that are not whole, for a real Green's function.
 
     Points are drawn from boxes of half width 1 around whole-numbered centres, and some coincide; surfaces enclose the
-    boxes with no points near them. With the layout SINGLE, all charges have the same sign, and distances are within
+    boxes with no points near them. If the layout is scaled, all charges have the same sign, and distances are within
     SCALES.
     """
     case, rng = make_case(spec, seed, layout), np.random.default_rng(seed + 1)
@@ -45,7 +45,7 @@ def real_case(spec: Specification, seed: int = 0, layout: Layout = DEFAULT) -> C
     zero_rows = {array.name for array in spec.operator.arrays_for(spec.types) if array.has_zero_row}
     for name, value in arguments.items():
         if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            one_sign = layout is SINGLE and particles is not None and name == particles.sources.array
+            one_sign = layout.scaled and particles is not None and name == particles.sources.array
             noise = np.asarray(rng.uniform(0.5 if one_sign else -1, 1, value.shape))
             noise[np.isnan(value)] = np.nan
             if name in zero_rows:
@@ -54,7 +54,7 @@ def real_case(spec: Specification, seed: int = 0, layout: Layout = DEFAULT) -> C
     arguments |= {name: arguments[same] for name, same in spec.operator.aliases.items()}
     if particles:
         arguments |= _points(spec, arguments, rng)
-        if layout is SINGLE:
+        if layout.scaled:
             arguments |= _single(spec, arguments, rng)
         if spec.operator.is_local and spec.types.is_mixed:
             unit = 1.0 if spec.greens.homogeneity is None else 8.0

@@ -9,7 +9,7 @@ written down in a few lines.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,18 +38,29 @@ def shrink(case: Case, fails: Callable[[Case], bool], most: int = MOST_TRIES) ->
     smaller = True
     while smaller:
         smaller = False
-        for candidate in domain_of(case.operator).smaller(case):
+        for candidate in smaller_cases(case):
             if tries == most or time.monotonic() > deadline:
-                return _cleared(case, fails)
+                return _cleared_if(case, fails)
             tries += 1
             if fails(candidate):
                 case, smaller = candidate, True
                 break
-    return _cleared(case, fails)
+    return _cleared_if(case, fails)
 
 
-def _cleared(case: Case, fails: Callable[[Case], bool]) -> Case:
+def smaller_cases(case: Case) -> Iterator[Case]:
+    """Yield cases with fewer boxes, list entries, points, children, pairs or frequencies; always in the same order."""
+    return domain_of(case.operator).smaller(case)
+
+
+def _cleared_if(case: Case, fails: Callable[[Case], bool]) -> Case:
     """Return the case with zeros where it uses nothing, if it still fails."""
+    candidate = cleared(case)
+    return candidate if candidate is not case and fails(candidate) else case
+
+
+def cleared(case: Case) -> Case:
+    """Return a case with zeros where it uses nothing, or the case itself if it uses everything."""
     used, zeros = domain_of(case.operator).used(case), dict[str, Any]()
     for array in case.operator.arrays_for(case.spec.types):
         if array.kind == Kind.INDEX or array.same_as:
@@ -59,8 +70,7 @@ def _cleared(case: Case, fails: Callable[[Case], bool]) -> Case:
         if unused is not None and unused.any():
             zeros[array.name] = np.where(unused, 0, values).astype(values.dtype)
     zeros |= {name: zeros[same] for name, same in case.operator.aliases.items() if same in zeros}
-    candidate = changed(case, **zeros)
-    return candidate if zeros and fails(candidate) else case
+    return changed(case, **zeros) if zeros else case
 
 
 def _unused(array: Array, shape: tuple[int, ...], used: dict[str, Any]) -> Any:

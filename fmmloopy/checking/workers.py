@@ -13,28 +13,17 @@ from queue import SimpleQueue
 from typing import Any
 
 from fmmloopy.checking import sanitizer
-from fmmloopy.checking.case import Case
-from fmmloopy.checking.layers import attempts, check_and_prove, check_operator, count_steps, run_attempt
+from fmmloopy.checking.crashes import smallest_crash
+from fmmloopy.checking.layers import check_and_prove, check_operator, count_steps
 from fmmloopy.checking.meter import Meter, layers
-from fmmloopy.checking.over import describe
 from fmmloopy.checking.proofs import Proof
 from fmmloopy.checking.report import Finding, merged
-from fmmloopy.checking.reproducer import write_reproducer
-from fmmloopy.checking.request import LAYERS, Failure, Request, reproducer_name
-from fmmloopy.checking.shrink import shrink
+from fmmloopy.checking.request import LAYERS, Failure, Request
 from fmmloopy.checking.whole import Wrong, check_whole
-from fmmloopy.common.isolation import ChildError, ChildTimedOut, Worker, WorkerError
+from fmmloopy.common.isolation import ChildError, Worker, WorkerError
 from fmmloopy.common.messages import one_line
 from fmmloopy.execution.devices import Device
-from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.recipes.book import RecipeBook
-
-AGAIN_LIMIT = 20.0
-"""Seconds for another run of a kernel after one did not return; it is already compiled."""
-
-CRASHES_TO_SHRINK = 6
-"""Attempts to shrink an input that crashes or hangs; each may take a new process, or the whole time limit."""
-
 
 Outcome = tuple[Failure | None, tuple[Proof, ...]]
 """What is wrong with an operator, if anything, and which of its kernels are proved."""
@@ -190,37 +179,8 @@ def _find_step(worker: Worker, request: Request) -> Failure | None:
             failure = worker.call(check_operator, request, count)
         except ChildError as death:
             step = _where(death)[1]
-            case, path = _smallest_crash(worker, request, count, death, step)
+            case, path = smallest_crash(worker, request, count, death, step)
             return Failure(request.layers[0], step, death.reason, case, path)
         if failure:
             return failure
     return Failure(request.layers[0], "", error.reason)
-
-
-def _smallest_crash(worker: Worker, request: Request, count: int, death: ChildError, step: str) -> tuple[str, str]:
-    """Find a small input that crashes or hangs; return it in words, with the path of a program that reproduces it."""
-    device = sanitizer.DEVICE if request.layers == ("sanitized",) else request.device
-
-    def dies(case: Case, code: CompiledOperator) -> bool:
-        try:
-            worker.call(run_attempt, device, case, code, limit=min(AGAIN_LIMIT, request.run_limit))
-        except ChildError:
-            return True
-        return False
-
-    try:
-        tried = worker.call(attempts, request, count)
-    except ChildError:
-        return "", ""
-    found = next(((case, code) for case, code in tried if dies(case, code)), None)
-    if found is None:
-        return "", ""
-    case, code = found
-    smallest = case if isinstance(death, ChildTimedOut) else shrink(case, lambda c: dies(c, code), CRASHES_TO_SHRINK)
-    path = ""
-    if request.reproducers:
-        name = reproducer_name(request, request.layers[0])
-        title = f"{request.book.name}, {request.operator}, {request.dtype}, step {step}: {death.reason}"
-        folder = Path(request.reproducers)
-        path = write_reproducer(folder, name, title, smallest, code, None, request.device, dies=True)
-    return describe(smallest), path

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import cloudpickle
 import loopy as lp
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from fmmloopy.checking.case import EXACT_LIMIT, POLYNOMIAL, POLYNOMIAL_3X3, SING
 from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.check import check_book
 from fmmloopy.checking.drawn import BEYOND, drawn, large, large_points
-from fmmloopy.checking.inputs import orders_of_transforms, several
+from fmmloopy.checking.inputs import inputs, orders_of_transforms, several
 from fmmloopy.checking.over import describe, domain_of
 from fmmloopy.checking.over.fewer import parts
 from fmmloopy.checking.real_cases import SCALES, real_case
@@ -130,6 +131,19 @@ def test_some_zeros_are_negative():
     assert not np.signbit(zeros).all()
 
 
+@pytest.mark.parametrize("layer", ["exact", "hostile", "numerical", "sanitized"])
+@pytest.mark.parametrize("name", ["p2p", "m2l_svd"])
+def test_inputs_make_the_same_cases_in_another_process(name, layer):
+    """What an input is made from is small, whatever it is made into."""
+    operator = OPERATORS[name]
+    for each in inputs(layer, operator, MIXED, False, lambda *_: {"tlanes": 4}, lambda *_: [SINGLE]):
+        text = cloudpickle.dumps(each)
+        assert len(text) < 20_000
+        here, there = each.case().arguments, cloudpickle.loads(text).case().arguments
+        assert here.keys() == there.keys()
+        assert all(np.array_equal(here[key], there[key], equal_nan=True) for key in here)
+
+
 @needs_opencl
 @pytest.mark.parametrize("name", ["p2p", "l2p", "l2l", "m2l_svd", "m2l_hadamard", "m2l_inverse"])
 def test_drawn_inputs_are_exact_in_single_precision(name):
@@ -142,9 +156,11 @@ def test_drawn_inputs_are_exact_in_single_precision(name):
             assert np.nanmax(np.abs(values)) < EXACT_LIMIT
 
 
-def test_parts_are_large_first():
+def test_parts_are_small_and_then_large():
     assert [list(part) for part in parts(3)] == [[0], [1, 2], [1, 2], [0, 2], [0, 1]]
-    assert [len(part) for part in parts(40)][:7] == [20, 20, 30, 30, 30, 30, 35]
+    found = [len(part) for part in parts(40)]
+    assert (sum(found[:16]), max(found[:16])) == (40, 3)
+    assert found[16:23] == [20, 20, 30, 30, 30, 30, 35]
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,14 +97,23 @@ def test_programs_launch_kernels_with_more_local_axes_than_groups(tmp_path):
     assert (result.returncode, result.stdout) == (0, "0 entries differ from those of the sequential kernel\n")
 
 
-def test_a_segmentation_fault_is_a_finding(tmp_path):
-    report = _check(_book(lambda knl: _statement(knl, "x0", "targets[0, 800000000*tgt_start]")), reproducers=tmp_path)
+def test_a_segmentation_fault_on_large_inputs_is_a_finding(tmp_path):
+    """An index that is wrong beyond 16 bits; the input is small in work, and in the program that reproduces it."""
+
+    def recipe(knl):
+        knl = steps.lane_arrays(knl, 4)
+        yield "lanes", knl
+        place = "itgt(t_load) + 700000000*(tgt_start // 65000)"
+        yield "mistake", _statement(knl, "x0", f"targets[0, {place}] - centres[0, srcbox]")
+
+    report = _check(RecipeBook("wrong", "", {"l2p": recipe}), reproducers=tmp_path)
     (finding,) = report.findings
-    assert (finding.layer, finding.step) == ("exact", "3 'mistake'")
+    assert (finding.layer, finding.step) == ("hostile", "2 'mistake'")
     assert "signal 11" in finding.message
-    assert "list entries" in finding.case
-    result = subprocess.run([sys.executable, finding.reproducer], capture_output=True, check=False)
-    assert result.returncode == -11
+    assert re.fullmatch(r"1 target boxes, [12] list entries, [1-9] targets", finding.case)
+    program = Path(finding.reproducer)
+    assert program.stat().st_size < 2**20
+    assert subprocess.run([sys.executable, program], capture_output=True, check=False).returncode == -11
 
 
 def test_a_kernel_that_does_not_return_is_a_finding():

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from fmmloopy.checking.case import Case
 from fmmloopy.common.sizes import LANES
 
+MANY = 16
+"""As many items are made a sixteenth before they are halved."""
+
 
 def changed(case: Case, **arguments: Any) -> Case:
     """Return a case with other arguments."""
@@ -19,7 +22,12 @@ def changed(case: Case, **arguments: Any) -> Case:
 
 
 def parts(count: int) -> Iterator[NDArray[np.intp]]:
-    """Yield which of ``count`` items to keep: a half, the other, then all but a quarter, all but an eighth, ... one."""
+    """Yield which of ``count`` items to keep: a half, the other, then all but a quarter, all but an eighth, ... one.
+
+    Of many items, the first are sixteenths: what fails may cost a process, what passes costs nothing.
+    """
+    if count >= MANY:
+        yield from np.array_split(np.arange(count), MANY)
     if count > 1:
         half = count // 2
         yield np.arange(half)
