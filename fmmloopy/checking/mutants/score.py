@@ -1,8 +1,9 @@
 """Check every mutant of a recipe's kernels, the cheapest layer first, and count which layer notices what.
 
 A mutant is a recipe of one step, the kernel after the last step of the original with one fault in it, so it goes
-through the same layers as any recipe. A fault that leaves the generated code as it is, such as a dependency that
-another one implies, is no mutant and is not counted.
+through the same layers as any recipe, but for the symbolic one: that decides which survivors are equal to the
+sequential kernel, and no mutant that another layer notices may be proved. A fault that leaves the generated code as it
+is, such as a dependency that another one implies, is no mutant and is not counted.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from fmmloopy.checking import sanitizer
 from fmmloopy.checking.inputs import several
 from fmmloopy.checking.layers import OperatorCheck, check_operator
 from fmmloopy.checking.mutants.changes import KINDS, Mutation, mutated, mutations, prepared
+from fmmloopy.checking.proof import Proved
+from fmmloopy.checking.proofs import verdict_on
 from fmmloopy.checking.request import LAYERS, Request
 from fmmloopy.common.isolation import ChildError, Stage, Worker
 from fmmloopy.execution.devices import Device
@@ -32,7 +35,7 @@ from fmmloopy.operators import Operator, Specification
 from fmmloopy.operators.operator import Kernel
 from fmmloopy.precision import find_types
 from fmmloopy.recipes.apply import apply_recipe
-from fmmloopy.recipes.book import Recipe, RecipeBook, RecipeError
+from fmmloopy.recipes.book import Recipe, RecipeBook
 
 SAME, SURVIVED, EQUAL = "same code", "survived", "equal"
 
@@ -42,8 +45,8 @@ LIMIT = 60.0
 ORDER = 3
 """Order of the kernels that mutations are made from."""
 
-Proves = Callable[[Kernel, Kernel, Operator], bool]
-"""Returns whether two kernels of an operator are proved to be equal: the sequential one and a mutant."""
+TESTS = tuple(layer for layer in LAYERS if layer != "symbolic")
+"""The layers that run kernels or generate their code, the cheapest first."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,14 @@ class Score:
         operator, dtype: whose kernels.
         places: how many faults there can be, of which a part may have been tried.
         verdicts: of each mutation that was tried: the layer that noticed it, SAME, EQUAL or SURVIVED.
+        unsound: those that a layer noticed though they were proved: errors of the prover, or of the layer.
     """
 
     operator: str
     dtype: str
     places: int
     verdicts: tuple[tuple[Mutation, str], ...]
+    unsound: tuple[Mutation, ...] = ()
 
     @property
     def counts(self) -> Counter[str]:
@@ -88,7 +93,6 @@ def score(
     device: Device,
     dtype: str = "float64",
     most: int | None = None,
-    proves: Proves | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Score:
     """Check the mutants of a recipe's kernels.
@@ -98,26 +102,26 @@ def score(
         device: the device to run on.
         dtype: types of the kernels: float32, float64 or mixed.
         most: maximum number of mutations to try, drawn at random; None for all.
-        proves: decides which survivors are equal to the sequential kernel; None if nothing can.
         tell: called with a line for each mutation.
     """
-    request = Request(book, device, operator, dtype, layers=LAYERS[:-1], smallest=False)
+    request = Request(book, device, operator, dtype, layers=TESTS[:-1], smallest=False)
     request = replace(request, code_limit=LIMIT, run_limit=LIMIT)
     found = all_mutations(request)
     chosen = found
     if most is not None and most < len(found):
         places = np.random.default_rng(0).permutation(len(found))[:most]
         chosen = [found[place] for place in sorted(places)]
-    with _Judges(request, proves) as judges:
+    with _Judges(request) as judges:
 
-        def judge(mutation: Mutation) -> tuple[Mutation, str]:
-            verdict = judges.verdict(mutation)
-            tell(f"{operator}, {mutation}: {verdict}")
-            return mutation, verdict
+        def judge(mutation: Mutation) -> tuple[str, bool]:
+            verdict, proved = judges.verdict(mutation)
+            tell(f"{operator}, {mutation}: {verdict}{', though proved' if proved and verdict in LAYERS else ''}")
+            return verdict, proved
 
         with ThreadPoolExecutor(judges.count) as pool:
-            verdicts = tuple(pool.map(judge, chosen))
-    return Score(operator, dtype, len(found), verdicts)
+            judged = list(zip(chosen, pool.map(judge, chosen), strict=True))
+    unsound = tuple(mutation for mutation, (verdict, proved) in judged if proved and verdict in LAYERS)
+    return Score(operator, dtype, len(found), tuple((mutation, verdict) for mutation, (verdict, _) in judged), unsound)
 
 
 def functions(operator: Operator, dtype: str) -> tuple[GreensFunction, ...]:
@@ -158,35 +162,43 @@ def _one_step(recipe: Recipe, mutation: Mutation | None) -> Recipe:
     return one_step
 
 
-def judge_mutant(stage: Stage, request: Request, original: RecipeBook) -> str:
-    """Return the layer that notices a fault, SAME or SURVIVED.
+def judge_mutant(stage: Stage, request: Request, original: RecipeBook) -> tuple[str, bool]:
+    """Return the layer that notices a fault, SAME or SURVIVED, and whether the mutant's kernels are proved.
 
     Args:
         stage: called before each stage.
         request: of the mutant.
         original: the same without the fault.
     """
-    same = True
-    operator = request.book.operator(request.operator)
+    check, operator = OperatorCheck(stage, request), request.book.operator(request.operator)
+    failure = check.run()
+    if failure and failure.layer == "static":
+        return "static", False
+    if not failure:
+        others = OperatorCheck(stage, replace(request, book=original))
+        found = functions(operator, request.dtype)
+        if all(check.code(greens, ORDER).source == others.code(greens, ORDER).source for greens in found):
+            return SAME, False
+    stage("proving the mutant", LIMIT)
+    return failure.layer if failure else SURVIVED, _is_proved(request, operator)
+
+
+def _is_proved(request: Request, operator: Operator) -> bool:
+    """Return whether the kernels of a mutant are proved to do what the sequential ones do, for all functions."""
     for greens in functions(operator, request.dtype):
-        sources = []
-        for book in (original, request.book):
-            try:
-                sources.append(OperatorCheck(stage, replace(request, book=book)).code(greens, ORDER).source)
-            except RecipeError:
-                return "static"
-        same = same and sources[0] == sources[1]
-    if same:
-        return SAME
-    failure = check_operator(stage, request)
-    return failure.layer if failure else SURVIVED
+        spec = Specification(operator, greens, ORDER, find_types(request.dtype))
+        given = request.book.parameters_on(request.operator, request.device, request.parameters)
+        last = apply_recipe(request.book, request.operator, spec.kernel(), given)[-1]
+        if not isinstance(verdict_on(spec, last), Proved):
+            return False
+    return True
 
 
 class _Judges:
     """Processes that check mutants, in pairs: one for the device, one whose device is oclgrind."""
 
-    def __init__(self, request: Request, proves: Proves | None) -> None:
-        self._request, self._proves = request, proves
+    def __init__(self, request: Request) -> None:
+        self._request = request
         self._folder = tempfile.TemporaryDirectory(prefix="fmmloopy-mutants-")
         self._pairs: SimpleQueue[tuple[Worker, Worker | None]] = SimpleQueue()
         self._all: list[Worker] = []
@@ -208,48 +220,38 @@ class _Judges:
             worker.close()
         self._folder.cleanup()
 
-    def verdict(self, mutation: Mutation) -> str:
-        """Return what becomes of a mutation."""
+    def verdict(self, mutation: Mutation) -> tuple[str, bool]:
+        """Return what becomes of a mutation, and whether the mutant is proved."""
         request, pair = self._request, self._pairs.get()
         whole = replace(request, book=mutant(request.book, request.operator, mutation))
         original = mutant(request.book, request.operator, None)
         try:
-            found = _noticed(lambda: pair[0].call(judge_mutant, whole, original))
+            found, proved = _noticed(lambda: pair[0].call(judge_mutant, whole, original))
             if found == SURVIVED and pair[1]:
                 second = pair[1]
-                sanitized = replace(whole, layers=("sanitized",))
-                failure = _noticed(lambda: second.call(check_operator, sanitized))
-                found = failure if isinstance(failure, str) else "sanitized" if failure else SURVIVED
+                found, _ = _noticed(lambda: second.call(judge_simulated, replace(whole, layers=("sanitized",))))
         finally:
             self._pairs.put(pair)
-        if found == SURVIVED and self._proves and self._is_equal(whole):
-            return EQUAL
-        return str(found)
-
-    def _is_equal(self, whole: Request) -> bool:
-        """Return whether the kernels of a mutant are proved to be equal to the sequential ones, for all functions."""
-        assert self._proves
-        operator = whole.book.operator(whole.operator)
-        for greens in functions(operator, whole.dtype):
-            math = Specification(operator, greens, ORDER, find_types(whole.dtype)).kernel()
-            given = whole.book.parameters_on(whole.operator, whole.device, whole.parameters)
-            if not self._proves(math, apply_recipe(whole.book, whole.operator, math, given)[-1].kernel, operator):
-                return False
-        return True
+        return EQUAL if found == SURVIVED and proved else found, proved
 
 
-def _noticed(judge: Callable[[], Any]) -> Any:
+def judge_simulated(stage: Stage, request: Request) -> tuple[str, bool]:
+    """Return ``"sanitized"`` if oclgrind notices a fault, else SURVIVED; nothing is proved."""
+    return "sanitized" if check_operator(stage, request) else SURVIVED, False
+
+
+def _noticed(judge: Callable[[], tuple[str, bool]]) -> tuple[str, bool]:
     """Call a judge; if its process dies or does not return, the layer that it was in has noticed."""
     try:
         return judge()
     except ChildError as error:
         layer = error.stage.partition(":")[0]
-        return layer if layer in LAYERS else "static"
+        return layer if layer in LAYERS else "static", False
 
 
 def table(scores: Sequence[Score], head: Mapping[str, str]) -> str:
     """Write scores down in Markdown: a table by operator, and the survivors."""
-    columns = (*LAYERS, SURVIVED)
+    columns = (*TESTS, SURVIVED)
     lines = [f"- {name}: {text}" for name, text in head.items()]
     lines += ["", "| operator | numbers | faults tried | of | same code | proved equal | mutants | "]
     lines[-1] += " | ".join(columns) + " | score |"
@@ -261,7 +263,9 @@ def table(scores: Sequence[Score], head: Mapping[str, str]) -> str:
         cells = [each.operator, each.dtype, *(str(number or "") for number in numbers), f"{100 * each.killed:.1f} %"]
         lines.append("| " + " | ".join(cells) + " |")
     survivors = [(each, mutation) for each in scores for mutation in each.survivors]
-    lines += ["", f"Survivors: {len(survivors)}."]
-    if survivors:
-        lines += ["", *(f"- {each.operator}, {each.dtype}: {mutation}" for each, mutation in survivors)]
+    unsound = [(each, mutation) for each in scores for mutation in each.unsound]
+    for title, found in (("Survivors", survivors), ("Noticed though proved", unsound)):
+        lines += ["", f"{title}: {len(found)}."]
+        if found:
+            lines += ["", *(f"- {each.operator}, {each.dtype}: {mutation}" for each, mutation in found)]
     return "\n".join(lines) + "\n"
