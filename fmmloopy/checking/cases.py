@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -123,9 +123,8 @@ def local_arguments(arguments: Mapping[str, Any], unit: float) -> dict[str, Any]
     `fmmloopy.octree.near_pairs` does the same for a tree; this code is separate, so that the check is independent.
     """
     centres = np.zeros_like(arguments["sources"])
-    starts, ends = arguments["box_source_starts"], arguments["box_source_ends"]
-    for box, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        centres[:, start:end] = arguments["centres"][:, box, None]
+    for box, here in _with_sources(arguments):
+        centres[:, here] = arguments["centres"][:, box, None]
     offsets = unit * (arguments["sources"] - centres)
     rounded = offsets.astype(np.float32)
     return {"sources": np.stack([rounded, (offsets - rounded).astype(np.float32)]), "unit": unit}
@@ -134,7 +133,13 @@ def local_arguments(arguments: Mapping[str, Any], unit: float) -> dict[str, Any]
 def global_arguments(arguments: Mapping[str, Any], homogeneity: int | None) -> dict[str, Any]:
     """Return the corresponding arguments of P2P in float64: the inverse of `local_arguments`."""
     sources, unit = arguments["sources"].astype(np.float64).sum(axis=0) / arguments["unit"], arguments["unit"]
-    starts, ends = arguments["box_source_starts"], arguments["box_source_ends"]
-    for box, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        sources[:, start:end] += arguments["centres"][:, box, None]
+    for box, here in _with_sources(arguments):
+        sources[:, here] += arguments["centres"][:, box, None]
     return {"sources": sources, "scaling": arguments["scaling"] * unit ** (homogeneity or 0)}
+
+
+def _with_sources(arguments: Mapping[str, Any]) -> Iterator[tuple[int, slice]]:
+    """Yield the boxes that have sources, and where these are."""
+    starts, ends = arguments["box_source_starts"], arguments["box_source_ends"]
+    for box in np.flatnonzero(ends > starts):
+        yield int(box), slice(starts[box], ends[box])

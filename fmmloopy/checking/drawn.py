@@ -26,7 +26,7 @@ from fmmloopy.precision import Types
 BEYOND = 2**16 + 2**11
 """More than any number in 16 bits."""
 
-MOST_BYTES, MOST_BYTES_OF_LONG_VECTORS = 32 * 2**20, 72 * 2**20
+MOST_BYTES, MOST_BYTES_OF_LONG_VECTORS = 32 * 2**20, 24 * 2**20
 """Size of the arrays of a case; orders are lowered until they fit."""
 
 LONG_LIST = 320

@@ -29,6 +29,9 @@ Lanes = Callable[[GreensFunction, int], Mapping[str, int]]
 Hostile = Callable[[GreensFunction, int], list[Layout]]
 """Returns layouts on which schedules fail that are right for most, for a Green's function and an order."""
 
+IsProved = Callable[[GreensFunction], bool]
+"""Returns whether the kernel for a Green's function is proved for all sizes."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -64,7 +67,9 @@ def orders_of_transforms(types: Types) -> tuple[int, ...]:
     return (5, 9) if types == FLOAT64 else (8, 4)
 
 
-def inputs(layer: str, operator: Operator, types: Types, full: bool, lanes: Lanes, hostile: Hostile) -> Iterator[Input]:
+def inputs(
+    layer: str, operator: Operator, types: Types, full: bool, lanes: Lanes, hostile: Hostile, is_proved: IsProved
+) -> Iterator[Input]:
     """Yield the inputs of a layer.
 
     Args:
@@ -73,6 +78,8 @@ def inputs(layer: str, operator: Operator, types: Types, full: bool, lanes: Lane
         full: whether all seeds, orders and layouts are wanted.
         lanes: numbers of lanes; called only for layers whose inputs depend on them.
         hostile: layouts; called only for layers that have some.
+        is_proved: unless all inputs are wanted, the last of several functions stands for those whose kernels are
+            proved, on inputs of the numerical layer that are large in numbers.
     """
 
     def specification(greens: GreensFunction, order: int) -> Specification:
@@ -103,6 +110,7 @@ def inputs(layer: str, operator: Operator, types: Types, full: bool, lanes: Lane
             yield Input(specification(greens, 3), real=True)
             if operator.particles:
                 yield Input(specification(greens, 3), layout=SINGLE, real=True)
+            if operator.particles and (full or greens is real[-1] or not is_proved(greens)):
                 yield Input(specification(greens, 2), layout=large_points(operator), real=True)
     else:
         # The least order at which every loop of a transform has more than one turn.

@@ -22,8 +22,8 @@ from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.compare import allowances, difference, excess
 from fmmloopy.checking.inputs import Input, inputs, several
 from fmmloopy.checking.over import describe, domain_of
-from fmmloopy.checking.proof import Wrong
-from fmmloopy.checking.proofs import ORDER, Proof, functions, proof_of, verdict_on, witness_layouts
+from fmmloopy.checking.proof import Proved, Wrong
+from fmmloopy.checking.proofs import ORDER, Proof, came_proved, functions, proof_of, verdict_on, witness_layouts
 from fmmloopy.checking.real_cases import real_case, term_magnitudes, widened
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.request import CODE_LIMIT, RUN_LIMIT, SIMULATED, Failure, Request, reproducer_name
@@ -41,6 +41,7 @@ from fmmloopy.operators import Specification
 from fmmloopy.precision import FLOAT64, find_types
 from fmmloopy.recipes.apply import Step, apply_recipe
 from fmmloopy.recipes.book import SEQUENTIAL, RecipeError
+from fmmloopy.recipes.identity import kernel_identity
 
 
 def check_operator(stage: Stage, request: Request, steps: int | None = None) -> Failure | None:
@@ -157,14 +158,26 @@ class OperatorCheck:
         return first_warning(caught)
 
     def _symbolic(self) -> None:
-        """Prove the last kernels; whether those that seem wrong are is seen after the other layers."""
+        """Prove the last kernels; whether those that seem wrong are is seen after the other layers.
+
+        Kernels that came proved with the shipped books are proved anew at level full only.
+        """
         for greens in functions(self._operator):
             steps, spec = self._steps(greens, ORDER), self._specification(greens, ORDER)
+            if not self._request.full and came_proved(spec, self._identity(steps[-1])):
+                self.proofs.append(proof_of(spec, Proved(0)))
+                continue
             self._announce(f"proving the kernel after step {_name(steps, len(steps))}", self._request.code_limit)
             verdict = verdict_on(spec, steps[-1])
             self.proofs.append(proof_of(spec, verdict))
             if isinstance(verdict, Wrong):
                 self._suspicions.append(verdict)
+
+    def _identity(self, last: Step) -> str:
+        return kernel_identity(last.kernel, self._request.book.build_options)
+
+    def _is_proved(self, greens: GreensFunction) -> bool:
+        return any(proof.proved and proof.greens == greens.name for proof in self.proofs)
 
     def _confirmed(self) -> Failure | None:
         """Run the kernel at the points at which proofs say that it is wrong; what agrees there is no finding."""
@@ -237,7 +250,8 @@ class OperatorCheck:
         """Yield the inputs of the layer."""
         if self._layer == "symbolic":
             return self._witnesses()
-        return inputs(self._layer, self._operator, self._types, self._request.full, self._lanes, self._hostile_layouts)
+        full, is_proved = self._request.full, self._is_proved
+        return inputs(self._layer, self._operator, self._types, full, self._lanes, self._hostile_layouts, is_proved)
 
     def _cases(self) -> Iterator[Case]:
         return (each.case() for each in self._inputs())
@@ -282,6 +296,7 @@ class OperatorCheck:
 
     def _math(self, greens: GreensFunction, order: int) -> tuple[str, Any]:
         """Return the kernel of the math with its hash; that of most operators is the same for all orders."""
+        order = order if self._operator.depends_on_order else ORDER
         key = greens, order
         if key not in self._math_of:
             kernel = self._specification(greens, order).kernel()

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from fmmloopy.bookshelf.certificates import proved_kernels, read_shipped, sources_hash
 from fmmloopy.checking import proof
 from fmmloopy.checking.case import POLYNOMIAL_2X2, Layout
 from fmmloopy.checking.proof import NotProved, Proved, Verdict, Wrong, prove
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.operators import Form, Operator, Specification
+from fmmloopy.operators import OPERATORS, Form, Operator, Specification
 from fmmloopy.recipes.apply import Step
 from fmmloopy.recipes.fingerprint import hash_of_sources
 from fmmloopy.recipes.lanes import sequential_recipe
@@ -64,6 +65,16 @@ def verdict_on(spec: Specification, last: Step) -> Verdict:
     """Return what is shown of the last kernel of a recipe."""
     ((_, sequential),) = sequential_recipe(spec.kernel())
     return prove(sequential, last.kernel, spec.operator)
+
+
+def came_proved(spec: Specification, identity: str) -> bool:
+    """Return whether a kernel came proved with the shipped books: by this code, and from these operators."""
+    shipped, operator = read_shipped(), spec.operator
+    return (
+        identity in proved_kernels(operator.name)
+        and operator == OPERATORS[operator.name]
+        and (shipped["prover"], shipped["sources"]) == (prover_hash(), sources_hash())
+    )
 
 
 def proof_of(spec: Specification, verdict: Verdict) -> Proof:

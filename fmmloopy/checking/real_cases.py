@@ -157,11 +157,13 @@ def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str
     a, name = case.arguments, particles.targets.array
     magnitudes = np.abs(a[name])
     surface = a["radius_factor"] * a["surface"][:, : a["npoints"]]
-    for box in a["target_boxes"]:
+    boxes = a["target_boxes"]
+    has_work = a["list_starts"][boxes + 1] > a["list_starts"][boxes]
+    if not particles.targets.is_surface:
+        has_work &= a["box_target_ends"][boxes] > a["box_target_starts"][boxes]
+    for box in boxes[has_work]:
         entries = a["lists"][a["list_starts"][box] : a["list_starts"][box + 1]]
         here = slice(a["box_target_starts"][box], a["box_target_ends"][box])
-        if len(entries) == 0 or (here.start == here.stop and not particles.targets.is_surface):
-            continue
         y, q = _sources_of(case, entries, surface)
         where: Any = (slice(None), here)
         if particles.targets.is_surface:

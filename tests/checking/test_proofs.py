@@ -11,7 +11,8 @@ import pytest
 from corpus.mistakes import at_most, then
 from corpus.mistakes import lanes as with_lanes
 
-from fmmloopy.checking import layers
+from fmmloopy.bookshelf.certificates import read_shipped
+from fmmloopy.checking import layers, proofs
 from fmmloopy.checking.layers import check_and_prove
 from fmmloopy.checking.proof import NotProved, Proved, Wrong
 from fmmloopy.checking.proofs import Proof, functions, proof_of, summary, witness_layouts
@@ -21,7 +22,7 @@ from fmmloopy.execution.devices import Device
 from fmmloopy.greens import laplace
 from fmmloopy.operators import M2M, P2P, Specification
 from fmmloopy.precision import FLOAT64
-from fmmloopy.recipes import RecipeBook
+from fmmloopy.recipes import RecipeBook, load_recipes
 
 
 def request(device: Device, *edits: Any) -> Request:
@@ -59,6 +60,30 @@ def test_a_suspicion_that_no_run_shows_is_none(opencl_device: Device, monkeypatc
     failure, proofs = check_and_prove(lambda text, limit: None, request(opencl_device))
     assert failure is None
     assert all(proof.reason == "store0: terms are lost, at ntargets=3" for proof in proofs)
+
+
+def test_kernels_that_came_proved_are_proved_anew_at_level_full(
+    opencl_device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "verdict_on", lambda spec, last: NotProved("tried"))
+    shipped = Request(load_recipes("pocl_cpu"), opencl_device, "m2m", "float64", layers=("symbolic",))
+
+    def tried(request: Request) -> bool:
+        _, found = check_and_prove(lambda text, limit: None, request)
+        assert len(found) == len(functions(M2M))
+        return any(proof.reason == "tried" for proof in found)
+
+    monkeypatch.setattr(proofs, "sources_hash", lambda: read_shipped()["sources"])
+    monkeypatch.setattr(proofs, "prover_hash", lambda: read_shipped()["prover"])
+    assert not tried(shipped)
+    assert tried(replace(shipped, full=True))
+    # A book's own operator is another one, and so are operators that were edited since.
+    own = replace(M2M, timed_like="l2l")
+    assert tried(replace(shipped, book=replace(shipped.book, operators={"m2m": own})))
+    for name in ("sources_hash", "prover_hash"):
+        with monkeypatch.context() as edited:
+            edited.setattr(proofs, name, lambda: "edited")
+            assert tried(shipped)
 
 
 def test_a_report_says_what_is_proved() -> None:

@@ -41,7 +41,7 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
     for index, chunk in enumerate(chunks):
         counts[chunk, worked_on] = [layout.pairs[(place + index) % len(layout.pairs)] for place in range(GROUPS)]
         for count in counts[chunk]:
-            targets.append(numbers[size * index + rng.permutation(size)[:count]])
+            targets.append(numbers[size * index + rng.choice(size, count, replace=False, shuffle=False)])
             sources.append(rng.integers(0, nsources, count))
     found = {
         "pair_starts": np.append(0, np.cumsum(counts)).astype(np.int32),
