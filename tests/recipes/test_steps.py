@@ -103,7 +103,9 @@ def test_share_factors_asks_once_whether_points_coincide():
     assert _tests_of_distance(steps.share_factors(knl)) == ["rinv_tested"]
 
 
-@pytest.mark.parametrize("entry", ["r", "rinv + d0", "log(r)*rinv", "rinv/r", "(1 + rinv)*d1", "rinv*exp(d0/r)"])
+@pytest.mark.parametrize(
+    "entry", ["r", "rinv + d0", "log(r)*rinv", "rinv/(r + r)", "(1 + rinv)*d1", "rinv*exp(d0/(r + r))"]
+)
 def test_share_factors_leaves_the_test_where_a_term_may_not_vanish(entry):
     """At distance zero rinv is 0, but these are not, or are not numbers."""
     knl = steps.polynomial_exp(_p2p(["rinv"], [entry]))
