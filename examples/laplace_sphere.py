@@ -215,7 +215,7 @@ def paint_sphere(tree: Any, potentials: np.ndarray, npixels: int = 1000) -> tupl
     depth = np.sqrt(np.maximum(1 - right**2 - up**2, 0))
 
     # The potential of a pixel: a mean over the charges near it.
-    x, y, z = view @ (tree.targets + tree.centre[:, None])
+    x, y, z = view @ (tree.targets + tree.origin[:, None])
     cells = [np.rint((axis[z > 0] / 2.02 + 0.5) * (npixels - 1)).astype(int) for axis in (y, x)]
     image = np.zeros((2, npixels, npixels))
     np.add.at(image[0], tuple(cells), potentials[tree.target_order][z > 0])
@@ -224,7 +224,7 @@ def paint_sphere(tree: Any, potentials: np.ndarray, npixels: int = 1000) -> tupl
     total, count = gaussian_filter(image, (0, near, near), truncate=6)
 
     # Edges: neighbouring pixels in different boxes, drawn the darker, the earlier their paths from the root part.
-    places = view.T @ np.stack([right, up, depth]).reshape(3, -1) - tree.centre[:, None]
+    places = view.T @ np.stack([right, up, depth]).reshape(3, -1) - tree.origin[:, None]
     box, edges = np.zeros(npixels**2, int), np.zeros((npixels, npixels))
     for level in range(tree.nlevels - 1):
         child = tree.box_children[box, np.array([1, 2, 4]) @ (places >= tree.box_centres[:, box])]

@@ -113,7 +113,7 @@ def test_single_precision_reaches_its_floor(name):
         stored = np.empty_like(sources)
         stored[fmm.tree.source_order] = fmm.tree.sources.T
         # Shifted twice by rounding: of the shift, and of the shift back, which is in float64.
-        np.testing.assert_allclose(stored + fmm.tree.centre, sources, atol=6e-8 * fmm.tree.half_width)
+        np.testing.assert_allclose(stored + fmm.tree.origin, sources, atol=6e-8 * fmm.tree.half_width)
         found[order] = error(potentials[chosen], fl.direct(stored, charges, stored[chosen]))
     assert found[4] <= 3e-4
     assert found[6] <= 3e-6

@@ -132,7 +132,7 @@ def test_too_many_candidates_count_as_too_near(monkeypatch, rng):
 
 CUBED = GreensFunction("cubed", (("rinv**3",),), homogeneity=-3)
 LONG = GreensFunction("long", (("r*d0*d1*d2*d2*rinv",),), homogeneity=4)
-RATIO = GreensFunction("ratio", (("1/r",),), homogeneity=-1)
+RATIO = GreensFunction("ratio", (("r/(d0**2 + d1**2 + d2**2)",),), homogeneity=-1)
 OF_A_FUNCTION = GreensFunction("of_a_function", (("exp(-rinv)",),))
 
 
@@ -228,7 +228,7 @@ def test_units_do_not_show(precision, width, rng):
 
 
 def test_functions_without_a_unit_have_near_pairs_in_double(rng):
-    """Of r in a denominator nothing is known."""
+    """Of coordinates in a denominator nothing is known."""
     points, charges = pairs_at(1e-6)(rng, 1000), rng.uniform(-1, 1, 1000)
     fmm, double = (fl.Fmm(points, kernel=RATIO, order=5, ncrit=40, precision=p) for p in ("reduced", "double"))
     found, expected = (f.evaluate(charges, gradient=True) for f in (fmm, double))
