@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fmmloopy.bookshelf.certificates import CHECKER, checked_kernels, proved_kernels
+from fmmloopy.bookshelf.certificates import CHECKER, checked_kernels
 from fmmloopy.checking.layers import check_kernel
-from fmmloopy.checking.proofs import proof_of, verdict_on
+from fmmloopy.checking.proofs import came_proved, proof_of, verdict_on
 from fmmloopy.checking.request import Request
 from fmmloopy.common import store
 from fmmloopy.common.isolation import ChildError, Worker
@@ -62,7 +62,7 @@ def kernel_state(key: CodeKey, code: CompiledOperator) -> KernelState:
         return KernelState(SEQUENTIAL)
     if not code.kernel:
         return KernelState(UNKNOWN, "something in the kernel cannot be identified")
-    if code.kernel in proved_kernels(key.operator):
+    if came_proved(key.specification, code.kernel):
         return KernelState(PROVED)
     kept = _kept(key, code)
     if kept is not None and kept.state != UNKNOWN:

@@ -23,7 +23,7 @@ from fmmloopy.checking.compare import allowances, difference, excess
 from fmmloopy.checking.inputs import Input, inputs, several
 from fmmloopy.checking.over import describe, domain_of
 from fmmloopy.checking.proof import Proved, Wrong
-from fmmloopy.checking.proofs import ORDER, Proof, came_proved, functions, proof_of, verdict_on, witness_layouts
+from fmmloopy.checking.proofs import ORDER, Proof, functions, is_still_proved, proof_of, verdict_on, witness_layouts
 from fmmloopy.checking.real_cases import real_case, term_magnitudes, widened
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.request import CODE_LIMIT, RUN_LIMIT, SIMULATED, Failure, Request, reproducer_name
@@ -164,7 +164,7 @@ class OperatorCheck:
         """
         for greens in functions(self._operator):
             steps, spec = self._steps(greens, ORDER), self._specification(greens, ORDER)
-            if not self._request.full and came_proved(spec, self._identity(steps[-1])):
+            if not self._request.full and is_still_proved(spec, self._identity(steps[-1])):
                 self.proofs.append(proof_of(spec, Proved(0)))
                 continue
             self._announce(f"proving the kernel after step {_name(steps, len(steps))}", self._request.code_limit)

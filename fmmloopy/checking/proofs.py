@@ -68,13 +68,16 @@ def verdict_on(spec: Specification, last: Step) -> Verdict:
 
 
 def came_proved(spec: Specification, identity: str) -> bool:
-    """Return whether a kernel came proved with the shipped books: by this code, and from these operators."""
-    shipped, operator = read_shipped(), spec.operator
-    return (
-        identity in proved_kernels(operator.name)
-        and operator == OPERATORS[operator.name]
-        and (shipped["prover"], shipped["sources"]) == (prover_hash(), sources_hash())
-    )
+    """Return whether a kernel of the package's operator came proved with the shipped books."""
+    name = spec.operator.name
+    return identity in proved_kernels(name) and spec.operator == OPERATORS[name]
+
+
+def is_still_proved(spec: Specification, identity: str) -> bool:
+    """Return whether a kernel came proved, and what proved it and the operators are the same as then."""
+    shipped = read_shipped()
+    hashes = shipped["prover"], shipped["sources"]
+    return came_proved(spec, identity) and hashes == (prover_hash(), sources_hash())
 
 
 def proof_of(spec: Specification, verdict: Verdict) -> Proof:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import loopy as lp
@@ -13,8 +14,9 @@ from conftest import error
 import fmmloopy as fl
 from fmmloopy.checking.check import check_book
 from fmmloopy.checking.kernels import KernelState, UncertifiedError, kernel_state
-from fmmloopy.operators import OPERATORS
-from fmmloopy.recipes import RecipeBook, fix_lanes, separate_lanes
+from fmmloopy.execution.setup import Method, Setup
+from fmmloopy.operators import M2M, OPERATORS
+from fmmloopy.recipes import RecipeBook, fix_lanes, load_recipes, separate_lanes
 from fmmloopy.transforms import steps
 
 FEW = 400
@@ -117,6 +119,15 @@ def test_kernels_of_shipped_books_come_proved(opencl_device, own_cache, order):
         for gradient in (False, True) if OPERATORS[operator].gives_potentials else (False,):
             key = setup.code_key(operator, gradient)
             assert kernel_state(key, SimpleNamespace(kernel=key.kernel())) == KernelState("proved")
+
+
+def test_kernels_of_shipped_books_are_not_proved_for_other_operators(opencl_device, own_cache):
+    """A recipe may yield what is right for the package's operator, whatever a book's own operator is."""
+    book = load_recipes("pocl_cpu")
+    own = replace(M2M, timed_like="l2l")
+    for operators, state in (({}, "proved"), ({"m2m": own}, "unknown")):
+        key = Setup(Method(fl.laplace(), 3), replace(book, operators=operators), opencl_device).code_key("m2m")
+        assert kernel_state(key, SimpleNamespace(kernel=key.kernel())).state == state
 
 
 def test_sequential_kernels_may_always_run(opencl_device):
