@@ -112,7 +112,7 @@ class Fmm:
         order, ncrit, dtype, precision, device, recipes, m2l, parameters: what was chosen.
         timings: seconds by stage (tree, choice, lists, tables, setup, evaluate) for the construction and the last
             evaluation, and by operator (p2p, p2m ..., clear) for the last evaluation, by the device's clock. If several
-            trees are compared, the time to build them counts as choice.
+            trees are compared, the time to build them counts as choice, and so does predicting errors.
 
     Raises:
         ValueError: an invalid argument, or digits that no order reaches with this function; the message says what is
