@@ -51,7 +51,7 @@ def test_predictions_agree_with_the_tables(kernel):
         assert 1 / WITHIN <= predicted / ERRORS[kernel.name][order - 2] <= WITHIN, order
 
 
-CASES = [(STOKES, 4), (helmholtz(5.0), 4), (PLUMMER, 4), (PLUMMER, 6), (GAUSSIAN, 4)]
+CASES = [(STOKES, 4), (fl.kelvin(), 4), (helmholtz(5.0), 4), (PLUMMER, 4), (PLUMMER, 6), (GAUSSIAN, 4)]
 
 
 @pytest.mark.parametrize(("kernel", "order"), CASES, ids=lambda value: getattr(value, "name", value))
@@ -224,6 +224,18 @@ def test_the_warning_points_to_the_caller(rng):
     assert 1e-3 < fmm.estimate_error(charges) < 1e-1, "what it warns of is true"
 
 
+SHIPPED = [fl.stokeslet(), fl.stresslet(), fl.rotlet(), fl.biot_savart(), fl.kelvin(), fl.biharmonic()]
+SHIPPED += [fl.helmholtz(5.0), fl.plummer(1e-3), fl.gaussian(3.0)]
+
+
+@pytest.mark.parametrize("kernel", SHIPPED, ids=lambda kernel: kernel.name)
+def test_functions_that_ship_are_used_without_a_warning(kernel):
+    """Softening is shorter here than the boxes, and the Gaussian wider: the others would be right to warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        settle_accuracy(predictor(kernel), None, 6, None)
+
+
 @pytest.mark.parametrize(
     ("kernel", "order"),
     [(STOKES, 4), (helmholtz(20.0), 8), (scalar("constant", "1 + 0*r"), 3), (scalar("zero", "0*r"), 4), (GAUSSIAN, 6)],
@@ -263,3 +275,13 @@ def test_an_error_is_estimated_from_some_targets(rng):
         fmm.estimate_error(k=0)
     with pytest.raises(ValueError, match="charges has shape"):
         fmm.estimate_error(np.ones(3))
+
+
+def test_errors_of_complex_potentials(rng):
+    points, charges = cube(rng, 500), rng.uniform(-1, 1, 500) + 1j * rng.uniform(-1, 1, 500)
+    kernel = fl.helmholtz(2.0)
+    fmm = fl.Fmm(points, kernel=kernel, order=3, ncrit=30)
+    found = error(fmm.evaluate(charges), fl.direct(points, charges, kernel=kernel))
+    assert 1e-5 < found < 1e-1
+    assert fmm.estimate_error(k=500) == pytest.approx(found, rel=1e-3)
+    assert fmm.estimate_error(1j * charges, k=500) == pytest.approx(found, rel=1e-3)
