@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -26,7 +25,7 @@ from fmmloopy.execution.device import CPU
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, find_devices, is_busy, processors
 from fmmloopy.measuring.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
 
-FORMAT = 2
+FORMAT = 3
 """Increase it when stored rates are no longer comparable."""
 
 PROBE_LIMIT = 60.0
@@ -83,7 +82,7 @@ def machine_peaks(device: Device, dtype: str, again: bool = False, notify: Notif
         device: one of the devices of that processor.
         dtype: ``"float32"`` or ``"float64"``.
         again: whether to measure known peaks again.
-        notify: called with a description of the current measurement; a device takes about 15 seconds.
+        notify: called with a description of the current measurement; a device takes about 10 seconds.
 
     Raises:
         DeviceError: no device of the processor runs the probes.
@@ -135,11 +134,8 @@ def _cpu() -> str:
 
 
 def cache_bytes(device: Device) -> int:
-    """Return the bytes of a device's largest cache, 0 if unknown."""
-    if processor_of(device) == _cpu():
-        with suppress(OSError, ValueError, AttributeError):
-            return max(os.sysconf("SC_LEVEL3_CACHE_SIZE"), os.sysconf("SC_LEVEL2_CACHE_SIZE"), 0)
-    return device.cache
+    """Return the bytes of the largest cache of a device's processor, 0 if unknown; runtimes do not agree on it."""
+    return max((member.cache for member in _members(device, "float32")), default=0)
 
 
 def _members(device: Device, dtype: str) -> list[Device]:

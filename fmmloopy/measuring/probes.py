@@ -9,6 +9,7 @@ overflows or becomes denormal.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,9 @@ two."""
 
 ACCURACY = 16.0
 """Allowed error of a result in units of eps; a less accurate root does not count."""
+
+LONGEST = 0.4
+"""Seconds after which a memory probe is not run again."""
 
 A, B = 0.75, 0.5
 """Constants of all probes: iterating x a + b converges to 2, a / sqrt(x) to 0.83."""
@@ -89,10 +93,9 @@ def measure(probe: Probe, device: Device, cache: int = 0, seconds: float = 0.004
     Raises:
         DeviceError: the device cannot compile or run the probe, or its result is wrong.
     """
-    runtime = make_runtime(device)
     if probe.quantity in STREAMS:
-        return _measure_stream(probe, runtime, min(max(2**26, 4 * cache), 2**30), repeats)
-    return _measure_arithmetic(probe, runtime, seconds, repeats)
+        return _measure_stream(probe, device, min(max(2**26, 4 * cache), 2**28), repeats)
+    return _measure_arithmetic(probe, make_runtime(device), seconds, repeats)
 
 
 def _measure_arithmetic(probe: Probe, runtime: Runtime, seconds: float, repeats: int) -> float:
@@ -116,26 +119,34 @@ def _measure_arithmetic(probe: Probe, runtime: Runtime, seconds: float, repeats:
     return (2 if probe.quantity == FMA else 1) * operations / best
 
 
-def _measure_stream(probe: Probe, runtime: Runtime, nbytes: int, repeats: int) -> float:
+def _measure_stream(probe: Probe, device: Device, nbytes: int, repeats: int) -> float:
     """Stream arrays of this many bytes each; sums of small whole numbers, which are exact."""
+    runtime, arrays = _arrays_on(device, probe.dtype, nbytes)
     itemsize = np.dtype(probe.dtype).itemsize
     vectors = nbytes // itemsize // probe.width
-    alone = probe.quantity == READ or not backend_of(runtime.device).has_groups  # a work-item goes through many vectors
-    groups = runtime.device.limits.groups if alone else vectors // probe.local
+    alone = probe.quantity == READ or not backend_of(device).has_groups  # a work-item goes through many vectors
+    groups = device.limits.groups if alone else vectors // probe.local
     n = vectors // (groups * probe.local)
     numbers = n * groups * probe.local * probe.width
-    x, y = np.ones(numbers, probe.dtype), np.full(numbers, 2, probe.dtype)
-    out = runtime.zeros((numbers,), probe.dtype)
-    arguments = {"out": out, "x": runtime.upload(x), "y": runtime.upload(y), "a": A, "b": B, "n": n}
-    launch = runtime.bind(_code(probe, groups, backend_of(runtime.device)), arguments)
-    runtime.run([launch])
-    found = runtime.read(out)
+    launch = runtime.bind(_code(probe, groups, backend_of(device)), {**arrays, "a": A, "b": B, "n": n})
+    runtime.run([runtime.clear(arrays["out"]), launch])
+    found = runtime.read(arrays["out"])
     if probe.quantity == READ:
         _compare(probe, found[: groups * probe.local * probe.width], np.asarray(3.0 * n))
     else:
-        _compare(probe, found, np.asarray(1 + 2 * A))
-    best = min(runtime.run([launch])[probe.quantity] for _ in range(repeats))
-    return (2 if probe.quantity == READ else 3) * numbers * itemsize / best
+        _compare(probe, found[:numbers], np.asarray(1 + 2 * A))
+    runs = [runtime.run([launch])[probe.quantity]]
+    while len(runs) < repeats and (len(runs) < 3 or sum(runs) < LONGEST):
+        runs.append(runtime.run([launch])[probe.quantity])
+    return (2 if probe.quantity == READ else 3) * numbers * itemsize / min(runs)
+
+
+@lru_cache(maxsize=1)
+def _arrays_on(device: Device, dtype: str, nbytes: int) -> tuple[Runtime, dict[str, Any]]:
+    """Return arrays of this many bytes each for all memory probes: memory new to a process can be slow to come by."""
+    runtime, number = make_runtime(device), nbytes // np.dtype(dtype).itemsize
+    x, y = (runtime.upload(np.full(number, value, dtype)) for value in (1, 2))
+    return runtime, {"out": runtime.zeros((number,), dtype), "x": x, "y": y}
 
 
 def _compare(probe: Probe, found: NDArray[Any], expected: NDArray[Any]) -> None:
