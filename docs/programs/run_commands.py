@@ -2,7 +2,8 @@
 
 Commands are the lines that begin with "$ " in blocks of ``console``. A file that a page shows with the caption NAME.py
 is NAME.py in that folder from there on. With --write, what the commands print becomes the text that the page shows, and
-the pictures that they draw the page's pictures. Without it, a listing of code that differs from the page's fails.
+the pictures that they draw the page's pictures. Without it, a listing of code that differs from the page's fails, and
+commands that check or measure do so with less: in float64, and on few points.
 """
 
 import os
@@ -19,6 +20,9 @@ GENERATED = DOCS / "generated"
 PAGE = DOCS / "write_a_recipe.md"
 
 BLOCK = re.compile(r"^```(\{literalinclude\} (?P<file>\S+)|console)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+
+LESS = {"check": " --dtype float64", "ladder": " --points 5000", "tune": " --points 5000 --dtype float64"}
+"""What is added to commands whose output is not kept."""
 
 
 def actions(page: Path) -> Iterator[tuple[str, str]]:
@@ -51,9 +55,10 @@ def main(write: bool) -> int:
                 source, name = text.split()
                 shutil.copy(DOCS / source, Path(folder) / name)
                 continue
-            print("$", text, flush=True)
+            command = text if write else text + LESS.get(text.split()[1], "")
+            print("$", command, flush=True)
             environment = {**os.environ, "COLUMNS": "100"}
-            result = subprocess.run(text, shell=True, cwd=folder, capture_output=True, text=True, env=environment)
+            result = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, env=environment)
             print(result.stdout, result.stderr, flush=True)
             if result.returncode:
                 print(f"exit status {result.returncode}")
