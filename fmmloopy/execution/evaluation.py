@@ -20,7 +20,7 @@ from fmmloopy.execution.plan import Plan, Problem
 from fmmloopy.execution.runtime import Launch, Runtime
 from fmmloopy.execution.setup import Setup
 from fmmloopy.execution.stages import Stages
-from fmmloopy.execution.values import Potentials
+from fmmloopy.execution.values import Locals, Multipoles, Potentials
 from fmmloopy.octree.lists import build_lists
 from fmmloopy.octree.near_pairs import least_distance
 from fmmloopy.octree.small_boxes import absorb_small_boxes
@@ -89,6 +89,7 @@ class Evaluation:
             searched = method.precision.near != method.precision.points
             self.problem = Problem(tree, lists, tables, least_distance(points, tree) if searched else None)
             self._plan = Plan(runtime, setup, self.problem)
+            self._expansions: tuple[tuple[Launch, ...], Multipoles, Locals] | None = None
             self._recorded: dict[bool, tuple[tuple[Launch, ...], Potentials]] = {}
             self.prepare(gradient=False)
             self._target_places = np.empty_like(tree.target_order)
@@ -141,8 +142,15 @@ class Evaluation:
     def _record(self, gradient: bool) -> tuple[tuple[Launch, ...], Potentials]:
         """Record the passes; return their launches and the resulting potentials."""
         with generating(f"{self.setup.device.name}, {self.setup.book.name}") as notify:
+            if self._expansions is None:
+                self._expansions = self._record_expansions(Stages(self._plan, notify))
+            launches, multipoles, locals_ = self._expansions
             do = Stages(self._plan, notify)
-            multipoles = upward_pass(do, do.charges)
-            locals_ = downward_pass(do, do.charges, multipoles, self.m2l)
             potentials = potential_pass(do, do.charges, multipoles, locals_, gradient)
-        return tuple(do.launches), potentials
+        return (*launches, *do.launches), potentials
+
+    def _record_expansions(self, do: Stages) -> tuple[tuple[Launch, ...], Multipoles, Locals]:
+        """Record the passes that are the same with and without gradients, whose tables take most of the memory."""
+        multipoles = upward_pass(do, do.charges)
+        locals_ = downward_pass(do, do.charges, multipoles, self.m2l)
+        return tuple(do.launches), multipoles, locals_
