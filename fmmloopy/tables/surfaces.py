@@ -34,6 +34,9 @@ from fmmloopy.precision import find_types
 FloatArray = NDArray[np.float64]
 Factors = tuple[FloatArray, FloatArray]
 
+BATCH = 2**16
+"""Values of a Green's function that are computed at once, so that they stay in a cache."""
+
 INNER = 1.05
 OUTER = 2.95
 
@@ -469,7 +472,11 @@ def m2l_spectrum(kernel: GreensFunction, order: int, radius: float, inner: float
     steps *= 2 * inner * radius / (order - 1)
     components = (kernel.ntarget_components, kernel.nsource_components)
     spectrum = np.zeros((TRANSFERS, *components, size, size, size // 2 + 1), np.complex128)
-    for index, k in transfer_vectors():
-        values = kernel.evaluate(steps - 2 * radius * np.array(k, np.float64)[:, None, None, None])
-        spectrum[index] = np.fft.rfftn(values, axes=(2, 3, 4))
+    indices, vectors = zip(*transfer_vectors(), strict=True)
+    away = 2 * radius * np.array(vectors, np.float64).T[..., None, None, None]
+    at_once = max(1, BATCH // size**3)
+    for first in range(0, len(indices), at_once):
+        some = slice(first, first + at_once)
+        values = kernel.evaluate(steps[:, None] - away[:, some])
+        spectrum[list(indices[some])] = np.moveaxis(np.fft.rfftn(values, axes=(3, 4, 5)), 2, 0)
     return spectrum
