@@ -1,7 +1,7 @@
 """The checker's own test: wrong recipes of the corpus are rejected by the right layer, right ones pass.
 
-Of each kind, one is tested, at level quick, right ones in one precision; `.ci/corpus` checks all of them in all of
-theirs.
+One wrong recipe is tested for each layer and form of operator, and one right recipe of each operator in one precision,
+at level quick; `.ci/corpus` checks all of them in all of theirs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _tested(
 
 
 QUICK = [entry for entry in WRONG if entry.level == "quick"]
-TESTED_WRONG = _tested(QUICK, kind=lambda e: e.family, spread=lambda e: e.operator)
+TESTED_WRONG = _tested(QUICK, kind=lambda e: (e.layer, OPERATORS[e.operator].form), spread=lambda e: e.operator)
 TESTED_RIGHT = _tested(RIGHT, kind=lambda e: e.operator, spread=lambda e: e.dtypes)
 
 
@@ -109,6 +109,7 @@ def test_the_corpus_is_wide():
         assert wrong[operator] >= 5
         assert right[operator] >= 2
     assert {e.layer for e in WRONG} == {e.layer for e in TESTED_WRONG} == set(LAYERS)
+    assert {e.operator for e in TESTED_WRONG} == {e.operator for e in TESTED_RIGHT} == set(OPERATORS)
     assert all(e.effect and e.family for e in WRONG)
 
 

@@ -1,6 +1,6 @@
 """Check entries of the corpus, several in a book, and say which were judged as they should be.
 
-The test suite does this with one entry of each kind, `.ci/corpus` with all of them.
+The test suite does this with some entries, `.ci/corpus` with all of them.
 """
 
 from __future__ import annotations
