@@ -10,9 +10,12 @@ from fmmloopy.checking.inputs import several
 from fmmloopy.checking.mutants.changes import KINDS, Mutation, mutated, mutations, prepared
 from fmmloopy.checking.mutants.score import (
     EQUAL,
+    PROVED,
     SAME,
     SURVIVED,
     TESTS,
+    WRONG,
+    Judged,
     Score,
     all_mutations,
     judge_mutant,
@@ -51,7 +54,7 @@ def _verdict(mutation: Mutation) -> str:
     return _judged(mutation)[0]
 
 
-def _judged(mutation: Mutation) -> tuple[str, bool]:
+def _judged(mutation: Mutation) -> tuple[str, str]:
     request, original = _request(), mutant(BOOK, "check_to_equivalent", None)
     book = mutant(BOOK, "check_to_equivalent", mutation)
     return judge_mutant(lambda what, limit: None, replace(request, book=book), original)
@@ -99,16 +102,17 @@ def test_layers_notice_faults_and_what_changes_no_code_is_no_mutant():
 
 @needs_opencl
 def test_only_mutants_that_do_the_same_are_proved():
-    assert _judged(Mutation("guard", "store", 0, "removed")) == ("exact", False)
+    assert _judged(Mutation("guard", "store", 0, "removed")) == ("exact", WRONG)
     # One tile more, in which a mask lets no box through.
-    assert _judged(Mutation("bound", "btile", 0, "looser")) == (SURVIVED, True)
+    assert _judged(Mutation("bound", "btile", 0, "looser")) == (SURVIVED, PROVED)
 
 
 @needs_opencl
 def test_a_score_counts_what_was_tried():
     lines: list[str] = []
-    found = score(BOOK, "check_to_equivalent", OPENCL[0], most=4, tell=lines.append)
-    assert len(found.verdicts) == len(lines) == 4
+    found = score(BOOK, "check_to_equivalent", OPENCL[0], most=4, tell=lines.append, every_layer=True)
+    assert len(found.judged) == len(lines) == 4
+    assert all(each.verdict in each.alone for each in found.judged if each.verdict in TESTS)
     assert found.places == len(all_mutations(_request())) > 80
     assert set(found.counts) <= {*TESTS, SAME, EQUAL}
     assert not found.unsound
@@ -116,10 +120,12 @@ def test_a_score_counts_what_was_tried():
 
 def test_scores_are_written_down():
     one, two = Mutation("index", "sum"), Mutation("bound", "j", 1, "tighter")
-    found = Score("m2m", "float64", 9, ((one, SURVIVED), (two, "exact"), (replace(one, number=1), SAME)))
+    noticed = Judged(two, "exact", WRONG, ("exact", "hostile"))
+    found = Score("m2m", "float64", 9, (Judged(one, SURVIVED), noticed, Judged(replace(one, number=1), SAME)))
     assert (found.mutants, found.killed, found.survivors) == (2, 0.5, (one,))
     text = table([found], {"book": "a book"})
     assert "| m2m | float64 | 3 | 9 | 1 |  | 2 |  | 1 |  |  |  | 1 | 50.0 % |" in text
+    assert "| m2m | float64 | 2 |  | 1 | 1 | 1 |  |  |" in text
     assert "Survivors: 1." in text
     assert "Noticed though proved: 0." in text
     assert "- m2m, float64: index of sum\n" in text

@@ -3,7 +3,8 @@
 A mutant is a recipe of one step, the kernel after the last step of the original with one fault in it, so it goes
 through the same layers as any recipe, but for the symbolic one: that decides which survivors are equal to the
 sequential kernel, and no mutant that another layer notices may be proved. A fault that leaves the generated code as it
-is, such as a dependency that another one implies, is no mutant and is not counted.
+is, such as a dependency that another one implies, is no mutant and is not counted. If it is asked for, each layer that
+comes after the one that notices a mutant is run alone, to see what it would notice without the others.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fmmloopy.checking import sanitizer
 from fmmloopy.checking.inputs import several
 from fmmloopy.checking.layers import OperatorCheck, check_operator
 from fmmloopy.checking.mutants.changes import KINDS, Mutation, mutated, mutations, prepared
-from fmmloopy.checking.proof import Proved
+from fmmloopy.checking.proof import Proved, Wrong
 from fmmloopy.checking.proofs import verdict_on
 from fmmloopy.checking.request import LAYERS, Request
 from fmmloopy.common.isolation import ChildError, Stage, Worker
@@ -39,6 +40,8 @@ from fmmloopy.recipes.book import Recipe, RecipeBook
 
 SAME, SURVIVED, EQUAL = "same code", "survived", "equal"
 
+PROVED, WRONG = "proved", "wrong"
+
 LIMIT = 60.0
 """Seconds for code generation, and for a run: a mutant that takes longer does not return."""
 
@@ -50,31 +53,66 @@ TESTS = tuple(layer for layer in LAYERS if layer != "symbolic")
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What became of one mutation.
+
+    Attributes:
+        mutation: the fault.
+        verdict: the first layer that noticed it, SAME, EQUAL or SURVIVED.
+        proof: PROVED or WRONG if the prover says that of the mutant's kernels, of any of them for the latter; else "".
+        alone: the layers that notice it by themselves, if that was asked for, but for the symbolic one.
+    """
+
+    mutation: Mutation
+    verdict: str
+    proof: str = ""
+    alone: tuple[str, ...] = ()
+
+    @property
+    def is_mutant(self) -> bool:
+        """Whether the fault changes what is computed, as far as is known."""
+        return self.verdict not in (SAME, EQUAL)
+
+    @property
+    def is_unsound(self) -> bool:
+        """Whether a layer noticed it though it was proved: an error of the prover, or of the layer."""
+        return self.proof == PROVED and self.verdict in LAYERS
+
+
+@dataclass(frozen=True)
 class Score:
     """What became of the mutants of one recipe.
 
     Attributes:
         operator, dtype: whose kernels.
         places: how many faults there can be, of which a part may have been tried.
-        verdicts: of each mutation that was tried: the layer that noticed it, SAME, EQUAL or SURVIVED.
-        unsound: those that a layer noticed though they were proved: errors of the prover, or of the layer.
+        judged: what became of those that were tried.
     """
 
     operator: str
     dtype: str
     places: int
-    verdicts: tuple[tuple[Mutation, str], ...]
-    unsound: tuple[Mutation, ...] = ()
+    judged: tuple[Judged, ...]
 
     @property
     def counts(self) -> Counter[str]:
         """How many mutations have each verdict."""
-        return Counter(verdict for _, verdict in self.verdicts)
+        return Counter(each.verdict for each in self.judged)
+
+    @property
+    def alone(self) -> Counter[str]:
+        """How many mutants each layer notices by itself; for the symbolic one, those that it says are wrong."""
+        return Counter(
+            layer
+            for each in self.judged
+            if each.is_mutant
+            for layer in (*each.alone, *(("symbolic",) if each.proof == WRONG else ()))
+        )
 
     @property
     def mutants(self) -> int:
         """How many faults change what is computed, as far as is known."""
-        return len(self.verdicts) - self.counts[SAME] - self.counts[EQUAL]
+        return sum(each.is_mutant for each in self.judged)
 
     @property
     def killed(self) -> float:
@@ -84,7 +122,12 @@ class Score:
     @property
     def survivors(self) -> tuple[Mutation, ...]:
         """The mutations that no layer notices."""
-        return tuple(mutation for mutation, verdict in self.verdicts if verdict == SURVIVED)
+        return tuple(each.mutation for each in self.judged if each.verdict == SURVIVED)
+
+    @property
+    def unsound(self) -> tuple[Mutation, ...]:
+        """Those that a layer noticed though they were proved."""
+        return tuple(each.mutation for each in self.judged if each.is_unsound)
 
 
 def score(
@@ -94,6 +137,7 @@ def score(
     dtype: str = "float64",
     most: int | None = None,
     tell: Callable[[str], None] = lambda line: None,
+    every_layer: bool = False,
 ) -> Score:
     """Check the mutants of a recipe's kernels.
 
@@ -103,6 +147,7 @@ def score(
         dtype: types of the kernels: float32, float64 or mixed.
         most: maximum number of mutations to try, drawn at random; None for all.
         tell: called with a line for each mutation.
+        every_layer: whether each layer is tried alone, not only until one notices.
     """
     request = Request(book, device, operator, dtype, layers=TESTS[:-1], smallest=False)
     request = replace(request, code_limit=LIMIT, run_limit=LIMIT)
@@ -113,15 +158,14 @@ def score(
         chosen = [found[place] for place in sorted(places)]
     with _Judges(request) as judges:
 
-        def judge(mutation: Mutation) -> tuple[str, bool]:
-            verdict, proved = judges.verdict(mutation)
-            tell(f"{operator}, {mutation}: {verdict}{', though proved' if proved and verdict in LAYERS else ''}")
-            return verdict, proved
+        def judge(mutation: Mutation) -> Judged:
+            found = judges.judge(mutation, every_layer)
+            tell(f"{operator}, {mutation}: {found.verdict}{', though proved' if found.is_unsound else ''}")
+            return found
 
         with ThreadPoolExecutor(judges.count) as pool:
-            judged = list(zip(chosen, pool.map(judge, chosen), strict=True))
-    unsound = tuple(mutation for mutation, (verdict, proved) in judged if proved and verdict in LAYERS)
-    return Score(operator, dtype, len(found), tuple((mutation, verdict) for mutation, (verdict, _) in judged), unsound)
+            judged = tuple(pool.map(judge, chosen))
+    return Score(operator, dtype, len(found), judged)
 
 
 def functions(operator: Operator, dtype: str) -> tuple[GreensFunction, ...]:
@@ -162,8 +206,8 @@ def _one_step(recipe: Recipe, mutation: Mutation | None) -> Recipe:
     return one_step
 
 
-def judge_mutant(stage: Stage, request: Request, original: RecipeBook) -> tuple[str, bool]:
-    """Return the layer that notices a fault, SAME or SURVIVED, and whether the mutant's kernels are proved.
+def judge_mutant(stage: Stage, request: Request, original: RecipeBook) -> tuple[str, str]:
+    """Return the layer that notices a fault, SAME or SURVIVED, and what the prover says of the mutant's kernels.
 
     Args:
         stage: called before each stage.
@@ -173,25 +217,27 @@ def judge_mutant(stage: Stage, request: Request, original: RecipeBook) -> tuple[
     check, operator = OperatorCheck(stage, request), request.book.operator(request.operator)
     failure = check.run()
     if failure and failure.layer == "static":
-        return "static", False
+        return "static", ""
     if not failure:
         others = OperatorCheck(stage, replace(request, book=original))
         found = functions(operator, request.dtype)
         if all(check.code(greens, ORDER).source == others.code(greens, ORDER).source for greens in found):
-            return SAME, False
+            return SAME, ""
     stage("proving the mutant", LIMIT)
-    return failure.layer if failure else SURVIVED, _is_proved(request, operator)
+    return failure.layer if failure else SURVIVED, _proof(request, operator)
 
 
-def _is_proved(request: Request, operator: Operator) -> bool:
-    """Return whether the kernels of a mutant are proved to do what the sequential ones do, for all functions."""
+def _proof(request: Request, operator: Operator) -> str:
+    """Return PROVED if all kernels of a mutant are proved, WRONG if the prover says that one is wrong, else ""."""
+    verdicts = []
     for greens in functions(operator, request.dtype):
         spec = Specification(operator, greens, ORDER, find_types(request.dtype))
         given = request.book.parameters_on(request.operator, request.device, request.parameters)
         last = apply_recipe(request.book, request.operator, spec.kernel(), given)[-1]
-        if not isinstance(verdict_on(spec, last), Proved):
-            return False
-    return True
+        verdicts.append(verdict_on(spec, last))
+    if any(isinstance(verdict, Wrong) for verdict in verdicts):
+        return WRONG
+    return PROVED if all(isinstance(verdict, Proved) for verdict in verdicts) else ""
 
 
 class _Judges:
@@ -220,48 +266,60 @@ class _Judges:
             worker.close()
         self._folder.cleanup()
 
-    def verdict(self, mutation: Mutation) -> tuple[str, bool]:
-        """Return what becomes of a mutation, and whether the mutant is proved."""
-        request, pair = self._request, self._pairs.get()
+    def judge(self, mutation: Mutation, every_layer: bool) -> Judged:
+        """Return what becomes of a mutation, and also what each layer alone would notice, if asked."""
+        request, (device, simulator) = self._request, self._pairs.get()
         whole = replace(request, book=mutant(request.book, request.operator, mutation))
         original = mutant(request.book, request.operator, None)
+
+        def notices(layer: str) -> bool:
+            worker = simulator if layer == "sanitized" else device
+            if worker is None:
+                return False
+            part = replace(whole, layers=(layer,))
+            return _noticed(lambda: (layer if worker.call(check_operator, part) else SURVIVED, ""))[0] != SURVIVED
+
         try:
-            found, proved = _noticed(lambda: pair[0].call(judge_mutant, whole, original))
-            if found == SURVIVED and pair[1]:
-                second = pair[1]
-                found, _ = _noticed(lambda: second.call(judge_simulated, replace(whole, layers=("sanitized",))))
+            verdict, proof = _noticed(lambda: device.call(judge_mutant, whole, original))
+            if verdict == SURVIVED and notices("sanitized"):
+                verdict = "sanitized"
+            alone: tuple[str, ...] = (verdict,) if verdict in TESTS else ()
+            # Other layers cannot run what has no code.
+            if every_layer and verdict in TESTS and verdict != "static":
+                alone += tuple(layer for layer in TESTS[TESTS.index(verdict) + 1 :] if notices(layer))
         finally:
-            self._pairs.put(pair)
-        return EQUAL if found == SURVIVED and proved else found, proved
+            self._pairs.put((device, simulator))
+        if verdict == SURVIVED and proof == PROVED:
+            verdict = EQUAL
+        return Judged(mutation, verdict, proof, alone if every_layer else ())
 
 
-def judge_simulated(stage: Stage, request: Request) -> tuple[str, bool]:
-    """Return ``"sanitized"`` if oclgrind notices a fault, else SURVIVED; nothing is proved."""
-    return "sanitized" if check_operator(stage, request) else SURVIVED, False
-
-
-def _noticed(judge: Callable[[], tuple[str, bool]]) -> tuple[str, bool]:
+def _noticed(judge: Callable[[], tuple[str, str]]) -> tuple[str, str]:
     """Call a judge; if its process dies or does not return, the layer that it was in has noticed."""
     try:
         return judge()
     except ChildError as error:
         layer = error.stage.partition(":")[0]
-        return layer if layer in LAYERS else "static", False
+        return layer if layer in LAYERS else "static", ""
 
 
 def table(scores: Sequence[Score], head: Mapping[str, str]) -> str:
-    """Write scores down in Markdown: a table by operator, and the survivors."""
-    columns = (*TESTS, SURVIVED)
+    """Write scores down in Markdown: tables by operator, and the survivors."""
     lines = [f"- {name}: {text}" for name, text in head.items()]
-    lines += ["", "| operator | numbers | faults tried | of | same code | proved equal | mutants | "]
-    lines[-1] += " | ".join(columns) + " | score |"
-    lines.append("|---|---" + "|---:" * (len(columns) + 6) + "|")
+    columns = ("operator", "numbers", "faults tried", "of", "same code", "proved equal", "mutants", *TESTS, SURVIVED)
+    lines += _head(*columns, "score")
     for each in scores:
         counts = each.counts
-        numbers = [len(each.verdicts), each.places, counts[SAME], counts[EQUAL], each.mutants]
-        numbers += [counts[column] for column in columns]
-        cells = [each.operator, each.dtype, *(str(number or "") for number in numbers), f"{100 * each.killed:.1f} %"]
-        lines.append("| " + " | ".join(cells) + " |")
+        numbers = [len(each.judged), each.places, counts[SAME], counts[EQUAL], each.mutants]
+        numbers += [counts[column] for column in (*TESTS, SURVIVED)]
+        lines.append(_row(each.operator, each.dtype, *numbers, f"{100 * each.killed:.1f} %"))
+    if any(judged.alone for each in scores for judged in each.judged):
+        lines += [
+            "",
+            "Mutants that each layer notices by itself; the symbolic one gives a point at which they are wrong:",
+        ]
+        lines += _head("operator", "numbers", "mutants", *LAYERS)
+        lines += [_row(s.operator, s.dtype, s.mutants, *(s.alone[layer] for layer in LAYERS)) for s in scores]
     survivors = [(each, mutation) for each in scores for mutation in each.survivors]
     unsound = [(each, mutation) for each in scores for mutation in each.unsound]
     for title, found in (("Survivors", survivors), ("Noticed though proved", unsound)):
@@ -269,3 +327,11 @@ def table(scores: Sequence[Score], head: Mapping[str, str]) -> str:
         if found:
             lines += ["", *(f"- {each.operator}, {each.dtype}: {mutation}" for each, mutation in found)]
     return "\n".join(lines) + "\n"
+
+
+def _head(operator: str, numbers: str, *columns: str) -> list[str]:
+    return ["", _row(operator, numbers, *columns), "|---|---" + "|---:" * len(columns) + "|"]
+
+
+def _row(*cells: str | int) -> str:
+    return "| " + " | ".join(str(cell or "") for cell in cells) + " |"
