@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +255,9 @@ SLICE = 4 * 2**20
 """Bytes per fill command for Intel's runtime: 23 GB/s, compared with 4 for a fill of 200 MiB. PoCL fills 200 MiB at 50,
 and slices at 20."""
 
+PROGRAMS = 512
+"""Programs that a process keeps, of all devices; an evaluation has a dozen."""
+
 
 class OpenCLRuntime:
     """Run operators on an OpenCL device, in order, on one queue with timers."""
@@ -266,9 +269,8 @@ class OpenCLRuntime:
 
         self.device, self._padding = device, padding
         self._cl = cl
-        self._context = cl.Context([device.handle])
+        self._context = _context(device.handle)
         self._queue = cl.CommandQueue(self._context, properties=cl.command_queue_properties.PROFILING_ENABLE)
-        self._programs: dict[str, Any] = {}
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Allocate an array of zeros."""
@@ -363,17 +365,31 @@ class OpenCLRuntime:
             return self._cl.Kernel(program, operator.entry)
 
     def _program(self, operator: CompiledOperator) -> Any:
-        if operator.source not in self._programs:
-            try:
-                with BUILDING, warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", category=self._cl.CompilerWarning)
-                    warnings.filterwarnings("ignore", message="PyOpenCL compiler caching failed")
-                    program = self._cl.Program(self._context, operator.source).build(list(operator.build_options))
-            except self._cl.Error as error:
-                reason = full_disk() or one_line(error)
-                raise DeviceError(f"{self.device.name} cannot compile {operator.operator}: {reason}") from error
-            self._programs[operator.source] = program
-        return self._programs[operator.source]
+        try:
+            with BUILDING:
+                return _build(self._context, operator.source, operator.build_options)
+        except self._cl.Error as error:
+            reason = full_disk() or one_line(error)
+            raise DeviceError(f"{self.device.name} cannot compile {operator.operator}: {reason}") from error
+
+
+@cache
+def _context(handle: Any) -> Any:
+    """Return the context of a device; all runtimes of a process share it, and with it the programs."""
+    import pyopencl as cl
+
+    return cl.Context([handle])
+
+
+@lru_cache(maxsize=PROGRAMS)
+def _build(context: Any, source: str, options: tuple[str, ...]) -> Any:
+    """Build a program, which takes 20 ms even if its binary is cached."""
+    import pyopencl as cl
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=cl.CompilerWarning)
+        warnings.filterwarnings("ignore", message="PyOpenCL compiler caching failed")
+        return cl.Program(context, source).build(list(options))
 
 
 def _event_seconds(event: Any) -> float:
