@@ -5,9 +5,11 @@ Names are imported when they are first used, so that ``import fmmloopy`` does no
 
 from __future__ import annotations
 
+import sqlite3
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fmmloopy.common.surroundings import leave_caches as _leave_caches
 from fmmloopy.common.surroundings import prepare as _prepare
 from fmmloopy.direct import direct
 from fmmloopy.greens import GreensFunction, Surfaces, laplace, yukawa
@@ -103,7 +105,13 @@ _prepare()  # before anything imports loopy
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = f"{__name__}.{_HOMES[name]}"
+    try:
+        module = import_module(home)
+    except sqlite3.Error:  # a database of loopy that was sound a moment ago
+        _leave_caches()
+        module = import_module(home)
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

@@ -54,14 +54,51 @@ def prepare() -> str:
     except OSError as error:
         warn_once(f"loopy cannot be used, because {trouble}; and {error}")
         return trouble
+    _move_caches(instead)
+    warn_once(f"programs are compiled again in each process, because {trouble}")
+    return trouble
+
+
+def leave_caches() -> None:
+    """Let other packages open databases in a temporary folder from now on.
+
+    Some are opened in the middle of a program, when the disk may be full that had room at its start.
+    """
+    with suppress(OSError):
+        _move_caches(temporary_folder())
+
+
+@cache
+def pocl_folder() -> Path | None:
+    """Return the folder of PoCL's cache, which PoCL chooses and makes when it starts; None if there is none."""
+    own = os.environ.get("POCL_CACHE_DIR")
+    with suppress(OSError):
+        return Path(own) if own else user_folder("cache") / "pocl" / "kcache"
+    return None
+
+
+def restore_pocl_folder() -> str:
+    """Make the folder of PoCL's cache again, without which it compiles nothing.
+
+    Returns:
+        The folder if it was missing; else empty.
+    """
+    folder = pocl_folder()
+    with suppress(OSError):
+        if folder and not folder.exists():
+            make_private_folders(folder)
+            return str(folder)
+    return ""
+
+
+def _move_caches(folder: Path) -> None:
+    """Let other packages keep their caches in a folder, but fmmloopy where it can."""
     if not os.environ.get(ENVIRONMENT_VARIABLE):
         with suppress(OSError):
             own = user_folder("cache") / "fmmloopy"
             if own.is_dir() and os.access(own, os.W_OK):
                 os.environ[ENVIRONMENT_VARIABLE] = str(own)
-    os.environ[CACHE_VARIABLE] = str(instead)
-    warn_once(f"programs are compiled again in each process, because {trouble}")
-    return trouble
+    os.environ[CACHE_VARIABLE] = str(folder)
 
 
 def _trouble() -> str:

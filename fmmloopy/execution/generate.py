@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fmmloopy.common import store
+from fmmloopy.common.surroundings import leave_caches
 from fmmloopy.common.turns import BUILDING
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.devices import Device
@@ -161,6 +162,7 @@ def _generated(knl: Any) -> Any:
         return lp.generate_code_v2(_scheduled(knl))
     except sqlite3.Error:
         lp.set_caching_enabled(False)
+        leave_caches()
         return lp.generate_code_v2(_scheduled(knl))
     except (AttributeError, ImportError):
         with lp.CacheMode(False):

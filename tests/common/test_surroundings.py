@@ -148,6 +148,35 @@ def test_what_is_generated_stays_where_it_is_if_only_the_databases_are_damaged(f
     assert cache_folder() == fresh / "fmmloopy"
 
 
+FULL = """
+import sqlite3, sys
+import numpy as np
+import fmmloopy as fl
+import loopy as lp
+from pytools.persistent_dict import WriteOncePersistentDict
+
+run = WriteOncePersistentDict._exec_sql_fn
+
+def full(self, function):
+    if self.filename.startswith(sys.argv[1]):
+        raise sqlite3.OperationalError("database or disk is full")
+    return run(self, function)
+
+WriteOncePersistentDict._exec_sql_fn = full
+points = np.random.default_rng(0).random((500, 3))
+assert np.isfinite(fl.Fmm(points, order=3, ncrit=40).evaluate(points[:, 0])).all()
+assert not lp.CACHING_ENABLED
+"""
+
+
+def test_a_disk_that_is_full_from_a_moment_on(tmp_path):
+    """Loopy is imported, and other databases are opened when code is generated."""
+    environment = {**os.environ, CACHE_VARIABLE: str(tmp_path), ENVIRONMENT_VARIABLE: str(tmp_path / "own")}
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
+
+
 def test_no_place_for_temporary_files(fresh, monkeypatch):
     def fail(*arguments, **keywords):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

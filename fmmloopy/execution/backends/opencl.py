@@ -11,7 +11,7 @@ import os
 import re
 import sqlite3
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, lru_cache
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.messages import one_line
-from fmmloopy.common.surroundings import full_disk
+from fmmloopy.common.surroundings import full_disk, pocl_folder, restore_pocl_folder
 from fmmloopy.common.turns import BUILDING
 from fmmloopy.execution.backends.backend import OPENCL_C, Family
 from fmmloopy.execution.backends.opencl_loader import show_hidden_runtimes
@@ -92,6 +92,7 @@ class OpenCLBackend:
         try:
             import pyopencl as cl
 
+            pocl_folder()  # while the environment is that with which PoCL starts
             platforms = cl.get_platforms()
         except Exception:  # no loader, no platform, a broken driver: whatever it is, OpenCL is not to be had
             return []
@@ -258,6 +259,9 @@ and slices at 20."""
 PROGRAMS = 512
 """Programs that a process keeps, of all devices; an evaluation has a dozen."""
 
+ATTEMPTS, AGAIN = 3, "\ntypedef int fmmloopy_again_{};\n"
+"""How often a program is built that does not work, and what is added to its text."""
+
 
 class OpenCLRuntime:
     """Run operators on an OpenCL device, in order, on one queue with timers."""
@@ -357,20 +361,34 @@ class OpenCLRuntime:
 
     def _kernel(self, operator: CompiledOperator) -> Any:
         """Make a kernel; without pyopencl's cache on disk once that cannot be used."""
-        program = self._program(operator)
         try:
-            return self._cl.Kernel(program, operator.entry)
+            return self._made(operator, lambda program: self._cl.Kernel(program, operator.entry))
         except sqlite3.Error:
             self._cl._PYOPENCL_NO_CACHE = True
-            return self._cl.Kernel(program, operator.entry)
+            return self._made(operator, lambda program: self._cl.Kernel(program, operator.entry))
 
     def _program(self, operator: CompiledOperator) -> Any:
-        try:
-            with BUILDING:
-                return _build(self._context, operator.source, operator.build_options)
-        except self._cl.Error as error:
-            reason = full_disk() or one_line(error)
-            raise DeviceError(f"{self.device.name} cannot compile {operator.operator}: {reason}") from error
+        return self._made(operator, lambda program: program)
+
+    def _made(self, operator: CompiledOperator, make: Callable[[Any], Any]) -> Any:
+        """Build a program and make something of it; again if that fails, since files of a cache may be damaged or gone.
+
+        What is built again has a longer text, for which PoCL finds nothing in its cache.
+        """
+        deleted = ""
+        for attempt in range(ATTEMPTS):
+            source = operator.source + (AGAIN.format(attempt) if attempt else "")
+            try:
+                with BUILDING:
+                    return make(_build(self._context, source, operator.build_options))
+            except self._cl.Error as error:
+                if self.device.runtime == POCL:
+                    deleted = restore_pocl_folder() or deleted
+                if attempt == ATTEMPTS - 1:
+                    reason = f"{deleted} was deleted meanwhile; run it again" if deleted else one_line(error)
+                    reason = full_disk() or reason
+                    raise DeviceError(f"{self.device.name} cannot compile {operator.operator}: {reason}") from error
+        raise AssertionError
 
 
 @cache
