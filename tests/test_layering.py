@@ -22,7 +22,7 @@ ITSELF = "fmmloopy/__init__"
 
 LAYERS = (
     # What the method is, without a device.
-    "greens", "kernels", "precision", "common", "direct", "octree", "tables", "prediction", "accuracy",
+    "greens", "kernels", "precision", "common", "direct", "files", "octree", "tables", "prediction", "accuracy",
     # Operators, how they become fast, and how they run.
     "operators", "recipes", "transforms", "inputs", "execution",
     # What is known of recipes and devices, and what is chosen by it.

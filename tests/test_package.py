@@ -183,7 +183,7 @@ def test_extras():
     extras = project["optional-dependencies"]
     assert extras["plot"][0].startswith("matplotlib")
     assert extras["tune"][0].startswith("optuna")
-    assert "fmmloopy[plot,tune]" in extras["test"]
+    assert "fmmloopy[files,plot,tune]" in extras["test"]
     assert any(requirement.startswith("fmmloopy[") and "test" in requirement for requirement in extras["dev"])
 
 

@@ -19,6 +19,7 @@ from fmmloopy.cli.bench import bench
 from fmmloopy.cli.check import check
 from fmmloopy.cli.common import BAD_INPUT, DOES_NOT_HOLD, JSON, print_json, show_error
 from fmmloopy.cli.doctor import doctor
+from fmmloopy.cli.evaluate import evaluate
 from fmmloopy.cli.ladder import ladder
 from fmmloopy.cli.new import new
 from fmmloopy.cli.recipes import recipes
@@ -60,6 +61,7 @@ def _common(
 
 
 app.command()(doctor)
+app.command()(evaluate)
 app.command()(ladder)
 app.command()(bench)
 app.command()(new)

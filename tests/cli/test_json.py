@@ -14,6 +14,7 @@ COMMANDS = {
     "bench": ["bench", "no such book"],
     "check": ["check", "no such book"],
     "doctor": ["doctor"],
+    "evaluate": ["evaluate", "no_such_file.npz"],
     "ladder": ["ladder", "no such book"],
     "recipes": ["recipes", "no_such_file.py"],
     "show": ["show", "no such book"],
@@ -35,7 +36,7 @@ def test_these_are_all_commands_that_have_it():
     assert {name for name, found in options.items() if {"json", "as_json"} & set(found)} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"doctor", "recipes"}))
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"doctor", "evaluate", "recipes"}))
 def test_what_does_not_exist(capsys, command):
     status, document, said = run(capsys, *COMMANDS[command])
     assert status == 2
