@@ -28,6 +28,7 @@ from benchmarks.results import Amount, Evaluation, OperatorTime, Peer, Step, sha
 from benchmarks.suite import Case, EvaluationCase, OperatorCase, PeerCase, StepsCase
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.choosing.work import count_work
+from fmmloopy.components import CHARGES, GRADIENT
 from fmmloopy.direct import direct
 from fmmloopy.execution.devices import choose_device
 from fmmloopy.execution.generate import compile_operator
@@ -224,7 +225,7 @@ def time_operators(case: OperatorCase, device: str, folder: Path) -> list[Operat
         if not work.flops:
             continue
         timer = OperatorTimer(problem, operator, book, runtime, case.gradient)
-        code = compile_operator(setup.code_key(operator, case.gradient))
+        code = compile_operator(setup.code_key(operator, GRADIENT if case.gradient else CHARGES))
         kernels, wall = timer.time_by_both_clocks(code, OPERATOR_RUNS)
         found.append(
             OperatorTime(

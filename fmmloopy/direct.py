@@ -8,14 +8,15 @@ from __future__ import annotations
 import operator
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fmmloopy.common.arguments import check_flag, join_parts, real_numbers, split_parts
+from fmmloopy.common.arguments import real_numbers
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.greens import GreensFunction, laplace
+from fmmloopy.vectors import Vectors, read_vectors, write_results
 
 FloatArray = NDArray[np.float64]
 
@@ -28,38 +29,18 @@ _BLOCK_SOURCES = 4096
 _LAPLACE = laplace()
 
 
-@overload
 def direct(
     sources: ArrayLike,
-    charges: ArrayLike,
-    targets: ArrayLike | None = None,
-    kernel: GreensFunction = ...,
-    gradient: Literal[False] = False,
-    block: int = ...,
-) -> FloatArray: ...
-
-
-@overload
-def direct(
-    sources: ArrayLike,
-    charges: ArrayLike,
-    targets: ArrayLike | None = None,
-    kernel: GreensFunction = ...,
-    *,
-    gradient: Literal[True],
-    block: int = ...,
-) -> tuple[FloatArray, FloatArray]: ...
-
-
-def direct(
-    sources: ArrayLike,
-    charges: ArrayLike,
+    charges: ArrayLike | None = None,
     targets: ArrayLike | None = None,
     kernel: GreensFunction = _LAPLACE,
     gradient: bool = False,
     block: int = BLOCK,
-) -> FloatArray | tuple[FloatArray, FloatArray]:
-    """Sum the potential of all sources at all targets: f(x_i) = sum over j of G(x_i - y_j) q_j.
+    *,
+    dipoles: ArrayLike | None = None,
+    hessian: bool = False,
+) -> Any:
+    """Sum the potential of all sources at all targets: f(x_i) = sum over j of G(x_i - y_j) q_j + p_j . grad_y G.
 
     It is computed in float64 for input of any dtype. Pairs at distance zero contribute nothing, so a point does not act
     on itself. The result does not depend on the number of threads.
@@ -67,36 +48,48 @@ def direct(
     Args:
         sources: shape (nsources, 3), any unit of length.
         charges: shape (nsources,) for one source component, or (nsources, sc); complex numbers for a complex function,
-            which then count as one component.
+            which then count as one component. A last axis is for several vectors. None for none.
         targets: shape (ntargets, 3), the sources' unit; None for the sources themselves.
         kernel: the Green's function, without gradient, tc x sc components; Laplace's by default.
         gradient: whether to return the gradient with respect to the target too.
         block: pairs evaluated at once by each thread; affects speed and memory only.
+        dipoles: dipole moments p, shape (nsources, 3), or (nsources, sc, 3); a last axis as for charges. None for none.
+        hessian: whether to return the second derivatives with respect to the target too.
 
     Returns:
-        Potentials, float64 or complex128, shape (ntargets,) where tc = 1, else (ntargets, tc). With ``gradient``, a
-        pair of these and the gradient, shape (ntargets, 3) where tc = 1, else (ntargets, tc, 3).
+        Potentials, float64 or complex128, shape (ntargets,) where tc = 1, else (ntargets, tc). With ``gradient`` or
+        ``hessian``, a tuple of these; of the gradient, shape (ntargets, 3) or (ntargets, tc, 3); and of the Hessian,
+        shape (ntargets, 3, 3) or (ntargets, tc, 3, 3), each if it is wanted. For several vectors, all have the same
+        last axis as the charges.
 
     Raises:
         ValueError: points are not of shape (n, 3), charges have another shape, values are not finite real numbers,
             potentials are above the largest number, or another argument is not of its type.
     """
-    kernel, gradient, block = _check(kernel), check_flag(gradient, "gradient"), _pairs(block)
+    kernel, block = _check(kernel), _pairs(block)
     y = _points("sources", sources)
     x = y if targets is None else _points("targets", targets)
-    given = split_parts(charges, "charges") if kernel.is_complex else charges
-    q = _charges(given, y.shape[1], kernel.nsource_components)
-    exponent = shift(q)
-    values = _sum_all(kernel.with_gradient() if gradient else kernel, x, y, np.ldexp(q, -exponent), block)
-    values = shift_back(values, exponent)
-    tc = kernel.ntarget_components
-    potentials = values[0] if tc == 1 else np.ascontiguousarray(values[:tc].T)
-    derivatives = values[tc:].reshape(len(values[tc:]) // 3, 3, x.shape[1]).transpose(2, 0, 1)
-    if kernel.is_complex:
-        return (join_parts(potentials), join_parts(derivatives)) if gradient else join_parts(potentials)
-    if not gradient:
-        return potentials
-    return potentials, np.ascontiguousarray(derivatives[:, 0] if tc == 1 else derivatives)
+    given = read_vectors(kernel, y.shape[1], np.dtype(np.float64), charges, dipoles, gradient, hessian)
+    values = sum_vectors(kernel, given, x, y, block)
+    return write_results(kernel, given.components, values, given.is_single)
+
+
+def sum_vectors(kernel: GreensFunction, given: Vectors, x: FloatArray, y: FloatArray, block: int = BLOCK) -> FloatArray:
+    """Sum potentials and their derivatives of all vectors: shape (vectors, rows, ntargets).
+
+    Args:
+        kernel: the Green's function, without derivatives.
+        given: charges and dipole moments, and which derivatives are wanted.
+        x, y: targets and sources, shape (3, n).
+        block: pairs evaluated at once by each thread.
+
+    Raises:
+        ValueError: potentials are above the largest number.
+    """
+    values = given.values.astype(np.float64, copy=False)
+    exponent = shift(values)
+    q = np.ldexp(values, -exponent)
+    return shift_back(_sum_all(given.components.of(kernel), x, y, q, block), exponent)
 
 
 def _check(kernel: GreensFunction) -> GreensFunction:
@@ -127,31 +120,17 @@ def _points(name: str, points: ArrayLike) -> FloatArray:
     return np.ascontiguousarray(array.T)
 
 
-def _charges(charges: ArrayLike, nsources: int, components: int) -> FloatArray:
-    """Return charges as a contiguous (components, nsources) array."""
-    array = np.asarray(real_numbers(charges, "charges"), np.float64)
-    allowed = [(nsources,), (nsources, 1)] if components == 1 else [(nsources, components)]
-    if array.shape not in allowed:
-        raise ValueError(
-            f"charges has shape {array.shape}, expected {allowed[0]}: "
-            + ("one charge per source" if components == 1 else f"{components} charges per source")
-        )
-    if not np.isfinite(array).all():
-        raise ValueError("charges has entries that are not finite, expected finite numbers; repair those charges")
-    return np.ascontiguousarray(array.reshape(nsources, components).T)
-
-
 def _sum_all(kernel: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray, block: int) -> FloatArray:
-    """Return potentials, shape (tc, ntargets), one thread per core over groups of targets."""
+    """Return potentials, shape (vectors, tc, ntargets), one thread per core over groups of targets."""
     width = max(1, min(y.shape[1], _BLOCK_SOURCES, block))
     height = max(1, block // width)
-    out = np.zeros((kernel.ntarget_components, x.shape[1]))
+    out = np.zeros((len(q), kernel.ntarget_components, x.shape[1]))
 
     def fill(start: int) -> None:
         targets = slice(start, start + height)
         for source in range(0, y.shape[1], width):
             sources = slice(source, source + width)
-            out[:, targets] += _sum_block(kernel, x[:, targets], y[:, sources], q[:, sources])
+            out[..., targets] += _sum_block(kernel, x[:, targets], y[:, sources], q[..., sources])
 
     with ThreadPoolExecutor(_ncores()) as pool:
         list(pool.map(fill, range(0, x.shape[1], height)))
@@ -166,9 +145,9 @@ def _ncores() -> int:
 
 
 def _sum_block(kernel: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray) -> FloatArray:
-    """Return the potentials of one block, shape (tc, ntargets)."""
+    """Return the potentials of one block, shape (vectors, tc, ntargets)."""
     # At distance zero an expression may divide by r or take its logarithm; evaluate() discards the result.
     with np.errstate(divide="ignore", invalid="ignore"):
         entries = kernel.evaluate(x[:, :, None] - y[:, None, :])
-    potentials: FloatArray = np.einsum("cdts,ds->ct", entries, q)
+    potentials: FloatArray = np.stack([np.einsum("cdts,ds->ct", entries, each) for each in q])
     return potentials

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn, SupportsIndex, overload
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -24,10 +24,11 @@ from fmmloopy.choosing.calibration import FEWEST_POINTS, KnownRates
 from fmmloopy.choosing.decision import decide
 from fmmloopy.choosing.report import KernelRow, PlanReport, make_rows
 from fmmloopy.choosing.work import count_work
-from fmmloopy.common.arguments import check_count, check_flag, join_parts, split_parts
+from fmmloopy.common.arguments import check_count
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.common.turns import BUILDING, Turn
-from fmmloopy.direct import direct
+from fmmloopy.components import CHARGES
+from fmmloopy.direct import sum_vectors
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, missing_devices
 from fmmloopy.execution.evaluation import Evaluation, Timings, grower, timed
 from fmmloopy.execution.key import CodeKey
@@ -37,7 +38,6 @@ from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import (
     check_box_width,
-    check_charges,
     check_choice,
     check_dtype,
     check_extent,
@@ -55,6 +55,7 @@ from fmmloopy.precision import DOUBLE, SINGLE, Precision
 from fmmloopy.prediction.predict import Predictor, UnpredictableError
 from fmmloopy.recipes.book import RecipeBook
 from fmmloopy.recipes.load import load_recipes
+from fmmloopy.vectors import Vectors, read_vectors, write_results
 
 WHEN_TO_CERTIFY = ("warn", "first-use", "require")
 """Values of ``certify=``."""
@@ -153,8 +154,8 @@ class Fmm:
         order = None if order is None else check_count(order, "order", FIRST_ORDER, LAST_ORDER)
         certify = check_choice(certify, "certify", WHEN_TO_CERTIFY)
         precision, digits = check_precision(precision, self.dtype), digits_from(digits, eps)
-        self._turn, self._evaluated_gradient = Turn(), False
-        self._charges: NDArray[Any] | None = None
+        self._turn, self._evaluated = Turn(), CHARGES
+        self._vectors: Vectors | None = None
         self._expected: Estimate | None = None
         with timed(self.timings, "tree"):
             sorted_points = sort_points(points, others, np.float32 if precision == SINGLE.name else np.float64)
@@ -262,50 +263,54 @@ class Fmm:
 
     # -- evaluating
 
-    @overload
-    def evaluate(self, charges: ArrayLike, gradient: Literal[False] = False) -> NDArray[Any]: ...
-
-    @overload
-    def evaluate(self, charges: ArrayLike, gradient: Literal[True]) -> tuple[NDArray[Any], NDArray[Any]]: ...
-
-    def evaluate(self, charges: ArrayLike, gradient: bool = False) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
+    def evaluate(
+        self,
+        charges: ArrayLike | None = None,
+        dipoles: ArrayLike | None = None,
+        gradient: bool = False,
+        hessian: bool = False,
+    ) -> Any:
         """Compute potentials, in the order of the targets.
+
+        A dipole of moment p at y has the potential p . grad_y G(x - y): that of charges -1 / h at y and 1 / h at
+        y + h p, for small h. Charges and dipoles add up; at least one of them must be given.
 
         Args:
             charges: shape (nsources,), or (nsources, components) for a Green's function with several components;
-                complex numbers for a complex function.
+                complex numbers for a complex function. A last axis is for several vectors of charges.
+            dipoles: dipole moments, shape (nsources, 3), or (nsources, components, 3); a last axis as for charges.
             gradient: whether to compute the gradient with respect to the target too.
+            hessian: whether to compute the second derivatives with respect to the target too.
 
         Returns:
-            Potentials, shape (ntargets,) or (ntargets, components). With ``gradient``, also the gradients, shape
-            (ntargets, 3) or (ntargets, components, 3).
+            Potentials, shape (ntargets,) or (ntargets, components). With ``gradient`` or ``hessian``, a tuple of the
+            potentials; of the gradients, shape (ntargets, 3) or (ntargets, components, 3); and of the Hessians, shape
+            (ntargets, 3, 3) or (ntargets, components, 3, 3), each if it is wanted. For k vectors, all of these have a
+            last axis of length k.
 
         Raises:
-            ValueError: charges have the wrong shape or type, or are not finite, or potentials are above the largest
-                number of the dtype.
+            ValueError: charges or dipoles have the wrong shape or type, or are not finite, or none are given, or
+                potentials are above the largest number of the dtype.
             DeviceError: this process was forked after OpenCL was used.
         """
-        gradient = check_flag(gradient, "gradient")
-        rows = self.kernel.ntarget_components
-        result = self._run(self._checked(charges), gradient)
-        potentials = result[0] if rows == 1 else result[:rows].T.copy()
-        if self.kernel.is_complex:
-            potentials = join_parts(potentials)
-        if not gradient:
-            return potentials
-        gradients = np.moveaxis(result[rows:].reshape(rows, 3, -1), -1, 0).copy()
-        if self.kernel.is_complex:
-            return potentials, join_parts(gradients)
-        return (potentials.copy(), gradients[:, 0]) if rows == 1 else (potentials, gradients)
+        given = self._checked(charges, dipoles, gradient, hessian)
+        return write_results(self.kernel, given.components, self._run(given), given.is_single)
 
-    def estimate_error(self, charges: ArrayLike | None = None, *, k: int = 1000, seed: int = 0) -> float:
+    def estimate_error(
+        self,
+        charges: ArrayLike | None = None,
+        dipoles: ArrayLike | None = None,
+        *,
+        k: int = 1000,
+        seed: int = 0,
+    ) -> float:
         """Compare potentials with the direct sum at some targets, and return the relative error in the 2-norm.
 
         It takes an evaluation and k times the number of sources pairs in numpy: seconds for a million sources. Points
         are those of the tree, so what single precision rounds them by is not part of the error.
 
         Args:
-            charges: as for `evaluate`; None for those of the last evaluation.
+            charges, dipoles: as for `evaluate`; both None for those of the last evaluation.
             k: how many targets to compare, at random; all if there are no more.
             seed: seed of the random choice.
 
@@ -313,35 +318,37 @@ class Fmm:
             ValueError: charges are not valid, or None before the first evaluation; or k is not a positive number.
         """
         k = check_count(k, "k", 1)
-        if charges is None and self._charges is None:
+        given = self._vectors if charges is None and dipoles is None else self._checked(charges, dipoles)
+        if given is None:
             raise ValueError(
                 "charges is None, expected charges before the first evaluation; give them or evaluate first"
             )
-        values = self._charges if charges is None else self._checked(charges)
-        assert values is not None
+        given = replace(given, components=replace(given.components, gradient=False, hessian=False))
         tree = self.tree
         chosen = np.random.default_rng(seed).choice(tree.ntargets, min(k, tree.ntargets), replace=False)
-        potentials = self._run(values, gradient=False)[: self.kernel.ntarget_components, tree.target_order[chosen]]
-        parts = replace(self.kernel, is_complex=False)
-        exact = direct(tree.sources.T, values.T[tree.source_order], tree.targets.T[chosen], parts)
-        expected = exact.reshape(len(chosen), -1).T
+        potentials = self._run(given)[..., tree.target_order[chosen]]
+        in_order = replace(given, values=given.values[..., tree.source_order])
+        expected = sum_vectors(
+            self.kernel, in_order, tree.targets[:, chosen].astype(np.float64), tree.sources.astype(np.float64)
+        )
         off, size = float(np.linalg.norm(potentials - expected)), float(np.linalg.norm(expected))
         return off / size if size else math.inf if off else 0.0
 
-    def _checked(self, charges: ArrayLike) -> NDArray[Any]:
-        """Return valid charges as real numbers, shape (components, nsources); the caller's may change."""
-        given = split_parts(charges, "charges") if self.kernel.is_complex else charges
-        return check_charges(given, self.tree.nsources, self.kernel.nsource_components, self.dtype).copy()
+    def _checked(
+        self, charges: ArrayLike | None, dipoles: ArrayLike | None, gradient: bool = False, hessian: bool = False
+    ) -> Vectors:
+        """Return valid charges and dipole moments; the caller's may change."""
+        return read_vectors(self.kernel, self.tree.nsources, self.dtype, charges, dipoles, gradient, hessian)
 
-    def _run(self, values: NDArray[Any], gradient: bool) -> NDArray[Any]:
-        """Return potentials, and gradients below them, for charges of shape (components, nsources)."""
+    def _run(self, given: Vectors) -> NDArray[Any]:
+        """Return potentials and derivatives, shape (vectors, rows, ntargets)."""
         with self._turn:  # arrays on the device belong to one evaluation at a time
-            self._evaluation.prepare(gradient)
+            self._evaluation.prepare(given.components)
             start = time.perf_counter()
-            result = self._evaluation.run(values, gradient).astype(self.dtype, copy=False)
-            self._evaluated_gradient, self._charges = gradient, values
+            found = [self._evaluation.run(values, given.components) for values in given.values]
+            self._evaluated, self._vectors = given.components, given
             self.timings["evaluate"] = time.perf_counter() - start
-        return result
+        return (found[0][None] if len(found) == 1 else np.stack(found)).astype(self.dtype, copy=False)
 
     def __repr__(self) -> str:
         tree, digits = self.tree, self._decision.digits
@@ -388,7 +395,7 @@ class Fmm:
             device=decision.setup.device.description,
             rates=rates is not None,
             rows=make_rows(work, rates, self.timings),
-            gradient=self._evaluated_gradient,
+            gradient=self._evaluated != CHARGES,
             evaluate=self.timings.get("evaluate"),
             kernels=self._kernels(),
         )

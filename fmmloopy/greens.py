@@ -37,6 +37,8 @@ from pymbolic.mapper.flattener import flatten
 from pymbolic.primitives import Power, Product, Variable, flattened_product
 from pytools.lex import ParseError
 
+from fmmloopy.terms import simplify
+
 Expression = Any
 Matrix = tuple[tuple[Expression, ...], ...]
 
@@ -114,6 +116,10 @@ def differentiate(expression: Expression, axis: int) -> Expression:
         + _partial(expression, "r") * (d * rinv)
         - _partial(expression, "rinv") * (d * (rinv * rinv * rinv))
     )
+
+
+SECOND = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+"""The pairs of axes of second derivatives: a Hessian is symmetric."""
 
 
 class _Plain(IdentityMapper):  # type: ignore[misc]
@@ -209,8 +215,11 @@ class GreensFunction:
         homogeneity: degree k if G(a d) = a^k G(d) for all a > 0, else None. Homogeneous functions need only one
             translation table for all levels of the tree. It is found from the expressions if it is not given, and
             verified if it is.
-        nderivatives: how many of the last rows are first derivatives with respect to x; they scale with one more
-            inverse length than the other rows.
+        nderivatives: how many of the last rows are derivatives with respect to x; first derivatives scale with one more
+            inverse length than the other rows, second derivatives with two more.
+        nsecond: how many of these, the last, are second derivatives.
+        ndipoles: how many of the last columns are derivatives with respect to y, for the moments of dipoles; they scale
+            with one more inverse length than the other columns.
         surfaces: what operators with surfaces evaluate, if not this function itself; see `Surfaces`.
         is_complex: whether charges and potentials are complex numbers at the interface. Then the first half of the rows
             and columns are for real parts, the second half for imaginary parts.
@@ -231,6 +240,8 @@ class GreensFunction:
     surfaces: Surfaces | None = None
     is_complex: bool = False
     max_box_width: float | None = None
+    nsecond: int = 0
+    ndipoles: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier():
@@ -238,6 +249,12 @@ class GreensFunction:
         rows = self._rows()
         if not isinstance(self.nderivatives, int) or not 0 <= self.nderivatives <= len(rows):
             raise ValueError(f"{self.name}: nderivatives is {self.nderivatives!r}, expected 0 to {len(rows)} rows")
+        for what, count, most in (
+            ("nsecond", self.nsecond, self.nderivatives),
+            ("ndipoles", self.ndipoles, len(rows[0])),
+        ):
+            if not isinstance(count, int) or not 0 <= count <= most:
+                raise ValueError(f"{self.name}: {what} is {count!r}, expected 0 to {most}")
         if not isinstance(self.parameters, Mapping):
             raise ValueError(f"{self.name}: parameters is {self.parameters!r}, expected values by name")
         object.__setattr__(self, "matrix", rows)
@@ -297,6 +314,11 @@ class GreensFunction:
         """Number of columns: charges per source."""
         return len(self.matrix[0])
 
+    def degree(self, row: int) -> int:
+        """Return of what degree the derivatives in a row are; rows are counted on for several vectors of charges."""
+        place = row % self.ntarget_components - self.ntarget_components
+        return 2 if place >= -self.nsecond else 1 if place >= -self.nderivatives else 0
+
     def between(self, from_surface: bool, onto_surface: bool) -> GreensFunction:
         """Return what is evaluated between points and surfaces.
 
@@ -328,6 +350,14 @@ class GreensFunction:
         return len(values) == values.shape[1] and np.allclose(values, values.swapaxes(0, 1), rtol=1e-12, atol=0)
 
     @property
+    def shares_terms(self) -> bool:
+        """Whether kernels compute what its entries share once per pair, as values of their own.
+
+        Entries of gradients share only the beginnings of products, which compilers find.
+        """
+        return bool(self.nsecond or self.ndipoles)
+
+    @property
     def arguments(self) -> dict[str, float]:
         """The parameters, under their names in kernels, which no iname or array shares."""
         return {ARGUMENT_PREFIX + name: value for name, value in self.parameters.items()}
@@ -344,6 +374,7 @@ class GreensFunction:
         expressions = tuple(tuple(str(e) for e in row) for row in self.matrix)
         values = tuple(sorted(self.parameters.items())), self.scaling, self.homogeneity
         more = [self.nderivatives] if self.nderivatives else []
+        more += [self.nsecond, self.ndipoles] if self.nsecond or self.ndipoles else []
         between = (self.surfaces.translations, self.surfaces.sources, self.surfaces.targets) if self.surfaces else ()
         return (self.name, expressions, *values, *more, *(function.key for function in between))
 
@@ -356,8 +387,57 @@ class GreensFunction:
         for row in self.matrix:
             rows += [tuple(differentiate(entry, axis) for entry in row) for axis in range(3)]
         nderivatives = 3 * len(self.matrix)
-        name = f"{self.name}_gradient"
-        return GreensFunction(name, tuple(rows), self.parameters, self.scaling, None, nderivatives)
+        return self._extended("gradient", rows, nderivatives)
+
+    def with_derivatives(self, gradient: bool, hessian: bool) -> GreensFunction:
+        """Return this function with target rows for its derivatives with respect to x.
+
+        The rows are those of this function, then with ``gradient`` d/dx0, d/dx1, d/dx2 of each, then with ``hessian``
+        the second derivatives of each, for the pairs of axes in `SECOND`.
+        """
+        if not hessian:
+            return self.with_gradient() if gradient else self
+        rows = list(self.matrix)
+        if gradient:
+            rows += [tuple(simplify(differentiate(e, axis)) for e in row) for row in self.matrix for axis in range(3)]
+        first = [[tuple(differentiate(entry, axis) for entry in row) for axis in range(3)] for row in self.matrix]
+        rows += [
+            tuple(simplify(differentiate(e, b)) for e in derivatives[a]) for derivatives in first for a, b in SECOND
+        ]
+        nderivatives = len(rows) - len(self.matrix)
+        name = "gradient_hessian" if gradient else "hessian"
+        return self._extended(name, rows, nderivatives, len(SECOND) * len(self.matrix))
+
+    def with_dipoles(self, charges: bool) -> GreensFunction:
+        """Return this function with source columns for the moments of dipoles.
+
+        A dipole of moment p at y gives p . grad_y G(x - y), which is -p . grad G at d = x - y.
+
+        Args:
+            charges: whether there are columns for charges too, before those for dipoles. Each column of this function
+                then has three for dipoles, along the axes.
+        """
+        rows = [
+            (row if charges else ()) + tuple(simplify(-1 * differentiate(e, axis)) for e in row for axis in range(3))
+            for row in self.matrix
+        ]
+        name = "charges_dipoles" if charges else "dipoles"
+        return self._extended(name, rows, self.nderivatives, self.nsecond, 3 * self.nsource_components)
+
+    def _extended(
+        self, what: str, rows: list[tuple[Expression, ...]], nderivatives: int, nsecond: int = 0, ndipoles: int = 0
+    ) -> GreensFunction:
+        """Return a function with more rows or columns; it stands for points, so it has no functions for surfaces."""
+        return GreensFunction(
+            f"{self.name}_{what}",
+            tuple(rows),
+            self.parameters,
+            self.scaling,
+            None,
+            nderivatives,
+            nsecond=nsecond,
+            ndipoles=ndipoles or self.ndipoles,
+        )
 
     def evaluate(self, d: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Evaluate the matrix for an array of differences.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fmmloopy.common.arguments import real_numbers
+from fmmloopy.common.arguments import finite_numbers, real_numbers
 from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.octree.tree import FIRST_LEVEL, Tree
 from fmmloopy.precision import PRECISIONS
@@ -49,7 +49,7 @@ def check_points(points: ArrayLike, name: str) -> NDArray[Any]:
         raise ValueError(f"{name} has shape {array.shape}, expected (n, 3): one row per point{hint}")
     if not len(array):
         raise ValueError(f"{name} has shape (0, 3), expected at least one point")
-    return _finite(array, name, np.dtype(np.float64))
+    return finite_numbers(array, name, np.dtype(np.float64))
 
 
 def check_kernel(kernel: Any) -> GreensFunction:
@@ -141,30 +141,6 @@ def check_parameters(parameters: Mapping[str, Mapping[str, Any]], book: RecipeBo
                 expected = ", ".join(known_keywords) or "none"
                 where = f"parameters[{operator_name!r}] has {keyword!r}"
                 raise ValueError(f"{where}, expected keywords of the recipe in {book.name}: {expected}")
-
-
-def _finite(array: NDArray[Any], name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(array, dtype)
-    if not np.isfinite(converted).all():
-        row = int(np.flatnonzero(~np.isfinite(converted.reshape(len(converted), -1)).all(axis=1))[0])
-        remedy = "remove it" if not np.isfinite(array[row]).all() else f"it is too large for {dtype}"
-        raise ValueError(f"{name}[{row}] is {array[row].tolist()}, expected finite numbers; {remedy}")
-    return converted
-
-
-def check_charges(charges: ArrayLike, nsources: int, components: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return charges of shape (components, nsources) in the working dtype.
-
-    Raises:
-        ValueError: the shape is wrong, or values are not finite real numbers.
-    """
-    array = real_numbers(charges, "charges")
-    expected = (nsources,) if components == 1 else (nsources, components)
-    if array.shape != expected and not (components == 1 and array.shape == (nsources, 1)):
-        what = "one charge per source" if components == 1 else f"{components} components per source"
-        raise ValueError(f"charges has shape {array.shape}, expected {expected}: {what}")
-    return np.ascontiguousarray(_finite(array, "charges", dtype).reshape(nsources, components).T)
 
 
 def check_precision(precision: Any, dtype: np.dtype[Any]) -> str | None:

@@ -379,7 +379,7 @@ def test_new_charges_need_nothing_new(monkeypatch, rng):
     sources = clustered(rng, FEW)
     fmm = fl.Fmm(sources, order=4, ncrit=20)
     for gradient in (False, True):
-        fmm.evaluate(rng.random(FEW), gradient)
+        fmm.evaluate(rng.random(FEW), gradient=gradient)
 
     def refuse(*_, **__):
         raise AssertionError("an evaluation built something")

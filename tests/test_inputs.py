@@ -89,12 +89,12 @@ BAD_CHARGES = {
     "infinite": (changed(CHARGES, 0, np.inf), "charges[0] is inf, expected finite numbers"),
     "short": (CHARGES[:-1], "charges has shape (99,), expected (100,): one charge per source"),
     "a row": (CHARGES[None], "charges has shape (1, 100), expected (100,): one charge per source"),
-    "points": (POINTS, "charges has shape (100, 3), expected (100,): one charge per source"),
+    "many axes": (POINTS[:, :, None], "charges has shape (100, 3, 1), expected (100,): one charge per source"),
     "a number": (1.0, "charges has shape (), expected (100,): one charge per source"),
     "none": ([], "charges has shape (0,), expected (100,): one charge per source"),
     "complex": (CHARGES + 1j, "charges has dtype complex128, expected real numbers: pass real and imaginary parts"),
     "strings": (["1"] * 100, "charges has dtype <U1, expected real numbers"),
-    "None": (None, "charges has dtype object, expected real numbers"),
+    "None": (None, "charges and dipoles are None, expected at least one of them"),
     "ragged": ([[1], [1, 2]], "charges is not an array of numbers: "),
     "masked": (np.ma.masked_array(CHARGES, np.arange(100) == 7), "charges has 1 masked entry, expected numbers every"),
 }
@@ -104,7 +104,7 @@ BAD_CHARGES = {
 @pytest.mark.parametrize("name", BAD_CHARGES)
 def test_charges(name, gradient, fmm):
     charges, text = BAD_CHARGES[name]
-    fails(ValueError, text, fmm.evaluate, charges, gradient)
+    fails(ValueError, text, fmm.evaluate, charges, gradient=gradient)
 
 
 def test_charges_beyond_single_precision():

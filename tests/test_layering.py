@@ -22,7 +22,8 @@ ITSELF = "fmmloopy/__init__"
 
 LAYERS = (
     # What the method is, without a device.
-    "greens", "kernels", "precision", "common", "direct", "files", "octree", "tables", "prediction", "accuracy",
+    "terms", "greens", "components", "kernels", "precision", "common", "vectors",
+    "direct", "files", "octree", "tables", "prediction", "accuracy",
     # Operators, how they become fast, and how they run.
     "operators", "recipes", "transforms", "inputs", "execution",
     # What is known of recipes and devices, and what is chosen by it.
@@ -151,9 +152,9 @@ def test_every_part_is_there() -> None:
     ("name", "planted", "message"),
     [
         ("greens", "from fmmloopy.octree.planted import Tree", "fmmloopy.octree.planted.Tree, of octree; greens may"),
-        ("octree.planted", "import fmmloopy.tables.planted", "of tables; octree may import greens, kernels, precision"),
+        ("octree.planted", "import fmmloopy.tables.planted", "of tables; octree may import terms, greens, components"),
         ("octree.planted", "from fmmloopy.no_such_module import helper", "of fmmloopy/__init__; octree may import"),
-        ("common.planted", "from fmmloopy.recipes import RecipeBook", "of recipes; common may import greens, kernels"),
+        ("common.planted", "from fmmloopy.recipes import RecipeBook", "of recipes; common may import terms, greens"),
         ("direct", "import loopy as lp", "imports loopy, which only"),
         ("direct", "from fmmloopy import laplace", "imports fmmloopy.laplace, of fmmloopy/__init__; direct may"),
         ("direct", "def f():\n    from . import operators", "line 2: imports fmmloopy.operators, of operators"),

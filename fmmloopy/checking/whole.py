@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fmmloopy.checking.inputs import orders_of_transforms
 from fmmloopy.common.isolation import Stage
+from fmmloopy.components import CHARGES, GRADIENT
 from fmmloopy.direct import direct
 from fmmloopy.execution.devices import choose_device
 from fmmloopy.execution.evaluation import Evaluation
@@ -214,7 +215,9 @@ class _Trial:
             evaluation = Evaluation.of_points(
                 setup, problem.m2l, problem.ncrit, self._sources, self._runtime, self._targets
             )
-            found = [evaluation.run(charges[None], problem.gradient) for charges in self._charges]
+            found = [
+                evaluation.run(charges[None], GRADIENT if problem.gradient else CHARGES) for charges in self._charges
+            ]
         return [_values((each[0], each[1:].T) if problem.gradient else each[0]) for each in found]
 
 

@@ -31,6 +31,7 @@ from pymbolic.mapper.flop_counter import FlopCounterBase
 
 from fmmloopy.accuracy import svd_tolerance
 from fmmloopy.common.sizes import DIRECTIONS, count_points
+from fmmloopy.components import CHARGES, GRADIENT
 from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GreensFunction
 from fmmloopy.octree.lists import CSR, InteractionLists
@@ -152,7 +153,7 @@ class _Counter:
 
     def _pairs(self, operator: Operator, gradient: bool) -> Work:
         """Count pairs of points, and pairs of boxes for its blocks."""
-        particles, spec = operator.particles, self.method.specification(operator, gradient)
+        particles, spec = operator.particles, self.method.specification(operator, GRADIENT if gradient else CHARGES)
         assert particles is not None
         targets = self._points(particles.targets.is_surface, self.ntargets)
         sources = self._points(particles.sources.is_surface, self.nsources)

@@ -42,19 +42,19 @@ def join_parts(values: NDArray[Any]) -> NDArray[Any]:
     return whole[:, 0] if count == 1 else whole
 
 
-def split_parts(values: ArrayLike, name: str) -> NDArray[Any]:
-    """Return real parts and then imaginary parts of numbers, shape (n,) or (n, components), along axis 1.
+def finite_numbers(array: NDArray[Any], name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return numbers in a dtype, contiguous.
 
     Raises:
-        ValueError: values are masked or no numbers, or rows have different lengths.
+        ValueError: a number is not finite in the dtype; the message names the first row that has one.
     """
-    try:
-        array = np.asanyarray(values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} is not an array of numbers: {error}") from None
-    parts = [real_numbers(part, name) for part in ((array.real, array.imag) if array.dtype.kind == "c" else (array,))]
-    columns = [part[:, None] if part.ndim == 1 else part for part in (*parts, np.zeros_like(parts[0]))[:2]]
-    return np.concatenate(columns, axis=1)
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(array, dtype)
+    if not np.isfinite(converted).all():
+        row = int(np.flatnonzero(~np.isfinite(converted.reshape(len(converted), -1)).all(axis=1))[0])
+        remedy = "remove it" if not np.isfinite(array[row]).all() else f"it is too large for {dtype}"
+        raise ValueError(f"{name}[{row}] is {array[row].tolist()}, expected finite numbers; {remedy}")
+    return converted
 
 
 def check_flag(value: Any, name: str) -> bool:

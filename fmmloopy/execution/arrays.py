@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.sizes import LANES, SIBLINGS, padded
+from fmmloopy.components import Components
 from fmmloopy.execution.runtime import Array, Runtime
 from fmmloopy.greens import GreensFunction
 from fmmloopy.octree.lists import CSR
@@ -111,23 +112,35 @@ class DeviceArrays:
 
     # -- points
 
-    @property
-    def has_charges(self) -> bool:
+    def has_charges(self, components: Components, local: bool = False) -> bool:
         """Whether any operator reads these charges."""
-        return "charges" in self.__dict__
+        return ("charges", self._columns(components), local) in self._by_name
 
-    @cached_property
-    def charges(self) -> Array:
-        """Charges in tree order, (source components, nsources padded)."""
-        return self._runtime.zeros((self._greens.nsource_components, padded(self._tree.nsources)), self.dtype)
+    def charges(self, components: Components, local: bool = False) -> Array:
+        """Charges and dipole moments in tree order, (columns, nsources padded).
 
-    def potentials(self, gradient: bool) -> Array:
-        """Potentials, and with ``gradient`` their derivatives, in tree order, (rows or 4 rows, ntargets padded)."""
-        if ("potentials", gradient) not in self._by_name:
-            rows = self._greens.ntarget_components
-            shape = (rows * (4 if gradient else 1), padded(self._tree.ntargets))
-            self._by_name["potentials", gradient] = self._runtime.zeros(shape, self.dtype)
-        array: Array = self._by_name["potentials", gradient]
+        Args:
+            components: what the columns are.
+            local: whether moments are in the unit of near pairs in float32.
+        """
+        columns = self._columns(components)
+        return self._points("charges", sum(columns), self._tree.nsources, (columns, local))
+
+    def _columns(self, components: Components) -> tuple[int, int]:
+        """Return the numbers of charges and of components of dipole moments."""
+        count = components.vectors * self._greens.nsource_components
+        return count * components.charges, 3 * count * components.dipoles
+
+    def potentials(self, components: Components) -> Array:
+        """Potentials and their derivatives in tree order, (rows, ntargets padded)."""
+        return self._points("potentials", components.rows(self._greens.ntarget_components), self._tree.ntargets)
+
+    def _points(self, name: str, rows: int, count: int, which: tuple[Any, ...] | None = None) -> Array:
+        """Return an array of numbers of points, shape (rows, count padded), zero at first."""
+        key = (name, *(which or (rows,)))
+        if key not in self._by_name:
+            self._by_name[key] = self._runtime.zeros((rows, padded(count)), self.dtype)
+        array: Array = self._by_name[key]
         return array
 
     @cached_property

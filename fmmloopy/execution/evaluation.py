@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from fmmloopy.common.progress import generating
 from fmmloopy.common.sizes import count_points
+from fmmloopy.components import CHARGES, Components
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.passes import downward_pass, potential_pass, upward_pass
@@ -89,9 +91,9 @@ class Evaluation:
             searched = method.precision.near != method.precision.points
             self.problem = Problem(tree, lists, tables, least_distance(points, tree) if searched else None)
             self._plan = Plan(runtime, setup, self.problem)
-            self._expansions: tuple[tuple[Launch, ...], Multipoles, Locals] | None = None
-            self._recorded: dict[bool, tuple[tuple[Launch, ...], Potentials]] = {}
-            self.prepare(gradient=False)
+            self._expansions: dict[Components, tuple[tuple[Launch, ...], Multipoles, Locals]] = {}
+            self._recorded: dict[Components, tuple[tuple[Launch, ...], Potentials]] = {}
+            self.prepare(CHARGES)
             self._target_places = np.empty_like(tree.target_order)
             self._target_places[tree.target_order] = np.arange(tree.ntargets)
 
@@ -115,42 +117,43 @@ class Evaluation:
         """The kernels that were bound so far, with what their code was generated from."""
         return self._plan.kernels
 
-    def prepare(self, gradient: bool) -> None:
+    def prepare(self, components: Components) -> None:
         """Record the launches of a run, unless they are recorded; the first time, this generates and compiles code."""
-        if gradient not in self._recorded:
-            self._recorded[gradient] = self._record(gradient)
+        if components not in self._recorded:
+            self._recorded[components] = self._record(components)
 
-    def run(self, charges: NDArray[Any], gradient: bool = False) -> NDArray[Any]:
+    def run(self, charges: NDArray[Any], components: Components = CHARGES) -> NDArray[Any]:
         """Evaluate once, and store seconds by operator in ``timings``.
 
         Args:
-            charges: shape (source components, nsources), in the original order of the sources.
-            gradient: whether to compute the gradient too.
+            charges: shape (columns, nsources), in the original order of the sources.
+            components: what the columns and rows are.
 
         Returns:
-            Shape (target components, ntargets), in the original order of the targets; with ``gradient``, four times as
-            many rows: the potentials, then their derivatives.
+            Shape (rows, ntargets), in the original order of the targets.
         """
-        self.prepare(gradient)
-        launches, potentials = self._recorded[gradient]
+        self.prepare(components)
+        launches, potentials = self._recorded[components]
         # Permute by reading in random order, which is faster than writing in random order. Nothing is clipped.
-        exponent = self._plan.write_charges(charges.take(self.problem.tree.source_order, axis=1, mode="clip"))
+        in_order = charges.take(self.problem.tree.source_order, axis=1, mode="clip")
+        exponent = self._plan.write_charges(in_order, components)
         self.timings.update(self._plan.run(launches))
         found: NDArray[Any] = self._plan.read_potentials(potentials, exponent, charges.dtype)
         return found.take(self._target_places, axis=1, mode="clip")
 
-    def _record(self, gradient: bool) -> tuple[tuple[Launch, ...], Potentials]:
+    def _record(self, components: Components) -> tuple[tuple[Launch, ...], Potentials]:
         """Record the passes; return their launches and the resulting potentials."""
         with generating(f"{self.setup.device.name}, {self.setup.book.name}") as notify:
-            if self._expansions is None:
-                self._expansions = self._record_expansions(Stages(self._plan, notify))
-            launches, multipoles, locals_ = self._expansions
-            do = Stages(self._plan, notify)
-            potentials = potential_pass(do, do.charges, multipoles, locals_, gradient)
+            sources = replace(components, gradient=False, hessian=False)
+            if sources not in self._expansions:
+                self._expansions[sources] = self._record_expansions(Stages(self._plan, notify, sources))
+            launches, multipoles, locals_ = self._expansions[sources]
+            do = Stages(self._plan, notify, components)
+            potentials = potential_pass(do, do.charges, multipoles, locals_, components)
         return (*launches, *do.launches), potentials
 
     def _record_expansions(self, do: Stages) -> tuple[tuple[Launch, ...], Multipoles, Locals]:
-        """Record the passes that are the same with and without gradients, whose tables take most of the memory."""
+        """Record the passes that are the same with and without derivatives, whose tables take most of the memory."""
         multipoles = upward_pass(do, do.charges)
         locals_ = downward_pass(do, do.charges, multipoles, self.m2l)
         return tuple(do.launches), multipoles, locals_

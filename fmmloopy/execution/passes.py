@@ -6,6 +6,7 @@ action between two stages, such as an exchange of multipoles between devices, is
 
 from __future__ import annotations
 
+from fmmloopy.components import Components
 from fmmloopy.execution.stages import Stages
 from fmmloopy.execution.values import Charges, Locals, Multipoles, Potentials
 from fmmloopy.octree.tree import FIRST_LEVEL
@@ -30,8 +31,10 @@ def downward_pass(do: Stages, charges: Charges, multipoles: Multipoles, m2l: str
     return locals_
 
 
-def potential_pass(do: Stages, charges: Charges, multipoles: Multipoles, locals_: Locals, gradient: bool) -> Potentials:
+def potential_pass(
+    do: Stages, charges: Charges, multipoles: Multipoles, locals_: Locals, components: Components
+) -> Potentials:
     """Sum the contributions to the targets: locals, multipoles of W lists, charges of U lists."""
-    potentials = do.l2p(locals_, gradient)
+    potentials = do.l2p(locals_, components)
     potentials = do.m2p(multipoles, potentials)
     return do.p2p(charges, potentials)

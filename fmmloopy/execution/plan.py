@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.range import shift, shift_back
+from fmmloopy.components import CHARGES, Components
 from fmmloopy.execution.arrays import Boxes, DeviceArrays
 from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import CodeKey
@@ -73,14 +74,14 @@ class Plan:
         }
         self.points, self.expansions, self.spectra = (self.arrays[dtype.name] for dtype in kinds)
         self.has_sources, self.has_targets = self.points.has_sources, self.points.has_targets
-        self._keys: dict[tuple[str, bool], CodeKey] = {}
-        self._code: dict[tuple[str, bool], CompiledOperator] = {}
-        self._units: dict[bool, float | None] = {}
+        self._keys: dict[tuple[str, Components], CodeKey] = {}
+        self._code: dict[tuple[str, Components], CompiledOperator] = {}
+        self._units: dict[Components, float | None] = {}
 
     # -- charges and potentials
 
-    def write_charges(self, charges: NDArray[Any]) -> int:
-        """Copy charges of shape (components, nsources), in tree order, to the device.
+    def write_charges(self, charges: NDArray[Any], components: Components = CHARGES) -> int:
+        """Copy charges and dipole moments of shape (columns, nsources), in tree order, to the device.
 
         Very large or small charges are divided by a power of two, so that the largest is about 1. So are all charges in
         float64 that operators read in float32, which has no numbers above 10^38.
@@ -92,18 +93,27 @@ class Plan:
         exponent = int(np.frexp(np.abs(charges).max(initial=0.0))[1]) if narrowed else shift(charges)
         scaled = np.ldexp(charges, -exponent) if exponent else charges
         for arrays in self.arrays.values():
-            if arrays.has_charges:
-                values = np.zeros(arrays.charges.shape, arrays.dtype)
-                values[:, : charges.shape[1]] = scaled
-                self.runtime.write(arrays.charges, values)
+            for local in (False, True):
+                if arrays.has_charges(components, local):
+                    array = arrays.charges(components, local)
+                    values = np.zeros(array.shape, arrays.dtype)
+                    values[:, : charges.shape[1]] = self._moments_in_unit(scaled, components) if local else scaled
+                    self.runtime.write(array, values)
         return exponent
+
+    def _moments_in_unit(self, charges: NDArray[Any], components: Components) -> NDArray[Any]:
+        """Return charges, and moments in the unit of near pairs in float32."""
+        unit, count = self._unit(components), self.setup.method.kernel.nsource_components
+        of_vector = charges.reshape(components.vectors, -1, charges.shape[1]).copy()
+        of_vector[:, count * components.charges :] *= unit
+        return of_vector.reshape(charges.shape)
 
     def run(self, launches: Sequence[Launch]) -> dict[str, float]:
         """Replay launches, wait, and return seconds by operator."""
         return self.runtime.run(launches)
 
     def read_potentials(self, potentials: Potentials, exponent: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return potentials in tree order, shape (components, ntargets); with gradient, 4 times as many components.
+        """Return potentials in tree order, shape (rows, ntargets).
 
         Args:
             potentials: on the device.
@@ -118,51 +128,57 @@ class Plan:
 
     # -- code
 
-    def code(self, operator: Operator, notify: Callable[[str], None], gradient: bool = False) -> CompiledOperator:
+    def code(
+        self, operator: Operator, notify: Callable[[str], None], components: Components = CHARGES
+    ) -> CompiledOperator:
         """Return the code of an operator; ``notify`` is called with its name before the code is first generated."""
-        name = operator.name
-        if (name, gradient) not in self._code:
+        name, own = operator.name, operator.own(components)
+        if (name, own) not in self._code:
             notify(name)
-            key = self.setup.code_key(name, gradient, self.types_of(operator, gradient))
+            key = self.setup.code_key(name, own, self.types_of(operator, components))
             code = compile_operator(key)
             if self.setup.admit:
                 self.setup.admit(key, code)
-            self._keys[name, gradient], self._code[name, gradient] = key, code
-        return self._code[name, gradient]
+            self._keys[name, own], self._code[name, own] = key, code
+        return self._code[name, own]
 
     @property
     def kernels(self) -> tuple[tuple[CodeKey, CompiledOperator], ...]:
         """The kernels that were bound so far, with what their code was generated from."""
         return tuple((key, self._code[name]) for name, key in self._keys.items())
 
-    def use(self, code: CompiledOperator, gradient: bool = False) -> None:
+    def use(self, code: CompiledOperator, components: Components = CHARGES) -> None:
         """Use other code for an operator, from the next recording on."""
-        self._code[code.operator, gradient] = code
+        self._code[code.operator, self.setup.book.operator(code.operator).own(components)] = code
 
-    def types_of(self, operator: Operator, gradient: bool = False) -> Types:
+    def types_of(self, operator: Operator, components: Components = CHARGES) -> Types:
         """Return the types of an operator's kernel; P2P is mixed only if near pairs are in the range of float32."""
         record = self.setup.book.operator(operator.name)
         types = record.types_in(self.setup.method.precision)
-        if record.is_local and types.is_mixed and not self._unit(gradient):
+        if record.is_local and types.is_mixed and not self._unit(components):
             return Types(types.outer, types.outer)
         return types
 
-    def _unit(self, gradient: bool) -> float | None:
+    def _unit(self, components: Components) -> float | None:
         """Return a unit of length in which near pairs are in the range of float32; None if there is none."""
-        if gradient not in self._units:
+        if components not in self._units:
             plain = self.setup.method.kernel
-            kernel = plain.with_gradient() if gradient else plain
+            kernel = components.of(plain)
             is_homogeneous, width = plain.homogeneity is not None, self.problem.tree.half_width
             distance = self.problem.distance
             found = None if distance is None else find_unit(kernel, is_homogeneous, width, distance)
-            self._units[gradient] = found
-        return self._units[gradient]
+            self._units[components] = found
+        return self._units[components]
 
     def bind(
-        self, operator: Operator, arguments: Mapping[str, Any], notify: Callable[[str], None], gradient: bool = False
+        self,
+        operator: Operator,
+        arguments: Mapping[str, Any],
+        notify: Callable[[str], None],
+        components: Components = CHARGES,
     ) -> Launch:
         """Bind an operator to its arguments; others are ignored."""
-        return self.runtime.bind(self.code(operator, notify, gradient), arguments)
+        return self.runtime.bind(self.code(operator, notify, components), arguments)
 
     def counts(
         self, operator: Operator, boxes: Boxes, rows: int, columns: int, notify: Callable[[str], None]
@@ -233,9 +249,9 @@ class Plan:
         """Return the boxes of some levels that have entries in their V lists."""
         return self.on_levels(levels, np.flatnonzero(self.problem.lists.v.lengths))
 
-    def local_points(self, gradient: bool) -> dict[str, Any]:
+    def local_points(self, components: Components) -> dict[str, Any]:
         """Return the arguments for near pairs in float32 that replace sources in float64."""
-        unit, kernel = self._unit(gradient), self.setup.method.kernel
+        unit, kernel = self._unit(components), self.setup.method.kernel
         assert unit is not None
         scaling = kernel.scaling * unit ** -(kernel.homogeneity or 0)
         return {"sources": self.spectra.local_sources(unit), "unit": unit, "scaling": scaling}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fmmloopy.components import CHARGES, Components
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
@@ -29,17 +30,21 @@ class Method:
     order: int
     precision: Precision = DOUBLE
 
-    def specification(self, operator: Operator, gradient: bool = False, types: Types | None = None) -> Specification:
+    def specification(
+        self, operator: Operator, components: Components = CHARGES, types: Types | None = None
+    ) -> Specification:
         """Return the specification of an operator's kernel.
 
         Args:
             operator: the operator.
-            gradient: whether its Green's function has rows for the gradient too.
+            components: of charges and potentials; operators between surfaces have those of one vector of charges.
             types: types of the kernel; None for those of this precision.
         """
-        kernel = self.function_of(operator)
-        kernel = kernel.with_gradient() if gradient else kernel
-        return Specification(operator, kernel, self.order, types or operator.types_in(self.precision))
+        kernel, types = self.function_of(operator), types or operator.types_in(self.precision)
+        if operator.particles is None:
+            return Specification(operator, kernel, self.order, types)
+        own = operator.own(components)
+        return Specification(operator, own.of(kernel), self.order, types, own.vectors)
 
     @property
     def translations(self) -> GreensFunction:
@@ -74,7 +79,7 @@ class Setup:
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     admit: Callable[[CodeKey, CompiledOperator], None] | None = field(default=None, hash=False, compare=False)
 
-    def code_key(self, operator: str, gradient: bool = False, types: Types | None = None) -> CodeKey:
+    def code_key(self, operator: str, components: Components = CHARGES, types: Types | None = None) -> CodeKey:
         """Return the key of an operator's code; arguments as for `Method.specification`, with the operator's name."""
-        spec = self.method.specification(self.book.operator(operator), gradient, types)
+        spec = self.method.specification(self.book.operator(operator), components, types)
         return CodeKey(spec, self.book, self.device, self.parameters.get(operator, {}))

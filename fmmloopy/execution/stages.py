@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.components import CHARGES, Components
 from fmmloopy.execution.arrays import Boxes
 from fmmloopy.execution.m2l_forms import FORMS
 from fmmloopy.execution.plan import Plan
@@ -34,12 +35,13 @@ class Stages:
         plan: the plan with arrays and code.
         nlevels: number of levels of the tree.
         charges: the charges of the sources, which `Plan.write_charges` fills.
+        components: of charges and potentials.
         launches: the recorded launches, in order.
     """
 
-    def __init__(self, plan: Plan, notify: Notify | None = None) -> None:
-        self.nlevels = plan.problem.tree.nlevels
-        self.charges = Charges(plan.arrays)
+    def __init__(self, plan: Plan, notify: Notify | None = None, components: Components = CHARGES) -> None:
+        self.nlevels, self.components = plan.problem.tree.nlevels, components
+        self.charges = Charges(plan.arrays, components)
         self.launches: list[Launch] = []
         self.plan, self._notify = plan, notify or (lambda operator: None)
 
@@ -92,9 +94,9 @@ class Stages:
 
     # -- potentials at the targets
 
-    def l2p(self, locals_: Locals, gradient: bool) -> Potentials:
+    def l2p(self, locals_: Locals, components: Components) -> Potentials:
         """Locals of leaves -> potentials."""
-        potentials = Potentials(self.plan.points.potentials(gradient), gradient)
+        potentials = Potentials(self.plan.points.potentials(components), components)
         self.launches.append(self.plan.runtime.clear(potentials.array))
         self.particles(L2P, locals_, potentials)
         return potentials
@@ -116,13 +118,14 @@ class Stages:
         self.launches.append(self.plan.runtime.clear(checks.array))
         return checks
 
-    def _bind(self, operator: Operator, arguments: Mapping[str, Any], gradient: bool = False) -> None:
-        self.launches.append(self.plan.bind(operator, arguments, self._notify, gradient))
+    def _bind(self, operator: Operator, arguments: Mapping[str, Any], components: Components = CHARGES) -> None:
+        self.launches.append(self.plan.bind(operator, arguments, self._notify, components))
 
     def particles(self, operator: Operator, reads: Charges | Multipoles | Locals, writes: Checks | Potentials) -> None:
         """Record an operator on particles; its record names the lists and points."""
-        plan, gradient = self.plan, isinstance(writes, Potentials) and writes.gradient
-        particles, types = plan.particles_of(operator), plan.types_of(operator, gradient)
+        plan = self.plan
+        components = writes.components if isinstance(writes, Potentials) else self.components
+        particles, types = plan.particles_of(operator), plan.types_of(operator, components)
         local = plan.setup.book.operator(operator.name).is_local and types.is_mixed
         csr = plan.list_of(particles.list, by_leaves=local)
         boxes = plan.boxes_of(particles)
@@ -133,7 +136,9 @@ class Stages:
         arguments = {
             **plan.points.points,
             **inner.surfaces,
-            particles.sources.array: reads.in_dtype(types.inner.name) if isinstance(reads, Charges) else reads.array,
+            particles.sources.array: (
+                reads.in_dtype(types.inner.name, local) if isinstance(reads, Charges) else reads.array
+            ),
             particles.targets.array: writes.array,
             "sources": plan.points.sources,
             "scaling": kernel.scaling,
@@ -144,11 +149,11 @@ class Stages:
             ],
             "target_boxes": plan.points.indices(boxes),
             "ntarget_boxes": len(boxes),
-            **(plan.local_points(gradient) if local else {}),
+            **(plan.local_points(components) if local else {}),
         }
         if operator.gives_potentials:
             arguments |= self._pieces(boxes, csr, by_sources=operator.is_near)
-        self._bind(operator, arguments, gradient)
+        self._bind(operator, arguments, components)
 
     def _pieces(self, boxes: Boxes, csr: CSR, by_sources: bool) -> dict[str, Any]:
         """Return the arguments that replace target boxes by pieces, if one has too much work."""

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fmmloopy.components import Components
 from fmmloopy.execution.arrays import DeviceArrays
 from fmmloopy.execution.runtime import Array
 
 
 @dataclass(frozen=True)
 class Charges:
-    """Charges of the sources in tree order, (columns, nsources padded).
+    """Charges and dipole moments of the sources in tree order, (columns, nsources padded).
 
     Attributes:
         by_dtype: the arrays of a plan, by name of their dtype; charges are written in each dtype that is used.
+        components: what the columns are.
     """
 
     by_dtype: Mapping[str, DeviceArrays]
+    components: Components
 
-    def in_dtype(self, name: str) -> Array:
-        """Return the charges for operators that compute in a dtype."""
-        return self.by_dtype[name].charges
+    def in_dtype(self, name: str, local: bool = False) -> Array:
+        """Return the charges for operators that compute in a dtype; if ``local``, with moments in their unit."""
+        return self.by_dtype[name].charges(self.components, local and self.components.dipoles)
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,12 @@ class Locals:
 
 @dataclass(frozen=True)
 class Potentials:
-    """Potentials of the targets in tree order, (rows, ntargets padded), or with the gradient four times as many rows.
+    """Potentials of the targets and their derivatives in tree order, (rows, ntargets padded).
 
     Attributes:
         array: the potentials.
-        gradient: whether they come with their derivatives.
+        components: what the rows are.
     """
 
     array: Array
-    gradient: bool
+    components: Components

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.choosing.work import Work, count_work
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER, count_points
+from fmmloopy.components import CHARGES, GRADIENT
 from fmmloopy.execution.devices import Device, DeviceError
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.plan import Plan
@@ -218,11 +219,11 @@ class OperatorTimer:
     def __init__(
         self, problem: Problem, operator: str, book: RecipeBook, runtime: Runtime, gradient: bool = False
     ) -> None:
-        self._operator, self._gradient = book.operator(operator), gradient
+        self._operator, self._components = book.operator(operator), GRADIENT if gradient else CHARGES
         setup = Setup(problem.setting.method, book, runtime.device)
         planned = PlannedProblem(problem.tree, problem.lists_for(operator), problem.tables, problem.distance)
         self._plan = Plan(runtime, setup, planned)
-        self.types: Types = self._plan.types_of(self._operator, gradient)
+        self.types: Types = self._plan.types_of(self._operator, self._components)
         _fill(self._plan, np.random.default_rng(1))
 
     def time(self, code: CompiledOperator, runs: int = 7) -> Timing:
@@ -268,9 +269,9 @@ class OperatorTimer:
 
     def _launches(self, code: CompiledOperator) -> tuple[Launch, ...]:
         name = self._operator.name
-        self._plan.use(code, self._gradient)
-        do = Stages(self._plan)
-        _record(do, self._operator, _form(self._operator), self._gradient)
+        self._plan.use(code, self._components)
+        do = Stages(self._plan, components=self._components)
+        _record(do, self._operator, _form(self._operator))
         if not any(launch.operator == name for launch in do.launches):
             raise NothingToDo(f"{name} has no work in this problem; use more points")
         return tuple(do.launches)
@@ -285,7 +286,7 @@ def _fill(plan: Plan, rng: np.random.Generator) -> None:
     """Fill the arrays of charges and expansions with random numbers."""
     arrays = plan.expansions
     for each in (plan.points, plan.spectra):  # kernels read those of one or the other
-        _ = each.charges
+        _ = each.charges(CHARGES)
     plan.write_charges(rng.uniform(-1, 1, (arrays.columns, plan.problem.tree.nsources)))
     for array in (arrays.multipoles, arrays.locals, arrays.checks, arrays.between):
         values = rng.uniform(-1, 1, array.shape).astype(array.dtype)
@@ -293,14 +294,15 @@ def _fill(plan: Plan, rng: np.random.Generator) -> None:
         plan.runtime.write(array, values)
 
 
-def _record(do: Stages, operator: Operator, form: str, gradient: bool) -> None:
+def _record(do: Stages, operator: Operator, form: str) -> None:
     """Record the launches of one operator, and of those that it needs, by what it runs over."""
     plan = do.plan
     checks, multipoles = Checks(plan.expansions.checks), Multipoles(plan.expansions.multipoles)
     locals_ = Locals(plan.expansions.locals)
     if operator.particles:
         reads: Charges | Multipoles = multipoles if operator.particles.sources.is_surface else do.charges
-        writes = Potentials(plan.points.potentials(gradient), gradient) if operator.gives_potentials else checks
+        potentials = Potentials(plan.points.potentials(do.components), do.components)
+        writes = potentials if operator.gives_potentials else checks
         do.particles(operator, reads, writes)
     elif operator.m2l:
         do.m2l(multipoles, form)

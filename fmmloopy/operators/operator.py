@@ -21,6 +21,7 @@ import loopy as lp
 import numpy as np
 
 from fmmloopy.common.sizes import count_frequencies, count_points, grid_period
+from fmmloopy.components import CHARGES, Components
 from fmmloopy.greens import GreensFunction
 from fmmloopy.precision import Precision, Types
 
@@ -296,6 +297,12 @@ class Operator:
         """Return the arguments that are arrays."""
         return tuple(argument for argument in self.arguments_for(types) if isinstance(argument, Array))
 
+    def own(self, components: Components) -> Components:
+        """Return those components of charges and potentials that the operator works on."""
+        if self.particles is None:
+            return CHARGES
+        return components.between(self.particles.sources.is_surface, self.particles.targets.is_surface)
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the arrays that it writes."""
@@ -342,22 +349,24 @@ class Specification:
         greens: decides the formula of a particle operator, and how many components the others have.
         order: of the surfaces, p.
         types: floating-point types of the kernel.
+        vectors: how many vectors of charges a particle operator reads at once; each has its own potentials.
     """
 
     operator: Operator
     greens: GreensFunction
     order: int
     types: Types
+    vectors: int = 1
 
     @property
     def rows(self) -> int:
-        """Target components of the Green's function."""
-        return self.greens.ntarget_components
+        """Target components of the Green's function, for each vector in turn."""
+        return self.vectors * self.greens.ntarget_components
 
     @property
     def columns(self) -> int:
-        """Source components of the Green's function."""
-        return self.greens.nsource_components
+        """Source components of the Green's function, for each vector in turn."""
+        return self.vectors * self.greens.nsource_components
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -378,6 +387,8 @@ class Specification:
         if self.operator.form == Form.PARTICLE:
             matrix = [[str(entry) for entry in row] for row in self.greens.matrix]
             greens = matrix, list(self.greens.parameters), self.greens.nderivatives
+            if self.greens.shares_terms or self.vectors > 1:
+                greens += (self.greens.nsecond, self.greens.ndipoles, self.vectors)
         return self.operator.name, greens, self.order if self.operator.depends_on_order else None, self.types.name
 
     def kernel(self) -> Kernel:

@@ -13,7 +13,8 @@ Parameters that a recipe fixes
 Substitution rules
     target(k, t)     coordinate k of target t;       source(k, s)   coordinate k of source s
     charge(c, s)     component c of the charge of source s, 0 in idle lanes
-    G_i_j            entry of the Green's function, in d0, d1, d2, r, rinv
+    G_i_j            entry of the Green's function, in d0, d1, d2, r, rinv and shared values
+    G_gk             shared value k, where the Green's function has second derivatives or columns for dipoles
 Statements
     box, tgt_start, tgt_end, ttiles, list_start, list_end       bounds, once a box
     srcbox, src_start, src_end, stiles                          bounds, once a list entry
@@ -21,6 +22,8 @@ Statements
     y0, y1, y2, q0 ...           one source
     d0, d1, d2, r2, rinv, r, sum0 ...     one pair; rinv and r only if G asks for them
     store0 ...                   accumulates into the output, guarded by the tile's end
+    g0, g1 ...                   values that entries share, of one pair
+    w0_0 ...                     entries, of one pair, of kernels for several vectors of charges
 Statements of kernels that compute in float32 from points in float64
     x0_rest ..., y0_rest ..., e0 ...      P2P only: what rounding has left of coordinates, and its difference
     begin0, fold0 ...       sums over all list entries in the type of the output, where it is another one
@@ -32,13 +35,15 @@ box, so that differences between near points stay accurate in single precision h
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import loopy as lp
 import numpy as np
 from loopy.kernel.data import SubstitutionRule
 from pymbolic.mapper import IdentityMapper
-from pymbolic.primitives import Variable
+from pymbolic.mapper.dependency import DependencyMapper
+from pymbolic.primitives import Product, Variable
 
 from fmmloopy.greens import ARGUMENT_PREFIX, GreensFunction
 from fmmloopy.operators.operator import (
@@ -52,9 +57,13 @@ from fmmloopy.operators.operator import (
     counts,
     indices,
 )
+from fmmloopy.terms import Shared, share
 
 LISTS: tuple[Argument, ...] = (*indices("target_boxes,list_starts,lists"), *counts("ntarget_boxes,tlanes,slanes"))
 """The last arguments of every particle operator: what it runs over."""
+
+SHARED = "g"
+"""Prefix of the names of values that entries of the Green's function share."""
 
 TARGET_LOOPS = ("ibox", "ttile", "t")
 """Loops over targets: each target is of one box, and is stored once."""
@@ -83,13 +92,23 @@ class _Entry(IdentityMapper):  # type: ignore[misc]
 
 
 def pair_rules(greens: GreensFunction, dtype: np.dtype[Any]) -> list[SubstitutionRule]:
-    """Return the entries of the Green's function as substitution rules ``G_i_j``."""
-    entry_of = _Entry(greens, dtype)
+    """Return the entries of the Green's function as substitution rules ``G_i_j``, and values that they share."""
+    entry_of, shared = _Entry(greens, dtype), _shared(greens)
+    places = [(i, j) for i in range(greens.ntarget_components) for j in range(greens.nsource_components)]
     return [
-        SubstitutionRule(f"G_{i}_{j}", (), entry_of(entry))
-        for i, row in enumerate(greens.matrix)
-        for j, entry in enumerate(row)
+        *(SubstitutionRule(f"G_{name}", (), entry_of(value)) for name, value in shared.values),
+        *(
+            SubstitutionRule(f"G_{i}_{j}", (), entry_of(entry))
+            for (i, j), entry in zip(places, shared.expressions, strict=True)
+        ),
     ]
+
+
+@lru_cache(maxsize=64)
+def _shared(greens: GreensFunction) -> Shared:
+    """Return the entries, row by row, and the values that they share."""
+    entries = tuple(entry for row in greens.matrix for entry in row)
+    return share(entries, "rinv", SHARED) if greens.shares_terms else Shared((), entries)
 
 
 def pairwise_kernel(spec: Specification, particles: Particles, unit: str = "") -> Kernel:
@@ -162,6 +181,7 @@ for ibox
                     {differences}
                     <> r2 = d0*d0 + d1*d1 + d2*d2 {{id=r2,dep=d0:d1:d2}}
                     {_distance(spec.greens)}
+                    {_values(spec.greens)}
                     {_terms(spec)}
                 end
             end
@@ -213,11 +233,37 @@ def _distance(greens: GreensFunction) -> str:
     return "\n".join(lines)
 
 
+def _values(greens: GreensFunction) -> str:
+    """Write the statements for values that entries share; functions and quotients are 0 at distance zero."""
+    names, lines = set[str](), []
+    for name, value in _shared(greens).values:
+        used = sorted(names & {str(variable) for variable in DependencyMapper()(value)})
+        tested = f"G_{name}" if isinstance(value, Product) else f"(G_{name} if r2 > 0 else 0)"
+        lines.append(f"<> {name} = {tested} {{id={name},dep={':'.join(['r*', 'd*', *used])}}}")
+        names.add(name)
+    return "\n".join(lines)
+
+
 def _terms(spec: Specification) -> str:
     """Write the statements that add what a pair of points gives."""
-    products = [" + ".join(f"G_{i}_{j}*q{j}" for j in range(spec.columns)) for i in range(spec.rows)]
+    rows, columns = range(spec.greens.ntarget_components), range(spec.greens.nsource_components)
+    shared = f":{SHARED}*" if _shared(spec.greens).values else ""
+    if spec.vectors > 1:
+        before = f"r*:d*{shared}"
+        entries = [
+            f"<> w{i}_{j} = (G_{i}_{j} if r2 > 0 else 0) {{id=w{i}_{j},dep={before}}}" for i in rows for j in columns
+        ]
+        sums = [
+            (len(rows) * vector + i, " + ".join(f"w{i}_{j}*q{len(columns) * vector + j}" for j in columns))
+            for vector in range(spec.vectors)
+            for i in rows
+        ]
+        return "\n".join(
+            [*entries, *(f"u{i}[t] = u{i}[t] + {terms} {{id=sum{i},dep=init{i}:w*:q*}}" for i, terms in sums)]
+        )
+    products = [" + ".join(f"G_{i}_{j}*q{j}" for j in columns) for i in rows]
     return "\n".join(
-        f"u{i}[t] = u{i}[t] + ({product} if r2 > 0 else 0) {{id=sum{i},dep=init{i}:r*:d*:q*}}"
+        f"u{i}[t] = u{i}[t] + ({product} if r2 > 0 else 0) {{id=sum{i},dep=init{i}:r*:d*:q*{shared}}}"
         for i, product in enumerate(products)
     )
 
@@ -239,8 +285,7 @@ def _sums(spec: Specification, particles: Particles, unit: str) -> tuple[str, st
         fold = "\n".join(
             f"total{i}[t] = total{i}[t] + u{i}[t] {{id=fold{i},dep=sum{i}:init{i}:begin{i}}}" for i in rows
         )
-    plain = spec.rows - spec.greens.nderivatives
-    factors = [f"scaling*{unit}" if unit and i >= plain else "scaling" for i in rows]
+    factors = [f"scaling{f'*{unit}' * spec.greens.degree(i) if unit else ''}" for i in rows]
     store = "\n".join(
         f"out({i}, t) = out({i}, t) + {factor}*{total}{i}[t] {{id=store{i},dep={last}{i}:{begun}{i}:tgt_end}}"
         for i, factor in enumerate(factors)

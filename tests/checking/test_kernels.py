@@ -14,6 +14,7 @@ from conftest import error
 import fmmloopy as fl
 from fmmloopy.checking.check import check_book
 from fmmloopy.checking.kernels import KernelState, UncertifiedError, kernel_state
+from fmmloopy.components import Components
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.operators import M2M, OPERATORS
 from fmmloopy.recipes import RecipeBook, fix_lanes, load_recipes, separate_lanes
@@ -117,7 +118,7 @@ def test_kernels_of_shipped_books_come_proved(opencl_device, own_cache, order):
         pytest.skip("no shipped book is for this device")
     for operator in setup.book.recipes:
         for gradient in (False, True) if OPERATORS[operator].gives_potentials else (False,):
-            key = setup.code_key(operator, gradient)
+            key = setup.code_key(operator, Components(gradient=gradient))
             assert kernel_state(key, SimpleNamespace(kernel=key.kernel())) == KernelState("proved")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import clustered, error
 
+from fmmloopy.components import GRADIENT, Components
 from fmmloopy.direct import direct
 from fmmloopy.execution.devices import choose_device
 from fmmloopy.execution.evaluation import Evaluation
@@ -52,7 +53,7 @@ def charges_of(seed, scale=1.0):
 @pytest.mark.parametrize("m2l", M2L_FORMS)
 def test_potentials_and_gradients_are_those_of_the_direct_sum(m2l, kernel, points, runtime):
     """In the order of the points as they were given: first the potential, then its derivatives."""
-    found = build(points, runtime, m2l=m2l, kernel=kernel).run(charges_of(1), gradient=True)
+    found = build(points, runtime, m2l=m2l, kernel=kernel).run(charges_of(1), GRADIENT)
     potentials, gradients = direct(points, charges_of(1)[0], kernel=kernel, gradient=True)
     assert found.shape == (4, NPOINTS)
     # As for Fmm of order 3 in test_fmm.py.
@@ -75,9 +76,9 @@ def test_a_second_run_gives_what_a_fresh_evaluation_gives(m2l, precision, points
 
 def test_runs_with_and_without_gradient_take_turns(points, runtime):
     evaluation = build(points, runtime)
-    wanted = [build(points, runtime).run(charges_of(3), gradient) for gradient in (False, True)]
+    wanted = [build(points, runtime).run(charges_of(3), Components(gradient=gradient)) for gradient in (False, True)]
     for gradient in (False, True, False, True):
-        np.testing.assert_array_equal(evaluation.run(charges_of(3), gradient), wanted[gradient])
+        np.testing.assert_array_equal(evaluation.run(charges_of(3), Components(gradient=gradient)), wanted[gradient])
 
 
 @NARROW
@@ -112,10 +113,10 @@ def planned(request, points, runtime):
 
 
 def record(plan, gradient, m2l="fft"):
-    do = Stages(plan)
+    do = Stages(plan, components=Components(gradient=gradient))
     multipoles = upward_pass(do, do.charges)
     locals_ = downward_pass(do, do.charges, multipoles, m2l)
-    potentials = potential_pass(do, do.charges, multipoles, locals_, gradient)
+    potentials = potential_pass(do, do.charges, multipoles, locals_, do.components)
     return tuple(do.launches), potentials
 
 

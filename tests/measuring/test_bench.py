@@ -10,6 +10,7 @@ import pytest
 from conftest import run_command
 
 from fmmloopy.choosing.work import Work
+from fmmloopy.components import Components
 from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.setup import Setup
 from fmmloopy.measuring import bench, ladder, timing
@@ -142,7 +143,8 @@ def test_an_operator_runs_without_others_by_both_clocks(operator, monkeypatch):
     gradient = operator in ("p2p", "l2p")
     problem = timing.make_problem(dataclasses.replace(SMALL, points=4000))
     book, runtime = load_recipes("sequential"), ladder.make_runtime(C_DEVICE)
-    code = ladder.compile_operator(Setup(problem.setting.method, book, C_DEVICE).code_key(operator, gradient))
+    setup = Setup(problem.setting.method, book, C_DEVICE)
+    code = ladder.compile_operator(setup.code_key(operator, Components(gradient=gradient)))
     timer = timing.OperatorTimer(problem, operator, book, runtime, gradient)
     launched, launch_all = set(), runtime.run
     monkeypatch.setattr(runtime, "run", lambda all_: launched.update(one.operator for one in all_) or launch_all(all_))
