@@ -38,9 +38,9 @@ class Components:
         return self.vectors * components * (1 + 3 * self.gradient + len(SECOND) * self.hessian)
 
     def of(self, kernel: GreensFunction) -> GreensFunction:
-        """Return a Green's function between points with columns and rows for one vector of these components."""
+        """Return a Green's function between points with columns, rows and vectors for these components."""
         extended = kernel.with_dipoles(self.charges) if self.dipoles else kernel
-        return extended.with_derivatives(self.gradient, self.hessian)
+        return extended.with_derivatives(self.gradient, self.hessian).for_vectors(self.vectors)
 
     def between(self, from_surface: bool, onto_surface: bool) -> Components:
         """Return those of an operator: surfaces have neither dipoles nor derivatives.

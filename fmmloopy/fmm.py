@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from fmmloopy.choosing.work import count_work
 from fmmloopy.common.arguments import check_count
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.common.turns import BUILDING, Turn
-from fmmloopy.components import CHARGES
+from fmmloopy.components import CHARGES, Components
 from fmmloopy.direct import sum_vectors
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, missing_devices
 from fmmloopy.execution.evaluation import Evaluation, Timings, grower, timed
@@ -343,12 +343,27 @@ class Fmm:
     def _run(self, given: Vectors) -> NDArray[Any]:
         """Return potentials and derivatives, shape (vectors, rows, ntargets)."""
         with self._turn:  # arrays on the device belong to one evaluation at a time
-            self._evaluation.prepare(given.components)
-            start = time.perf_counter()
-            found = [self._evaluation.run(values, given.components) for values in given.values]
+            found, seconds = [], 0.0
+            for values, components in self._batches(given):
+                self._evaluation.prepare(components)
+                start = time.perf_counter()
+                results = self._evaluation.run(values.reshape(-1, values.shape[2]), components)
+                found.append(results.reshape(len(values), -1, results.shape[1]))
+                seconds += time.perf_counter() - start
             self._evaluated, self._vectors = given.components, given
-            self.timings["evaluate"] = time.perf_counter() - start
-        return (found[0][None] if len(found) == 1 else np.stack(found)).astype(self.dtype, copy=False)
+            self.timings["evaluate"] = seconds
+        result = found[0] if len(found) == 1 else np.concatenate(found)
+        return result[: len(given.values)].astype(self.dtype, copy=False)
+
+    def _batches(self, given: Vectors) -> Iterator[tuple[NDArray[Any], Components]]:
+        """Yield vectors that are evaluated at once, in powers of two; the last ones may be zero."""
+        most = self._evaluation.most_vectors(given.components)
+        for first in range(0, len(given.values), most):
+            values = given.values[first : first + most]
+            count = 1 << (len(values) - 1).bit_length()
+            if count > len(values):
+                values = np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), values.dtype)])
+            yield values, replace(given.components, vectors=count)
 
     def __repr__(self) -> str:
         tree, digits = self.tree, self._decision.digits

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -220,6 +220,7 @@ class GreensFunction:
         nsecond: how many of these, the last, are second derivatives.
         ndipoles: how many of the last columns are derivatives with respect to y, for the moments of dipoles; they scale
             with one more inverse length than the other columns.
+        vectors: how many vectors of charges particle operators read at once; each has its own potentials.
         surfaces: what operators with surfaces evaluate, if not this function itself; see `Surfaces`.
         is_complex: whether charges and potentials are complex numbers at the interface. Then the first half of the rows
             and columns are for real parts, the second half for imaginary parts.
@@ -242,6 +243,7 @@ class GreensFunction:
     max_box_width: float | None = None
     nsecond: int = 0
     ndipoles: int = 0
+    vectors: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier():
@@ -374,7 +376,8 @@ class GreensFunction:
         expressions = tuple(tuple(str(e) for e in row) for row in self.matrix)
         values = tuple(sorted(self.parameters.items())), self.scaling, self.homogeneity
         more = [self.nderivatives] if self.nderivatives else []
-        more += [self.nsecond, self.ndipoles] if self.nsecond or self.ndipoles else []
+        new = self.nsecond, self.ndipoles, self.vectors
+        more += new if new != (0, 0, 1) else ()
         between = (self.surfaces.translations, self.surfaces.sources, self.surfaces.targets) if self.surfaces else ()
         return (self.name, expressions, *values, *more, *(function.key for function in between))
 
@@ -423,6 +426,10 @@ class GreensFunction:
         ]
         name = "charges_dipoles" if charges else "dipoles"
         return self._extended(name, rows, self.nderivatives, self.nsecond, 3 * self.nsource_components)
+
+    def for_vectors(self, count: int) -> GreensFunction:
+        """Return this function for several vectors of charges at once."""
+        return self if count == self.vectors else replace(self, name=f"{self.name}_times_{count}", vectors=count)
 
     def _extended(
         self, what: str, rows: list[tuple[Expression, ...]], nderivatives: int, nsecond: int = 0, ndipoles: int = 0

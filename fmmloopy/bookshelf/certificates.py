@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fmmloopy import greens, precision
+from fmmloopy import greens, precision, terms
 from fmmloopy import operators as operators_package
 from fmmloopy.common import sizes
 from fmmloopy.common.documents import parse
@@ -233,7 +233,7 @@ def shipping_label(book: RecipeBook, device: Device) -> str:
 @cache
 def sources_hash() -> str:
     """Return a hash of the code of operators, books, and the modules between them, without comments and file names."""
-    between = [Path(module.__file__ or "") for module in (greens, precision, sizes, apply, lanes)]
+    between = [Path(module.__file__ or "") for module in (terms, greens, precision, sizes, apply, lanes)]
     folder = Path(operators_package.__file__ or "").parent
     return hash_of_sources([*between, *folder.glob("*.py"), *shipped_files()])[:32]
 

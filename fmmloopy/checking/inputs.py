@@ -19,9 +19,13 @@ from fmmloopy.checking.case import (
 from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.drawn import drawn, large_points
 from fmmloopy.checking.real_cases import real_case
+from fmmloopy.components import Components
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.operators import Form, Operator, Specification
 from fmmloopy.precision import FLOAT64, Types
+
+VECTORS = (2, 3, 8)
+"""Numbers of vectors of charges that are evaluated at once."""
 
 Lanes = Callable[[GreensFunction, int], Mapping[str, int]]
 """Returns the numbers of lanes that a recipe has fixed, for a Green's function and an order."""
@@ -93,6 +97,9 @@ def inputs(
                     yield Input(specification(greens, order), seed)
         for greens in (POLYNOMIAL_3X3, POLYNOMIAL_4X3) if full else ():
             yield Input(specification(greens, 3))
+        if operator.particles:
+            for count in VECTORS if full else VECTORS[-1:]:
+                yield Input(specification(POLYNOMIAL_2X2.for_vectors(count), 3))
         if operator.form == Form.TRANSFORM:
             for order in (5, 7, 8, 9) if full else orders_of_transforms(types):
                 yield Input(specification(POLYNOMIAL, order))
@@ -106,6 +113,10 @@ def inputs(
         real = [laplace(), yukawa(0.5)] if operator.particles else [laplace()]
         if operator.gives_potentials:
             real += [f.with_gradient() for f in real]
+        if operator.particles:
+            extended = Components(dipoles=True, gradient=True, hessian=True), Components(vectors=VECTORS[-1])
+            for components in extended:
+                yield Input(specification(operator.own(components).of(laplace()), 3), real=True)
         for greens in real:
             yield Input(specification(greens, 3), real=True)
             if operator.particles:

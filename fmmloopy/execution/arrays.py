@@ -32,16 +32,25 @@ class DeviceArrays:
 
     Attributes:
         dtype: float32 or float64, the type of everything except indices.
-        rows, columns: components of check potentials and of equivalent densities.
+        rows, columns: components of check potentials and of equivalent densities, for one vector of charges.
+        vectors: how many vectors of charges are evaluated at once; expansions have all components of each in turn.
         npoints: points of a surface.
         nsurface: the same, padded.
         has_sources, has_targets: shape (nboxes,), which boxes have any.
     """
 
     def __init__(
-        self, runtime: Runtime, tree: Tree, tables: Tables, kernel: GreensFunction, dtype: np.dtype[Any]
+        self,
+        runtime: Runtime,
+        tree: Tree,
+        tables: Tables,
+        kernel: GreensFunction,
+        dtype: np.dtype[Any],
+        copied: Tree | None = None,
     ) -> None:
         self._runtime, self._tree, self._tables, self._greens, self.dtype = runtime, tree, tables, kernel, dtype
+        self._copied = copied or tree  # its boxes have one vector each
+        self.vectors = self._copied.nboxes // tree.nboxes
         self.rows, self.columns = kernel.translations.ntarget_components, kernel.translations.nsource_components
         self.npoints, self.nsurface = tables.npoints, padded(tables.npoints)
         self.has_sources = tree.box_source_ends > tree.box_source_starts
@@ -94,7 +103,7 @@ class DeviceArrays:
         return self._vectors(min(self.rows, self.columns))
 
     def _vectors(self, components: int) -> Array:
-        return self._runtime.zeros((self._tree.nboxes + 1, components, self.nsurface), self.dtype)
+        return self._runtime.zeros((self._tree.nboxes + 1, self.vectors * components, self.nsurface), self.dtype)
 
     def spectra(self, nvalues: int, nsources: int, ntargets: int) -> dict[str, Array]:
         """Return workspace for transformed multipoles Mr, Mi and check potentials Lr, Li; shared if it is large enough.
@@ -188,16 +197,16 @@ class DeviceArrays:
 
     @cached_property
     def children(self) -> Array:
-        """Children of every box, nboxes where there is none, (nboxes + 1, 8)."""
-        return self._children(np.ones(self._tree.nboxes, np.bool_))
+        """Children of every copy of a box, nboxes where there is none, (nboxes + 1, 8)."""
+        return self._children(np.ones(self._copied.nboxes, np.bool_))
 
     @cached_property
     def target_children(self) -> Array:
         """Children that have targets, nboxes elsewhere, (nboxes + 1, 8)."""
-        return self._children(self.has_targets)
+        return self._children(np.repeat(self.has_targets, self.vectors))
 
     def _children(self, wanted: NDArray[np.bool_]) -> Array:
-        children, none = self._tree.box_children, self._tree.nboxes
+        children, none = self._copied.box_children, self._copied.nboxes
         result = np.full((none + 1, SIBLINGS), none, np.int32)
         result[:-1] = np.where((children >= 0) & wanted[children], children, none)
         return self._runtime.upload(result)
@@ -207,9 +216,9 @@ class DeviceArrays:
         return np.asarray(radii ** float(sign * (self._greens.translations.homogeneity or 0)), self.dtype)
 
     def scales(self, sign: int) -> Array:
-        """Upload the scaling of every box, once; 0 for the row of missing boxes."""
+        """Upload the scaling of every copy of a box, once; 0 for the row of missing boxes."""
         if ("scales", sign) not in self._by_name:
-            self._by_name["scales", sign] = self.upload(np.append(self.scaling(self._tree.box_radii, sign), 0))
+            self._by_name["scales", sign] = self.upload(np.append(self.scaling(self._copied.box_radii, sign), 0))
         array: Array = self._by_name["scales", sign]
         return array
 

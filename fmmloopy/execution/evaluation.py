@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.progress import generating
+from fmmloopy.common.range import shift_back
 from fmmloopy.common.sizes import count_points
 from fmmloopy.components import CHARGES, Components
 from fmmloopy.execution.key import CodeKey
@@ -32,6 +33,13 @@ from fmmloopy.tables.cache import cached_tables
 
 DEEPEST_SINGLE = 15
 """Centres of boxes are exact in float32 down to this level."""
+
+MOST_VECTORS, MOST_SUMS = 8, 32
+"""Most vectors of charges that are evaluated at once, and most sums that kernels have for each target."""
+
+MEMORY_SHARE, EXPANSIONS, UNKNOWN_MEMORY = 8, 4, 2**33
+"""Expansions of all vectors, which are in four arrays, take at most this share of a device's memory; bytes of a device
+that does not say."""
 
 Timings = dict[str, float]
 
@@ -91,6 +99,7 @@ class Evaluation:
             searched = method.precision.near != method.precision.points
             self.problem = Problem(tree, lists, tables, least_distance(points, tree) if searched else None)
             self._plan = Plan(runtime, setup, self.problem)
+            self._plans = {1: self._plan}
             self._expansions: dict[Components, tuple[tuple[Launch, ...], Multipoles, Locals]] = {}
             self._recorded: dict[Components, tuple[tuple[Launch, ...], Potentials]] = {}
             self.prepare(CHARGES)
@@ -115,7 +124,19 @@ class Evaluation:
     @property
     def kernels(self) -> tuple[tuple[CodeKey, CompiledOperator], ...]:
         """The kernels that were bound so far, with what their code was generated from."""
-        return self._plan.kernels
+        return tuple({key.text(): (key, code) for plan in self._plans.values() for key, code in plan.kernels}.values())
+
+    def most_vectors(self, components: Components) -> int:
+        """Return how many vectors of charges to evaluate at once: a power of two.
+
+        Kernels keep a sum for each row of each vector in registers, and expansions of all vectors are in memory.
+        """
+        kernel, device, arrays = self.setup.method.kernel, self.setup.device, self._plan.expansions
+        sums = max(components.rows(kernel.ntarget_components), arrays.rows)
+        numbers = (self.problem.tree.nboxes + 1) * max(arrays.rows, arrays.columns) * arrays.nsurface
+        memory = (device.memory or UNKNOWN_MEMORY) // (EXPANSIONS * MEMORY_SHARE * numbers * arrays.dtype.itemsize)
+        most = min(MOST_VECTORS, MOST_SUMS // sums, memory, device.limits.most_numbers // numbers)
+        return 1 << (max(most, 1).bit_length() - 1)
 
     def prepare(self, components: Components) -> None:
         """Record the launches of a run, unless they are recorded; the first time, this generates and compiles code."""
@@ -126,7 +147,8 @@ class Evaluation:
         """Evaluate once, and store seconds by operator in ``timings``.
 
         Args:
-            charges: shape (columns, nsources), in the original order of the sources.
+            charges: shape (columns, nsources), in the original order of the sources; all columns of a vector, then
+                those of the next.
             components: what the columns and rows are.
 
         Returns:
@@ -134,21 +156,32 @@ class Evaluation:
         """
         self.prepare(components)
         launches, potentials = self._recorded[components]
+        plan = self._plans[components.vectors]
         # Permute by reading in random order, which is faster than writing in random order. Nothing is clipped.
         in_order = charges.take(self.problem.tree.source_order, axis=1, mode="clip")
-        exponent = self._plan.write_charges(in_order, components)
-        self.timings.update(self._plan.run(launches))
-        found: NDArray[Any] = self._plan.read_potentials(potentials, exponent, charges.dtype)
-        return found.take(self._target_places, axis=1, mode="clip")
+        by_vector = in_order.reshape(components.vectors, -1, in_order.shape[1])
+        exponents = [plan.exponent(values) for values in by_vector] if components.vectors > 1 else [0]
+        for values, exponent in zip(by_vector, exponents, strict=True):  # vectors may be of very different size
+            if exponent:
+                np.ldexp(values, -exponent, out=values)
+        exponent = plan.write_charges(in_order, components)
+        self.timings.update(plan.run(launches))
+        found: NDArray[Any] = plan.read_potentials(potentials, exponent, charges.dtype)
+        found = found.take(self._target_places, axis=1, mode="clip")
+        parts = zip(found.reshape(components.vectors, -1, found.shape[1]), exponents, strict=True)
+        return np.concatenate([shift_back(part, exponent) for part, exponent in parts]) if any(exponents) else found
 
     def _record(self, components: Components) -> tuple[tuple[Launch, ...], Potentials]:
         """Record the passes; return their launches and the resulting potentials."""
         with generating(f"{self.setup.device.name}, {self.setup.book.name}") as notify:
-            sources = replace(components, gradient=False, hessian=False)
+            if components.vectors not in self._plans:
+                plan = Plan(self._plan.runtime, self.setup, self.problem, components.vectors)
+                self._plans[components.vectors] = plan
+            plan, sources = self._plans[components.vectors], replace(components, gradient=False, hessian=False)
             if sources not in self._expansions:
-                self._expansions[sources] = self._record_expansions(Stages(self._plan, notify, sources))
+                self._expansions[sources] = self._record_expansions(Stages(plan, notify, sources))
             launches, multipoles, locals_ = self._expansions[sources]
-            do = Stages(self._plan, notify, components)
+            do = Stages(plan, notify, components)
             potentials = potential_pass(do, do.charges, multipoles, locals_, components)
         return (*launches, *do.launches), potentials
 

@@ -6,7 +6,7 @@ Plans store nothing that depends on charges, so their arrays and code serve ever
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.runtime import Array, Launch, Runtime
 from fmmloopy.execution.setup import Setup
 from fmmloopy.execution.values import Potentials
+from fmmloopy.octree.copies import copy_boxes
 from fmmloopy.octree.lists import CSR, InteractionLists
 from fmmloopy.octree.near_pairs import find_unit, replace_by_leaves
 from fmmloopy.octree.tree import FIRST_LEVEL, Tree
@@ -56,20 +57,26 @@ class Plan:
         runtime: the open device.
         setup: the method, recipes and parameters.
         problem: points, tree, lists and tables.
+        vectors: how many vectors of charges are evaluated at once.
 
     Attributes:
-        runtime, setup, problem: as given.
+        runtime, setup, problem, vectors: as given.
+        copied: the problem with a copy of each box for each vector, for all operators except those on particles.
         arrays: arrays on the device, by name of their dtype.
         points, expansions, spectra: the arrays in the dtype of each kind of number.
         has_sources, has_targets: shape (nboxes,), which boxes have any.
     """
 
-    def __init__(self, runtime: Runtime, setup: Setup, problem: Problem) -> None:
-        self.runtime, self.setup, self.problem = runtime, setup, problem
+    def __init__(self, runtime: Runtime, setup: Setup, problem: Problem, vectors: int = 1) -> None:
+        self.runtime, self.setup, self.problem, self.vectors = runtime, setup, problem, vectors
+        self.copied = problem
+        if vectors > 1:
+            tree, lists = copy_boxes(problem.tree, problem.lists, vectors)
+            self.copied = replace(problem, tree=tree, lists=lists)
         method, precision = setup.method, setup.method.precision
         kinds = precision.points, precision.expansions, precision.spectra
         self.arrays = {
-            dtype.name: DeviceArrays(runtime, problem.tree, problem.tables, method.kernel, dtype)
+            dtype.name: DeviceArrays(runtime, problem.tree, problem.tables, method.kernel, dtype, self.copied.tree)
             for dtype in dict.fromkeys(kinds)
         }
         self.points, self.expansions, self.spectra = (self.arrays[dtype.name] for dtype in kinds)
@@ -89,8 +96,7 @@ class Plan:
         Returns:
             The exponent of that power, by which `read_potentials` multiplies; 0 if nothing was divided.
         """
-        narrowed = charges.dtype == np.float64 and self.spectra.dtype == np.float32
-        exponent = int(np.frexp(np.abs(charges).max(initial=0.0))[1]) if narrowed else shift(charges)
+        exponent = self.exponent(charges)
         scaled = np.ldexp(charges, -exponent) if exponent else charges
         for arrays in self.arrays.values():
             for local in (False, True):
@@ -100,6 +106,11 @@ class Plan:
                     values[:, : charges.shape[1]] = self._moments_in_unit(scaled, components) if local else scaled
                     self.runtime.write(array, values)
         return exponent
+
+    def exponent(self, charges: NDArray[Any]) -> int:
+        """Return the exponent of the power of two that charges are divided by, see `write_charges`."""
+        narrowed = charges.dtype == np.float64 and self.spectra.dtype == np.float32
+        return int(np.frexp(np.abs(charges).max(initial=0.0))[1]) if narrowed else shift(charges)
 
     def _moments_in_unit(self, charges: NDArray[Any], components: Components) -> NDArray[Any]:
         """Return charges, and moments in the unit of near pairs in float32."""
@@ -183,13 +194,13 @@ class Plan:
     def counts(
         self, operator: Operator, boxes: Boxes, rows: int, columns: int, notify: Callable[[str], None]
     ) -> dict[str, int]:
-        """Return the number of tiles of a dense product, given the lanes fixed by the recipe."""
+        """Return the number of tiles of a dense product for copies of boxes, given the lanes fixed by the recipe."""
         lanes, nsurface = dict(self.code(operator, notify).lanes), self.expansions.nsurface
         return {
             "btiles": -(-len(boxes) // lanes.get("blanes", 1)),
             "itiles": rows * nsurface // lanes["ilanes"],
             "ncolumns": columns * nsurface,
-            "nboxes": self.problem.tree.nboxes,
+            "nboxes": self.copied.tree.nboxes,
         }
 
     # -- boxes and lists of the operators
@@ -241,13 +252,13 @@ class Plan:
         return [(range(level, level + 1), level - FIRST_LEVEL) for level in range(FIRST_LEVEL, nlevels)]
 
     def on_levels(self, levels: range, boxes: Boxes) -> Boxes:
-        """Return the boxes that are on some levels."""
-        here = self.problem.tree.box_levels[boxes]
+        """Return the copies of boxes that are on some levels."""
+        here = self.copied.tree.box_levels[boxes]
         return boxes[(here >= levels.start) & (here < levels.stop)]
 
     def with_v_lists(self, levels: range) -> Boxes:
-        """Return the boxes of some levels that have entries in their V lists."""
-        return self.on_levels(levels, np.flatnonzero(self.problem.lists.v.lengths))
+        """Return the copies of boxes of some levels that have entries in their V lists."""
+        return self.on_levels(levels, np.flatnonzero(self.copied.lists.v.lengths))
 
     def local_points(self, components: Components) -> dict[str, Any]:
         """Return the arguments for near pairs in float32 that replace sources in float64."""

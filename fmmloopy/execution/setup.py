@@ -43,8 +43,7 @@ class Method:
         kernel, types = self.function_of(operator), types or operator.types_in(self.precision)
         if operator.particles is None:
             return Specification(operator, kernel, self.order, types)
-        own = operator.own(components)
-        return Specification(operator, own.of(kernel), self.order, types, own.vectors)
+        return Specification(operator, operator.own(components).of(kernel), self.order, types)
 
     @property
     def translations(self) -> GreensFunction:

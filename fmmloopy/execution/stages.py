@@ -18,6 +18,7 @@ from fmmloopy.execution.m2l_forms import FORMS
 from fmmloopy.execution.plan import Plan
 from fmmloopy.execution.runtime import Array, Launch
 from fmmloopy.execution.values import Charges, Checks, Locals, Multipoles, Potentials
+from fmmloopy.octree.copies import copies
 from fmmloopy.octree.heavy_boxes import cut_heavy_boxes
 from fmmloopy.octree.lists import CSR
 from fmmloopy.octree.tree import FIRST_LEVEL
@@ -57,7 +58,9 @@ class Stages:
         """Upward check potentials of leaves -> their multipoles."""
         plan, result = self.plan, Multipoles(self.plan.expansions.multipoles)
         factors = plan.problem.tables.upward_first, plan.problem.tables.upward_second
-        self._check_to_equivalent("upward", factors, plan.leaves(plan.has_sources), checks.array, result.array)
+        self._check_to_equivalent(
+            "upward", factors, copies(plan.leaves(plan.has_sources), plan.vectors), checks.array, result.array
+        )
         return result
 
     def m2m(self, multipoles: Multipoles, level: int) -> Multipoles:
@@ -84,7 +87,7 @@ class Stages:
         plan, result = self.plan, Locals(self.plan.expansions.locals)
         factors = plan.problem.tables.downward_first, plan.problem.tables.downward_second
         boxes = np.flatnonzero(plan.has_targets & (plan.problem.tree.box_levels >= FIRST_LEVEL))
-        self._check_to_equivalent("downward", factors, boxes, checks.array, result.array)
+        self._check_to_equivalent("downward", factors, copies(boxes, plan.vectors), checks.array, result.array)
         return result
 
     def l2l(self, locals_: Locals, level: int) -> Locals:
@@ -177,6 +180,7 @@ class Stages:
         parents = plan.parents(level, plan.has_sources if own.over.side == "sources" else plan.has_targets)
         if not len(parents):
             return
+        parents = copies(parents, plan.vectors)
         matrices: NDArray[Any] = getattr(plan.problem.tables, operator.name)
         arrays = plan.expansions
         arguments = {
@@ -187,7 +191,7 @@ class Stages:
             "table": arrays.matrix(operator.name, matrices, arrays.columns, arrays.columns),
             "itable": min(level - FIRST_LEVEL, len(matrices) - 1),
             "ntables": len(matrices),
-            "parents": plan.points.indices(parents, plan.problem.tree.nboxes),
+            "parents": plan.points.indices(parents, plan.copied.tree.nboxes),
             "nparents": len(parents),
         }
         self._bind(operator, arguments)
@@ -196,7 +200,7 @@ class Stages:
         self, which: str, factors: tuple[NDArray[Any], NDArray[Any]], boxes: Boxes, checks: Array, result: Array
     ) -> None:
         """Record the two factors of a pseudo-inverse, the second with the scaling of every box."""
-        arrays, nboxes = self.plan.expansions, self.plan.problem.tree.nboxes
+        arrays, nboxes = self.plan.expansions, self.plan.copied.tree.nboxes
         rows, columns, between = arrays.rows, arrays.columns, min(arrays.rows, arrays.columns)
         factors_in_turn = (
             ("first", factors[0], between, rows, checks, arrays.between, arrays.scales(0)),

@@ -349,24 +349,22 @@ class Specification:
         greens: decides the formula of a particle operator, and how many components the others have.
         order: of the surfaces, p.
         types: floating-point types of the kernel.
-        vectors: how many vectors of charges a particle operator reads at once; each has its own potentials.
     """
 
     operator: Operator
     greens: GreensFunction
     order: int
     types: Types
-    vectors: int = 1
 
     @property
     def rows(self) -> int:
         """Target components of the Green's function, for each vector in turn."""
-        return self.vectors * self.greens.ntarget_components
+        return self.greens.vectors * self.greens.ntarget_components
 
     @property
     def columns(self) -> int:
         """Source components of the Green's function, for each vector in turn."""
-        return self.vectors * self.greens.nsource_components
+        return self.greens.vectors * self.greens.nsource_components
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -387,8 +385,8 @@ class Specification:
         if self.operator.form == Form.PARTICLE:
             matrix = [[str(entry) for entry in row] for row in self.greens.matrix]
             greens = matrix, list(self.greens.parameters), self.greens.nderivatives
-            if self.greens.shares_terms or self.vectors > 1:
-                greens += (self.greens.nsecond, self.greens.ndipoles, self.vectors)
+            if self.greens.shares_terms or self.greens.vectors > 1:
+                greens += (self.greens.nsecond, self.greens.ndipoles, self.greens.vectors)
         return self.operator.name, greens, self.order if self.operator.depends_on_order else None, self.types.name
 
     def kernel(self) -> Kernel:

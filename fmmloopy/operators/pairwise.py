@@ -248,14 +248,14 @@ def _terms(spec: Specification) -> str:
     """Write the statements that add what a pair of points gives."""
     rows, columns = range(spec.greens.ntarget_components), range(spec.greens.nsource_components)
     shared = f":{SHARED}*" if _shared(spec.greens).values else ""
-    if spec.vectors > 1:
+    if spec.greens.vectors > 1:
         before = f"r*:d*{shared}"
         entries = [
             f"<> w{i}_{j} = (G_{i}_{j} if r2 > 0 else 0) {{id=w{i}_{j},dep={before}}}" for i in rows for j in columns
         ]
         sums = [
             (len(rows) * vector + i, " + ".join(f"w{i}_{j}*q{len(columns) * vector + j}" for j in columns))
-            for vector in range(spec.vectors)
+            for vector in range(spec.greens.vectors)
             for i in rows
         ]
         return "\n".join(

@@ -22,7 +22,7 @@ def dense(
     matrices = m2l_matrices(method.translations, method.order, tables.radii[table], tables.inner)
     arguments = {
         **plan.counts(M2L, boxes, arrays.rows, arrays.columns, notify),
-        **arrays.csr(plan.problem.lists.v),
+        **arrays.csr(plan.copied.lists.v),
         "table": arrays.matrix(f"m2l {table}", matrices[None], arrays.rows, arrays.columns),
         "itable": 0,
         "ntables": 1,
@@ -31,6 +31,6 @@ def dense(
         "scales": arrays.scales(1),
         "target_boxes": arrays.indices(boxes),
         "ntargets": len(boxes),
-        "transfers": arrays.labels(plan.problem.lists.v_transfers),
+        "transfers": arrays.labels(plan.copied.lists.v_transfers),
     }
     return [plan.bind(M2L, arguments, notify)]

@@ -22,7 +22,7 @@ def fft(
     plan: Plan, notify: Callable[[str], None], levels: range, table: int, multipoles: Multipoles, checks: Checks
 ) -> list[Launch]:
     """Return the launches for the boxes of some levels; arguments as for :data:`fmmloopy.execution.m2l_forms.FORMS`."""
-    pairs = find_octet_pairs(plan.problem.tree, plan.problem.lists, levels)
+    pairs = find_octet_pairs(plan.copied.tree, plan.copied.lists, levels)
     if not pairs.npairs:
         return []
     order = plan.setup.method.order
@@ -36,7 +36,7 @@ def fft(
         "surface_grid": plan.expansions.surface_grid,
         "npoints": plan.expansions.npoints,
         "nsurface": plan.expansions.nsurface,
-        "nboxes": plan.problem.tree.nboxes,
+        "nboxes": plan.copied.tree.nboxes,
     }
     forward = common | _forward(plan, pairs, multipoles.array)
     hadamard = common | _hadamard(plan, pairs, table)
@@ -93,6 +93,6 @@ def _inverse(plan: Plan, pairs: OctetPairs, checks: Array) -> Arguments:
     return {
         "octet_children": plan.runtime.upload(pairs.target_children),
         "noctets": len(pairs.target_children),
-        "octet_scales": arrays.upload(arrays.scaling(plan.problem.tree.box_radii[a_child], 1)),
+        "octet_scales": arrays.upload(arrays.scaling(plan.copied.tree.box_radii[a_child], 1)),
         "checks": checks,
     }

@@ -24,7 +24,7 @@ def svd(
     arrays, tables, runtime = plan.expansions, plan.problem.tables, plan.runtime
     tolerance = svd_tolerance(tables.order, arrays.dtype)
     factors = cached_factors(plan.setup.method.translations, tables.order, tables.radii[table], tables.inner, tolerance)
-    pairs = find_box_pairs(plan.problem.lists, boxes)
+    pairs = find_box_pairs(plan.copied.lists, boxes)
     ktile_starts, right, left = tiles_of_factors(factors, arrays.nsurface)
     arguments = {
         **plan.counts(M2L_SVD, boxes, arrays.rows, arrays.columns, notify),
