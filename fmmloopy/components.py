@@ -42,6 +42,17 @@ class Components:
         extended = kernel.with_dipoles(self.charges) if self.dipoles else kernel
         return extended.with_derivatives(self.gradient, self.hessian).for_vectors(self.vectors)
 
+    @property
+    def more(self) -> str:
+        """What is computed beside potentials of one vector of charges, in words; "" for nothing."""
+        wanted = {
+            "fields of dipoles": self.dipoles,
+            "gradients": self.gradient,
+            "Hessians": self.hessian,
+            f"{self.vectors} vectors at once": self.vectors > 1,
+        }
+        return " and ".join(what for what, is_wanted in wanted.items() if is_wanted)
+
     def between(self, from_surface: bool, onto_surface: bool) -> Components:
         """Return those of an operator: surfaces have neither dipoles nor derivatives.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, SupportsIndex
+from typing import Any, Literal, NoReturn, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -30,7 +30,7 @@ from fmmloopy.common.turns import BUILDING, Turn
 from fmmloopy.components import CHARGES, Components
 from fmmloopy.direct import sum_vectors
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, missing_devices
-from fmmloopy.execution.evaluation import Evaluation, Timings, grower, timed
+from fmmloopy.execution.evaluation import MOST_VECTORS, Evaluation, Timings, grower, timed
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.runtime import Runtime, make_runtime
@@ -107,6 +107,8 @@ class Fmm:
             tested, and the result is stored; this takes seconds for each new kernel. ``"require"`` runs only kernels
             that are proved or tested already. `plan_report` lists what is known of each kernel.
         eps: the wanted relative error instead of ``digits``: 1e-6 is the same as ``digits=6``.
+        vectors: how many vectors of charges will be evaluated at once, for the choice of ncrit: many vectors need
+            larger leaves. Any number can be evaluated, whatever it is.
 
     Attributes:
         tree, lists: the octree and its interaction lists.
@@ -144,6 +146,7 @@ class Fmm:
         runtime: Runtime | None = None,
         certify: str = "warn",
         eps: float | None = None,
+        vectors: int = 1,
     ) -> None:
         self.timings: Timings = {}
         self.kernel, self.dtype = check_kernel(kernel), check_dtype(dtype, sources)
@@ -152,6 +155,7 @@ class Fmm:
         m2l = None if m2l is None else check_choice(m2l, "m2l", tuple(M2L_FORMS))
         ncrit = None if ncrit is None else check_count(ncrit, "ncrit", 1)
         order = None if order is None else check_count(order, "order", FIRST_ORDER, LAST_ORDER)
+        vectors = min(check_count(vectors, "vectors", 1), MOST_VECTORS)
         certify = check_choice(certify, "certify", WHEN_TO_CERTIFY)
         precision, digits = check_precision(precision, self.dtype), digits_from(digits, eps)
         self._turn, self._evaluated = Turn(), CHARGES
@@ -178,7 +182,7 @@ class Fmm:
                     setup,
                     grow,
                     sorted_points.most,
-                    lambda form: self._rates.of(form, measure),
+                    lambda form: (rates := self._rates.of(form, measure)) and rates.for_vectors(vectors),
                     ncrit=ncrit,
                     m2l=m2l,
                     digits=accuracy.digits,
@@ -262,6 +266,24 @@ class Fmm:
         return self._expected
 
     # -- evaluating
+
+    @overload
+    def evaluate(
+        self,
+        charges: ArrayLike | None = None,
+        dipoles: ArrayLike | None = None,
+        gradient: Literal[False] = False,
+        hessian: Literal[False] = False,
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def evaluate(
+        self,
+        charges: ArrayLike | None = None,
+        dipoles: ArrayLike | None = None,
+        gradient: bool = False,
+        hessian: bool = False,
+    ) -> Any: ...
 
     def evaluate(
         self,
@@ -350,7 +372,7 @@ class Fmm:
                 results = self._evaluation.run(values.reshape(-1, values.shape[2]), components)
                 found.append(results.reshape(len(values), -1, results.shape[1]))
                 seconds += time.perf_counter() - start
-            self._evaluated, self._vectors = given.components, given
+            self._evaluated, self._vectors = replace(given.components, vectors=len(given.values)), given
             self.timings["evaluate"] = seconds
         result = found[0] if len(found) == 1 else np.concatenate(found)
         return result[: len(given.values)].astype(self.dtype, copy=False)
@@ -410,7 +432,7 @@ class Fmm:
             device=decision.setup.device.description,
             rates=rates is not None,
             rows=make_rows(work, rates, self.timings),
-            gradient=self._evaluated != CHARGES,
+            more=self._evaluated.more,
             evaluate=self.timings.get("evaluate"),
             kernels=self._kernels(),
         )

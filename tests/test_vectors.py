@@ -10,6 +10,7 @@ from conftest import clustered, cube, error
 
 import fmmloopy as fl
 from fmmloopy.checking.proofs import proof_of, verdict_on
+from fmmloopy.choosing.cost_model import Rates
 from fmmloopy.components import Components
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.kernels import biharmonic, helmholtz, stokeslet
@@ -120,3 +121,21 @@ def test_batches_fit_in_memory(monkeypatch):
     assert evaluation.most_vectors(Components()) == 1
     charges = rng.standard_normal((COUNT, 3))
     np.testing.assert_array_equal(fmm.evaluate(charges), one_by_one(fmm, charges)[0])
+
+
+def test_reports_say_what_predictions_do_not_include():
+    rng = np.random.default_rng(6)
+    fmm = fl.Fmm(cube(rng, 300), order=3, ncrit=40)
+    fmm.evaluate(np.ones((300, 2)), np.ones((300, 3, 2)))
+    assert "It also computed fields of dipoles and 2 vectors at once, which" in str(fmm.plan_report())
+    fmm.evaluate(np.ones(300))
+    assert "also computed" not in str(fmm.plan_report())
+
+
+def test_many_vectors_have_larger_leaves():
+    """Pairs are computed once for all vectors, and everything else for each."""
+    rates = Rates({"p2p": (1e-9, 0.0), "m2l_hadamard": (1e-10, 0.0)}).for_vectors(8)
+    assert rates.per_unit["p2p"][0] == pytest.approx(1.7e-9)
+    assert rates.per_unit["m2l_hadamard"][0] == pytest.approx(8e-10)
+    with pytest.raises(ValueError, match="vectors is 0, expected a whole number of at least 1"):
+        fl.Fmm(np.ones((3, 3)), vectors=0)

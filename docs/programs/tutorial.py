@@ -38,6 +38,18 @@ def main() -> None:
         print(f"{name:20}{seconds:8.3f} s")
     print(fmm.plan_report())
 
+    # dipoles
+    moments = random.normal(size=points.shape) / 100
+    potentials, hessians = fmm.evaluate(charges, moments, hessian=True)
+    exact = fl.direct(points, charges, points[some], dipoles=moments)
+    print(hessians.shape, np.linalg.norm(potentials[some] - exact) / np.linalg.norm(exact))
+
+    # vectors
+    several = random.uniform(-1, 1, (len(points), 8))
+    potentials = fmm.evaluate(several)
+    alone = fmm.evaluate(several[:, 3])
+    print(potentials.shape, np.linalg.norm(potentials[:, 3] - alone) / np.linalg.norm(alone))
+
     # targets
     targets = 1.5 * points[:1000]
     outside = fl.Fmm(points, targets, digits=5).evaluate(charges)

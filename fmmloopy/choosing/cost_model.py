@@ -42,6 +42,11 @@ class UnknownRate(LookupError):
     """There is no rate for an operator."""
 
 
+SHARE_OF_A_VECTOR = 0.1
+"""What each further vector of charges adds to the time of operators on points: a product and a sum for each pair, of
+the 12 operations that Laplace's function takes."""
+
+
 @dataclass(frozen=True)
 class Rates:
     """Rates of operators: seconds per unit of work.
@@ -74,6 +79,17 @@ class Rates:
             raise UnknownRate(operator)
         unit, block = rate
         return unit * (work.pairs or work.flops) + block * work.blocks
+
+    def for_vectors(self, count: int) -> Rates:
+        """Return rates for several vectors of charges at once: operators on points share pairs, others repeat all."""
+
+        def factor(name: str) -> float:
+            shares = name in OPERATORS and OPERATORS[name].particles
+            return 1 + SHARE_OF_A_VECTOR * (count - 1) if shares else count
+
+        return Rates(
+            {name: (unit * factor(name), block * factor(name)) for name, (unit, block) in self.per_unit.items()}
+        )
 
     def beside(self, others: Rates) -> Rates:
         """Return these rates as if they had been measured together with others, so that predictions are comparable.

@@ -66,7 +66,7 @@ class PlanReport:
         fft_alone: why no other form of M2L was compared; None if one was, or if the form was given.
         rates: whether there are rates of this device for predictions.
         rows: one for each operator, for the actual tree.
-        gradient: whether the last evaluation computed gradients, which the predictions do not include.
+        more: what the last evaluation computed beside potentials of charges, which the predictions do not include.
         evaluate: wall-clock seconds of the last evaluation; None before the first.
         kernels: what is known of each kernel that was used so far.
     """
@@ -82,7 +82,7 @@ class PlanReport:
     device: str
     rates: bool
     rows: tuple[Row, ...]
-    gradient: bool
+    more: str
     evaluate: float | None
     kernels: tuple[KernelRow, ...] = ()
     expected: Estimate | None = None
@@ -143,8 +143,9 @@ class PlanReport:
         if self.evaluate is not None:
             took = _milliseconds(self.evaluate)
             remarks.append(f"The last evaluation took {took} ms, including transfers and permutations.")
-        if self.gradient:
-            text = "It also computed gradients, which predictions do not include, so P2P, L2P and M2P took longer."
+        if self.more:
+            longer = "P2P, L2P and M2P" if self.more == "gradients" else "operators"
+            text = f"It also computed {self.more}, which predictions do not include, so {longer} took longer."
             remarks.append(text)
         return remarks
 

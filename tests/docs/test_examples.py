@@ -12,6 +12,7 @@ import matplotlib.image
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "laplace_sphere.py"
+VECTORS = SCRIPT.with_name("many_right_hand_sides.py")
 SMALL = ("--n", "3000", "--digits", "3")
 
 
@@ -118,3 +119,11 @@ def test_bad_arguments_are_one_line_and_exit_status_2(tmp_path, arguments, text)
     assert text in result.stderr
     assert result.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_many_right_hand_sides(tmp_path):
+    command = [sys.executable, str(VECTORS), "--n", "4000", "--digits", "4", "--plot", "harmonics.png"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "shape (25600, 8)" in result.stdout
+    assert matplotlib.image.imread(tmp_path / "harmonics.png").shape[1] >= 1000
