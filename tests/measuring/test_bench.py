@@ -10,7 +10,7 @@ import pytest
 from conftest import run_command
 
 from fmmloopy.choosing.work import Work
-from fmmloopy.components import Components
+from fmmloopy.components import CHARGES, Components
 from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.setup import Setup
 from fmmloopy.measuring import bench, ladder, timing
@@ -120,7 +120,7 @@ def test_every_operator_can_be_timed_alone(operator, dtype, of_kernel):
     assert problem.work(operator).flops > 0
     assert problem.nbytes(operator) > 0
     if operator in ("p2p", "l2p", "m2p"):
-        assert runtime.read(timer._plan.points.potentials(False)).any()  # it was given charges or locals that are not 0
+        assert runtime.read(timer._plan.points.potentials(CHARGES)).any()  # charges or locals are not 0
     if operator in ("p2m", "p2l"):
         assert runtime.read(timer._plan.expansions.checks).any()
 
