@@ -8,8 +8,11 @@ from typing import Any
 CPU, GPU, OTHER = "cpu", "gpu", "other"
 """Kinds of devices."""
 
-SIMULATORS = ("oclgrind",)
-"""Runtimes that check every access, and are hundreds of times slower than the devices that they simulate."""
+EMULATOR = "emulator"
+"""The runtime of the emulated CUDA GPU."""
+
+SIMULATORS = ("oclgrind", EMULATOR)
+"""Runtimes that look for faults, and are hundreds of times slower than the devices that they simulate."""
 
 
 class DeviceError(Exception):
@@ -101,7 +104,8 @@ class Device:
     pickled device loses its handle; its backend finds the device again when it opens it.
 
     Attributes:
-        backend: the backend that runs code on it: "opencl", or "c" for the processor through a C compiler.
+        backend: the backend that runs code on it: "cuda", "opencl", "cuda-emulator", or "c" for the processor through
+            a C compiler.
         name: the vendor's name for it.
         description: backend, type, platform, version and name in one line, for a CPU also its vector instructions; for
             display, and for choosing a device by part of it.
@@ -109,8 +113,8 @@ class Device:
         has_float64: whether it computes in double precision.
         handle: the backend's object for the device; None for "c".
         kind: "cpu", "gpu" or "other".
-        runtime: the runtime with its compiler and scheduler: "pocl", "intel", "nvidia", "amd", "oclgrind", "c", or the
-            platform's name as an identifier.
+        runtime: the runtime with its compiler and scheduler: "pocl", "intel", "nvidia", "amd", "oclgrind", "cuda",
+            "emulator", "c", or the platform's name as an identifier.
         version: version of the runtime, such as (3, 1) for 3.1+debian; () if unknown.
         vendor: vendor of the processor: "intel", "amd", "nvidia", "arm", "apple"; "" if unknown.
         instructions: widest vector instructions of a CPU: "AVX-512", "AVX2", "AVX", "SVE", "Neon"; "" if unknown.
@@ -121,6 +125,7 @@ class Device:
         cache: bytes of the largest cache; 0 if unknown.
         width: work-items that become one vector (float32) or one warp; 1 if the runtime does not combine them, or if
             unknown.
+        float64_share: rate of float64 operations as a share of that of float32 operations; 0 if unknown.
         limits: limits of the device, and sizes that suit it.
     """
 
@@ -141,11 +146,12 @@ class Device:
     memory: int = field(default=0, kw_only=True)
     cache: int = field(default=0, kw_only=True)
     width: int = field(default=1, kw_only=True)
+    float64_share: float = field(default=0.0, kw_only=True)
     limits: Limits = field(default=CPU_LIMITS, kw_only=True, repr=False)
 
     @property
     def is_simulator(self) -> bool:
-        """Whether it checks every access, and is hundreds of times slower than the device that it simulates."""
+        """Whether it looks for faults, and is hundreds of times slower than the device that it simulates."""
         return self.runtime in SIMULATORS
 
     def __getstate__(self) -> dict[str, Any]:

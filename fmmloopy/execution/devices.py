@@ -33,12 +33,12 @@ _KINDS = (GPU, CPU, OTHER)
 
 @cache
 def find_devices() -> tuple[Device, ...]:
-    """Return all devices, the preferred one first; the last is always the C compiler.
+    """Return all devices except hidden ones, the preferred one first; the last is always the C compiler.
 
     Real devices come before simulators; among them GPUs before CPUs, then those with float64; among CPUs, the fastest
     runtime is first. The first device is the default, unless $FMMLOOPY_DEVICE names another.
     """
-    found = (device for backend in BACKENDS for device in backend.find_devices())
+    found = (device for backend in BACKENDS if not backend.hidden for device in backend.find_devices())
     return tuple(sorted(found, key=_rank))
 
 
@@ -58,8 +58,9 @@ def choose_device(which: str | Device | None = None) -> Device:
     """Choose a device.
 
     Args:
-        which: a device; part of a description, in any case (such as ``"pocl"``, ``"PoCL 3.0"`` or ``"c"``); or None for
-            the one that $FMMLOOPY_DEVICE names in the same way, or else the preferred one.
+        which: a device; part of a description, in any case (such as ``"pocl"``, ``"PoCL 3.0"`` or ``"c"``);
+            ``"emulated"`` for the emulated CUDA GPU, which is never chosen otherwise; or None for the one that
+            $FMMLOOPY_DEVICE names in the same way, or else the preferred one.
 
     Raises:
         DeviceError: no device matches.
@@ -75,12 +76,17 @@ def choose_device(which: str | Device | None = None) -> Device:
 
 
 def match_device(which: str, devices: Sequence[Device]) -> Device | None:
-    """Return the first device with this description, or else with a description that contains it, or else None."""
+    """Return the first device with this description, or else with a description that contains it, or else None.
+
+    Hidden devices, which are not among these, match the beginning of their description.
+    """
     if which.lower() == "c":
         return C_DEVICE
     same = (device for device in devices if which == device.description)
     alike = (device for device in devices if which.lower() in device.description.lower())
-    return next(same, None) or next(alike, None)
+    hidden = (device for backend in BACKENDS if backend.hidden for device in backend.find_devices())
+    named = (device for device in hidden if which and device.description.lower().startswith(which.lower()))
+    return next(same, None) or next(alike, None) or next(named, None)
 
 
 def _matching(which: str, where: str) -> Device:
@@ -88,7 +94,9 @@ def _matching(which: str, where: str) -> Device:
     if found is not None:
         return found
     there = "; ".join(repr(d.description) for d in find_devices())
-    raise DeviceError(f"{where}no device matches {which!r}; there are {there}; give part of one of these")
+    reasons = (backend.trouble() for backend in BACKENDS if backend.name in which.lower())
+    why = "".join(f" ({reason})" for reason in reasons if reason)
+    raise DeviceError(f"{where}no device matches {which!r}{why}; there are {there}; give part of one of these")
 
 
 def choose_suited(suits: Callable[[Device], bool]) -> Device:

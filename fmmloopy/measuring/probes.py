@@ -74,6 +74,8 @@ def probes_for(device: Device, dtype: str) -> list[Probe]:
         items = [Probe(quantity, dtype, 1, 8, 64) for quantity in (FMA, *ROOTS)]
         wide = [Probe(TRIAD, dtype, lanes, local=16), Probe(TRIAD, dtype, 1, local=256)]
         probes = [*vectors, *items, *streams, *wide]
+    if not backend.has_vectors:
+        probes = [probe for probe in probes if probe.width == 1]
     return [probe for probe in probes if backend.has_rsqrt or probe.quantity != RSQRT]
 
 

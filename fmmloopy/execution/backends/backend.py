@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from fmmloopy.execution.device import Device
 from fmmloopy.execution.launch import Runtime
 
-OPENCL_C, C = "OpenCL", "C"
+OPENCL_C, C, CUDA = "OpenCL", "C", "CUDA"
 """Languages of programs."""
 
 
@@ -34,24 +34,31 @@ class Backend(Protocol):
         name: identifier.
         language: language of the programs, for tools that support only one.
         has_groups: whether launches have work-groups and work-items; else only sequential kernels run.
+        has_vectors: whether the language has vectors with arithmetic; only the probes ask.
         has_rsqrt: whether the language has a function ``rsqrt``.
         prelude: the beginning of every generated program.
         probe_header: macros and types for the programs of `fmmloopy.measuring.probes`.
         no_code: what to try if no code can be generated for a recipe's kernel; begins with "; ", or is empty.
         last_resort: message to users if no other backend has a device; empty for backends that are not a last resort.
+        hidden: whether its devices are used only if they are named, by the beginning of their description.
     """
 
     name: str
     language: str
     has_groups: bool
+    has_vectors: bool
     has_rsqrt: bool
     prelude: str
     probe_header: str
     no_code: str
     last_resort: str
+    hidden: bool
 
     def find_devices(self) -> Sequence[Device]:
         """Return all devices, with their limits; none if the backend cannot be used."""
+
+    def trouble(self) -> str:
+        """Return why there are no devices, in one line and with the remedy; "" if there are, or if none is expected."""
 
     def rank(self, device: Device) -> int:
         """Return 0 for the fastest runtimes for devices of one kind, and larger numbers for others."""

@@ -69,6 +69,7 @@ class CBackend:
     language = C
     probe_header = PROBE_HEADER
     has_groups = False
+    has_vectors = True
     has_rsqrt = False
     prelude = "#include <stdint.h>\n"
     """For the functions that loopy writes for powers."""
@@ -77,10 +78,15 @@ class CBackend:
         "no OpenCL device was found: running sequentially through the C compiler; "
         "`pip install pyopencl[pocl]` gives a device that runs on any processor"
     )
+    hidden = False
 
     def find_devices(self) -> Sequence[Device]:
         """Return the one device."""
         return [C_DEVICE]
+
+    def trouble(self) -> str:
+        """Return nothing: it is always there."""
+        return ""
 
     def rank(self, device: Device) -> int:
         """Return 0: there is only one."""
@@ -119,7 +125,7 @@ class CBackend:
 class CRuntime:
     """Run operators that loopy wrote in C, on one core."""
 
-    FLAGS = ("-std=c99", "-O3", "-march=native", "-fPIC", "-shared", "-lm")
+    FLAGS: tuple[str, ...] = ("-std=c99", "-O3", "-march=native", "-fPIC", "-shared", "-lm")
 
     def __init__(self, device: Device, padding: int) -> None:
         self.device, self._padding = device, padding

@@ -80,10 +80,12 @@ class OpenCLBackend:
     language = OPENCL_C
     probe_header = PROBE_HEADER
     has_groups = True
+    has_vectors = True
     has_rsqrt = True
     prelude = ""
     no_code = ""
     last_resort = ""
+    hidden = False
 
     def find_devices(self) -> Sequence[Device]:
         """Return all devices of all platforms, each once."""
@@ -106,6 +108,10 @@ class OpenCLBackend:
                 device = device_of(platform, handle, this_processor())
                 devices.setdefault(device.description, device)
         return list(devices.values())
+
+    def trouble(self) -> str:
+        """Return nothing: another backend runs on the same processors."""
+        return ""
 
     def rank(self, device: Device) -> int:
         """Return the rank of a CPU's runtime by speed; all runtimes of other devices are equal."""
