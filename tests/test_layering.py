@@ -48,6 +48,9 @@ KNOW_LOOPY = {"operators", "recipes", "transforms", "execution", "checking", "sh
 KNOWS_OPENCL = "fmmloopy.execution.backends.opencl"
 """The only module that may import pyopencl."""
 
+KNOW_CUDA = ("fmmloopy.execution.backends.cuda", "fmmloopy.execution.backends.nvrtc")
+"""The only modules that may import NVIDIA's packages, and only inside functions: most machines have no use for them."""
+
 WITHOUT_LOOPY = LAYERS[: LAYERS.index("operators")]
 """Parts that never load loopy, nor pyopencl."""
 
@@ -132,6 +135,8 @@ def _wrong(name: str, part: str, each: Import, modules: Mapping[str, str]) -> It
             yield f"imports {each.name}, of {target}; {part} may import {allowed}"
     elif root == "pyopencl" and name != KNOWS_OPENCL:
         yield f"imports pyopencl, which only {KNOWS_OPENCL} may"
+    elif root == "cuda" and not (name in KNOW_CUDA and each.in_function):
+        yield f"imports {each.name}, which only functions of {' and '.join(KNOW_CUDA)} may"
     elif root == "loopy" and part not in KNOW_LOOPY:
         yield f"imports loopy, which only {', '.join(sorted(KNOW_LOOPY))} may"
     elif part == "transforms" and root not in {*BOOKS_NEED, *sys.stdlib_module_names}:
@@ -173,6 +178,8 @@ def test_every_part_is_there() -> None:
         ("execution.plan", "queue = cl.CommandQueue(context)", "line 1: speaks of OpenCL"),
         ("execution.backends.c", "import pyopencl as cl", "imports pyopencl, which only"),
         ("choosing.decision", "from fmmloopy.fmm import Fmm", "of fmm; choosing may import"),
+        ("execution.backends.c", "def f():\n    import cuda.core", "line 2: imports cuda.core, which only functions"),
+        ("execution.backends.cuda", "import cuda.core as core", "line 1: imports cuda.core, which only functions of"),
         ("fmm", "def f():\n    import pyopencl", "line 2: imports pyopencl, which only"),
         ("fmm", "import fmmloopy", "imports fmmloopy, of fmmloopy/__init__; fmm may import"),
         ("measuring.timing", "from fmmloopy.showing.math_text import math_text", "of showing; measuring may import"),

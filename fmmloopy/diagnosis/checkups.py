@@ -242,23 +242,29 @@ def check_oclgrind(library: Path | None) -> list[Finding]:
     return [Finding("oclgrind", text, SUGGESTION, "apt-get install oclgrind")]
 
 
-def check_cuda(driver: bool, runtime: bool, devices: Sequence[DeviceFinding]) -> list[Finding]:
-    """Look for NVIDIA GPUs that OpenCL does not see.
+def check_cuda(driver: bool, runtime: bool, devices: Sequence[DeviceFinding], trouble: str = "") -> list[Finding]:
+    """Look for NVIDIA GPUs that neither CUDA nor OpenCL sees.
 
     Args:
         driver: whether libcuda loads, which comes with the driver of a GPU.
         runtime: whether NVIDIA's OpenCL library loads.
         devices: the devices found.
+        trouble: why there are no GPUs through CUDA, with the remedy in backquotes if a command fixes it.
     """
     if not driver:
         return [Finding("CUDA", "no NVIDIA driver")]
+    through_cuda = [device.description for device in devices if device.runtime == "cuda"]
+    if through_cuda:
+        return [Finding("CUDA", "; ".join(through_cuda))]
+    commands = re.findall(r"`([^`]+)`", trouble)
+    found = [Finding("CUDA", trouble, SUGGESTION, commands[0] if commands else "")] if trouble else []
     if any(device.runtime == NVIDIA for device in devices):
-        return [Finding("CUDA", "driver and NVIDIA's OpenCL runtime are installed")]
+        return [*found, Finding("CUDA", "driver and NVIDIA's OpenCL runtime are installed")]
     if runtime:
         remedy = f"mkdir -p {SYSTEM_VENDORS} && echo libnvidia-opencl.so.1 > {SYSTEM_VENDORS}/nvidia.icd"
-        return [Finding("CUDA", "NVIDIA's OpenCL runtime is installed but not registered", SUGGESTION, remedy)]
+        return [*found, Finding("CUDA", "NVIDIA's OpenCL runtime is installed but not registered", SUGGESTION, remedy)]
     text = "the driver is installed, but NVIDIA's OpenCL runtime is not"
-    return [Finding("CUDA", text, SUGGESTION, "apt-get install nvidia-opencl-icd")]
+    return [*found, Finding("CUDA", text, SUGGESTION, "apt-get install nvidia-opencl-icd")]
 
 
 # -- compiler, caches, speed

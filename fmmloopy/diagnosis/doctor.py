@@ -39,6 +39,7 @@ from fmmloopy.diagnosis.checkups import (
 )
 from fmmloopy.diagnosis.p2p_speed import Speed, measure
 from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.backends.cuda import CudaBackend
 from fmmloopy.execution.backends.opencl_loader import SYSTEM_VENDORS, hidden_runtimes, load_needed
 from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE, Device, find_devices
 from fmmloopy.recipes.hints import described
@@ -80,9 +81,9 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
     with Worker() as worker:
         try:
             devices: list[Device] = worker.call(_list_devices, limit=LISTING_LIMIT)
-            crashed = []
+            crashed, trouble = [], worker.call(_cuda_trouble, limit=LISTING_LIMIT)
         except ChildError as error:
-            devices, crashed = [], check_listing(str(error), crashing_runtimes())
+            devices, crashed, trouble = [], check_listing(str(error), crashing_runtimes()), ""
         probed = [DeviceFinding(d.description, d.driver, runtime=d.runtime, version=d.version) for d in devices]
         for i, device in enumerate(devices if probe else []):
             show(f"measuring P2P on {device.name}")
@@ -97,7 +98,7 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
         *check_pocl(fit),
         *check_intel(hidden_runtimes(), installed_version, load_needed, fit, chosen),
         *check_oclgrind(find_library()),
-        *check_cuda(_loads("libcuda.so.1"), _loads("libnvidia-opencl.so.1"), fit),
+        *check_cuda(_loads("libcuda.so.1"), _loads("libnvidia-opencl.so.1"), fit, trouble),
         *check_compiler(_compiler(), bool(fit)),
         *([Finding("child processes", limits)] if (limits := missing_limits()) else []),
         *check_cache(cache_folder()),
@@ -136,6 +137,10 @@ def _compiler() -> str | None:
 
 def _list_devices(stage: Stage) -> list[Device]:
     return [replace(device, handle=None) for device in find_devices()]
+
+
+def _cuda_trouble(stage: Stage) -> str:
+    return CudaBackend().trouble()
 
 
 def crashing_runtimes() -> list[Path]:

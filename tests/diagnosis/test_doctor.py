@@ -227,6 +227,18 @@ def test_cuda():
     assert (finding.verdict, finding.remedy) == (SUGGESTION, "apt-get install nvidia-opencl-icd")
 
 
+def test_gpus_through_cuda_and_why_there_are_none():
+    gpu = DeviceFinding("cuda GPU NVIDIA H200", "CUDA 13.5", runtime="cuda")
+    (finding,) = check_cuda(True, False, [gpu, POCL_30])
+    assert (finding.verdict, finding.text) == (FINE, "cuda GPU NVIDIA H200")
+    missing = 'an NVIDIA driver was found, but not cuda.core; `pip install "fmmloopy[cuda]"` installs it'
+    first, second = check_cuda(True, True, [NVIDIA], missing)
+    assert (first.verdict, first.remedy) == (SUGGESTION, 'pip install "fmmloopy[cuda]"')
+    assert (second.verdict, second.remedy) == (FINE, "")
+    assert verdicts(check_cuda(True, False, [POCL_30], "no NVIDIA GPU was found")) == [SUGGESTION, SUGGESTION]
+    assert verdicts(check_cuda(False, False, [], "no NVIDIA driver was found")) == [FINE]
+
+
 # -- compiler, caches
 
 

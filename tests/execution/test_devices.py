@@ -197,7 +197,7 @@ def test_devices_that_are_gone_cannot_be_opened():
 
 
 def test_device_of_an_unknown_backend():
-    with pytest.raises(ValueError, match="^'an abacus' has the backend 'beads', expected one of opencl, c$"):
+    with pytest.raises(ValueError, match="^'an abacus' has the backend 'beads', expected one of cuda, opencl, cuda-emulator, c$"):
         make_runtime(Device("beads", "abacus", "an abacus"))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fmmloopy.execution.backends.backend import Backend
 from fmmloopy.execution.backends.c import CBackend
+from fmmloopy.execution.backends.cuda import CudaBackend
 from fmmloopy.execution.backends.cuda_emulator import CudaEmulatorBackend
 from fmmloopy.execution.backends.opencl import OpenCLBackend
 from fmmloopy.execution.device import Device
 
-BACKENDS: tuple[Backend, ...] = (OpenCLBackend(), CudaEmulatorBackend(), CBackend())
+BACKENDS: tuple[Backend, ...] = (CudaBackend(), OpenCLBackend(), CudaEmulatorBackend(), CBackend())
 """All backends; of equal devices, those of the first backend are preferred."""
 
 
