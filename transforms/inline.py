@@ -39,6 +39,34 @@ static inline double fmmloopy_power_f64(double t) { return as_double((as_long(t)
 static inline float fmmloopy_power_f32(float t) { return as_float((as_int(t) + 127) << 23); }
 """
 
+SEEDED_RSQRT = """
+#if defined(__CUDA_ARCH__) || defined(__NV_CL_C_VERSION)
+#define FMMLOOPY_SEED_F64(y, x) asm("rsqrt.approx.ftz.f64 %0, %1;" : "=d"(y) : "d"(x))
+#define FMMLOOPY_SEED_F32(y, x) asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x))
+#elif defined(__AMDGCN__)
+#define FMMLOOPY_SEED_F64(y, x) y = __builtin_amdgcn_rsq(x)
+#define FMMLOOPY_SEED_F32(y, x) y = __builtin_amdgcn_rsqf(x)
+#else
+#define FMMLOOPY_SEED_F64(y, x) y = as_double(as_long(1 / sqrt(x)) & -0x100000000L)
+#define FMMLOOPY_SEED_F32(y, x) y = 1 / sqrt(x)
+#endif
+static inline double fmmloopy_gpu_rsqrt_f64(double x)
+{
+  double y;
+  FMMLOOPY_SEED_F64(y, x);
+  double const e = 1 - x * y * y;
+  return y + y * e * (0.5 + e * 0.375);
+}
+static inline float fmmloopy_gpu_rsqrt_f32(float x)
+{
+  float y;
+  FMMLOOPY_SEED_F32(y, x);
+  return y;
+}
+"""
+"""The approximation of a GPU's unit, and in double precision an iteration of third order, see `seeded_rsqrt`."""
+
+
 INLINE = {"fmmloopy_rsqrt": _RSQRT, "fmmloopy_power": _POWER}
 """Functions that steps insert: name without the precision suffix -> source."""
 

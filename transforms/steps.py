@@ -243,6 +243,14 @@ def halve_rsqrt(knl: Kernel) -> Kernel:
     return _with_function(_ReplaceRsqrt("fmmloopy_rsqrt", first).in_kernel(knl), "fmmloopy_rsqrt")
 
 
+def with_rsqrt(knl: Kernel, name: str, function: InlineFunction) -> Kernel:
+    """Replace every reciprocal square root by a function.
+
+    Before: ``rinv = 1 / sqrt(r2)``. After: ``rinv = name_f64(r2)``, or ``name_f32(r2)`` in single precision.
+    """
+    return lp.register_callable(_ReplaceRsqrt(name).in_kernel(knl), name, function)
+
+
 def _with_function(knl: Kernel, name: str) -> Kernel:
     return lp.register_callable(knl, name, InlineFunction(name, INLINE[name]))
 

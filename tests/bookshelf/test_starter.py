@@ -119,7 +119,7 @@ def test_folder_that_is_not_there(tmp_path):
 
 def test_original_that_is_not_there(tmp_path):
     with pytest.raises(
-        RecipeError, match="^no shipped recipe book 'pocl' to start with; there are pocl31_cpu, pocl_cpu, "
+        RecipeError, match="^no shipped recipe book 'pocl' to start with; there are gpu, pocl31_cpu, pocl_cpu, "
     ):
         start_book(tmp_path / "mine.py", "pocl")
     assert not os.listdir(tmp_path)

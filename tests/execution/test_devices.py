@@ -197,7 +197,9 @@ def test_devices_that_are_gone_cannot_be_opened():
 
 
 def test_device_of_an_unknown_backend():
-    with pytest.raises(ValueError, match="^'an abacus' has the backend 'beads', expected one of cuda, opencl, cuda-emulator, c$"):
+    with pytest.raises(
+        ValueError, match="^'an abacus' has the backend 'beads', expected one of cuda, opencl, cuda-emulator, c$"
+    ):
         make_runtime(Device("beads", "abacus", "an abacus"))
 
 

@@ -158,7 +158,7 @@ def test_list_has_files(tmp_path):
 
 def test_name_that_is_nearly_right(monkeypatch, tmp_path):
     with pytest.raises(
-        RecipeError, match=r"no recipe book 'pocl_gpu'; did you mean 'pocl_cpu'\? there are pocl31_cpu, "
+        RecipeError, match=r"no recipe book 'pocl_gpu'; did you mean 'pocl_cpu'\? there are gpu, pocl31_cpu, "
     ):
         load_recipes("pocl_gpu")
     monkeypatch.chdir(tmp_path)

@@ -346,6 +346,9 @@ def test_every_shipped_book_says_where_it_was_measured():
     for book in shipped_books().values():
         measured = Path(__file__).parents[2] / "docs" / "measurements" / f"{book.name}.csv"
         text = importlib.import_module(f"fmmloopy.transforms.{book.name}").__doc__
+        if "not yet measured on a GPU" in text:
+            assert not measured.exists()
+            continue
         assert f"Measurements: docs/measurements/{measured.name}" in text
         header, *rows = measured.read_text().splitlines()
         assert {"date", "processor", "runtime"} <= set(header.split(","))
