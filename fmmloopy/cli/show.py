@@ -47,6 +47,10 @@ def show(
         bool,
         typer.Option("--asm", help="Show machine code of the innermost loop, and rate it. Default step: the last."),
     ] = False,
+    arch: Annotated[
+        str | None,
+        typer.Option("--arch", help="With --asm: compile for this NVIDIA architecture, such as sm_90, without a GPU."),
+    ] = None,
     device: DeviceOption = None,
     dtype: Annotated[str, typer.Option("--dtype", help="float64, float32, mixed or reduced.")] = "float64",
     kernel: Annotated[str, typer.Option("--kernel", help="Green's function: laplace or yukawa.")] = "laplace",
@@ -69,7 +73,12 @@ def show(
         raise ValueError(
             "--diff and --asm are given, expected only one; --diff compares mathematics, or source with --code"
         )
+    if arch and not asm:
+        raise ValueError("--arch is given without --asm; it is for machine code")
     recipes = load_recipes(book)
+    if arch:
+        _show_gpu_code(recipes, operator, step, arch, dtype, kernel, as_json)
+        return
     suited = suited_device(recipes, device)
     chosen = suited if code or asm or device else None
     names = shown_operators(recipes, operator)
@@ -101,6 +110,37 @@ def show(
             view.print(blank=place > 0)
     if any(view.troubles or (view.machine_code and view.machine_code.loop is None) for view in views):
         raise typer.Exit(DOES_NOT_HOLD)
+
+
+def _show_gpu_code(
+    book: RecipeBook,
+    operators: Sequence[str] | None,
+    step: int | None,
+    architecture: str,
+    dtype: str,
+    kernel: str,
+    as_json: bool,
+) -> None:
+    """Show what machine code for a GPU says of a step."""
+    from dataclasses import asdict
+
+    from fmmloopy.execution.backends.cuda_emulator import EMULATED_DEVICE
+    from fmmloopy.greens import SHIPPED
+    from fmmloopy.showing.gpu_code import gpu_code
+    from fmmloopy.showing.show import list_steps, shown_operators
+
+    documents = []
+    for name in shown_operators(book, operators):
+        recipe = list_steps(book, name, SHIPPED[kernel](), dtype, EMULATED_DEVICE)
+        number = recipe.last if step is None else step
+        found = gpu_code(recipe, number, architecture)
+        documents.append({"operator": name, "step": number, **asdict(found), "lines": found.lines()})
+        if not as_json:
+            console().print(_title(recipe, number))
+            for line in found.lines():
+                console().print(Text(line), soft_wrap=True)
+    if as_json:
+        print_json({"book": book.name, "dtype": dtype, "kernel": kernel, "operators": documents})
 
 
 class _View:
