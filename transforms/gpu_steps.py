@@ -165,7 +165,10 @@ def seeded_rsqrt(knl: Kernel) -> Kernel:
     units in the last place. AMD's unit is used too; other devices get the root rounded to the upper half of a number,
     so that the iteration is needed everywhere, and tested everywhere.
     """
-    return steps.with_rsqrt(knl, "fmmloopy_gpu_rsqrt", InlineFunction("fmmloopy_gpu_rsqrt", inline.SEEDED_RSQRT))
+    name = "fmmloopy_gpu_rsqrt"
+    return lp.register_callable(
+        steps.ReplaceRsqrt(name).in_kernel(knl), name, InlineFunction(name, inline.SEEDED_RSQRT)
+    )
 
 
 # -- dense operators

@@ -179,7 +179,7 @@ def _calls(expression: Any, name: str) -> bool:
     return isinstance(function, (Variable, ResolvedFunction)) and function.name == name
 
 
-class _ReplaceRsqrt(IdentityMapper):  # type: ignore[misc]
+class ReplaceRsqrt(IdentityMapper):  # type: ignore[misc]
     """Replace a / sqrt(b) by a * f(b) with a function f for rsqrt, only where a condition holds if one is given."""
 
     def __init__(self, function: str, condition: Any = None) -> None:
@@ -207,7 +207,7 @@ def builtin_rsqrt(knl: Kernel) -> Kernel:
     Before: ``rinv = 1 / sqrt(r2)``. After: ``rinv = rsqrt(r2)``, accurate to two units in the last place. C has no
     ``rsqrt``.
     """
-    return _ReplaceRsqrt("rsqrt").in_kernel(knl)
+    return ReplaceRsqrt("rsqrt").in_kernel(knl)
 
 
 def newton_rsqrt(knl: Kernel) -> Kernel:
@@ -219,7 +219,7 @@ def newton_rsqrt(knl: Kernel) -> Kernel:
     precision; one of fourth and one of third order leave 3e-18 in double precision. Rounding errors come on top. The
     coefficients of the first iteration are not those of the series, but the best ones for its interval of e.
     """
-    return _with_function(_ReplaceRsqrt("fmmloopy_rsqrt").in_kernel(knl), "fmmloopy_rsqrt")
+    return _with_function(ReplaceRsqrt("fmmloopy_rsqrt").in_kernel(knl), "fmmloopy_rsqrt")
 
 
 def halve_rsqrt(knl: Kernel) -> Kernel:
@@ -240,15 +240,7 @@ def halve_rsqrt(knl: Kernel) -> Kernel:
     if lanes % 2:
         raise ValueError(f"lanes is {lanes}, expected an even number: call lane_arrays before")
     first = Comparison(var("t"), "<", lanes // 2)
-    return _with_function(_ReplaceRsqrt("fmmloopy_rsqrt", first).in_kernel(knl), "fmmloopy_rsqrt")
-
-
-def with_rsqrt(knl: Kernel, name: str, function: InlineFunction) -> Kernel:
-    """Replace every reciprocal square root by a function.
-
-    Before: ``rinv = 1 / sqrt(r2)``. After: ``rinv = name_f64(r2)``, or ``name_f32(r2)`` in single precision.
-    """
-    return lp.register_callable(_ReplaceRsqrt(name).in_kernel(knl), name, function)
+    return _with_function(ReplaceRsqrt("fmmloopy_rsqrt", first).in_kernel(knl), "fmmloopy_rsqrt")
 
 
 def _with_function(knl: Kernel, name: str) -> Kernel:
