@@ -14,6 +14,7 @@ from corpus import (
     wrong_arithmetic,
     wrong_branches,
     wrong_dense,
+    wrong_gpu,
     wrong_limits,
     wrong_m2l_fft,
     wrong_m2l_svd,
@@ -32,6 +33,7 @@ WRONG: tuple[Wrong, ...] = (
     *wrong_m2l_svd.ENTRIES,
     *wrong_limits.ENTRIES,
     *wrong_branches.ENTRIES,
+    *wrong_gpu.ENTRIES,
 )
 RIGHT: tuple[Right, ...] = (*right.ENTRIES, *right_limits.ENTRIES)
 
