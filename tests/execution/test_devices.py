@@ -269,11 +269,11 @@ def test_device_that_is_not_there(pretend):
         (made_up_pocl("3.2"), "pocl31_cpu"),
         (made_up_pocl("10.0"), "pocl31_cpu"),
         (made_up_pocl("unknown"), "sequential"),
-        (made_up_pocl("6.0", kind="GPU"), "sequential"),
-        (made_up_device("GPU", "Intel(R) OpenCL Graphics", "OpenCL 3.0", "Iris"), "sequential"),
+        (made_up_pocl("6.0", kind="GPU"), "gpu"),
+        (made_up_device("GPU", "Intel(R) OpenCL Graphics", "OpenCL 3.0", "Iris"), "gpu"),
         (OTHER_CPU, "sequential"),
         (GRIND, "sequential"),
-        (GPU, "sequential"),
+        (GPU, "gpu"),
         (C_DEVICE, "sequential"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -494,7 +494,7 @@ def test_a_backend_is_all_that_a_device_needs(monkeypatch, tmp_path):
     find_devices.cache_clear()
     try:
         assert choose_device().backend == "other"
-        fmm = fl.Fmm(POINTS, order=4, ncrit=500)
+        fmm = fl.Fmm(POINTS, order=4, ncrit=500, recipes="sequential")
     finally:
         monkeypatch.undo()
         find_devices.cache_clear()
