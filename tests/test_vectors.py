@@ -13,7 +13,7 @@ from fmmloopy.checking.proofs import proof_of, verdict_on
 from fmmloopy.choosing.cost_model import Rates
 from fmmloopy.components import Components
 from fmmloopy.execution.setup import Method, Setup
-from fmmloopy.kernels import biharmonic, helmholtz, stokeslet
+from fmmloopy.kernels import helmholtz, stokeslet
 from fmmloopy.octree.copies import copies, copy_boxes
 from fmmloopy.octree.lists import build_lists
 from fmmloopy.octree.tree import build_tree
@@ -38,7 +38,7 @@ def test_vectors_are_those_alone(m2l):
     points, targets = clustered(rng, COUNT), clustered(rng, 700)
     fmm = fl.Fmm(points, targets, order=4, ncrit=20, m2l=m2l)
     charges = rng.standard_normal((COUNT, 8))
-    for count in (1, 2, 3, 8):
+    for count in (1, 3, 8):
         (expected,) = one_by_one(fmm, charges[:, :count])
         found = fmm.evaluate(charges[:, :count])
         assert found.shape == (700, count)
@@ -65,7 +65,7 @@ def test_precisions_and_sizes_of_charges(precision):
         assert np.linalg.norm(together - alone) <= BOUND[precision] * np.linalg.norm(alone)
 
 
-@pytest.mark.parametrize("kernel", [stokeslet(), helmholtz(2.0), biharmonic(), fl.yukawa()], ids=lambda k: k.name)
+@pytest.mark.parametrize("kernel", [stokeslet(), helmholtz(2.0)], ids=lambda k: k.name)
 def test_components_dipoles_and_derivatives(kernel):
     rng = np.random.default_rng(3)
     points, axes = cube(rng, 500), (3,) if kernel.name == "stokeslet" else ()
@@ -82,8 +82,8 @@ def test_components_dipoles_and_derivatives(kernel):
             assert values.shape == exact.shape
 
 
-@pytest.mark.parametrize("book", ["pocl_cpu", "pocl31_cpu", "simd_cpu"])
-@pytest.mark.parametrize("count", [2, 3, 8])
+@pytest.mark.parametrize("book", ["pocl_cpu", "simd_cpu"])
+@pytest.mark.parametrize("count", [3, 8])
 @pytest.mark.parametrize("name", ["p2p", "p2m", "m2p"])
 def test_kernels_of_books_are_proved(book, count, name, opencl_device):
     """Each recipe does for all sizes what the sequential kernel does."""
