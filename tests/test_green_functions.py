@@ -190,8 +190,8 @@ def test_complex_values():
     np.testing.assert_allclose(turned, 1j * real, rtol=1e-12)
     np.testing.assert_allclose(real, fl.direct(points, charges, kernel=kernel), rtol=1e-12)
     assert fl.Fmm(points.astype(np.float32), kernel=kernel, order=2).evaluate(charges).dtype == np.complex64
-    with pytest.raises(ValueError, match=r"charges has shape \(50, 4\), expected"):
-        fmm.evaluate(np.ones((50, 2), complex))
+    with pytest.raises(ValueError, match=r"charges has shape \(50, 2, 2\), expected"):
+        fmm.evaluate(np.ones((50, 2, 2), complex))
     with pytest.raises(ValueError, match="charges has 1 masked entry"):
         fmm.evaluate(np.ma.masked_less(charges + 0j, charges.real.min() + 1e-12))
     with pytest.raises(ValueError, match="expected real numbers: pass real and imaginary parts separately"):

@@ -65,27 +65,33 @@ def test_precisions_and_sizes_of_charges(precision):
         assert np.linalg.norm(together - alone) <= BOUND[precision] * np.linalg.norm(alone)
 
 
-@pytest.mark.parametrize("kernel", [stokeslet(), helmholtz(2.0)], ids=lambda k: k.name)
-def test_components_dipoles_and_derivatives(kernel):
+@pytest.mark.parametrize(
+    ("kernel", "gradient"), [(stokeslet(), False), (helmholtz(2.0), True)], ids=lambda value: getattr(value, "name", "")
+)
+def test_components_dipoles_and_derivatives(kernel, gradient):
     rng = np.random.default_rng(3)
     points, axes = cube(rng, 500), (3,) if kernel.name == "stokeslet" else ()
     charges, dipoles = rng.standard_normal((500, *axes, 3)), rng.standard_normal((500, *axes, 3, 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fmm = fl.Fmm(points, kernel=kernel, order=3, ncrit=40)
-    found = fmm.evaluate(charges, dipoles, gradient=True)
+
+    def both(evaluate, *arguments, **keywords):
+        result = evaluate(*arguments, **keywords, gradient=gradient)
+        return result if gradient else (result,)
+
+    found = both(fmm.evaluate, charges, dipoles)
+    exact = both(fl.direct, points, charges, None, kernel, dipoles=dipoles)
+    assert [values.shape for values in found] == [values.shape for values in exact]
     for v in range(3):
-        alone = fmm.evaluate(charges[..., v], dipoles[..., v], gradient=True)
-        direct = fl.direct(points, charges, None, kernel, True, dipoles=dipoles)
-        for values, expected, exact in zip(found, alone, direct, strict=True):
+        alone = both(fmm.evaluate, charges[..., v], dipoles[..., v])
+        for values, expected in zip(found, alone, strict=True):
             assert error(values[..., v], expected) <= BOUND["double"]
-            assert values.shape == exact.shape
 
 
 @pytest.mark.parametrize("book", ["pocl_cpu", "simd_cpu"])
-@pytest.mark.parametrize("count", [3, 8])
-@pytest.mark.parametrize("name", ["p2p", "p2m", "m2p"])
-def test_kernels_of_books_are_proved(book, count, name, opencl_device):
+@pytest.mark.parametrize(("name", "count"), [("p2p", 2), ("p2m", 8), ("m2p", 3)])
+def test_kernels_of_books_are_proved(book, name, count, opencl_device):
     """Each recipe does for all sizes what the sequential kernel does."""
     setup = Setup(Method(fl.yukawa(), 4), load_recipes(book), opencl_device)
     key = setup.code_key(name, Components(vectors=count))

@@ -183,4 +183,4 @@ def _find_step(worker: Worker, request: Request) -> Failure | None:
             return Failure(request.layers[0], step, death.reason, case, path)
         if failure:
             return failure
-    return Failure(request.layers[0], "", error.reason)
+    return Failure(request.layers[0], _where(error)[1], error.reason)

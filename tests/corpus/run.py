@@ -80,8 +80,10 @@ def judge(entry: Wrong | Right, findings: Sequence[Finding]) -> Verdict:
     if not mine:
         return Verdict(entry, layers, "it is wrong, and was accepted")
     # Where a proof fails there may be an input on which results differ, found before the layers that come later.
-    proofs = ("symbolic",) if LAYERS.index(entry.layer) > LAYERS.index("symbolic") else ()
-    if len(layers) > 1 or layers[0] not in (entry.layer, *entry.also, *proofs):
+    earlier = ("symbolic",) if LAYERS.index(entry.layer) > LAYERS.index("symbolic") else ()
+    if entry.layer == "hostile":  # which compares the same on other inputs
+        earlier += ("exact",)
+    if len(layers) > 1 or layers[0] not in (entry.layer, *entry.also, *earlier):
         expected = " or ".join((entry.layer, *entry.also))
         return Verdict(entry, layers, f"rejected by {', '.join(layers)}, expected {expected}: {said}")
     steps = {f.step for f in mine}

@@ -7,7 +7,6 @@ import pickle
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -291,7 +290,6 @@ def test_a_program_that_nvrtc_refuses():
 
 @pytest.mark.skipif(HAS_NVRTC, reason="NVRTC is installed")
 def test_without_nvrtc():
-    assert find_spec("cuda.bindings") is None
     with pytest.raises(DeviceError, match=r'^NVRTC is not installed .*`pip install "fmmloopy\[cuda\]"` installs it$'):
         nvrtc.load()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import specification
 
+from fmmloopy.components import CHARGES, GRADIENT
 from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import laplace, yukawa
@@ -99,7 +100,7 @@ def test_types_may_be_given_in_place_of_those_of_the_precision():
 
 
 def test_gradients_are_rows_of_the_function():
-    plain, gradient = (SETUP.code_key("l2p", gradient=wanted).specification for wanted in (False, True))
+    plain, gradient = (SETUP.code_key("l2p", wanted).specification for wanted in (CHARGES, GRADIENT))
     assert (plain.rows, gradient.rows) == (1, 4)
     assert plain.key != gradient.key
 
