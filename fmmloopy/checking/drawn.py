@@ -27,8 +27,8 @@ BEYOND = 2**16 + 2**11
 """More than any number in 16 bits."""
 
 MOST_BYTES, MOST_BYTES_OF_LONG_VECTORS = 32 * 2**20, 72 * 2**20
-"""Size of the arrays of a case; orders are lowered until they fit. M2L has a matrix for each of 343 transfer vectors, and
-vectors of more than 320 columns from order 4 on."""
+"""Size of the arrays of a case; orders are lowered until they fit. M2L has a matrix for each of 343 transfer vectors,
+and more than 320 columns from order 4 on."""
 
 LONG_LIST = 320
 """Entries of the longest lists of particle operators; V lists have 189 at most."""
