@@ -161,15 +161,18 @@ class Fmm:
         self._turn, self._evaluated = Turn(), CHARGES
         self._vectors: Vectors | None = None
         self._expected: Estimate | None = None
+        self._parameters, self._is_given = parameters, precision is not None
         with timed(self.timings, "tree"):
             sorted_points = sort_points(points, others, np.float32 if precision == SINGLE.name else np.float64)
         with timed(self.timings, "choice"):
-            self._predictor = Predictor(self.kernel, sorted_points, ncrit or ncrit_for(FIRST_ORDER))
+            self._predicted_ncrit = ncrit or ncrit_for(FIRST_ORDER)
+            self._predictor = Predictor(self.kernel, sorted_points, self._predicted_ncrit)
             accuracy = settle_accuracy(self._predictor, digits, order, precision)
         with BUILDING:
             runtime = _open(device, runtime)
             with timed(self.timings, "tree"):
-                fitting = _fit(accuracy.precision, sorted_points, self.kernel, is_given=precision is not None)
+                self._narrowest = accuracy.precision
+                fitting = _fit(self._narrowest, sorted_points, self.kernel, self._is_given)
             setup = _set_up(Method(self.kernel, accuracy.order, fitting), runtime.device, recipes, parameters)
             if certify == "warn":
                 warn_if_uncertified(setup.book, setup.device, fitting.dtype_name, setup.parameters)
@@ -252,18 +255,63 @@ class Fmm:
         to about a factor of 3; these take seconds if ``order`` was given and they were not measured before. It is
         infinite if the function is not finite where it is needed. `plan_report` says where it is from.
         """
-        if self._expected is None:
-            try:
-                self._expected = estimate(self._predictor, self.order, self.method.precision)
-            except UnpredictableError as why:
-                self._expected = Estimate(math.inf, str(why))
-        return self._expected.error
+        with self._turn:
+            if self._expected is None:
+                try:
+                    self._expected = estimate(self._predictor, self.order, self.method.precision)
+                except UnpredictableError as why:
+                    self._expected = Estimate(math.inf, str(why))
+            return self._expected.error
 
     def _expected_now(self) -> Estimate | None:
         """Return the expected error if it is known, or quick to find."""
         if self._decision.digits is not None or errors_for(self.kernel) is not None:
             _ = self.error_estimate
         return self._expected
+
+    # -- other points
+
+    def update(self, sources: ArrayLike, targets: ArrayLike | None = None) -> None:
+        """Replace the points, and keep everything that was chosen: order, ncrit, form of M2L, recipes.
+
+        Results are those of a new `Fmm` with the same order, ncrit, precision and form of M2L, to the last bit. It
+        takes less time than a new one, because device, code and tables are used again and nothing is chosen; the tree
+        and its lists are built anew. If it fails, the `Fmm` keeps its points. While it runs, the arrays of both sets of
+        points are on the device.
+
+        Near pairs are computed in float64 if some of the new points are too close together for float32, and all in
+        double precision if the extent of the points requires it, unless ``precision`` was given. `error_estimate` is
+        for the new points: for functions whose errors are predicted, it may be above the wanted error.
+
+        Args:
+            sources: shape (nsources, 3), in any number.
+            targets: shape (ntargets, 3); None for the sources themselves, even if there were other targets before.
+
+        Raises:
+            ValueError: points are not valid, or their extent is out of range for the function or the precision.
+            DeviceError: the device has too little memory, or this process was forked after OpenCL was used.
+        """
+        points = check_points(sources, "sources")
+        others = None if targets is None else check_points(targets, "targets")
+        timings: Timings = {}
+        with self._turn:
+            before, setup = self._evaluation, self._decision.setup
+            with timed(timings, "tree"):
+                sorted_points = sort_points(points, others, setup.method.precision.points)
+                fitting = _fit(self._narrowest, sorted_points, self.kernel, self._is_given)
+                tree = grower(sorted_points, fitting)(self.ncrit)
+                check_box_width(self.kernel, tree)
+            decision, rates = self._decision, self._rates
+            if fitting != setup.method.precision:
+                method = replace(setup.method, precision=fitting)
+                admit, setup = setup.admit, _set_up(method, setup.device, setup.book, self._parameters)
+                setup = replace(setup, admit=admit)
+                decision = replace(decision, setup=setup)
+                rates = KnownRates(setup, before.runtime, sorted_points.most)
+            evaluation = Evaluation(setup, self.m2l, sorted_points, tree, before.runtime, timings, before)
+            self._decision, self._rates, self._evaluation, self.timings = decision, rates, evaluation, timings
+            self._predictor = Predictor(self.kernel, sorted_points, self._predicted_ncrit)
+            self._expected, self._vectors, self._evaluated = None, None, CHARGES
 
     # -- evaluating
 
@@ -315,8 +363,9 @@ class Fmm:
                 potentials are above the largest number of the dtype.
             DeviceError: this process was forked after OpenCL was used.
         """
-        given = self._checked(charges, dipoles, gradient, hessian)
-        return write_results(self.kernel, given.components, self._run(given), given.is_single)
+        with self._turn:  # the points stay what they are
+            given = self._checked(charges, dipoles, gradient, hessian)
+            return write_results(self.kernel, given.components, self._run(given), given.is_single)
 
     def estimate_error(
         self,
@@ -340,15 +389,16 @@ class Fmm:
             ValueError: charges are not valid, or None before the first evaluation; or k is not a positive number.
         """
         k = check_count(k, "k", 1)
-        given = self._vectors if charges is None and dipoles is None else self._checked(charges, dipoles)
-        if given is None:
-            raise ValueError(
-                "charges is None, expected charges before the first evaluation; give them or evaluate first"
-            )
-        given = replace(given, components=replace(given.components, gradient=False, hessian=False))
-        tree = self.tree
-        chosen = np.random.default_rng(seed).choice(tree.ntargets, min(k, tree.ntargets), replace=False)
-        potentials = self._run(given)[..., tree.target_order[chosen]]
+        with self._turn:
+            given = self._vectors if charges is None and dipoles is None else self._checked(charges, dipoles)
+            if given is None:
+                raise ValueError(
+                    "charges is None, expected charges before the first evaluation; give them or evaluate first"
+                )
+            given = replace(given, components=replace(given.components, gradient=False, hessian=False))
+            tree = self.tree
+            chosen = np.random.default_rng(seed).choice(tree.ntargets, min(k, tree.ntargets), replace=False)
+            potentials = self._run(given)[..., tree.target_order[chosen]]
         in_order = replace(given, values=given.values[..., tree.source_order])
         expected = sum_vectors(
             self.kernel, in_order, tree.targets[:, chosen].astype(np.float64), tree.sources.astype(np.float64)

@@ -6,7 +6,7 @@ row of zeros, used for every missing box.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,11 @@ Boxes = NDArray[np.intp]
 class DeviceArrays:
     """Arrays on a device.
 
+    Args:
+        runtime, tree, tables, kernel, dtype: of the problem.
+        copied: the tree with a copy of each box for each vector.
+        like: other arrays with the same runtime, tables, kernel and dtype, whose arrays of tables are shared.
+
     Attributes:
         dtype: float32 or float64, the type of everything except indices.
         rows, columns: components of check potentials and of equivalent densities, for one vector of charges.
@@ -47,6 +52,7 @@ class DeviceArrays:
         kernel: GreensFunction,
         dtype: np.dtype[Any],
         copied: Tree | None = None,
+        like: DeviceArrays | None = None,
     ) -> None:
         self._runtime, self._tree, self._tables, self._greens, self.dtype = runtime, tree, tables, kernel, dtype
         self._copied = copied or tree  # its boxes have one vector each
@@ -56,6 +62,7 @@ class DeviceArrays:
         self.has_sources = tree.box_source_ends > tree.box_source_starts
         self.has_targets = tree.box_target_ends > tree.box_target_starts
         self._by_name: dict[Any, Any] = {}
+        self._of_tables: dict[Any, Any] = {} if like is None else like._of_tables
 
     def upload(self, values: NDArray[Any]) -> Array:
         """Upload numbers in the working dtype."""
@@ -232,23 +239,38 @@ class DeviceArrays:
             matrices: shape (..., rows * npoints, columns * npoints).
             rows, columns: numbers of components on both sides.
         """
-        if name not in self._by_name:
+
+        def make() -> dict[str, NDArray[Any]]:
             leading = matrices.shape[:-2]
             blocks = matrices.reshape(*leading, rows, self.npoints, columns, self.npoints)
             result = np.zeros((*leading, columns, self.nsurface, rows, self.nsurface), self.dtype)
             result[..., : self.npoints, :, : self.npoints] = np.moveaxis(blocks, (-2, -1), (-4, -3))
-            self._by_name[name] = self._runtime.upload(result)
-        array: Array = self._by_name[name]
-        return array
+            return {name: result}
 
-    @cached_property
+        return self.of_tables(name, make)[name]
+
+    @property
     def surface_grid(self) -> Array:
         """Grid coordinates of the points of a surface, (3, npoints)."""
-        return self._runtime.upload(surface_grid(self._tables.order).astype(np.int32))
+        name = "surface_grid"
+        return self.of_tables(name, lambda: {name: surface_grid(self._tables.order).astype(np.int32)})[name]
 
-    @cached_property
+    @property
     def fourier(self) -> dict[str, Array]:
         """Matrices of the Fourier transform and weights of its planes."""
         names = ("dft_r", "dft_i", "plane_weights")
-        matrices = fourier_matrices(self._tables.order, self.dtype)
-        return dict(zip(names, map(self._runtime.upload, matrices), strict=True))
+        return self.of_tables(
+            "fourier", lambda: dict(zip(names, fourier_matrices(self._tables.order, self.dtype), strict=True))
+        )
+
+    def of_tables(self, name: str, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, Array]:
+        """Upload arrays that depend on nothing but the tables, once for all plans with these tables.
+
+        Args:
+            name: name of the arrays.
+            make: returns them.
+        """
+        if name not in self._of_tables:
+            self._of_tables[name] = {each: self._runtime.upload(values) for each, values in make().items()}
+        arrays: dict[str, Array] = self._of_tables[name]
+        return arrays

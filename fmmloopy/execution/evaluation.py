@@ -21,7 +21,7 @@ from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.passes import downward_pass, potential_pass, upward_pass
 from fmmloopy.execution.plan import Plan, Problem
 from fmmloopy.execution.runtime import Launch, Runtime
-from fmmloopy.execution.setup import Setup
+from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.execution.stages import Stages
 from fmmloopy.execution.values import Locals, Multipoles, Potentials
 from fmmloopy.octree.lists import build_lists
@@ -30,6 +30,7 @@ from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import DEEPEST_LEVEL, SortedPoints, Tree, grow_tree, level_radii, sort_points
 from fmmloopy.precision import Precision
 from fmmloopy.tables.cache import cached_tables
+from fmmloopy.tables.surfaces import Tables, table_radii
 
 DEEPEST_SINGLE = 15
 """Centres of boxes are exact in float32 down to this level."""
@@ -72,6 +73,8 @@ class Evaluation:
         tree: the octree of these points.
         runtime: the open device.
         timings: dictionary for seconds by stage: lists, tables, setup.
+        previous: an evaluation on the same runtime. If it has the same setup, its code is used again, and its tables if
+            they are for the same radii; and what it has run last is recorded at once.
 
     Attributes:
         setup, m2l: as given.
@@ -87,6 +90,7 @@ class Evaluation:
         tree: Tree,
         runtime: Runtime,
         timings: Timings | None = None,
+        previous: Evaluation | None = None,
     ) -> None:
         self.setup, self.m2l = setup, m2l
         self.timings: Timings = {} if timings is None else timings
@@ -94,15 +98,18 @@ class Evaluation:
         with timed(self.timings, "lists"):
             lists = absorb_small_boxes(tree, build_lists(tree), count_points(method.order))
         with timed(self.timings, "tables"):
-            tables = cached_tables(method.translations, method.order, level_radii(tree), method.precision.tables)
+            like = previous if previous is not None and previous.setup is setup else None
+            tables = _tables(method, tree, like)
         with timed(self.timings, "setup"):
             searched = method.precision.near != method.precision.points
             self.problem = Problem(tree, lists, tables, least_distance(points, tree) if searched else None)
-            self._plan = Plan(runtime, setup, self.problem)
+            self._plan: Plan = Plan(runtime, setup, self.problem, like=None if like is None else like._plan)
             self._plans = {1: self._plan}
             self._expansions: dict[Components, tuple[tuple[Launch, ...], Multipoles, Locals]] = {}
             self._recorded: dict[Components, tuple[tuple[Launch, ...], Potentials]] = {}
-            self.prepare(CHARGES)
+            self._last = CHARGES
+            wanted = CHARGES if previous is None else previous._last
+            self.prepare(wanted if wanted.vectors <= self.most_vectors(wanted) else CHARGES)
             self._target_places = np.empty_like(tree.target_order)
             self._target_places[tree.target_order] = np.arange(tree.ntargets)
 
@@ -120,6 +127,11 @@ class Evaluation:
         precision = setup.method.precision
         sorted_points = sort_points(sources, targets, precision.points)
         return cls(setup, m2l, sorted_points, grower(sorted_points, precision)(ncrit), runtime)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The open device."""
+        return self._plan.runtime
 
     @property
     def kernels(self) -> tuple[tuple[CodeKey, CompiledOperator], ...]:
@@ -155,6 +167,7 @@ class Evaluation:
             Shape (rows, ntargets), in the original order of the targets.
         """
         self.prepare(components)
+        self._last = components
         launches, potentials = self._recorded[components]
         plan = self._plans[components.vectors]
         # Permute by reading in random order, which is faster than writing in random order. Nothing is clipped.
@@ -175,7 +188,7 @@ class Evaluation:
         """Record the passes; return their launches and the resulting potentials."""
         with generating(f"{self.setup.device.name}, {self.setup.book.name}") as notify:
             if components.vectors not in self._plans:
-                plan = Plan(self._plan.runtime, self.setup, self.problem, components.vectors)
+                plan = Plan(self._plan.runtime, self.setup, self.problem, components.vectors, self._plan)
                 self._plans[components.vectors] = plan
             plan, sources = self._plans[components.vectors], replace(components, gradient=False, hessian=False)
             if sources not in self._expansions:
@@ -190,3 +203,11 @@ class Evaluation:
         multipoles = upward_pass(do, do.charges)
         locals_ = downward_pass(do, do.charges, multipoles, self.m2l)
         return tuple(do.launches), multipoles, locals_
+
+
+def _tables(method: Method, tree: Tree, like: Evaluation | None) -> Tables:
+    """Return the tables for a tree: those of an evaluation with the same method, if they are for the same radii."""
+    radii = level_radii(tree)
+    if like is not None and np.array_equal(like.problem.tables.radii, table_radii(method.translations, radii)):
+        return like.problem.tables
+    return cached_tables(method.translations, method.order, radii, method.precision.tables)

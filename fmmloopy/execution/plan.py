@@ -58,6 +58,8 @@ class Plan:
         setup: the method, recipes and parameters.
         problem: points, tree, lists and tables.
         vectors: how many vectors of charges are evaluated at once.
+        like: a plan on the same runtime, with the same setup, for other points or vectors. Its code is used again, and
+            so are its arrays of tables if the tables are the same object.
 
     Attributes:
         runtime, setup, problem, vectors: as given.
@@ -67,7 +69,9 @@ class Plan:
         has_sources, has_targets: shape (nboxes,), which boxes have any.
     """
 
-    def __init__(self, runtime: Runtime, setup: Setup, problem: Problem, vectors: int = 1) -> None:
+    def __init__(
+        self, runtime: Runtime, setup: Setup, problem: Problem, vectors: int = 1, like: Plan | None = None
+    ) -> None:
         self.runtime, self.setup, self.problem, self.vectors = runtime, setup, problem, vectors
         self.copied = problem
         if vectors > 1:
@@ -75,8 +79,11 @@ class Plan:
             self.copied = replace(problem, tree=tree, lists=lists)
         method, precision = setup.method, setup.method.precision
         kinds = precision.points, precision.expansions, precision.spectra
-        self.arrays = {
-            dtype.name: DeviceArrays(runtime, problem.tree, problem.tables, method.kernel, dtype, self.copied.tree)
+        shared = like.arrays if like and like.problem.tables is problem.tables else {}
+        self.arrays: dict[str, DeviceArrays] = {
+            dtype.name: DeviceArrays(
+                *(runtime, problem.tree, problem.tables, method.kernel, dtype, self.copied.tree, shared.get(dtype.name))
+            )
             for dtype in dict.fromkeys(kinds)
         }
         self.points, self.expansions, self.spectra = (self.arrays[dtype.name] for dtype in kinds)
@@ -84,6 +91,9 @@ class Plan:
         self._keys: dict[tuple[str, Components], CodeKey] = {}
         self._code: dict[tuple[str, Components], CompiledOperator] = {}
         self._units: dict[Components, float | None] = {}
+        self._compiled: dict[tuple[str, Components, Types], tuple[CodeKey, CompiledOperator]] = (
+            like._compiled if like else {}
+        )
 
     # -- charges and potentials
 
@@ -145,12 +155,15 @@ class Plan:
         """Return the code of an operator; ``notify`` is called with its name before the code is first generated."""
         name, own = operator.name, operator.own(components)
         if (name, own) not in self._code:
-            notify(name)
-            key = self.setup.code_key(name, own, self.types_of(operator, components))
-            code = compile_operator(key)
-            if self.setup.admit:
-                self.setup.admit(key, code)
-            self._keys[name, own], self._code[name, own] = key, code
+            types = self.types_of(operator, components)
+            if (name, own, types) not in self._compiled:
+                notify(name)
+                key = self.setup.code_key(name, own, types)
+                code = compile_operator(key)
+                if self.setup.admit:
+                    self.setup.admit(key, code)
+                self._compiled[name, own, types] = key, code
+            self._keys[name, own], self._code[name, own] = self._compiled[name, own, types]
         return self._code[name, own]
 
     @property

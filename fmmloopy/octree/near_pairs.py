@@ -114,10 +114,14 @@ def find_unit(kernel: GreensFunction, is_homogeneous: bool, half_width: float, d
 
 def local_sources(tree: Tree, unit: float) -> NDArray[np.float32]:
     """Return sources relative to the centre of their leaf, and their rounding errors: shape (2, 3, nsources)."""
-    centres = _by_point(tree, tree.box_centres, tree.box_source_starts, tree.box_source_ends)
-    offsets = unit * (tree.sources - centres)
-    rounded = offsets.astype(np.float32)
-    return np.stack([rounded, (offsets - rounded).astype(np.float32)])
+    leaves = _by_point(tree, np.arange(tree.nboxes), tree.box_source_starts, tree.box_source_ends)
+    centres, result = tree.box_centres, np.empty((2, 3, tree.nsources), np.float32)
+    for start in range(0, tree.nsources, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        offsets = unit * (tree.sources[:, block] - centres.take(leaves[block], axis=1))
+        result[0, :, block] = offsets
+        result[1, :, block] = offsets - result[0, :, block]
+    return result
 
 
 def replace_by_leaves(tree: Tree, lists: CSR) -> CSR:

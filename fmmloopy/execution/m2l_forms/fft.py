@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from numpy.typing import NDArray
+
 from fmmloopy.common.sizes import SIBLINGS, grid_period
 from fmmloopy.execution.plan import Plan
 from fmmloopy.execution.runtime import Array, Launch
@@ -72,19 +74,22 @@ def _forward(plan: Plan, pairs: OctetPairs, multipoles: Array) -> Arguments:
 
 def _hadamard(plan: Plan, pairs: OctetPairs, table: int) -> Arguments:
     tables, method = plan.problem.tables, plan.setup.method
-    real, imaginary = hadamard_tables(
-        method.translations, method.order, tables.radii[table], tables.inner, plan.spectra.dtype
-    )
+
+    def make() -> dict[str, NDArray[Any]]:
+        dtype = plan.spectra.dtype
+        spectra = hadamard_tables(method.translations, method.order, tables.radii[table], tables.inner, dtype)
+        return dict(zip(("Kr", "Ki"), spectra, strict=True))
+
+    spectra = plan.spectra.of_tables(f"hadamard {table}", make)
     return {
-        "Kr": plan.runtime.upload(real),
-        "Ki": plan.runtime.upload(imaginary),
+        **spectra,
         "pair_starts": plan.runtime.upload(pairs.starts),
         "pair_targets": plan.expansions.indices(pairs.targets),
         "pair_sources": plan.expansions.indices(pairs.sources),
         "nchunks": pairs.nchunks,
         "nsource_octets": len(pairs.source_children),
         "ntarget_octets": len(pairs.target_children),
-        "nfreqs": len(real),
+        "nfreqs": spectra["Kr"].shape[0],
     }
 
 
