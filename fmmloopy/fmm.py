@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.accuracy import Estimate, digits_from, errors_for, estimate, ncrit_for, settle_accuracy
+from fmmloopy.adjoint import transposed
 from fmmloopy.bookshelf.certificates import warn_if_uncertified
 from fmmloopy.bookshelf.tuned import tuned_parameters
 from fmmloopy.choosing.calibration import FEWEST_POINTS, KnownRates
@@ -56,6 +57,9 @@ from fmmloopy.prediction.predict import Predictor, UnpredictableError
 from fmmloopy.recipes.book import RecipeBook
 from fmmloopy.recipes.load import load_recipes
 from fmmloopy.vectors import Vectors, read_vectors, write_results
+
+if TYPE_CHECKING:
+    from fmmloopy.linear import EvaluationOperator
 
 WHEN_TO_CERTIFY = ("warn", "first-use", "require")
 """Values of ``certify=``."""
@@ -161,7 +165,8 @@ class Fmm:
         self._turn, self._evaluated = Turn(), CHARGES
         self._vectors: Vectors | None = None
         self._expected: Estimate | None = None
-        self._parameters, self._is_given = parameters, precision is not None
+        self._parameters, self._is_given, self._certify = parameters, precision is not None, certify
+        self._adjoint: tuple[Fmm, Evaluation] | None = None
         with timed(self.timings, "tree"):
             sorted_points = sort_points(points, others, np.float32 if precision == SINGLE.name else np.float64)
         with timed(self.timings, "choice"):
@@ -405,6 +410,60 @@ class Fmm:
         )
         off, size = float(np.linalg.norm(potentials - expected)), float(np.linalg.norm(expected))
         return off / size if size else math.inf if off else 0.0
+
+    # -- as a matrix
+
+    def as_linear_operator(self) -> EvaluationOperator:
+        """Return the matrix from charges to potentials, as a `scipy.sparse.linalg.LinearOperator`.
+
+        Its vectors are charges and potentials, flattened: the components of the first point, then those of the next. It
+        applies to vectors and to matrices, whose columns are evaluated together. Its adjoint is the sum in which
+        sources and targets are exchanged. If it is another sum, its tree, lists and code are made when it is first
+        applied, and this takes as much memory again.
+
+        The operator is for the number of points that there are now. After an `update` with as many points it is for
+        the new ones.
+        """
+        from fmmloopy.linear import EvaluationOperator
+
+        tree = self.tree
+        return EvaluationOperator(
+            self.kernel, tree.nsources, tree.ntargets, self.dtype, self.evaluate, self._evaluate_transposed
+        )
+
+    def _evaluate_transposed(self, charges: NDArray[Any]) -> NDArray[Any]:
+        """Return sums over the targets at the sources, with the transposed function."""
+        with self._turn:
+            kernel, tree = transposed(self.kernel), self.tree
+            if kernel is self.kernel and tree.same_points:
+                return self.evaluate(charges)
+            if self._adjoint is None or self._adjoint[1] is not self._evaluation:
+                sources = tree.points_of(tree.targets, tree.target_order)
+                targets = None if tree.same_points else tree.points_of(tree.sources, tree.source_order)
+                adjoint = self._adjoint[0] if self._adjoint else None
+                if adjoint is None:
+                    adjoint = self._of_same_method(kernel, sources, targets)
+                else:
+                    adjoint.update(sources, targets)
+                self._adjoint = adjoint, self._evaluation
+            return self._adjoint[0].evaluate(charges)
+
+    def _of_same_method(self, kernel: GreensFunction, sources: ArrayLike, targets: ArrayLike | None) -> Fmm:
+        """Build an evaluation of another function and other points, with what was chosen for this one."""
+        return Fmm(
+            sources,
+            targets,
+            kernel,
+            recipes=self.recipes,
+            dtype=self.dtype,
+            order=self.order,
+            ncrit=self.ncrit,
+            precision=self.precision,
+            m2l=self.m2l,
+            parameters=self.parameters,
+            runtime=self._evaluation.runtime,
+            certify=self._certify,
+        )
 
     def _checked(
         self, charges: ArrayLike | None, dipoles: ArrayLike | None, gradient: bool = False, hessian: bool = False

@@ -23,13 +23,13 @@ ITSELF = "fmmloopy/__init__"
 LAYERS = (
     # What the method is, without a device.
     "terms", "greens", "components", "kernels", "precision", "common", "vectors",
-    "direct", "files", "octree", "tables", "prediction", "accuracy",
+    "direct", "files", "octree", "tables", "prediction", "accuracy", "adjoint",
     # Operators, how they become fast, and how they run.
     "operators", "recipes", "transforms", "inputs", "execution",
     # What is known of recipes and devices, and what is chosen by it.
     "bookshelf", "choosing",
     # How recipes are checked, whole evaluations that may ask for it, and commands.
-    "checking", "fmm", "measuring", "showing", "diagnosis", "testing", ITSELF, "cli",
+    "checking", "linear", "fmm", "measuring", "showing", "diagnosis", "testing", ITSELF, "cli",
 )  # fmt: skip
 """The parts of the package, folders and modules: each may import those that stand before it, and itself."""
 

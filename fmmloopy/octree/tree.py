@@ -146,6 +146,17 @@ class Tree:
         centres: NDArray[np.float64] = from_root + (self.centre - self.origin)[:, None]
         return centres
 
+    def points_of(self, points: Points, order: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return points in the caller's order and coordinates, shape (n, 3).
+
+        Args:
+            points: ``sources`` or ``targets``.
+            order: ``source_order`` or ``target_order``.
+        """
+        result = np.empty((len(order), 3))
+        result[order] = points.T + self.origin
+        return result
+
     @property
     def nbytes(self) -> int:
         """Bytes in all arrays, those shared by sources and targets counted once."""
