@@ -26,6 +26,7 @@ from fmmloopy.choosing.decision import decide
 from fmmloopy.choosing.report import KernelRow, PlanReport, make_rows
 from fmmloopy.choosing.work import count_work
 from fmmloopy.common.arguments import check_count
+from fmmloopy.common.exchange import check_out, like, on_host
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.common.turns import BUILDING, Turn
 from fmmloopy.components import CHARGES, Components
@@ -153,6 +154,7 @@ class Fmm:
         vectors: int = 1,
     ) -> None:
         self.timings: Timings = {}
+        sources = on_host(sources, "sources")
         self.kernel, self.dtype = check_kernel(kernel), check_dtype(dtype, sources)
         points = check_points(sources, "sources")
         others = None if targets is None else check_points(targets, "targets")
@@ -327,6 +329,8 @@ class Fmm:
         dipoles: ArrayLike | None = None,
         gradient: Literal[False] = False,
         hessian: Literal[False] = False,
+        *,
+        out: NDArray[Any] | None = None,
     ) -> NDArray[Any]: ...
 
     @overload
@@ -336,6 +340,8 @@ class Fmm:
         dipoles: ArrayLike | None = None,
         gradient: bool = False,
         hessian: bool = False,
+        *,
+        out: Any = None,
     ) -> Any: ...
 
     def evaluate(
@@ -344,6 +350,8 @@ class Fmm:
         dipoles: ArrayLike | None = None,
         gradient: bool = False,
         hessian: bool = False,
+        *,
+        out: Any = None,
     ) -> Any:
         """Compute potentials, in the order of the targets.
 
@@ -356,6 +364,11 @@ class Fmm:
             dipoles: dipole moments, shape (nsources, 3), or (nsources, components, 3); a last axis as for charges.
             gradient: whether to compute the gradient with respect to the target too.
             hessian: whether to compute the second derivatives with respect to the target too.
+            out: numpy array for the result, or a tuple of them, of its shape and dtype; None for new ones.
+
+        Charges and dipoles may be numpy arrays, or arrays of pyopencl or of a library with DLPack, such as PyTorch or
+        CuPy. Results are arrays of the same library, on the same device, unless ``out`` is given. They are copied,
+        except those in the memory of the host.
 
         Returns:
             Potentials, shape (ntargets,) or (ntargets, components). With ``gradient`` or ``hessian``, a tuple of the
@@ -370,7 +383,17 @@ class Fmm:
         """
         with self._turn:  # the points stay what they are
             given = self._checked(charges, dipoles, gradient, hessian)
-            return write_results(self.kernel, given.components, self._run(given), given.is_single)
+            found = write_results(self.kernel, given.components, self._run(given), given.is_single)
+        results = found if isinstance(found, tuple) else (found,)
+        if out is None:
+            model = charges if charges is not None else dipoles
+            results = tuple(like(result, model) for result in results)
+        else:
+            arrays = check_out(out, results)
+            for array, result in zip(arrays, results, strict=True):
+                np.copyto(array, result)
+            results = arrays
+        return results if isinstance(found, tuple) else results[0]
 
     def estimate_error(
         self,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fmmloopy.common.arguments import check_flag, finite_numbers, real_numbers
+from fmmloopy.common.exchange import on_host
 from fmmloopy.components import Components
 from fmmloopy.greens import SECOND, GreensFunction
 
@@ -118,7 +119,7 @@ def _real_parts(values: ArrayLike, name: str) -> list[NDArray[Any]]:
         ValueError: values are masked or no numbers, or rows have different lengths.
     """
     try:
-        array = np.asanyarray(values)
+        array = np.asanyarray(on_host(values, name))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} is not an array of numbers: {error}") from None
     if array.dtype.kind == "c":

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fmmloopy.common.exchange import on_host
+
 
 def real_numbers(values: ArrayLike, name: str) -> NDArray[Any]:
     """Return an array of real numbers of any type.
@@ -15,6 +17,7 @@ def real_numbers(values: ArrayLike, name: str) -> NDArray[Any]:
     Raises:
         ValueError: values are complex, masked or no numbers, or rows have different lengths.
     """
+    values = on_host(values, name)
     if np.ma.isMaskedArray(values):
         count = int(np.ma.getmaskarray(values).sum())
         if count:

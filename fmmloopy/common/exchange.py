@@ -1,0 +1,91 @@
+"""Arrays of other libraries, in and out: those of pyopencl, and those that DLPack exchanges."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+OPENCL = "pyopencl"
+"""The library whose arrays are recognized by their type, since DLPack does not exchange them."""
+
+HOST = 1
+"""DLPack's type of device for memory of the host."""
+
+COPIES = ("cpu", "get")
+"""Methods of arrays on a device that copy them to the host: PyTorch's, and CuPy's."""
+
+
+def on_host(values: Any, name: str) -> Any:
+    """Return an array of another library as a numpy array, and everything else unchanged.
+
+    What is in the memory of the host is not copied.
+
+    Raises:
+        ValueError: it cannot be read; the message names its type.
+    """
+    if not _is_foreign(values):
+        return values
+    try:
+        if _library(values) == OPENCL:
+            return values.get()
+        if values.__dlpack_device__()[0] != HOST:
+            copy = next((method for method in COPIES if hasattr(values, method)), None)
+            return np.asarray(getattr(values, copy)() if copy else values)
+        return np.from_dlpack(values)
+    except Exception as error:  # each library has its own
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"{name} is an array of type {_type_name(values)}, which cannot be read ({said}); convert it to a numpy "
+            "array"
+        ) from error
+
+
+def like(result: NDArray[Any], given: Any) -> Any:
+    """Return a result as an array of the library, and on the device, of what the caller gave."""
+    if not _is_foreign(given):
+        return result
+    library = _library(given)
+    if library == OPENCL:
+        copy = type(given)(given.queue, result.shape, result.dtype)
+        copy.set(result)
+        return copy
+    functions = given.__array_namespace__() if hasattr(given, "__array_namespace__") else sys.modules[library]
+    return functions.asarray(result, **({"device": given.device} if library == "torch" else {}))
+
+
+def check_out(out: Any, results: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
+    """Return the arrays that results are written to.
+
+    Raises:
+        ValueError: they are not as many as the results, or not numpy arrays of their shapes and types.
+    """
+    arrays = out if isinstance(out, (tuple, list)) else (out,)
+    if len(arrays) != len(results):
+        raise ValueError(f"out has {len(arrays)} arrays, expected {len(results)}: one for each result")
+    for array, result in zip(arrays, results, strict=True):
+        expected = f"expected a numpy array of shape {result.shape} and dtype {result.dtype}"
+        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+            raise ValueError(f"out is an array of type {_type_name(array)}, {expected}")
+        if (array.shape, array.dtype) != (result.shape, result.dtype):
+            raise ValueError(f"out has shape {array.shape} and dtype {array.dtype}, {expected}")
+        if not array.flags.writeable:
+            raise ValueError("out cannot be written to, expected a writeable array")
+    return tuple(arrays)
+
+
+def _is_foreign(values: Any) -> bool:
+    if isinstance(values, (np.ndarray, np.generic)):
+        return False
+    is_opencl = _library(values) == OPENCL and hasattr(values, "queue")
+    return is_opencl or (hasattr(values, "__dlpack__") and hasattr(values, "__dlpack_device__"))
+
+
+def _library(values: Any) -> str:
+    return type(values).__module__.partition(".")[0]
+
+
+def _type_name(values: Any) -> str:
+    return f"{type(values).__module__}.{type(values).__qualname__}"
