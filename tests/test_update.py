@@ -202,4 +202,5 @@ def test_threads_see_one_set_of_points_or_the_other(rng):
         update.result()
     for result in results:
         assert any(np.array_equal(result.result(), each) for each in allowed)
+    fmm.update(second)  # the last of several that run at once may be any of them
     assert np.array_equal(fmm.evaluate(charges), allowed[1])
