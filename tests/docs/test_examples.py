@@ -127,3 +127,18 @@ def test_many_right_hand_sides(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     assert "shape (25600, 8)" in result.stdout
     assert matplotlib.image.imread(tmp_path / "harmonics.png").shape[1] >= 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("nbody_leapfrog", ("--n", "2000", "--steps", "6"), "energy -0.1"),
+        ("bie_gmres", ("--n", "3000"), "charge of the first sphere 19.29"),
+    ],
+)
+def test_examples_with_points_and_equations(tmp_path, name, arguments, said):
+    command = [sys.executable, str(SCRIPT.with_name(f"{name}.py")), *arguments]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert said in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.png"]
