@@ -43,7 +43,7 @@ import numpy as np
 from loopy.kernel.data import SubstitutionRule
 from pymbolic.mapper import IdentityMapper
 from pymbolic.mapper.dependency import DependencyMapper
-from pymbolic.primitives import Product, Variable
+from pymbolic.primitives import Product, Variable, is_zero
 
 from fmmloopy.greens import ARGUMENT_PREFIX, GreensFunction
 from fmmloopy.operators.operator import (
@@ -87,6 +87,10 @@ class _Entry(IdentityMapper):  # type: ignore[misc]
     def map_constant(self, expr: Any) -> Any:
         return self.dtype.type(expr) if isinstance(expr, float) else expr
 
+    def entry(self, expr: Any) -> Any:
+        """Turn a whole entry; a number is of the kernel's dtype even if it is an integer, as 0 is."""
+        return self.dtype.type(expr) if isinstance(expr, int) else self(expr)
+
     def map_variable(self, expr: Any) -> Any:
         return Variable(ARGUMENT_PREFIX + expr.name) if expr.name in self.parameters else expr
 
@@ -98,7 +102,7 @@ def pair_rules(greens: GreensFunction, dtype: np.dtype[Any]) -> list[Substitutio
     return [
         *(SubstitutionRule(f"G_{name}", (), entry_of(value)) for name, value in shared.values),
         *(
-            SubstitutionRule(f"G_{i}_{j}", (), entry_of(entry))
+            SubstitutionRule(f"G_{i}_{j}", (), entry_of.entry(entry))
             for (i, j), entry in zip(places, shared.expressions, strict=True)
         ),
     ]
@@ -245,27 +249,33 @@ def _values(greens: GreensFunction) -> str:
 
 
 def _terms(spec: Specification) -> str:
-    """Write the statements that add what a pair of points gives."""
-    rows, columns = range(spec.greens.ntarget_components), range(spec.greens.nsource_components)
+    """Write the statements that add what a pair of points gives; entries that are 0 add nothing."""
+    rows, ncolumns = range(spec.greens.ntarget_components), spec.greens.nsource_components
+    columns = [_columns(row) for row in spec.greens.matrix]
     shared = f":{SHARED}*" if _shared(spec.greens).values else ""
     if spec.greens.vectors > 1:
         before = f"r*:d*{shared}"
         entries = [
-            f"<> w{i}_{j} = (G_{i}_{j} if r2 > 0 else 0) {{id=w{i}_{j},dep={before}}}" for i in rows for j in columns
+            f"<> w{i}_{j} = (G_{i}_{j} if r2 > 0 else 0) {{id=w{i}_{j},dep={before}}}" for i in rows for j in columns[i]
         ]
         sums = [
-            (len(rows) * vector + i, " + ".join(f"w{i}_{j}*q{len(columns) * vector + j}" for j in columns))
+            (len(rows) * vector + i, " + ".join(f"w{i}_{j}*q{ncolumns * vector + j}" for j in columns[i]))
             for vector in range(spec.greens.vectors)
             for i in rows
         ]
         return "\n".join(
             [*entries, *(f"u{i}[t] = u{i}[t] + {terms} {{id=sum{i},dep=init{i}:w*:q*}}" for i, terms in sums)]
         )
-    products = [" + ".join(f"G_{i}_{j}*q{j}" for j in columns) for i in rows]
+    products = [" + ".join(f"G_{i}_{j}*q{j}" for j in columns[i]) for i in rows]
     return "\n".join(
         f"u{i}[t] = u{i}[t] + ({product} if r2 > 0 else 0) {{id=sum{i},dep=init{i}:r*:d*:q*{shared}}}"
         for i, product in enumerate(products)
     )
+
+
+def _columns(row: tuple[Any, ...]) -> list[int]:
+    """Return the columns of a row whose entries are not 0; the first if all are."""
+    return [j for j, entry in enumerate(row) if not is_zero(entry)] or [0]
 
 
 def _sums(spec: Specification, particles: Particles, unit: str) -> tuple[str, str, str, str]:
