@@ -28,12 +28,15 @@ from typing import IO, Any
 import cloudpickle
 
 from fmmloopy.common.file_modules import file_modules
+from fmmloopy.common.forkserver import SERVERS, Child, ForkServerError, import_path
 from fmmloopy.common.messages import one_line
 
 try:
     import resource
 except ImportError:  # only Unix has it
     resource = None  # type: ignore[assignment]
+
+Process = subprocess.Popen[bytes] | Child
 
 Stage = Callable[[str, float], None]
 """Called by a function in a worker before each part of its work, with a description and a time limit in seconds.
@@ -80,7 +83,7 @@ class Worker:
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._environment = dict(environment or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._connection: Connection[Any, Any] | None = None
         self._output: IO[bytes] | None = None
         self._stopped = False
@@ -165,18 +168,19 @@ class Worker:
     def _start(self) -> None:
         ours, theirs = Pipe()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "fmmloopy.common.isolation", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self._environment, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-                start_new_session=True,
-            )
-        finally:
-            theirs.close()
+        with theirs:
+            try:
+                self._process = SERVERS.start(serve, theirs.fileno(), self._output.fileno(), self._environment)
+            except ForkServerError:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "fmmloopy.common.isolation", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._output,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **self._environment, "PYTHONPATH": import_path()},
+                    start_new_session=True,
+                )
         self._connection = ours
         try:
             ready = ours.poll(START_LIMIT) and ours.recv_bytes() == b"ready"
@@ -206,7 +210,7 @@ class Worker:
         return f"the process exited with status {status}" + said
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: Process) -> None:
     """End a process and all that it has started.
 
     Once it has ended, its group may be gone, or may no longer be signalled, as systems have it.
@@ -277,8 +281,9 @@ def _end_with(descriptor: int) -> None:
     os._exit(1)
 
 
-def _serve(connection: Connection[Any, Any]) -> None:
-    """Call functions until the connection is closed."""
+def serve(descriptor: int) -> None:
+    """Call functions that come through the connection with this file descriptor, until it is closed."""
+    connection: Connection[Any, Any] = Connection(descriptor)
     _limit_memory()
     threading.Thread(target=_end_with, args=(connection.fileno(),), daemon=True).start()
     connection.send_bytes(b"ready")
@@ -306,4 +311,4 @@ def _serve(connection: Connection[Any, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Connection(int(sys.argv[1])))
+    serve(int(sys.argv[1]))
