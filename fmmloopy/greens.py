@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -116,6 +117,17 @@ def differentiate(expression: Expression, axis: int) -> Expression:
         + _partial(expression, "r") * (d * rinv)
         - _partial(expression, "rinv") * (d * (rinv * rinv * rinv))
     )
+
+
+def derivative(expression: Expression, axis: int) -> Expression:
+    """Differentiate as `differentiate` does, and simplify; what has been asked before is remembered."""
+    return _simplified(str(expression), expression, axis)
+
+
+@lru_cache(maxsize=4096)
+def _simplified(text: str, expression: Expression, axis: int) -> Expression:
+    """Return a derivative. Expressions that differ in ``2`` and ``2.0`` are equal, but their texts are not."""
+    return simplify(differentiate(expression, axis))
 
 
 SECOND = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
@@ -402,11 +414,8 @@ class GreensFunction:
             return self.with_gradient() if gradient else self
         rows = list(self.matrix)
         if gradient:
-            rows += [tuple(simplify(differentiate(e, axis)) for e in row) for row in self.matrix for axis in range(3)]
-        first = [[tuple(differentiate(entry, axis) for entry in row) for axis in range(3)] for row in self.matrix]
-        rows += [
-            tuple(simplify(differentiate(e, b)) for e in derivatives[a]) for derivatives in first for a, b in SECOND
-        ]
+            rows += [tuple(derivative(e, axis) for e in row) for row in self.matrix for axis in range(3)]
+        rows += [tuple(derivative(derivative(e, a), b) for e in row) for row in self.matrix for a, b in SECOND]
         nderivatives = len(rows) - len(self.matrix)
         name = "gradient_hessian" if gradient else "hessian"
         return self._extended(name, rows, nderivatives, len(SECOND) * len(self.matrix))
@@ -421,7 +430,7 @@ class GreensFunction:
                 then has three for dipoles, along the axes.
         """
         rows = [
-            (row if charges else ()) + tuple(simplify(-1 * differentiate(e, axis)) for e in row for axis in range(3))
+            (row if charges else ()) + tuple(derivative(-1 * e, axis) for e in row for axis in range(3))
             for row in self.matrix
         ]
         name = "charges_dipoles" if charges else "dipoles"
