@@ -78,10 +78,10 @@ def smallest_crash(worker: Worker, request: Request, count: int, death: ChildErr
     number = _dies_at(worker, run_attempts, request, tried)
     if number is None:
         return "", ""
-    found = tried[number]
-    smaller = [] if isinstance(death, ChildTimedOut) else _smaller(worker, request, found)
-    for attempt in (*smaller, found):
-        if _dies_at(worker, run_attempts, request, [attempt]) is not None:
+    found, hangs = tried[number], isinstance(death, ChildTimedOut)
+    for attempt in (found,) if hangs else (*_smaller(worker, request, found), found):
+        was_first = hangs and number == 0  # the process had run nothing before
+        if was_first or _dies_at(worker, run_attempts, request, [attempt]) is not None:
             title = f"{request.book.name}, {request.operator}, {request.dtype}, step {step}: {death.reason}"
             words, path = worker.call(describe_attempt, request, attempt, title)
             return words, path
