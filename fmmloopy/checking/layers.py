@@ -23,7 +23,16 @@ from fmmloopy.checking.compare import allowances, difference, excess
 from fmmloopy.checking.inputs import Input, inputs, several
 from fmmloopy.checking.over import describe, domain_of
 from fmmloopy.checking.proof import Proved, Wrong
-from fmmloopy.checking.proofs import ORDER, Proof, functions, is_still_proved, proof_of, verdict_on, witness_layouts
+from fmmloopy.checking.proofs import (
+    ORDER,
+    Proof,
+    functions,
+    is_still_proved,
+    proof_of,
+    stated,
+    verdict_on,
+    witness_layouts,
+)
 from fmmloopy.checking.real_cases import real_case, term_magnitudes, widened
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.request import CODE_LIMIT, RUN_LIMIT, SIMULATED, Failure, Request, reproducer_name
@@ -82,7 +91,7 @@ class OperatorCheck:
         self._math_of: dict[tuple[GreensFunction, int], tuple[str, Any]] = {}
         self._steps_of: dict[str, list[Step]] = {}
         self._code_of: dict[tuple[str, int], CompiledOperator] = {}
-        self._suspicions: list[Wrong] = []
+        self._suspicions: list[tuple[int, Wrong]] = []
         self.proofs: list[Proof] = []
 
     def run(self) -> Failure | None:
@@ -160,10 +169,11 @@ class OperatorCheck:
     def _symbolic(self) -> None:
         """Prove the last kernels; whether those that seem wrong are is seen after the other layers.
 
-        Kernels that came proved with the shipped books are proved anew at level full only.
+        Level full proves those of all orders, and proves anew what came proved with the shipped books.
         """
-        for greens in functions(self._operator):
-            steps, spec = self._steps(greens, ORDER), self._specification(greens, ORDER)
+        quick = [(greens, ORDER) for greens in functions(self._operator)]
+        for greens, order in stated(self._operator) if self._request.full else quick:
+            steps, spec = self._steps(greens, order), self._specification(greens, order)
             if not self._request.full and is_still_proved(spec, self._identity(steps[-1])):
                 self.proofs.append(proof_of(spec, Proved(0)))
                 continue
@@ -171,7 +181,7 @@ class OperatorCheck:
             verdict = verdict_on(spec, steps[-1])
             self.proofs.append(proof_of(spec, verdict))
             if isinstance(verdict, Wrong):
-                self._suspicions.append(verdict)
+                self._suspicions.append((order, verdict))
 
     def _identity(self, last: Step) -> str:
         return kernel_identity(last.kernel, self._request.book.build_options)
@@ -186,8 +196,9 @@ class OperatorCheck:
 
     def _witnesses(self) -> Iterator[Input]:
         """Yield inputs that are made from the points at which proofs say that kernels are wrong."""
-        spec = self._specification(several(self._types), ORDER)
-        yield from (Input(spec, layout=layout) for wrong in self._suspicions for layout in witness_layouts(wrong))
+        for order, wrong in self._suspicions:
+            spec = self._specification(several(self._types), order)
+            yield from (Input(spec, layout=layout) for layout in witness_layouts(wrong))
 
     def _exact(self) -> Failure | None:
         return next(filter(None, map(self._same_bits, self._cases())), None)

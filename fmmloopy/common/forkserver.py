@@ -127,6 +127,7 @@ class ForkServers:
                 pid = _number(_received(server, WORD))
             except OSError as error:
                 os.close(reading)
+                self._servers[state].process.kill()  # it may still be about to fork
                 self._end(state)
                 raise ForkServerError(str(error)) from error
             finally:
