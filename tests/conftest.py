@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -221,15 +222,19 @@ def opencl_device() -> Device:
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let a test find no certificates, rates, peaks or tables of others; returns the cache's folder.
+    """Let a test find no certificates, rates or peaks of others; returns the cache's folder.
 
-    Generated code is shared: to make it again is most of the time of a check, and tests nothing.
+    Generated code is shared, and so are tables that are there: to make them again is most of the time of a check, and
+    tests nothing.
     """
     folder = tmp_path / "cache"
     folder.mkdir()
     for shared in ("code", "c"):
         (cache_folder() / shared).mkdir(parents=True, exist_ok=True)
         (folder / shared).symlink_to(cache_folder() / shared)
+    for tables in cache_folder().glob("tables-*.h5"):
+        with suppress(OSError):  # another process may delete them now
+            (folder / tables.name).hardlink_to(tables)
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(folder))
     return folder
 

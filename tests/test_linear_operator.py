@@ -51,7 +51,7 @@ def vectors(rng, dense, count, axis):
 @pytest.mark.parametrize(
     ("kernel", "separate"),
     [
-        *((kernel, True) for kernel in (fl.laplace(), fl.helmholtz(2.0), fl.stokeslet(), UNEVEN)),
+        *((kernel, True) for kernel in (fl.laplace(), fl.helmholtz(2.0), UNEVEN)),
         *((kernel, False) for kernel in (fl.laplace(), fl.rotlet())),
     ],
     ids=lambda value: value.name if isinstance(value, GreensFunction) else "separate" if value else "same",

@@ -180,10 +180,8 @@ def test_types_of_kernels():
     ("operator", "statement", "change", "dtypes"),
     [
         ("m2l_forward", "load", lambda expression: 2 * expression, ["float32", "float64"]),
-        ("m2l_inverse", "store", lambda expression: 2 * expression, ["mixed"]),
         ("p2p", "e1", lambda expression: 0 * expression, ["mixed"]),  # what rounding leaves is left out
         ("p2p", "fold0", lambda expression: expression.children[1], ["mixed"]),  # all list entries but the last
-        ("l2p", "fold0", lambda expression: expression.children[1], ["reduced"]),
         ("p2m", "y2", lambda expression: 2 * expression, ["reduced"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -14,7 +14,7 @@ from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.devices import Device
 from fmmloopy.operators import Operator, Specification
 from fmmloopy.recipes.apply import Step, apply_recipe
-from fmmloopy.recipes.book import RecipeBook, RecipeError
+from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook, RecipeError
 from fmmloopy.recipes.fingerprint import fingerprint
 from fmmloopy.recipes.identity import kernel_identity
 
@@ -47,13 +47,14 @@ class CodeKey:
         return self.specification.operator.name
 
     def text(self) -> str:
-        """Return everything that the code depends on as text."""
+        """Return everything that the code depends on as text; sequential kernels are the same in all books."""
+        is_own = self.operator in self.book.recipes or self.operator in self.book.operators
         return repr(
             {
                 "format": FORMAT,
                 "math": math_hash(self.specification.operator),
                 "specification": self.specification.key,
-                "book": self.book.name,
+                "book": self.book.name if is_own else SEQUENTIAL.name,
                 "recipe": self.book.fingerprint(self.operator),
                 "parameters": sorted(self._given.items()),
                 "steps": self.most_steps,

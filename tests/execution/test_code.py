@@ -214,7 +214,7 @@ DIFFERENCES = {
     "parameters of the function": {"kernel": yukawa()},
     "types": {"types": "float32"},
     "mixed types": {"types": "mixed"},
-    "name of the book": {"book": RecipeBook("b", "")},
+    "name of the book": {"book": RecipeBook("b", "", {"p2p": other_p2p})},
     "recipe": {"book": RecipeBook("sequential", "", {"p2p": other_p2p})},
     "options of the compiler": {"book": replace(SEQUENTIAL, build_options=("-w",))},
     "recipe with keywords": {"book": RecipeBook("sequential", "", {"p2p": wide_p2p})},
@@ -231,6 +231,10 @@ def test_everything_that_matters_is_in_the_key():
     texts = {name: key(**change).text() for name, change in DIFFERENCES.items()}
     texts["fewer steps"] = replace(P2P, most_steps=1).text()
     assert len({P2P.text(), *texts.values()}) == 1 + len(texts), texts
+
+
+def test_books_share_the_code_of_operators_that_they_have_no_recipe_for():
+    assert key(book=RecipeBook("b", "", {"m2m": other_p2p})).text() == P2P.text()
 
 
 def test_versions_are_in_the_key(monkeypatch):
