@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -43,6 +44,8 @@ _config = tempfile.TemporaryDirectory(prefix="fmmloopy-tests-")
 os.environ[CONFIG_VARIABLE] = _config.name
 os.environ.pop(DEVICE_VARIABLE, None)  # tests say which devices they mean
 
+
+gc.set_threshold(50_000, 20, 20)  # tests make many objects that live long
 
 OPENCL = sorted(
     (device for device in find_devices() if device.backend == "opencl" and not device.is_simulator),

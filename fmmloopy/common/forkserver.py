@@ -329,5 +329,6 @@ if __name__ == "__main__":
     _import(sys.argv[2:])
     gc.collect()
     gc.freeze()  # memory that the collector does not touch stays shared
+    gc.set_threshold(50_000, 20, 20)  # generating code makes many objects that live long
     with socket.socket(fileno=int(sys.argv[1])) as _connection:
         _serve(_connection)

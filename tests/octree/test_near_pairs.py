@@ -198,8 +198,8 @@ def pairs_at(distance):
 @pytest.mark.parametrize("precision", ["mixed", "reduced"])
 @pytest.mark.parametrize(
     ("kernel", "distance"),
-    [(kernel, distance) for kernel in (fl.laplace(), fl.yukawa(2.0)) for distance in (1e-3, 1e-6, 1e-9, 1e-12)]
-    + [(STOKES, distance) for distance in (1e-6, 1e-9, 1e-12)],  # expansions of which lose more in float32
+    [(kernel, distance) for kernel in (fl.laplace(), fl.yukawa(2.0)) for distance in (1e-3, 1e-6, 1e-12)]
+    + [(STOKES, distance) for distance in (1e-6, 1e-12)],  # expansions of which lose more in float32
     ids=lambda value: getattr(value, "name", value),
 )
 def test_near_pairs_are_as_accurate_as_float32_at_any_distance(kernel, distance, precision, rng):
