@@ -1,8 +1,8 @@
 """The checker's own test: wrong recipes of the corpus are rejected by the right layer, right ones pass.
 
 One wrong recipe is tested for each layer, of operators of all forms, and one right recipe for each form, in one
-precision at level quick; `.ci/corpus` checks all of them in all of theirs. Recipes of the shipped books are right, too, and are
-checked for every operator.
+precision at level quick; `.ci/corpus` checks all of them in all of theirs. Recipes of the shipped books are right, too,
+and are checked for every operator.
 """
 
 from __future__ import annotations
