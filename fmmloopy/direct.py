@@ -16,9 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from fmmloopy.common.arguments import real_numbers
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.greens import GreensFunction, laplace
+from fmmloopy.limits import value_at_zero
 from fmmloopy.vectors import Vectors, read_vectors, write_results
 
 FloatArray = NDArray[np.float64]
+Numbers = NDArray[np.integer[Any]]
 
 # Pairs evaluated at once: arrays of 1 MiB fit roughly in a core's caches, and are long enough that numpy runs without
 # the interpreter lock most of the time (docs/measurements/constants.csv).
@@ -39,11 +41,15 @@ def direct(
     *,
     dipoles: ArrayLike | None = None,
     hessian: bool = False,
+    same_as: ArrayLike | None = None,
 ) -> Any:
     """Sum the potential of all sources at all targets: f(x_i) = sum over j of G(x_i - y_j) q_j + p_j . grad_y G.
 
-    It is computed in float64 for input of any dtype. Pairs at distance zero contribute nothing, so a point does not act
-    on itself. The result does not depend on the number of threads.
+    It is computed in float64 for input of any dtype. The result does not depend on the number of threads.
+
+    A source does not act on itself: where ``targets`` is None, or ``same_as`` says which source a target is, this pair
+    contributes nothing. Other pairs at distance zero contribute the function's value there if it is finite, as that of
+    Plummer's and Gaussian functions is, and nothing if it is not.
 
     Args:
         sources: shape (nsources, 3), any unit of length.
@@ -55,6 +61,8 @@ def direct(
         block: pairs evaluated at once by each thread; affects speed and memory only.
         dipoles: dipole moments p, shape (nsources, 3), or (nsources, sc, 3); a last axis as for charges. None for none.
         hessian: whether to return the second derivatives with respect to the target too.
+        same_as: shape (ntargets,), the number of the source that each target is, -1 for none: for targets that are some
+            of the sources. It makes a difference for functions that are finite at zero only.
 
     Returns:
         Potentials, float64 or complex128, shape (ntargets,) where tc = 1, else (ntargets, tc). With ``gradient`` or
@@ -70,17 +78,21 @@ def direct(
     y = _points("sources", sources)
     x = y if targets is None else _points("targets", targets)
     given = read_vectors(kernel, y.shape[1], np.dtype(np.float64), charges, dipoles, gradient, hessian)
-    values = sum_vectors(kernel, given, x, y, block)
+    own = np.arange(x.shape[1]) if targets is None else _own(same_as, x.shape[1], y.shape[1])
+    values = sum_vectors(kernel, given, x, y, own, block)
     return write_results(kernel, given.components, values, given.is_single)
 
 
-def sum_vectors(kernel: GreensFunction, given: Vectors, x: FloatArray, y: FloatArray, block: int = BLOCK) -> FloatArray:
+def sum_vectors(
+    kernel: GreensFunction, given: Vectors, x: FloatArray, y: FloatArray, own: Numbers | None = None, block: int = BLOCK
+) -> FloatArray:
     """Sum potentials and their derivatives of all vectors: shape (vectors, rows, ntargets).
 
     Args:
         kernel: the Green's function, without derivatives.
         given: charges and dipole moments, and which derivatives are wanted.
         x, y: targets and sources, shape (3, n).
+        own: shape (ntargets,), the number of the source that each target is, -1 for none; None if none is one.
         block: pairs evaluated at once by each thread.
 
     Raises:
@@ -89,7 +101,9 @@ def sum_vectors(kernel: GreensFunction, given: Vectors, x: FloatArray, y: FloatA
     values = given.values.astype(np.float64, copy=False)
     exponent = shift(values)
     q = np.ldexp(values, -exponent)
-    return shift_back(_sum_all(given.components.of(kernel), x, y, q, block), exponent)
+    function, at_zero = given.components.of(kernel), value_at_zero(kernel, given.components)
+    own = np.full(x.shape[1], -1) if own is None else own
+    return shift_back(_sum_all(function, at_zero, x, y, q, own, block), exponent)
 
 
 def _check(kernel: GreensFunction) -> GreensFunction:
@@ -120,7 +134,30 @@ def _points(name: str, points: ArrayLike) -> FloatArray:
     return np.ascontiguousarray(array.T)
 
 
-def _sum_all(kernel: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray, block: int) -> FloatArray:
+def _own(same_as: ArrayLike | None, ntargets: int, nsources: int) -> Numbers | None:
+    """Return the numbers of the sources that targets are."""
+    if same_as is None:
+        return None
+    own = np.asarray(same_as)
+    if own.shape != (ntargets,) or own.dtype.kind not in "iu":
+        raise ValueError(
+            f"same_as has shape {own.shape} and dtype {own.dtype}, expected ({ntargets},) whole numbers: "
+            "the source that each target is, -1 for none"
+        )
+    if own.size and not -1 <= own.min() <= own.max() < nsources:
+        raise ValueError(f"same_as has {own.min()} to {own.max()}, expected -1 to {nsources - 1}: numbers of sources")
+    return own.astype(np.int64)
+
+
+def _sum_all(
+    kernel: GreensFunction,
+    at_zero: FloatArray | None,
+    x: FloatArray,
+    y: FloatArray,
+    q: FloatArray,
+    own: Numbers,
+    block: int,
+) -> FloatArray:
     """Return potentials, shape (vectors, tc, ntargets), one thread per core over groups of targets."""
     width = max(1, min(y.shape[1], _BLOCK_SOURCES, block))
     height = max(1, block // width)
@@ -131,6 +168,9 @@ def _sum_all(kernel: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray
         for source in range(0, y.shape[1], width):
             sources = slice(source, source + width)
             out[..., targets] += _sum_block(kernel, x[:, targets], y[:, sources], q[..., sources])
+            if at_zero is not None:
+                them = own[targets] - source
+                out[..., targets] += _sum_touching(at_zero, x[:, targets], y[:, sources], q[..., sources], them)
 
     with ThreadPoolExecutor(_ncores()) as pool:
         list(pool.map(fill, range(0, x.shape[1], height)))
@@ -151,3 +191,13 @@ def _sum_block(kernel: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArr
         entries = kernel.evaluate(x[:, :, None] - y[:, None, :])
     potentials: FloatArray = np.stack([np.einsum("cdts,ds->ct", entries, each) for each in q])
     return potentials
+
+
+def _sum_touching(at_zero: FloatArray, x: FloatArray, y: FloatArray, q: FloatArray, own: Numbers) -> FloatArray:
+    """Return what pairs at distance zero contribute in one block, shape (vectors, tc, ntargets)."""
+    touching = np.logical_and.reduce(x[:, :, None] == y[:, None, :])
+    if touching.any():
+        here = np.flatnonzero((own >= 0) & (own < len(touching[0])))
+        touching[here, own[here]] = False
+    contributions: FloatArray = at_zero @ (q @ touching.T)
+    return contributions

@@ -27,6 +27,7 @@ from fmmloopy.choosing.report import KernelRow, PlanReport, make_rows
 from fmmloopy.choosing.work import count_work
 from fmmloopy.common.arguments import check_count
 from fmmloopy.common.exchange import check_out, like, on_host
+from fmmloopy.common.range import shift, shift_back
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.common.turns import BUILDING, Turn
 from fmmloopy.components import CHARGES, Components
@@ -50,6 +51,8 @@ from fmmloopy.inputs import (
     check_scaling,
     fits,
 )
+from fmmloopy.limits import is_finite_at_zero, value_at_zero
+from fmmloopy.octree.coincident import find_coincident
 from fmmloopy.octree.lists import InteractionLists
 from fmmloopy.octree.tree import SortedPoints, Tree, sort_points
 from fmmloopy.operators import M2L_FORMS
@@ -69,8 +72,11 @@ WHEN_TO_CERTIFY = ("warn", "first-use", "require")
 class Fmm:
     """Potentials of many charges, in time proportional to their number.
 
-    Computes f(x_i) = sum over j of G(x_i - y_j) q_j; pairs at distance zero contribute nothing. The constructor builds
-    the tree, the interaction lists and the code; `evaluate` can then be called with any number of charge vectors.
+    Computes f(x_i) = sum over j of G(x_i - y_j) q_j. The constructor builds the tree, the interaction lists and the
+    code; `evaluate` can then be called with any number of charge vectors.
+
+    Where the targets are the sources, a source does not act on itself. Other points in the same place contribute G(0)
+    if the function is finite at zero, as Plummer's and Gaussian functions are, and nothing if it is not.
 
     Threads may share an `Fmm`: they evaluate one after the other. Processes cannot: it does not work in a process that
     was forked after OpenCL was used, and it cannot be pickled or copied.
@@ -174,6 +180,7 @@ class Fmm:
         with timed(self.timings, "choice"):
             self._predicted_ncrit = ncrit or ncrit_for(FIRST_ORDER)
             self._predictor = Predictor(self.kernel, sorted_points, self._predicted_ncrit)
+            self._coincident = find_coincident(sorted_points) if is_finite_at_zero(self.kernel) else None
             accuracy = settle_accuracy(self._predictor, digits, order, precision)
         with BUILDING:
             runtime = _open(device, runtime)
@@ -318,6 +325,7 @@ class Fmm:
             evaluation = Evaluation(setup, self.m2l, sorted_points, tree, before.runtime, timings, before)
             self._decision, self._rates, self._evaluation, self.timings = decision, rates, evaluation, timings
             self._predictor = Predictor(self.kernel, sorted_points, self._predicted_ncrit)
+            self._coincident = find_coincident(sorted_points) if is_finite_at_zero(self.kernel) else None
             self._expected, self._vectors, self._evaluated = None, None, CHARGES
 
     # -- evaluating
@@ -429,7 +437,11 @@ class Fmm:
             potentials = self._run(given)[..., tree.target_order[chosen]]
         in_order = replace(given, values=given.values[..., tree.source_order])
         expected = sum_vectors(
-            self.kernel, in_order, tree.targets[:, chosen].astype(np.float64), tree.sources.astype(np.float64)
+            self.kernel,
+            in_order,
+            tree.targets[:, chosen].astype(np.float64),
+            tree.sources.astype(np.float64),
+            chosen if tree.same_points else None,
         )
         off, size = float(np.linalg.norm(potentials - expected)), float(np.linalg.norm(expected))
         return off / size if size else math.inf if off else 0.0
@@ -506,8 +518,19 @@ class Fmm:
                 seconds += time.perf_counter() - start
             self._evaluated, self._vectors = replace(given.components, vectors=len(given.values)), given
             self.timings["evaluate"] = seconds
-        result = found[0] if len(found) == 1 else np.concatenate(found)
-        return result[: len(given.values)].astype(self.dtype, copy=False)
+        result = (found[0] if len(found) == 1 else np.concatenate(found))[: len(given.values)]
+        return self._with_coincident(result, given).astype(self.dtype, copy=False)
+
+    def _with_coincident(self, results: NDArray[Any], given: Vectors) -> NDArray[Any]:
+        """Return potentials and derivatives with what points in the same place contribute to each other."""
+        at_zero = None if self._coincident is None else value_at_zero(self.kernel, given.components)
+        if self._coincident is None or at_zero is None:
+            return results
+        exponent = shift(given.values)
+        contributions = self._coincident.contributions(at_zero, np.ldexp(given.values, -exponent))
+        results = results.astype(np.float64)
+        results[..., self._coincident.targets] += shift_back(contributions, exponent)
+        return results
 
     def _batches(self, given: Vectors) -> Iterator[tuple[NDArray[Any], Components]]:
         """Yield vectors that are evaluated at once, in powers of two; the last ones may be zero."""

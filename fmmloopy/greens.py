@@ -15,7 +15,8 @@ others       the parameters of the Green's function, such as Yukawa's ``decay``
 
 and the functions exp, log, sqrt, sin, cos, erf, erfc.
 
-Pairs at distance zero contribute nothing, for any expression, so a point does not act on itself.
+Here and in operators, pairs at distance zero contribute nothing, for any expression, so a point does not act on itself.
+What other points in the same place contribute is in `fmmloopy.limits`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ ITSELF = "fmmloopy/__init__"
 
 LAYERS = (
     # What the method is, without a device.
-    "terms", "greens", "components", "kernels", "precision", "common", "vectors",
+    "terms", "greens", "components", "limits", "kernels", "precision", "common", "vectors",
     "direct", "files", "octree", "tables", "prediction", "accuracy", "adjoint",
     # Operators, how they become fast, and how they run.
     "operators", "recipes", "transforms", "inputs", "execution",
