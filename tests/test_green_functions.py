@@ -166,6 +166,81 @@ def test_axis_of_a_vortex_ring():
     assert error(found, expected) <= 1e-2  # at order 4, of fields that decay as 1 / r^2
 
 
+def test_speed_of_a_vortex_ring():
+    """A thin ring with a smoothed core moves along its axis with (log(8 R / m) - 1) / (4 pi R).
+
+    For q x d / (r^2 + m^2)^(3/2): Saffman, Vortex Dynamics (1992), section 11.2. Next order: (m / R)^2 log(R / m).
+    """
+    n, m = 6000, 0.005
+    plain = fl.biot_savart()
+    soft = tuple(
+        tuple(str(entry) if not entry else f"({entry})/(sqrt(r*r + m*m)*(r*r + m*m))" for entry in row)
+        for row in ((0, "d2", "-1*d1"), ("-1*d2", 0, "d0"), ("d1", "-1*d0", 0))
+    )
+    kernel = fl.GreensFunction("rosenhead", soft, {"m": m}, plain.scaling, surfaces=plain.surfaces)
+    angle = 2 * np.pi * np.arange(n) / n
+    ring = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
+    vorticity = np.stack([-np.sin(angle), np.cos(angle), 0 * angle], axis=1) * (2 * np.pi / n)
+    fmm = fl.Fmm(ring, kernel=kernel, order=6, ncrit=200, recipes="sequential")
+    assert fmm.lists.v.lists.size > 0
+    velocity = fmm.evaluate(vorticity)
+    expected = (np.log(8 / m) - 1) / (4 * np.pi)
+    np.testing.assert_allclose(velocity[:, 2], expected, rtol=1e-3)
+    assert np.abs(velocity[:, :2]).max() < 1e-3 * expected
+
+
+def test_plane_wave_from_its_values_on_a_sphere():
+    """Green's representation: the integral of G du/dn - u dG/dn is u inside a closed surface, and 0 outside.
+
+    Colton & Kress (1998), theorem 2.1. Charges and dipoles at once, with complex strengths.
+    """
+    points, inside = ball()
+    k = np.array([1.5, -2.0, 1.0])
+    wave = np.exp(1j * points @ k)
+    weight = 4 * np.pi / len(points)
+    charges, dipoles = weight * 1j * (points @ k) * wave, -weight * wave[:, None] * points
+    targets = np.concatenate([inside, 2 * unit(inside)])
+    fmm = fl.Fmm(points, targets, fl.helmholtz(float(np.linalg.norm(k))), order=5, ncrit=NCRIT, recipes="sequential")
+    found = fmm.evaluate(charges, dipoles)
+    assert error(found[: len(inside)], np.exp(1j * inside @ k)) <= 2e-3
+    assert np.abs(found[len(inside) :]).max() <= 2e-3
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_kepler_orbits():
+    """Around a sphere of mass 1, bodies without mass return to where they were after 2 pi a^(3/2), on ellipses.
+
+    By leapfrog, whose error in the phase is 1e-3 with this step; the sphere moves from step to step, as do the bodies.
+    """
+    sources = 0.5 * ball()[0]
+    masses = np.full(len(sources), 4 * np.pi / len(sources))
+    rng = np.random.default_rng(8)
+    a, eccentricity, steps = 2.0, 0.3, 120
+    step = 2 * np.pi * a**1.5 / steps
+    first = unit(rng.standard_normal((40, 3)))
+    across = unit(np.cross(first, rng.standard_normal((40, 3))))
+    start = a * (1 + eccentricity) * first  # farthest from the sphere
+    velocity = np.sqrt((1 - eccentricity) / (a * (1 + eccentricity))) * across
+    turn = np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1.0]])
+    fmm = fl.Fmm(sources, start, order=4, ncrit=NCRIT, recipes="sequential")
+    positions, radii = start, []
+    for _ in range(steps):
+        _, slopes = fmm.evaluate(masses, gradient=True)
+        velocity = velocity + 0.5 * step * slopes
+        positions = positions + step * velocity
+        sources = sources @ turn
+        fmm.update(sources, positions)
+        _, slopes = fmm.evaluate(masses, gradient=True)
+        velocity = velocity + 0.5 * step * slopes
+        radii.append(np.linalg.norm(positions, axis=1))
+    assert error(positions, start) <= 2e-2
+    np.testing.assert_allclose(np.min(radii, axis=0), a * (1 - eccentricity), rtol=1e-2)
+    np.testing.assert_allclose(np.max(radii, axis=0), a * (1 + eccentricity), rtol=1e-2)
+
+
 # -- functions, values and limits
 
 
