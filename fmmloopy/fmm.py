@@ -386,7 +386,7 @@ class Fmm:
 
         Raises:
             ValueError: charges or dipoles have the wrong shape or type, or are not finite, or none are given, or
-                potentials are above the largest number of the dtype.
+                potentials are above the largest number of the dtype, or powers of distances that derivatives need are.
             DeviceError: this process was forked after OpenCL was used.
         """
         with self._turn:  # the points stay what they are
@@ -519,7 +519,25 @@ class Fmm:
             self._evaluated, self._vectors = replace(given.components, vectors=len(given.values)), given
             self.timings["evaluate"] = seconds
         result = (found[0] if len(found) == 1 else np.concatenate(found))[: len(given.values)]
+        self._check_derivatives(result)
         return self._with_coincident(result, given).astype(self.dtype, copy=False)
+
+    def _check_derivatives(self, results: NDArray[Any]) -> None:
+        """Make sure that derivatives are finite where potentials are.
+
+        Raises:
+            ValueError: they are not, since higher powers of distances overflow.
+        """
+        rows = self.kernel.ntarget_components
+        if np.isfinite(results[:, rows:]).all() or not np.isfinite(results[:, :rows]).all():
+            return
+        leaf = self.tree.half_width * 2.0 ** (1 - self.tree.nlevels)
+        narrow = self.precision != DOUBLE.name
+        remedy = "use dtype=numpy.float64 with precision='double', or scale" if narrow else "scale"
+        raise ValueError(
+            f"some derivatives are not finite: powers of distances overflow in {self.precision} precision, where boxes "
+            f"have half widths of {leaf:.1g}; {remedy} the points"
+        )
 
     def _with_coincident(self, results: NDArray[Any], given: Vectors) -> NDArray[Any]:
         """Return potentials and derivatives with what points in the same place contribute to each other."""

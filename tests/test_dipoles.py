@@ -147,6 +147,21 @@ def test_hessian_without_gradient_and_charges_of_zero():
     np.testing.assert_allclose(np.trace(hessians, axis1=1, axis2=2), 0, atol=1e-9 * np.abs(hessians).max())
 
 
+def test_hessians_that_float32_cannot_hold(rng):
+    """In boxes with half widths of 1e-10, the fifth power of 1 / r is above the largest number; potentials are fine."""
+    points = np.concatenate([4e-6 * rng.random((100, 3)), 5e-10 * rng.random((600, 3))])
+    charges = rng.uniform(-1, 1, len(points))
+    fmm = fl.Fmm(points.astype(np.float32), order=3, ncrit=20, recipes="sequential")
+    assert np.isfinite(fmm.evaluate(charges)).all()
+    message = (
+        "some derivatives are not finite: powers of distances overflow in single precision, where boxes have half "
+    )
+    with pytest.raises(ValueError, match=f"{message}.*; use dtype=numpy.float64 with precision='double', or scale"):
+        fmm.evaluate(charges, hessian=True)
+    _, hessians = fl.Fmm(points, order=3, ncrit=20, recipes="sequential").evaluate(charges, hessian=True)
+    assert error(hessians, fl.direct(points, charges, hessian=True)[1]) <= 1e-2
+
+
 def test_evaluations_of_all_kinds_take_turns():
     rng = np.random.default_rng(6)
     points, charges, dipoles = cube(rng, 500), rng.standard_normal(500), rng.standard_normal((500, 3))
