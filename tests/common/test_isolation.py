@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fmmloopy.common.isolation import ChildCrashed, ChildTimedOut, Worker
@@ -49,7 +50,7 @@ def raise_own(stage):
 def take_all_memory(stage):
     blocks = []
     while True:
-        blocks.append(bytearray(2**30))
+        blocks.append(np.empty(2**30, np.uint8))  # counts, though nothing is written to it
 
 
 @pytest.fixture(scope="module")
