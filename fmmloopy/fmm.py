@@ -57,7 +57,7 @@ from fmmloopy.octree.lists import InteractionLists
 from fmmloopy.octree.tree import SortedPoints, Tree, sort_points
 from fmmloopy.operators import M2L_FORMS
 from fmmloopy.precision import DOUBLE, SINGLE, Precision
-from fmmloopy.prediction.predict import Predictor, UnpredictableError
+from fmmloopy.prediction.predict import Predictor, UnpredictableError, of_dipoles
 from fmmloopy.recipes.book import RecipeBook
 from fmmloopy.recipes.load import load_recipes
 from fmmloopy.vectors import Vectors, read_vectors, write_results
@@ -276,6 +276,21 @@ class Fmm:
                 except UnpredictableError as why:
                     self._expected = Estimate(math.inf, str(why))
             return self._expected.error
+
+    @property
+    def dipole_error_estimate(self) -> float:
+        """Expected relative error of the potentials of dipoles in the 2-norm, for moments in all directions.
+
+        It is not what ``digits`` asks for. It is predicted from chains of translations for all functions, also for
+        Laplace's; these take seconds if they were not measured before. It is infinite if the function is not finite
+        where it is needed.
+        """
+        with self._turn:
+            predictor = replace(self._predictor, kernel=of_dipoles(self.kernel))
+            try:
+                return estimate(predictor, self.order, self.method.precision).error
+            except UnpredictableError:
+                return math.inf
 
     def _expected_now(self) -> Estimate | None:
         """Return the expected error if it is known, or quick to find."""

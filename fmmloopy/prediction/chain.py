@@ -88,6 +88,46 @@ def measure_chain(kernel: GreensFunction, order: int, radius: float, precision: 
     return Squares(components * error, components * size)
 
 
+def measure_pairs(
+    kernel: GreensFunction,
+    order: int,
+    radius: float,
+    precision: Precision,
+    targets: FloatArray,
+    sources: FloatArray,
+    vectors: NDArray[np.int64],
+) -> FloatArray:
+    """Return the square of the error of G for given pairs of points, a sum over all components: shape (n,).
+
+    Args:
+        kernel: the Green's function, without gradient.
+        order: p, points per cube edge, 2 to 16.
+        radius: half width of both boxes of all pairs.
+        precision: as for `measure_chain`.
+        targets, sources: shape (3, n), relative to the centres of their boxes, in half widths.
+        vectors: shape (n, 3), from the box of the target to that of the source, in widths of a box.
+
+    Raises:
+        ValueError: the Green's function is not finite between the surfaces.
+    """
+    with np.errstate(all="ignore"):
+        chain = _Chain.build(kernel, order, radius, precision)
+        on_surface = INNER * radius * surface_points(order)
+        x, y = radius * targets, radius * sources
+        charges, values = chain.up(y), chain.down(x)
+        charges = charges.reshape(len(charges), kernel.nsource_components, -1)
+        values = values.reshape(kernel.ntarget_components, -1, values.shape[1])
+        squares = np.empty(len(vectors))
+        for k in np.unique(vectors, axis=0):
+            offset, here = 2 * radius * k[:, None], (vectors == k).all(axis=1)
+            across = greens_matrix(kernel.translations, on_surface, on_surface + offset).astype(precision.spectra)
+            checks = np.tensordot(across, charges[:, :, here].astype(precision.spectra), 1)
+            found = np.einsum("tpc,csp->tsp", values[:, here], checks.astype(precision.expansions))
+            exact = kernel.evaluate(x[:, here] - y[:, here] - offset)
+            squares[here] = ((found - exact) ** 2).sum(axis=(0, 1))
+    return squares
+
+
 @dataclass(frozen=True, eq=False)
 class _Chain:
     """Translations between points in the children of a box and the surfaces of the box.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -16,12 +16,36 @@ from fmmloopy.tables.surfaces import FloatArray
 NTARGETS, NSOURCES = 400, 2000
 """Sampled targets, and sources for each of them; nearer pairs are all there."""
 
+NCLOSEST, CLOSEST = 50_000, 4
+"""Sampled targets, and how many of the nearest sources of each. These pairs may have most of the sum of the squares of
+G, if it is very singular, and the few nearest of all pairs most of that."""
+
+NPLACED = 1024
+"""Pairs on each level whose places in their boxes are kept."""
+
 COUNTED_LEVELS = 5
 """Down to this level pairs are counted, since the few that meet on a coarse level may have most of the error."""
 
 SEED = 20040801
 
+_BLOCK = 16384  # pairs at a time, so that matrices of many entries stay small
+_SAME_KEY = 8  # of points with the same key, only so many are looked at
+
 _NEIGHBOURS = np.array([(x, y, z) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)]).T
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Where the two points of pairs are in the boxes in which they meet.
+
+    Attributes:
+        targets, sources: shape (3, n), relative to the centres of their boxes, in half widths of these.
+        vectors: shape (n, 3), from the box of the target to that of the source, in widths of a box.
+    """
+
+    targets: FloatArray
+    sources: FloatArray
+    vectors: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,25 +59,36 @@ class Pairs:
         far_weight: how many pairs each of them stands for.
         near_differences: shape (3, nnear), x - y of all pairs of the sampled targets that are added one by one.
         near_weight: how many pairs each of them stands for.
+        closest_differences: shape (3, nclosest), x - y of targets and their nearest sources; the others have none of
+            these.
+        closest_weight: how many pairs each of them stands for.
+        placed: the places of some pairs of each level that has enough.
     """
 
     half_width: float
     far: Mapping[int, float]
+    placed: Mapping[int, Placed]
     far_differences: FloatArray
     far_weight: float
     near_differences: FloatArray
     near_weight: float
+    closest_differences: FloatArray
+    closest_weight: float
 
     def size(self, kernel: GreensFunction) -> float:
         """Return the sum of the squares of G over all pairs and components; not finite if G is not."""
-        return self.far_weight * _squares(kernel, self.far_differences) + self.near_weight * _squares(
-            kernel, self.near_differences
+        sampled = (
+            (self.far_weight, self.far_differences),
+            (self.near_weight, self.near_differences),
+            (self.closest_weight, self.closest_differences),
         )
+        return sum(weight * _squares(kernel, differences) for weight, differences in sampled)
 
 
 def _squares(kernel: GreensFunction, differences: FloatArray) -> float:
+    starts = range(0, differences.shape[1], _BLOCK)
     with np.errstate(all="ignore"):
-        return float((kernel.evaluate(differences) ** 2).sum())
+        return sum(float((kernel.evaluate(differences[:, start : start + _BLOCK]) ** 2).sum()) for start in starts)
 
 
 def sample_pairs(points: SortedPoints, ncrit: int) -> Pairs:
@@ -86,14 +121,90 @@ def sample_pairs(points: SortedPoints, ncrit: int) -> Pairs:
     starts = np.repeat(first.ravel() - np.append(0, np.cumsum(lengths)[:-1]), lengths)
     near_sources = starts + np.arange(len(starts))
     near_targets = np.repeat(np.repeat(np.arange(x.shape[1]), first.shape[1]), lengths)
+    closest = _closest(points, rng)
+    radii = closest.radii_of(x)
+    far_differences = x[:, which_target] - y[:, which_source]
+    near_differences = x[:, near_targets] - sources.points[:, near_sources]
     return Pairs(
         half_width=points.half_width,
         far=MappingProxyType(dict(sorted(far.items()))),
-        far_differences=x[:, which_target] - y[:, which_source],
+        placed=MappingProxyType(_place(points, x, y, (cells, source_cells), np.where(is_far, levels, 0), rng)),
+        far_differences=far_differences[:, _length(far_differences) > radii[which_target]],
         far_weight=far_weight,
-        near_differences=x[:, near_targets] - sources.points[:, near_sources],
+        near_differences=near_differences[:, _length(near_differences) > radii[near_targets]],
         near_weight=of_targets,
+        closest_differences=closest.differences,
+        closest_weight=closest.weight,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Closest:
+    """Pairs of sampled targets and their nearest sources.
+
+    Attributes:
+        differences: shape (3, n), x - y.
+        weight: how many pairs each stands for.
+        radii_of: returns the distance of the farthest source that is among the nearest of targets, shape (3, m).
+    """
+
+    differences: FloatArray
+    weight: float
+    radii_of: Callable[[FloatArray], FloatArray]
+
+
+def _closest(points: SortedPoints, rng: np.random.Generator) -> _Closest:
+    """Find the nearest sources of many targets; a source in the place of a target is none of them."""
+    from scipy.spatial import KDTree  # takes its time to import
+
+    sources, targets = points.sources, points.targets
+    # Many points in one place would take long, and add nothing.
+    kept = np.ones(len(sources.keys), np.bool_)
+    kept[_SAME_KEY:] = sources.keys[_SAME_KEY:] != sources.keys[:-_SAME_KEY]
+    tree = KDTree(sources.points[:, kept].T.astype(np.float64), balanced_tree=False, compact_nodes=False)
+    count = min(CLOSEST + 1, tree.n)
+
+    def query(x: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
+        distances, numbers = tree.query(x.T, k=np.arange(1, count + 1))
+        return distances, numbers
+
+    chosen = np.sort(rng.choice(len(targets.keys), min(NCLOSEST, len(targets.keys)), replace=False))
+    x = targets.points[:, chosen].astype(np.float64)
+    distances, numbers = query(x)
+    which, rank = np.nonzero(distances > 0)
+    differences = x[:, which] - tree.data[numbers[which, rank]].T
+    return _Closest(differences, len(targets.keys) / len(chosen), lambda x: query(x)[0][:, -1])
+
+
+def _length(differences: FloatArray) -> FloatArray:
+    lengths: FloatArray = np.sqrt((differences**2).sum(axis=0))
+    return lengths
+
+
+def _place(
+    points: SortedPoints,
+    x: FloatArray,
+    y: FloatArray,
+    cells: tuple[NDArray[np.int32], NDArray[np.int32]],
+    levels: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> dict[int, Placed]:
+    """Return the places of pairs that meet on each level: shape (ntargets, nsources), 0 for those that do not."""
+    placed = {}
+    middle = points.centre - points.origin
+    for level in map(int, np.unique(levels[levels > 0])):
+        which_target, which_source = np.nonzero(levels == level)
+        if len(which_target) < NPLACED:
+            continue
+        chosen = rng.choice(len(which_target), NPLACED, replace=False)
+        radius, shift = points.half_width / 2.0**level, DEEPEST_LEVEL - level
+        relative, anchors = [], []
+        for side, which, of in ((x, which_target[chosen], cells[0]), (y, which_source[chosen], cells[1])):
+            anchors.append((of[:, which] >> shift).astype(np.int64))
+            centres = middle[:, None] - points.half_width + radius * (2 * anchors[-1] + 1)
+            relative.append((side[:, which] - centres) / radius)
+        placed[level] = Placed(relative[0], relative[1], (anchors[1] - anchors[0]).T)
+    return placed
 
 
 def _leaf_levels(

@@ -10,23 +10,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
 from fmmloopy.common.store import keep, kept, keyed_file
-from fmmloopy.greens import GreensFunction
+from fmmloopy.greens import GreensFunction, Surfaces
 from fmmloopy.octree.tree import SortedPoints
-from fmmloopy.precision import Precision
-from fmmloopy.prediction.chain import NPOINTS, Squares, is_homogeneous, measure_chain
-from fmmloopy.prediction.pairs import sample_pairs
+from fmmloopy.precision import DOUBLE, Precision
+from fmmloopy.prediction.chain import NPOINTS, Squares, is_homogeneous, measure_chain, measure_pairs
+from fmmloopy.prediction.pairs import Pairs, sample_pairs
 from fmmloopy.tables.cache import TABLE_FORMAT
 
-FACTOR = 2.0
-"""Errors of whole evaluations are one to three times those of chains, because points gather in corners of boxes, and
-because boxes near the boundary meet their nearest neighbours more often: docs/measurements/errors.csv."""
+FACTOR = 1.4
+"""Errors of higher orders depend more on the places of points than those of the order at which places are compared, and
+the few pairs that are compared may have none of the largest errors: docs/measurements/errors.csv."""
+
+PLACED_ORDER = 4
+"""At this order, errors of the pairs of each level are compared with those of pairs all over their boxes. They are
+larger if points gather in corners of boxes, or if boxes meet their nearest neighbours more often."""
 
 STEPS = 8
 """Rounded radii per power of two."""
@@ -60,13 +64,57 @@ class Predictor:
     ncrit: int
 
     @cached_property
+    def _pairs(self) -> Pairs:
+        return sample_pairs(self.points, self.ncrit)
+
+    @cached_property
     def _sums(self) -> tuple[float, Mapping[int, float], float]:
         """The half width of the root, how many pairs meet on each level, and the sum of the squares of G over all."""
-        pairs = sample_pairs(self.points, self.ncrit)
-        size = pairs.size(self.kernel)
+        size = self._pairs.size(self.kernel)
         if not math.isfinite(size):
             raise UnpredictableError(f"{self.kernel.name} is not finite, or overflows, between some of the points")
-        return pairs.half_width, pairs.far, size
+        return self._pairs.half_width, self._pairs.far, size
+
+    @cached_property
+    def _by_place(self) -> Mapping[int, float]:
+        """The mean square of the errors of the pairs of each level, over that of pairs all over their boxes.
+
+        A level with few pairs in the sample is taken for like the next coarser one.
+        """
+        found: dict[int, float] = {}
+        last, squares = 1.0, self._squares_by_place()
+        for level in self._sums[1]:
+            everywhere = known_squares(self.kernel, PLACED_ORDER, self._radius(level), DOUBLE).error
+            if level in squares and 0 < everywhere < math.inf:
+                last = squares[level] / everywhere
+            found[level] = last
+        return found
+
+    def _squares_by_place(self) -> dict[int, float]:
+        """Return the mean square of the errors of the pairs of each level that has enough."""
+        placed = self._pairs.placed
+        groups: dict[float, list[int]] = {}  # levels that differ by the scale alone have one chain
+        for level in placed:
+            groups.setdefault(self._radius(level), []).append(level)
+        found: dict[int, float] = {}
+        for radius, levels in groups.items():
+            targets, sources = (
+                np.concatenate([getattr(placed[level], side) for level in levels], axis=1)
+                for side in ("targets", "sources")
+            )
+            vectors = np.concatenate([placed[level].vectors for level in levels])
+            try:
+                squares = measure_pairs(self.kernel, PLACED_ORDER, radius, DOUBLE, targets, sources, vectors)
+            except (ValueError, np.linalg.LinAlgError):  # not finite between surfaces, which the chains show too
+                continue
+            found.update(zip(levels, squares.reshape(len(levels), -1).mean(axis=1).tolist(), strict=True))
+        return found
+
+    def _radius(self, level: int) -> float:
+        """Return the half width of the boxes of a level, rounded; 1 for homogeneous functions, whatever the level."""
+        if is_homogeneous(self.kernel):
+            return 1.0
+        return float(2.0 ** (round(STEPS * math.log2(self._sums[0] / 2.0**level)) / STEPS))
 
     def error(self, order: int, precision: Precision) -> float:
         """Return the relative error in the 2-norm, without rounding in sums over points.
@@ -103,14 +151,27 @@ class Predictor:
     def _square(self, level: int, order: int, precision: Precision) -> float:
         radius = self._sums[0] / 2.0**level
         homogeneity = self.kernel.homogeneity if is_homogeneous(self.kernel) else None
-        rounded = 2.0 ** (round(STEPS * math.log2(radius)) / STEPS) if homogeneity is None else 1.0
-        squares = known_squares(self.kernel, order, rounded, precision)
+        squares = known_squares(self.kernel, order, self._radius(level), precision)
         if not math.isfinite(squares.error):
             raise UnpredictableError(
                 f"{self.kernel.name} is not finite, or overflows, at distances of about {radius:.3g}, the radius of "
                 "a box"
             )
-        return squares.error * (radius ** (2 * homogeneity) if homogeneity is not None else 1.0)
+        if squares.error == 0:
+            return 0.0
+        scale = radius ** (2 * homogeneity) if homogeneity is not None else 1.0
+        return squares.error * scale * self._by_place[level]
+
+
+def of_dipoles(kernel: GreensFunction) -> GreensFunction:
+    """Return the function from the moments of dipoles to potentials, with the densities of the kernel on surfaces."""
+
+    def moments(function: GreensFunction) -> GreensFunction:
+        degree = None if function.homogeneity is None else function.homogeneity - 1
+        return replace(function.with_dipoles(charges=False), homogeneity=degree)
+
+    sources, targets = kernel.between(False, True), kernel.between(True, False)
+    return replace(moments(kernel), surfaces=Surfaces(kernel.translations, moments(sources), targets))
 
 
 def _largest(parts: dict[int, float]) -> list[int]:

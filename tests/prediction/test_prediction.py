@@ -66,6 +66,38 @@ def test_predictions_agree_with_whole_evaluations(kernel, order, rng):
         assert 1 / WITHIN <= fmm.error_estimate / found <= WITHIN, (make.__name__, found)
 
 
+def clusters(rng, n):
+    """Few of the points are far from the centre, so most pairs on coarse levels have one in the corner of a box."""
+    return rng.standard_normal((n, 3)) * 10.0 ** rng.uniform(-2, 0, (n, 1)) / 4
+
+
+@pytest.mark.parametrize(
+    ("kernel", "make"),
+    [(fl.rotlet(), sphere), (fl.stresslet(), sphere), (fl.helmholtz(5.0), clusters), (fl.stokeslet(), clusters)],
+    ids=lambda value: getattr(value, "name", getattr(value, "__name__", "")),
+)
+def test_predictions_of_hard_cases(kernel, make, rng):
+    """Sums that the nearest pairs dominate, and points in corners of boxes; at all targets, since few pairs matter."""
+    points = make(np.random.default_rng(31), 3000)
+    fmm = fl.Fmm(points, kernel=kernel, order=4, ncrit=NCRIT, recipes="sequential")
+    charges = rng.uniform(-1, 1, (len(points), kernel.nsource_components))
+    found = fmm.estimate_error(charges[:, 0] + 1j * charges[:, 1] if kernel.is_complex else charges, k=3000)
+    assert 1 / WITHIN <= fmm.error_estimate / found <= WITHIN, found
+
+
+@pytest.mark.parametrize("make", [cube, sphere, clusters], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "kernel", [fl.laplace(), fl.yukawa(2.0), fl.stokeslet(), fl.biharmonic()], ids=lambda k: k.name
+)
+def test_predictions_for_dipoles(kernel, make, rng):
+    """Of dipoles in all directions."""
+    points = make(np.random.default_rng(31), 3000)
+    fmm = fl.Fmm(points, kernel=kernel, order=4, ncrit=NCRIT, recipes="sequential")
+    shape = (3000, 3) if kernel.nsource_components == 1 else (3000, kernel.nsource_components, 3)
+    found = fmm.estimate_error(dipoles=rng.uniform(-1, 1, shape), k=3000)
+    assert 1 / WITHIN <= fmm.dipole_error_estimate / found <= WITHIN, found
+
+
 def test_a_chain_converges():
     errors = [measure_chain(fl.laplace(), order, 1.0, DOUBLE) for order in (4, 6, 8)]
     digits = [-0.5 * np.log10(squares.error / squares.size) for squares in errors]
@@ -96,6 +128,7 @@ def test_pairs_of_few_points_are_all_there(make, rng):
     pairs = sample_pairs(sort_points(points), 10)
     assert pairs.far
     counted = sum(pairs.far.values()) + pairs.near_weight * pairs.near_differences.shape[1]
+    counted += pairs.closest_weight * pairs.closest_differences.shape[1]
     # What meets on a coarse level is counted by boxes, where a target's leaf may be a little coarser for few targets.
     assert counted == pytest.approx(400**2, rel=0.02)
     d = points.T[:, :, None] - points.T[:, None, :]
