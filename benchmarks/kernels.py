@@ -1,0 +1,144 @@
+"""Speed of the Green's functions that ship, relative to Laplace's: ``python -m benchmarks.kernels``.
+
+All are evaluated for the same points, order and ncrit, so that they differ in their kernels alone. A function with more
+components, or with functions such as the exponential, has more to do. So times are printed beside the ratio of the
+operations that the method needs, with those of special functions; the last column divides one by the other. Run it
+while nothing else runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pymbolic.mapper import WalkMapper
+
+from fmmloopy.choosing.work import count_work
+from fmmloopy.fmm import Fmm
+from fmmloopy.greens import GreensFunction
+from fmmloopy.kernels import KERNELS
+
+CALL_FLOPS = 20
+"""Operations that a call of a special function counts as: about those of a polynomial in double precision."""
+
+RUNS, SECONDS = 5, 2.0
+"""Least number of evaluations and least time for all of them, of which the fastest counts."""
+
+PARAMETERS: dict[str, tuple[float, ...]] = {"helmholtz": (3.0,), "plummer": (1e-3,), "gaussian": (6.0,)}
+"""Of functions that need some."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The time of one evaluation.
+
+    Attributes:
+        kernel: name of the function.
+        gradient: whether gradients were computed too.
+        seconds: of the fastest evaluation.
+        flops: operations that it needs, without special functions.
+        calls: calls of special functions.
+    """
+
+    kernel: str
+    gradient: bool
+    seconds: float
+    flops: float
+    calls: float
+
+    @property
+    def work(self) -> float:
+        """Operations, with those of special functions."""
+        return self.flops + CALL_FLOPS * self.calls
+
+
+class _Calls(WalkMapper):  # type: ignore[misc]
+    """Counts the calls in expressions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def map_call(self, expr: Any, *args: Any) -> None:
+        self.count += 1
+        super().map_call(expr, *args)
+
+
+def count_calls(kernel: GreensFunction) -> int:
+    """Return how many different functions are called per pair; equal calls count once."""
+    counter, seen = _Calls(), set[str]()
+    for row in kernel.matrix:
+        for entry in row:
+            if str(entry) not in seen:
+                seen.add(str(entry))
+                counter(entry)
+    return counter.count
+
+
+def measure(kernel: GreensFunction, points: NDArray[np.float64], order: int, ncrit: int, gradient: bool) -> Speed:
+    """Time evaluations of one function."""
+    fmm = Fmm(points, kernel=kernel, order=order, ncrit=ncrit, precision="double", m2l="fft")
+    charges = np.random.default_rng(1).uniform(-1, 1, (len(points), kernel.nsource_components))
+    if kernel.is_complex:
+        charges = charges[:, 0] + 1j * charges[:, 1]
+    values = charges[:, 0] if charges.ndim == 2 and charges.shape[1] == 1 else charges
+    fmm.evaluate(values, gradient=gradient)
+    times: list[float] = []
+    while len(times) < RUNS or sum(times) < SECONDS:
+        start = time.perf_counter()
+        fmm.evaluate(values, gradient=gradient)
+        times.append(time.perf_counter() - start)
+    work = count_work(fmm.tree, fmm.lists, fmm.method, "fft", gradient)
+    function = kernel.with_gradient() if gradient else kernel
+    pairs = sum(each.pairs for each in work.values())
+    return Speed(
+        kernel.name, gradient, min(times), sum(each.flops for each in work.values()), pairs * count_calls(function)
+    )
+
+
+def table(speeds: Sequence[Speed]) -> str:
+    """Return a table in Markdown; each function is compared with Laplace's for the same output."""
+    lines = [
+        "| function | output | seconds | time, Laplace = 1 | work, Laplace = 1 | time / work |",
+        "|---|---|---|---|---|---|",
+    ]
+    plain = {speed.gradient: speed for speed in speeds if speed.kernel == "laplace"}
+    for speed in speeds:
+        base = plain[speed.gradient]
+        slower, more = speed.seconds / base.seconds, speed.work / base.work
+        what = "gradients" if speed.gradient else "potentials"
+        lines.append(
+            f"| {speed.kernel} | {what} | {speed.seconds:.3f} | {slower:.2f} | {more:.2f} | {slower / more:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="functions (default: all)")
+    parser.add_argument("--points", type=int, default=100_000, help="in the unit cube (default: %(default)s)")
+    parser.add_argument("--order", type=int, default=6, help="(default: %(default)s)")
+    parser.add_argument("--ncrit", type=int, default=150, help="(default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    warnings.filterwarnings("ignore", ".* may not suit the method", UserWarning)
+    points = np.random.default_rng(0).random((arguments.points, 3))
+    names = dict.fromkeys(["laplace", *(arguments.names or KERNELS)])
+    speeds = []
+    for name in names:
+        kernel = KERNELS[name](*PARAMETERS.get(name, ()))
+        for gradient in (False, True):
+            speeds.append(measure(kernel, points, arguments.order, arguments.ncrit, gradient))
+            print(f"{name}{', gradients' if gradient else ''}: {speeds[-1].seconds:.3f} s", flush=True)
+    print(f"\n{arguments.points:,} points in a cube, order {arguments.order}, ncrit {arguments.ncrit}, float64\n")
+    print(table(speeds))
+
+
+if __name__ == "__main__":
+    main()
