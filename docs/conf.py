@@ -15,7 +15,9 @@ myst_heading_anchors = 3
 exclude_patterns = [
     "_build",
     "steps/overview.md",
+    "gallery/overview.md",
     "corpus.md",
+    "generated/convergence.md",
     "generated/corpus_run.md",
     "generated/faults.md",
     "generated/mutants.md",
@@ -39,6 +41,14 @@ def write_steps(app):
     write_pages()
 
 
+def write_gallery(app):
+    """Write the pages of the examples."""
+    sys.path.insert(0, str(Path(app.srcdir) / "gallery"))
+    import pages
+
+    pages.write_pages()
+
+
 def write_corpus(app):
     """Write the tables of the wrong recipes that the check must reject."""
     folder = Path(app.srcdir)
@@ -50,4 +60,5 @@ def write_corpus(app):
 
 def setup(app):
     app.connect("builder-inited", write_steps)
+    app.connect("builder-inited", write_gallery)
     app.connect("builder-inited", write_corpus)
