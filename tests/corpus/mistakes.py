@@ -75,6 +75,11 @@ def rewrite(pattern: str, *replacements: tuple[str, str]) -> Edit:
     return change(pattern, lambda insn: insn.copy(expression=_replaced(insn.expression, replacements)))
 
 
+def pair_test(*replacements: tuple[str, str]) -> Edit:
+    """Replace text in the test for coinciding points, which is in the entries if there are several vectors."""
+    return lambda knl: rewrite("w*" if has("w0_0")(knl) else "sum*", *replacements)(knl)
+
+
 def retarget(pattern: str, *replacements: tuple[str, str]) -> Edit:
     """Replace text in what statements write to."""
     return change(pattern, lambda insn: insn.copy(assignee=_replaced(insn.assignee, replacements)))

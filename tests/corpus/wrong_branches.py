@@ -18,6 +18,7 @@ from corpus.mistakes import (
     has,
     in_dtype,
     only_if,
+    pair_test,
     rewrite,
     shorter,
     then,
@@ -155,7 +156,7 @@ def _scales() -> list[Wrong]:
     return [
         *(
             wrong(operator, SCALES, "numerical", f"pairs only where {text}", effect,
-                  only_if(_root, rewrite("sum*", ("r2 > 0", text))))
+                  only_if(_root, pair_test(("r2 > 0", text))))
             for operator, (text, effect) in threshold.items()
         ),
         wrong("p2p", SCALES, "numerical", "root of a number that never vanishes",
