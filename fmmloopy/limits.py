@@ -59,6 +59,6 @@ def _converge(kernel: GreensFunction) -> tuple[NDArray[np.float64], NDArray[np.b
         spread = np.ptp(values.reshape(*values.shape[:2], -1), axis=-1)
         is_constant = spread <= AGREEMENT * size
         vanishes = size < np.abs(first).max(axis=-1) / 2
-    limits = np.where(is_constant, last.mean(axis=-1), 0.0)
+        limits = np.where(is_constant, last.mean(axis=-1), 0.0)
     exist = np.isfinite(values).all(axis=(2, 3)) & (is_constant | vanishes)
     return np.where(exist, limits, 0.0), exist

@@ -182,6 +182,12 @@ def test_large_charges(rng):
         fmm.evaluate(charges * 4e7)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kernel", [fl.stresslet(), fl.rotlet(), fl.laplace()], ids=lambda kernel: kernel.name)
+def test_infinite_values_are_no_warning(kernel):
+    assert not is_finite_at_zero(kernel)
+
+
 # -- places
 
 
