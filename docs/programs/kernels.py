@@ -8,7 +8,7 @@ import fmmloopy as fl
 
 def main() -> None:
     random = np.random.default_rng(0)
-    points = random.random((5000, 3))
+    points = random.random((4000, 3))
     charges = random.uniform(-1, 1, len(points))
 
     # string

@@ -29,11 +29,15 @@ from fmmloopy.execution.runtime import Runtime
 from fmmloopy.execution.setup import Setup
 from fmmloopy.operators import M2L_FORMS, OPERATORS
 
-FORMAT = 5
+FORMAT = 6
 """Increase it when the same key must give different rates."""
 
 NCRITS = (8, 24, 72)
 """The ncrit of each probe divided by the order: much M2L, balanced, much P2P."""
+
+PROBE_RADIUS = 0.25
+"""Half width of the boxes whose tables serve all levels of a probe. Functions that are not homogeneous need tables for
+each level, which would take most of the time of a first evaluation, and gigabytes at high orders."""
 
 FEWEST_POINTS = 4096
 """Smaller problems are not worth the seconds that the probes take."""
@@ -78,8 +82,14 @@ class KnownRates:
             return self._found[form]
         key = self._keys[form]
 
+        latest: Evaluation | None = None
+
         def build(points: NDArray[np.float64], ncrit: int) -> Evaluation:
-            return Evaluation.of_points(self._setup, form, ncrit, points, self._runtime)
+            nonlocal latest
+            latest = Evaluation.of_points(
+                self._setup, form, ncrit, points, self._runtime, previous=latest, radius=PROBE_RADIUS
+            )
+            return latest
 
         # The tables of the dense form are too large for probes.
         probes = self._setup.device.limits.probes
@@ -168,24 +178,20 @@ def measure(build: BuildProbe, npoints: int, sizes: Probes) -> list[Measurement]
     first.run()
     if not any(_takes(first.run) <= sizes.longest for _ in range(3)):
         return []
-    method = first.probe.setup.method
-    order, one_by_one = method.order, method.translations.homogeneity is None
+    order = first.probe.setup.method.order
     del first
     points = probe_points(npoints)
-    # Tables for each level, which such functions need, take gigabytes at high orders.
-    groups = [(ncrit,) for ncrit in NCRITS] if one_by_one else [NCRITS]
-    return [found for group in groups for found in _take_turns([build(points, ncrit * order) for ncrit in group])]
+    return _take_turns([build(points, ncrit * order) for ncrit in NCRITS])
 
 
 def _take_turns(probes: Sequence[Evaluation]) -> list[Measurement]:
     """Time evaluations of probes, one of each per round, until the times repeat."""
-    timed, share = [_Timed(probe) for probe in probes], len(probes) / len(NCRITS)
-    start = time.perf_counter()
+    timed, start = [_Timed(probe) for probe in probes], time.perf_counter()
     for completed in count(1):
         agreed = [each.run() for each in timed]
         spent = time.perf_counter() - start
-        enough = all(agreed) and (completed >= ROUNDS or spent > share * BUDGET)
-        if completed >= 2 and (enough or spent > share * PATIENCE):
+        enough = all(agreed) and (completed >= ROUNDS or spent > BUDGET)
+        if completed >= 2 and (enough or spent > PATIENCE):
             break
     return [each.measurement() for each in timed]
 

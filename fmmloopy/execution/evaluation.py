@@ -75,6 +75,8 @@ class Evaluation:
         timings: dictionary for seconds by stage: lists, tables, setup.
         previous: an evaluation on the same runtime. If it has the same setup, its code is used again, and its tables if
             they are for the same radii; and what it has run last is recorded at once.
+        radius: boxes of all levels use the tables of boxes with this half width; None for the tables of each level.
+            Results are wrong for a function that is not homogeneous, but the time to compute them is the same.
 
     Attributes:
         setup, m2l: as given.
@@ -91,6 +93,7 @@ class Evaluation:
         runtime: Runtime,
         timings: Timings | None = None,
         previous: Evaluation | None = None,
+        radius: float | None = None,
     ) -> None:
         self.setup, self.m2l = setup, m2l
         self.timings: Timings = {} if timings is None else timings
@@ -99,7 +102,7 @@ class Evaluation:
             lists = absorb_small_boxes(tree, build_lists(tree), count_points(method.order))
         with timed(self.timings, "tables"):
             like = previous if previous is not None and previous.setup is setup else None
-            tables = _tables(method, tree, like)
+            tables = _tables(method, level_radii(tree) if radius is None else np.array([radius]), like)
         with timed(self.timings, "setup"):
             searched = method.precision.near != method.precision.points
             self.problem = Problem(tree, lists, tables, least_distance(points, tree) if searched else None)
@@ -122,11 +125,14 @@ class Evaluation:
         sources: NDArray[Any],
         runtime: Runtime,
         targets: NDArray[Any] | None = None,
+        previous: Evaluation | None = None,
+        radius: float | None = None,
     ) -> Evaluation:
         """Build an evaluation for sources and targets, shape (n, 3); without targets, they are the sources."""
         precision = setup.method.precision
         sorted_points = sort_points(sources, targets, precision.points)
-        return cls(setup, m2l, sorted_points, grower(sorted_points, precision)(ncrit), runtime)
+        tree = grower(sorted_points, precision)(ncrit)
+        return cls(setup, m2l, sorted_points, tree, runtime, None, previous, radius)
 
     @property
     def runtime(self) -> Runtime:
@@ -205,9 +211,8 @@ class Evaluation:
         return tuple(do.launches), multipoles, locals_
 
 
-def _tables(method: Method, tree: Tree, like: Evaluation | None) -> Tables:
-    """Return the tables for a tree: those of an evaluation with the same method, if they are for the same radii."""
-    radii = level_radii(tree)
+def _tables(method: Method, radii: NDArray[np.float64], like: Evaluation | None) -> Tables:
+    """Return the tables for boxes: those of an evaluation with the same method, if they are for the same radii."""
     if like is not None and np.array_equal(like.problem.tables.radii, table_radii(method.translations, radii)):
         return like.problem.tables
     return cached_tables(method.translations, method.order, radii, method.precision.tables)

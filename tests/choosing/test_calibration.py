@@ -12,11 +12,21 @@ from conftest import cube, sphere
 
 import fmmloopy as fl
 from fmmloopy.choosing import calibration
-from fmmloopy.choosing.calibration import FEWEST_POINTS, calibrate, probe_points, rates_file, rates_keys, stored_rates
+from fmmloopy.choosing.calibration import (
+    FEWEST_POINTS,
+    PROBE_RADIUS,
+    KnownRates,
+    calibrate,
+    probe_points,
+    rates_file,
+    rates_keys,
+    stored_rates,
+)
 from fmmloopy.choosing.cost_model import Measurement, Rates
 from fmmloopy.choosing.report import make_rows
 from fmmloopy.choosing.work import Work, count_work
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder
+from fmmloopy.execution import evaluation
 from fmmloopy.execution.device import Probes
 from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.runtime import make_runtime
@@ -26,6 +36,7 @@ from fmmloopy.octree.tree import build_tree
 from fmmloopy.operators import OPERATORS
 from fmmloopy.precision import DOUBLE, find_precision
 from fmmloopy.recipes import SEQUENTIAL, load_recipes
+from fmmloopy.tables.cache import cached_tables
 
 SIZES = Probes()
 
@@ -202,12 +213,14 @@ def test_probes_take_turns_until_the_machine_is_steady(slowness, rounds, monkeyp
             assert seconds == pytest.approx(1e-9 * fastest * (work.pairs or work.flops))
 
 
-def test_probes_with_tables_for_each_level_are_timed_one_by_one(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[0])
-    machine = Machine(lambda number, probe: 1.0, clock, fl.yukawa())
-    assert len(calibration.measure(machine, 300, SIZES)) == 3
-    assert machine.evaluated == [0] * 4 + [1] * 4 + [2] * 4
+def test_probes_have_one_table_whatever_the_function(opencl_device, own_cache, monkeypatch):
+    """Tables for each level of each probe would take most of the time of a first evaluation."""
+    asked = []
+    monkeypatch.setattr(evaluation, "cached_tables", lambda *given: asked.append(given[2]) or cached_tables(*given))
+    runtime = make_runtime(opencl_device)
+    setup = Setup(Method(fl.yukawa(), 3), load_recipes("pocl31_cpu"), runtime.device)
+    assert KnownRates(setup, runtime, FEWEST_POINTS).of("fft", measure=True)
+    assert [list(radii) for radii in asked] == [[PROBE_RADIUS]]
 
 
 @pytest.mark.parametrize(("npoints", "probes"), [(100_000, SIZES.points), (10**6, SIZES.many_points)])
