@@ -6,7 +6,7 @@ import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +43,21 @@ if not os.environ.get(ENVIRONMENT_VARIABLE):
 _config = tempfile.TemporaryDirectory(prefix="fmmloopy-tests-")
 os.environ[CONFIG_VARIABLE] = _config.name
 os.environ.pop(DEVICE_VARIABLE, None)  # tests say which devices they mean
+
+
+slow = pytest.mark.slow
+"""A test, or a row of its parameters, that takes long and is much like others."""
+
+
+def slow_but(fast: Callable[..., bool], rows: Iterable[Any]) -> list[Any]:
+    """Return parameters, those marked as slow that do not stand for the others in a quick run.
+
+    Args:
+        fast: called with the parameters of a row.
+        rows: parameters; tuples if there are several.
+    """
+    tuples = [row if isinstance(row, tuple) else (row,) for row in rows]
+    return [pytest.param(*row, marks=[] if fast(*row) else slow) for row in tuples]
 
 
 gc.set_threshold(50_000, 20, 20)  # tests make many objects that live long

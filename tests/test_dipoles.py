@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import cube, error
+from conftest import cube, error, slow
 
 import fmmloopy as fl
 from fmmloopy.checking.proofs import proof_of, verdict_on
@@ -91,7 +91,7 @@ def test_derivatives_are_limits_of_differences(kernel):
     np.testing.assert_array_equal(hessian, np.swapaxes(hessian, -1, -2))
 
 
-@pytest.mark.parametrize("name", ["laplace", "helmholtz", "stokeslet"])
+@pytest.mark.parametrize("name", ["laplace", pytest.param("helmholtz", marks=slow), "stokeslet"])
 def test_whole_evaluations(name):
     """Dipoles lose a digit, since their fields are rougher; derivatives lose more where far points matter most.
 
@@ -115,9 +115,10 @@ def test_whole_evaluations(name):
 @pytest.mark.parametrize(
     ("precision", "given"),
     [
-        *((precision, "both") for precision in PRECISIONS if precision != "mixed"),
-        ("mixed", "charges"),
+        *((precision, "both") for precision in PRECISIONS if precision not in ("mixed", "single")),
         ("mixed", "dipoles"),
+        pytest.param("mixed", "charges", marks=slow),
+        pytest.param("single", "both", marks=slow),
     ],
 )
 def test_precisions(precision, given):

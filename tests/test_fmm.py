@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import pytest
-from conftest import STOKES, c_compiler, clustered, cube, devices, error, helmholtz, sphere
+from conftest import STOKES, c_compiler, clustered, cube, devices, error, helmholtz, slow, slow_but, sphere
 
 import fmmloopy as fl
 from fmmloopy.execution.devices import find_devices
@@ -75,7 +75,7 @@ def errors(name, kernel, order):
 
 CASES = [("laplace", name, ORDERS) for name in PROBLEMS]
 CASES += [("yukawa 0.5", "sphere", ORDERS[:3]), ("yukawa 8", "separate", ORDERS[:3])]
-CASES += [("yukawa 8", "clustered", ORDERS[:2])]  # tables for each of 20 levels take their time
+CASES += [pytest.param("yukawa 8", "clustered", ORDERS[:2], marks=slow)]  # tables for each of 20 levels
 
 
 @pytest.mark.parametrize(("kernel", "name", "orders"), CASES, ids=lambda value: value if type(value) is str else "")
@@ -157,7 +157,9 @@ TWO_TO_ONE = GreensFunction("two_to_one", (("rinv", "-3*rinv"),), homogeneity=-1
 
 
 @pytest.mark.parametrize("m2l", ["fft", "svd", "dense"])
-@pytest.mark.parametrize("kernel", [HELMHOLTZ, TWO_TO_ONE, STOKES], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize(
+    "kernel", slow_but(lambda kernel: kernel is TWO_TO_ONE, [HELMHOLTZ, TWO_TO_ONE, STOKES]), ids=lambda k: k.name
+)
 def test_several_components(kernel, m2l, rng):
     rows, columns = kernel.ntarget_components, kernel.nsource_components
     sources, charges = rng.random((2000, 3)), rng.random((2000, columns)) - 0.3

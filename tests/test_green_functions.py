@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import pytest
-from conftest import cube, devices, error, sphere
+from conftest import cube, devices, error, slow, sphere
 
 import fmmloopy as fl
 from fmmloopy.kernels import KERNELS
@@ -64,8 +64,13 @@ def charges_of(kernel, n):
 
 @pytest.mark.parametrize(
     ("kernel", "name"),
-    # Two problems for each function: all pairs of these take a minute and a half.
-    [(kernel, name) for i, kernel in enumerate(MADE) for j, name in enumerate(PROBLEMS) if (i + j) % 2 == 0],
+    # One problem for each function in a quick run, two otherwise: all pairs of these take a minute and a half.
+    [
+        pytest.param(kernel, name, marks=[] if j == i % len(PROBLEMS) else slow)
+        for i, kernel in enumerate(MADE)
+        for j, name in enumerate(PROBLEMS)
+        if (i + j) % 2 == 0
+    ],
 )
 def test_whole_evaluations(kernel, name):
     """At order 4, about four digits where functions and their densities are those of Laplace or much like them.

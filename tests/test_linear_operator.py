@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import cube, error, sphere
+from conftest import cube, error, slow, sphere
 from scipy.sparse.linalg import LinearOperator, gmres
 
 import fmmloopy as fl
@@ -51,8 +51,11 @@ def vectors(rng, dense, count, axis):
 @pytest.mark.parametrize(
     ("kernel", "separate"),
     [
-        *((kernel, True) for kernel in (fl.laplace(), fl.helmholtz(2.0), UNEVEN)),
-        *((kernel, False) for kernel in (fl.laplace(), fl.rotlet())),
+        (fl.laplace(), True),
+        pytest.param(fl.helmholtz(2.0), True, marks=slow),
+        (UNEVEN, True),
+        (fl.laplace(), False),
+        pytest.param(fl.rotlet(), False, marks=slow),
     ],
     ids=lambda value: value.name if isinstance(value, GreensFunction) else "separate" if value else "same",
 )

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import clustered, cube, sphere
+from conftest import clustered, cube, slow, sphere
 
 import fmmloopy as fl
 from fmmloopy.execution.evaluation import Evaluation
@@ -51,7 +51,11 @@ def test_results_are_those_of_a_new_evaluation(rng, m2l, precision):
         assert_same(fmm, anew(fmm, points), charges)
 
 
-@pytest.mark.parametrize("kernel", [fl.yukawa(2.0), fl.helmholtz(1.0), fl.stokeslet()], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize(
+    "kernel",
+    [fl.yukawa(2.0), pytest.param(fl.helmholtz(1.0), marks=slow), fl.stokeslet()],
+    ids=lambda kernel: kernel.name,
+)
 def test_other_functions_and_scales(rng, kernel):
     points = cube(rng, N)
     shape = (N,) if kernel.nsource_components in (1, 2) else (N, kernel.nsource_components)

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import OPENCL, clustered, cube, error
+from conftest import OPENCL, clustered, cube, error, slow
 
 import fmmloopy as fl
 from fmmloopy.checking.proofs import proof_of, verdict_on
@@ -76,7 +76,9 @@ def test_precisions_and_sizes_of_charges(precision):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "gradient"), [(stokeslet(), False), (helmholtz(2.0), True)], ids=lambda value: getattr(value, "name", "")
+    ("kernel", "gradient"),
+    [(stokeslet(), False), pytest.param(helmholtz(2.0), True, marks=slow)],
+    ids=lambda value: getattr(value, "name", ""),
 )
 def test_components_dipoles_and_derivatives(kernel, gradient):
     rng = np.random.default_rng(3)

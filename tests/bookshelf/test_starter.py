@@ -7,7 +7,7 @@ import stat
 
 import numpy as np
 import pytest
-from conftest import devices, made_up_device, made_up_intel, made_up_nvidia, made_up_pocl, specification
+from conftest import devices, made_up_device, made_up_intel, made_up_nvidia, made_up_pocl, slow, specification
 from typer.testing import CliRunner
 
 from fmmloopy.bookshelf.starter import start_book
@@ -38,7 +38,7 @@ def passes(path, device):
     assert report.ok, [str(finding) for finding in report.findings]
 
 
-@pytest.mark.parametrize("device", [devices()[0], devices()[-1]])
+@pytest.mark.parametrize("device", [devices()[0], pytest.param(devices()[-1], marks=slow)])
 def test_starter_passes_the_check_as_it_is(device, tmp_path):
     """On the preferred device and on the C compiler, whose books are not alike."""
     started = start_book(tmp_path / "my_device.py", device=device)
@@ -48,12 +48,16 @@ def test_starter_passes_the_check_as_it_is(device, tmp_path):
     passes(started.path, device)
 
 
-def test_starter_for_gpus_passes_too(tmp_path, opencl_device):
-    """In the form that it has for a GPU, on whatever is here."""
+def test_starter_for_gpus_has_the_form_for_a_gpu(tmp_path):
     started = start_book(tmp_path / "my_gpu.py", device=made_up_nvidia())
     steps = apply_recipe(load_recipes(started.path), "p2p", specification("p2p").kernel())
     assert [step.name for step in steps] == ["one work-item per target of a tile", "one work-group per box"]
-    passes(started.path, opencl_device)
+
+
+@slow
+def test_starter_for_gpus_passes_the_check(tmp_path, opencl_device):
+    """On whatever is here."""
+    passes(start_book(tmp_path / "my_gpu.py", device=made_up_nvidia()).path, opencl_device)
 
 
 @pytest.mark.parametrize("words", FAMILIES)

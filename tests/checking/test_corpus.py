@@ -1,8 +1,8 @@
 """The checker's own test: wrong recipes of the corpus are rejected by the right layer, right ones pass.
 
-One wrong recipe is tested for each layer, of operators of all forms, and one right recipe for each form, in one
-precision at level quick; `.ci/corpus` checks all of them in all of theirs. Recipes of the shipped books are right, too,
-and are checked for every operator.
+One wrong recipe is tested for each layer, of operators of all forms, and one right recipe for each form (two of these
+in a quick run), in one precision at level quick; `.ci/corpus` checks all of them in all of theirs. Recipes of the
+shipped books are right, too, and are checked for every operator.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
-from conftest import OPENCL
+from conftest import OPENCL, slow
 from corpus import RIGHT, WRONG, tables
 from corpus.entries import LAYERS, Right, Wrong
 from corpus.run import Group, check, groups, judge, report
@@ -58,15 +58,14 @@ def _findings(group: Group) -> tuple[Finding, ...]:
 def _parameters(entries: Sequence[Wrong | Right]) -> list[object]:
     """Return an entry and its group for each test, groups one after the other."""
     return [
-        pytest.param(
-            entry,
-            group,
-            id=entry.id,
-            marks=[needs_oclgrind] if isinstance(entry, Wrong) and entry.layer == "sanitized" else [],
-        )
-        for group in groups(entries)
-        for entry in group
+        pytest.param(entry, group, id=entry.id, marks=_marks(entry)) for group in groups(entries) for entry in group
     ]
+
+
+def _marks(entry: Wrong | Right) -> list[pytest.MarkDecorator]:
+    if isinstance(entry, Wrong):
+        return [needs_oclgrind] if entry.layer == "sanitized" else []
+    return [slow] if OPERATORS[entry.operator].form in ("transform", "product") else []
 
 
 @needs_opencl

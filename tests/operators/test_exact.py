@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import slow
 
 from fmmloopy.checking.case import EXACT_LIMIT, POLYNOMIALS, Case, identical, run_case
 from fmmloopy.checking.cases import make_case
@@ -30,15 +31,20 @@ def _case(operator: str, greens, dtype=np.float64) -> Case:
 def _books_and_devices():
     """Every shipped book on the device that it is for, or else on the preferred one."""
     here = [device for device in find_devices() if device.backend == "opencl" and not device.is_simulator]
+    return [(book, next(filter(book.suits, here), here[0])) for book in shipped_books().values() if here]
+
+
+def _operators_of_books():
+    """Every operator of every book, in a quick run one book for each operator."""
     return [
-        pytest.param(book, next(filter(book.suits, here), here[0]), id=name)
-        for name, book in shipped_books().items()
-        if here
+        pytest.param(operator, *pair, id=f"{pair[0].name}-{operator}", marks=[] if (i + j) % len(pairs) == 0 else slow)
+        for pairs in [_books_and_devices()]
+        for i, operator in enumerate(OPERATORS)
+        for j, pair in enumerate(pairs)
     ]
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize(("book", "device"), _books_and_devices())
+@pytest.mark.parametrize(("operator", "book", "device"), _operators_of_books())
 def test_recipes_give_the_bits_of_the_sequential_kernel(operator, book, device):
     # One function in one precision, others for the next operator and book; a check has both in both.
     number = [*OPERATORS].index(operator) + [*shipped_books()].index(book.name)

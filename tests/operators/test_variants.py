@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from conftest import clustered, error
+from conftest import clustered, error, slow
 
 import fmmloopy as fl
 from fmmloopy.bookshelf.certificates import status
@@ -221,6 +221,7 @@ def test_a_right_operator_without_a_recipe_is_certified(opencl_device, own_cache
     assert status(book, opencl_device) == "certified"
 
 
+@slow
 def test_a_wrong_gradient_of_a_variant_is_rejected(opencl_device, own_cache):
     """Derivatives have the wrong sign, and potentials are right."""
 
