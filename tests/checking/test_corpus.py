@@ -1,6 +1,6 @@
 """The checker's own test: wrong recipes of the corpus are rejected by the right layer, right ones pass.
 
-One wrong recipe is tested for each layer, of operators of all forms, and one right recipe for each form (two of these
+One wrong recipe is tested for each layer, of operators of all forms, and one right recipe for each form (one of these
 in a quick run), in one precision at level quick; `.ci/corpus` checks all of them in all of theirs. Recipes of the
 shipped books are right, too, and are checked for every operator.
 """
@@ -65,7 +65,7 @@ def _parameters(entries: Sequence[Wrong | Right]) -> list[object]:
 def _marks(entry: Wrong | Right) -> list[pytest.MarkDecorator]:
     if isinstance(entry, Wrong):
         return [needs_oclgrind] if entry.layer == "sanitized" else []
-    return [slow] if OPERATORS[entry.operator].form in ("transform", "product") else []
+    return [slow] if OPERATORS[entry.operator].form != "dense" else []
 
 
 @needs_opencl

@@ -121,10 +121,10 @@ def test_a_kernel_that_does_not_return_is_a_finding():
         knl = _statement(knl, "x", "targets[0, 0] + 0*tgt_start")
         return _statement(knl, "ttiles", "2000000000")
 
-    report = _check(_book(endless), limit=3.0)
+    report = _check(_book(endless), limit=2.0)
     (finding,) = report.findings
     assert (finding.layer, finding.step) == ("exact", "3 'mistake'")
-    assert "did not return within 3 s" in finding.message
+    assert "did not return within 2 s" in finding.message
 
 
 def test_a_recipe_that_does_not_return_is_a_finding():
@@ -132,10 +132,10 @@ def test_a_recipe_that_does_not_return_is_a_finding():
         while True:
             time.sleep(1)
 
-    report = _check(_book(endless), limit=10.0)
+    report = _check(_book(endless), limit=5.0)
     (finding,) = report.findings
     assert finding.layer == "static"
-    assert "did not return within 10 s" in finding.message
+    assert "did not return within 5 s" in finding.message
     assert "after step 2 'one group per box'" in finding.message
 
 
