@@ -104,8 +104,9 @@ def _dense() -> list[Right]:
         right("m2l", "boxes of another work-group size",
               lanes(ilanes=8), lambda k: lp.split_iname(k, "ibox", 3), one_group_per("ibox_outer")),
         right("m2l_svd", "singular values backwards",
-              lambda k: lp.affine_map_inames(k, "ktile", "back", "back = ktile_end - 1 - ktile + ktile_start"),
-              lanes(blanes=3, ilanes=4)),
+              then(lambda k: lp.affine_map_inames(k, "ktile", "back", "back = ktile_end - 1 - ktile + ktile_start"),
+                   with_dependency("sum_w", "ktile_start", "ktile_end"),
+                   with_dependency("sum_u", "ktile_start", "ktile_end")), lanes(blanes=3, ilanes=4)),
         right("m2l_svd", "bounds in 64 bits", in_dtype(np.int64, "pair_start", "ktile_start", "ktile_end"),
               lanes(blanes=4, ilanes=2)),
     ]  # fmt: skip
