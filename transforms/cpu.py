@@ -38,7 +38,7 @@ def reciprocal_roots(knl: Kernel, roots: str) -> Generator[tuple[str, Kernel], N
 
 
 def particle_vectors(knl: Kernel, width: int, roots: str = "newton") -> Steps:
-    """Put targets in vectors of ``width`` bytes, and use arithmetic that vectorizes: no ``exp``, shared factors."""
+    """Put targets in vectors of ``width`` bytes, and use arithmetic that vectorizes: no ``exp``, ``sin`` or ``cos``."""
     knl = steps.lane_arrays(knl, width // steps.itemsize(knl))
     yield "targets in lanes", knl
     knl = steps.one_group_per(knl, "ibox")
@@ -47,6 +47,9 @@ def particle_vectors(knl: Kernel, width: int, roots: str = "newton") -> Steps:
     if (rewritten := steps.polynomial_exp(knl)) is not knl:
         knl = rewritten
         yield "exponential by a polynomial", knl
+    if (rewritten := steps.polynomial_sin_cos(knl)) is not knl:
+        knl = rewritten
+        yield "sine and cosine by polynomials", knl
     knl = steps.share_factors(knl)
     yield "shared factors, one test for coinciding points", knl
     yield "targets in vectors", steps.lane_vectors(knl)

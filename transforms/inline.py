@@ -101,6 +101,60 @@ def exponential(result: str, x: Any, size: int) -> dict[str, Any]:
     }
 
 
+ANGLES = {
+    8: (np.float64, 2.0**51, 1.5 * 2.0**52, (1.57079632673412561417, 6.077100506303966e-11, 2.022266248795951e-21)),
+    4: (np.float32, 2.0**22, 1.5 * 2.0**23, (1.5703125, 4.837512969970703125e-4, 7.549789954891882e-8)),
+}
+"""By size of a number in bytes: type, bound of x, the constant that rounds to whole numbers, pi / 2 in three parts."""
+
+ANGLE_DEGREES = {8: (17, 16), 4: (9, 8)}
+"""Degrees of the polynomials for sine and cosine."""
+
+
+def sine_and_cosine(result: str, x: Any, size: int) -> dict[str, Any]:
+    """Return the statements for sin(x) and cos(x), temporary -> expression, in a form that can be vectorized.
+
+    With x = k pi / 2 + r and |r| <= pi / 4, both are the sine or the cosine of r, up to signs, which depend on the last
+    two bits of k, the number of quarters of a turn. Adding 1.5 2^52 (1.5 2^23) rounds to whole numbers. The first two
+    parts of pi / 2 have 33 (8 and 11) bits, so their products with k are exact up to |k| = 2^20 (2^13). The errors of
+    the Taylor polynomials are at most 0.79^19 / 19! = 9e-20 and 0.79^18 / 18! = 2e-18 (2e-9 and 2e-8). An x above the
+    bound, where the next number is half a radian away, counts as 0.
+    """
+    dtype, most, rounding, parts = ANGLES[size]
+    z, r, square, odd, sign, sine, cosine = (
+        var(f"{result}_{part}") for part in ("argument", "rest", "square", "odd", "sign", "sine", "cosine")
+    )
+
+    def rounded(name: str, y: Any) -> dict[str, Any]:
+        """Return the statements that round y to a whole number. Together they would be a sum in another order."""
+        return {f"{name}_rounded": y + dtype(rounding), name: var(f"{name}_rounded") - dtype(rounding)}
+
+    def series(degree: int) -> Any:
+        """Return the terms of the sine divided by r, for an odd degree, or else of the cosine, from the second on."""
+        first, *others = (dtype((-1) ** (power // 2) / math.factorial(power)) for power in range(degree, 1, -2))
+        polynomial: Any = first
+        for coefficient in others:
+            polynomial = polynomial * square + coefficient
+        return polynomial * square
+
+    quarters, halves, turns = (var(f"{result}_{part}") for part in ("quarters", "halves", "turns"))
+    of_sine, of_cosine = ANGLE_DEGREES[size]
+    return {
+        z.name: If(Comparison(x * x, ">", dtype(most**2)), dtype(0), x),
+        **rounded(quarters.name, z * dtype(2 / math.pi)),
+        r.name: ((z - quarters * dtype(parts[0])) - quarters * dtype(parts[1])) - quarters * dtype(parts[2]),
+        square.name: r * r,
+        **rounded(halves.name, quarters * dtype(0.5) - dtype(0.25)),
+        **rounded(turns.name, halves * dtype(0.5) - dtype(0.25)),
+        odd.name: quarters - halves * dtype(2),
+        sign.name: (halves - turns * dtype(2)) * dtype(-2) + dtype(1),
+        sine.name: r + r * series(of_sine),
+        cosine.name: series(of_cosine) + dtype(1),
+        f"{result}_sin": sign * If(Comparison(odd, ">", dtype(0.5)), cosine, sine),
+        f"{result}_cos": sign * (odd * dtype(-2) + dtype(1)) * If(Comparison(odd, ">", dtype(0.5)), sine, cosine),
+    }
+
+
 @dataclass(frozen=True, init=False)
 class InlineFunction(ScalarCallable):  # type: ignore[misc]
     """A function of one number whose source, for float32 and float64, is placed before the kernel.

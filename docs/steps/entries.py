@@ -431,6 +431,32 @@ ENTRIES = (
         ),
     ),
     Entry(
+        "polynomial_sin_cos",
+        when="""For Green's functions with `sin` and `cos`, such as Helmholtz', if the compiler calls the library
+            functions once per lane; the books for PoCL use it. The reduction to a quarter of a turn, by rounding, and
+            two polynomials can be vectorized like any other arithmetic, and sine and cosine of the same argument share
+            them.""",
+        recipe=examples.polynomial_sin_cos,
+        operator="p2p",
+        greens="Helmholtz",
+        look="""Statements for the argument's quarter, its rest and the polynomials are added before the sums. `odd` and
+            `sign` say which of them, with which sign, are the sine and the cosine.""",
+        keep=("u0", "angle0_argument", "angle0_rest", "angle0_odd", "angle0_sign", "angle0_sin", "angle0_cos"),
+        new=("angle0_cos = ", "angle0_rest ="),
+        root="t",
+        traps=(
+            Trap(
+                """A recipe is for all Green's functions, and a kernel without `sin` and `cos` is returned as the same
+                object: yield a step only if it is a different one, as above."""
+            ),
+            Trap(
+                """Above 1e6 (1e4 in single precision) the reduction rounds the argument once more, and an argument
+                above 2^51 (2^22) counts as 0."""
+            ),
+            Trap("It changes the arithmetic, by two units in the last place at most."),
+        ),
+    ),
+    Entry(
         "share_factors",
         when="""For particle operators whose Green's function has several entries, or a gradient: the components differ
             only in a factor `d0`, `d1` or `d2`. Compilers may not reorder products, so they compute a common factor

@@ -91,6 +91,13 @@ def polynomial_exp(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
         yield "exponential by a polynomial", rewritten
 
 
+def polynomial_sin_cos(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(knl, lanes=8)
+    yield "targets in lanes", knl
+    if (rewritten := steps.polynomial_sin_cos(knl)) is not knl:
+        yield "sine and cosine by polynomials", rewritten
+
+
 def share_factors(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     knl = steps.lane_arrays(knl, lanes=8)
     yield "targets in lanes", knl

@@ -24,6 +24,7 @@ from excerpt import excerpt, names_in
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.generate import generate_code
 from fmmloopy.greens import laplace, yukawa
+from fmmloopy.kernels import helmholtz
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import find_types
 from fmmloopy.recipes import RecipeBook, RecipeError, Step, apply_recipe, open_lanes, sequential_recipe, shipped_books
@@ -42,7 +43,12 @@ OVERVIEW = "overview.md"
 DEVICE = Device("opencl", "", "any device that speaks OpenCL")
 """Code is generated for it; nothing is compiled or run."""
 
-GREENS = {"Laplace": laplace, "Yukawa": yukawa, "Laplace with its gradient": lambda: laplace().with_gradient()}
+GREENS = {
+    "Laplace": laplace,
+    "Yukawa": yukawa,
+    "Helmholtz": lambda: helmholtz(1.0),
+    "Laplace with its gradient": lambda: laplace().with_gradient(),
+}
 
 
 def steps_to_document() -> list[str]:

@@ -9,7 +9,7 @@ from conftest import OPENCL, specification
 
 from fmmloopy import Fmm, GreensFunction, laplace
 from fmmloopy.recipes import shipped_books
-from fmmloopy.transforms import steps
+from fmmloopy.transforms import inline, steps
 from fmmloopy.transforms.inline import InlineFunction
 
 
@@ -83,9 +83,28 @@ def test_polynomial_exp_of_very_negative_numbers_is_zero(dtype):
     assert not _apply(steps.polynomial_exp, "exp(x[i])", x).any()
 
 
-def test_polynomial_exp_leaves_other_kernels_alone():
+def test_polynomials_leave_other_kernels_alone():
     knl = lp.make_kernel("{[i]: 0 <= i < n}", "y[i] = 1/sqrt(x[i])", lang_version=lp.MOST_RECENT_LANGUAGE_VERSION)
     assert steps.polynomial_exp(knl) is knl
+    assert steps.polynomial_sin_cos(knl) is knl
+
+
+@pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
+@pytest.mark.parametrize("function", ["sin", "cos"])
+@pytest.mark.parametrize(("dtype", "most"), [(np.float32, 1e4), (np.float64, 1e6)])
+def test_polynomial_sin_cos_is_right_to_two_units_in_the_last_place(rng, dtype, most, function):
+    x = np.concatenate([rng.uniform(-most, most, 20000), rng.uniform(-7, 7, 20000), [0]]).astype(dtype)
+    found = _apply(steps.polynomial_sin_cos, f"{function}(x[i])", x)
+    expected = getattr(np, function)(x.astype(np.longdouble))
+    eps = np.finfo(dtype).eps  # near zeros, the rounding of the third part of pi / 2 is more
+    assert (np.abs(found - expected) <= 2 * eps * np.abs(expected) + most * inline.ANGLES[x.itemsize][3][2] * eps).all()
+
+
+def test_polynomial_sin_cos_shares_the_argument():
+    knl = steps.polynomial_sin_cos(_p2p(["cos(3*r)*rinv", "sin(3*r)*rinv"], ["cos(3*r)", "sin(2*r)"]))
+    ids = {insn.id for insn in knl.default_entrypoint.instructions}
+    assert {"angle0_cos", "angle0_sin", "angle1_sin"} <= ids
+    assert not ids & {"angle1_cos", "angle2_argument"}  # what nothing uses is not computed
 
 
 def _p2p(*rows, dtype=np.float64):
@@ -104,17 +123,20 @@ def test_share_factors_asks_once_whether_points_coincide():
 
 
 @pytest.mark.parametrize(
-    "entry", ["r", "rinv + d0", "log(r)*rinv", "rinv/(r + r)", "(1 + rinv)*d1", "rinv*exp(d0/(r + r))"]
+    "entry",
+    ["r", "rinv + d0", "log(r)*rinv", "rinv/(r + r)", "(1 + rinv)*d1", "rinv*exp(d0/(r + r))", "rinv*sin(d0/(r + r))"],
 )
 def test_share_factors_leaves_the_test_where_a_term_may_not_vanish(entry):
     """At distance zero rinv is 0, but these are not, or are not numbers."""
-    knl = steps.polynomial_exp(_p2p(["rinv"], [entry]))
+    knl = steps.polynomial_sin_cos(steps.polynomial_exp(_p2p(["rinv"], [entry])))
     assert "sum0" in _tests_of_distance(steps.share_factors(knl))
 
 
-@pytest.mark.parametrize("entry", ["rinv", "exp(-r)*rinv", "exp(rinv)*rinv*d0", "(rinv + r*rinv)*d1", "rinv**3*d2**2"])
+@pytest.mark.parametrize(
+    "entry", ["rinv", "exp(-r)*rinv", "exp(rinv)*rinv*d0", "cos(r)*sin(r)*rinv", "(rinv + r*rinv)*d1", "rinv**3*d2**2"]
+)
 def test_share_factors_moves_the_test_where_all_terms_vanish(entry):
-    knl = steps.polynomial_exp(_p2p([entry]))
+    knl = steps.polynomial_sin_cos(steps.polynomial_exp(_p2p([entry])))
     assert "sum0" not in _tests_of_distance(steps.share_factors(knl))
 
 

@@ -7,11 +7,10 @@ arithmetic, that was tested.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import pymbolic.primitives as p
 
 from fmmloopy.checking.proof.facts import Facts, Statement
@@ -22,6 +21,7 @@ from fmmloopy.checking.proof.terms import (
     Call,
     Constant,
     Entry,
+    Multiply,
     Node,
     Piece,
     Select,
@@ -30,7 +30,7 @@ from fmmloopy.checking.proof.terms import (
     product,
 )
 from fmmloopy.checking.proof.verdict import Unproved
-from fmmloopy.transforms.inline import EXPONENTIALS, INLINE, InlineFunction, exponential
+from fmmloopy.transforms.inline import ANGLES, EXPONENTIALS, INLINE, InlineFunction, exponential, sine_and_cosine
 
 RECIPROCAL_ROOTS = ("rsqrt", "fmmloopy_rsqrt")
 """Functions that stand for ``1/sqrt(x)``: OpenCL's, and the iteration of `fmmloopy.transforms.steps.newton_rsqrt`."""
@@ -84,44 +84,48 @@ def _key(entry: Entry) -> str:
     return entry.key
 
 
-# -- the polynomial for exp
+# -- polynomials in the place of functions
 
 
 def without_polynomials(pieces: list[Piece], facts: Facts, field: Field) -> list[Piece]:
-    """Return numbers with ``exp(x)`` for what `fmmloopy.transforms.steps.polynomial_exp` computes in its place.
+    """Return numbers with ``exp(x)``, ``sin(x)`` and ``cos(x)`` for the polynomials that steps put in their place.
 
-    In float64, the polynomial for float32 does not count.
+    They are those of `fmmloopy.transforms.steps.polynomial_exp` and `polynomial_sin_cos`. In float64, polynomials for
+    float32 do not count.
     """
-    if len(pieces) != 1 or not _may_be_exponential(pieces[0].node):
+    if len(pieces) != 1:
         return pieces
     piece = pieces[0]
-    for size in (8, 4)[: 1 if facts.least == 8 else 2]:
-        most = Fraction(float(np.dtype(EXPONENTIALS[size][0]).type(EXPONENTIALS[size][2])))
-        for x in _arguments(piece.node, most):
-            if not difference(piece.node, _key, _polynomial(x, size), _key, field):
-                return [Piece(Call("exp", (x,)), piece.loops, piece.conditions, piece.needs)]
+    for name, x, size in _candidates(piece.node):
+        if size >= facts.least and not difference(piece.node, _key, _polynomial(name, x, size), _key, field):
+            return [Piece(Call(name, (x,)), piece.loops, piece.conditions, piece.needs)]
     return pieces
 
 
-def _may_be_exponential(node: Node) -> bool:
-    if not isinstance(node, Select) or node.then is not ZERO:
-        return False
-    return any(isinstance(x, Call) and x.name == POWER for x in inside(node))
+def _candidates(node: Node) -> Iterator[tuple[str, Node, int]]:
+    """Yield the functions, arguments and sizes of numbers whose polynomials a term may be, by its constants."""
+    parts = list(inside(node))
+    if isinstance(node, Select) and node.then is ZERO and any(isinstance(x, Call) and x.name == POWER for x in parts):
+        for size, (dtype, _, most, *_) in EXPONENTIALS.items():
+            exact = Fraction(float(dtype(most)))
+            for x in parts:
+                if isinstance(x, Select) and isinstance(x.then, Constant) and x.then.value == exact:
+                    yield "exp", x.other, size
+    elif isinstance(node, Multiply):
+        for size, (dtype, most, *_) in ANGLES.items():
+            exact = Fraction(float(dtype(most**2)))
+            for x in parts:
+                if isinstance(x, Select) and isinstance(x.test.right, Constant) and x.test.right.value == exact:
+                    yield from (("sin", x.other, size), ("cos", x.other, size))
 
 
-def _arguments(node: Node, most: Fraction) -> list[Node]:
-    """Return what is cut off at a number, which may be the argument."""
-    return [
-        x.other for x in inside(node) if isinstance(x, Select) and isinstance(x.then, Constant) and x.then.value == most
-    ]
-
-
-def _polynomial(x: Node, size: int) -> Node:
-    """Return the term that the step writes for exp(x)."""
+def _polynomial(name: str, x: Node, size: int) -> Node:
+    """Return the term that a step writes for a function of x."""
     env: dict[str, Node] = {"x": x}
-    for name, expression in exponential("result", p.Variable("x"), size).items():
-        env[name] = _node(expression, env)
-    return env["result"]
+    make, suffix = (exponential, "") if name == "exp" else (sine_and_cosine, f"_{name}")
+    for result, expression in make("result", p.Variable("x"), size).items():
+        env[result] = _node(expression, env)
+    return env[f"result{suffix}"]
 
 
 def _node(e: Any, env: Mapping[str, Node]) -> Node:

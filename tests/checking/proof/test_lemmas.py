@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from pymbolic import var
 
-from fmmloopy.transforms.inline import EXPONENTIALS, INLINE
+from fmmloopy.transforms.inline import ANGLES, EXPONENTIALS, INLINE
 from fmmloopy.transforms.inline import exponential as exponential_statements
+from fmmloopy.transforms.inline import sine_and_cosine as angle_statements
 
 Numbers = NDArray[Any]
 
@@ -71,8 +72,8 @@ def test_the_iteration_is_finite_where_a_mask_takes_it_back(dtype: Any) -> None:
         assert np.isfinite(reciprocal_root(x)).all()
 
 
-def exponential(x: Numbers) -> Numbers:
-    """Compute the statements that ``polynomial_exp`` inserts."""
+def computed(statements: dict[str, Any], x: Numbers) -> dict[str, Any]:
+    """Compute the statements that a step inserts; return all variables."""
     real, kind = x.dtype.type, x.dtype.itemsize
 
     def power(t: Numbers) -> Numbers:
@@ -98,9 +99,20 @@ def exponential(x: Numbers) -> Numbers:
         return real(e)
 
     known: dict[str, Any] = {"x": x}
-    for name, expression in exponential_statements("y", var("x"), kind).items():
+    for name, expression in statements.items():
         known[name] = np.asarray(value(expression), x.dtype)
-    return np.asarray(known["y"])
+    return known
+
+
+def exponential(x: Numbers) -> Numbers:
+    """Compute the statements that ``polynomial_exp`` inserts."""
+    return np.asarray(computed(exponential_statements("y", var("x"), x.dtype.itemsize), x)["y"])
+
+
+def sine_and_cosine(x: Numbers) -> tuple[Numbers, Numbers]:
+    """Compute the statements that ``polynomial_sin_cos`` inserts."""
+    known = computed(angle_statements("y", var("x"), x.dtype.itemsize), x)
+    return np.asarray(known["y_sin"]), np.asarray(known["y_cos"])
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -125,3 +137,38 @@ def test_the_polynomial_beyond_its_range(dtype: Any) -> None:
         assert (exponential(beyond) == exponential(np.array([most], dtype))).all()
         assert (exponential(below) == 0).all()
         assert np.exp(below.astype(np.float64)).max() < np.finfo(dtype).tiny * 2
+
+
+EXACT_ANGLES = {np.float64: 1e6, np.float32: 1e4}
+"""Up to here, the reduction to a quarter of a turn is exact but for the last bit."""
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_polynomials_are_sine_and_cosine(dtype: Any) -> None:
+    most, eps = EXACT_ANGLES[dtype], np.finfo(dtype).eps
+    third = ANGLES[np.dtype(dtype).itemsize][3][2]
+    near_zeros = (np.arange(-2000, 2001) * (np.pi / 2)).astype(dtype)
+    tiny = np.geomspace(np.finfo(dtype).tiny, 1, 4001).astype(dtype)
+    zeros = np.array([0.0, -0.0], dtype)
+    for some in (np.linspace(-most, most, 400_001).astype(dtype), near_zeros, tiny, -tiny, zeros):
+        for found, function in zip(sine_and_cosine(some), (np.sin, np.cos), strict=True):
+            exact = function(some.astype(np.longdouble))
+            error = np.abs(found.astype(np.longdouble) - exact)
+            # One unit of the rest of the argument, and two roundings of the last sums. Near zeros, where the rest is
+            # small, the rounding of the third part of pi / 2, times the quarters, is more.
+            assert (error <= 2.5 * eps * np.abs(exact) + most * third * eps).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_larger_arguments_are_rounded_once_more(dtype: Any) -> None:
+    _, bound, *_ = ANGLES[np.dtype(dtype).itemsize]
+    some = np.geomspace(EXACT_ANGLES[dtype], bound, 100_001).astype(dtype)
+    for found, function in zip(sine_and_cosine(some), (np.sin, np.cos), strict=True):
+        error = np.abs(found.astype(np.longdouble) - function(some.astype(np.longdouble)))
+        assert (error <= np.finfo(dtype).eps * (2 + some)).all()
+        assert np.abs(found).max() <= 2
+    with np.errstate(over="ignore", invalid="ignore"):
+        beyond = np.array([2 * bound, np.finfo(dtype).max, np.inf, -np.inf], dtype)
+        found = sine_and_cosine(beyond)
+    assert (found[0] == 0).all()
+    assert (found[1] == 1).all()
