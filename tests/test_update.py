@@ -85,6 +85,7 @@ def test_other_numbers_of_points_and_targets(rng):
         assert_same(fmm, anew(fmm, sources, targets), rng.standard_normal(nsources))
 
 
+@slow
 def test_several_vectors_and_dipoles(rng):
     points, charges = cube(rng, N), rng.standard_normal((N, 3))
     dipoles = rng.standard_normal((N, 3, 3))

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import OPENCL, clustered, cube, error, slow
+from conftest import OPENCL, clustered, cube, error, slow, slow_but
 
 import fmmloopy as fl
 from fmmloopy.checking.proofs import proof_of, verdict_on
@@ -57,7 +57,7 @@ def test_entries_that_are_zero(device):
     assert error(found, fl.direct(points, charges, kernel=kernel)) <= 3e-2
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", slow_but(lambda precision: precision in ("double", "mixed"), PRECISIONS))
 def test_precisions_and_sizes_of_charges(precision):
     """Vectors may be of very different size; those beyond a batch are evaluated after it."""
     rng = np.random.default_rng(2)

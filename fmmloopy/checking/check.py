@@ -105,10 +105,9 @@ def check_book(
     if limit is not None:
         common = replace(common, code_limit=limit, run_limit=limit)
     requests = [
-        replace(common, operator=name, dtype=types, parameters=choice)
-        for name in chosen
-        for choice in choices(book, name, device, given.get(name), full)
-        for types in dict.fromkeys(book.operator(name).types_in(DTYPE_NAMES[dtype]).name for dtype in names)
+        request
+        for place, name in enumerate(chosen)
+        for request in _requests(common, name, list(choices(book, name, device, given.get(name), full)), names, place)
     ]
     with ExitStack() as stack:
         tell = notify or stack.enter_context(showing(f"checking {book.name}"))
@@ -126,6 +125,30 @@ def check_book(
     return Report(
         book.name, described, level, chosen, tuple(names), found, tuple(skipped), seconds, tuple(dict.fromkeys(proofs))
     )
+
+
+def _requests(
+    common: Request, operator: str, parameters: Sequence[Mapping[str, Any]], names: Sequence[str], place: int
+) -> Iterator[Request]:
+    """Yield what to check of an operator.
+
+    At level quick, code is generated after every step in one precision, and in the others after the last step. What
+    recipes have on other devices is tried in one precision, another one for the next operator.
+
+    Args:
+        common: what all requests have.
+        operator: which one.
+        parameters: of its recipe, its own first.
+        names: precisions.
+        place: of the operator among those to check.
+    """
+    own = common.book.operator(operator)
+    types = list(dict.fromkeys(own.types_in(DTYPE_NAMES[name]).name for name in names))
+    for number, choice in enumerate(parameters):
+        for place_of_type, dtype in enumerate(types):
+            if common.full or not number or place_of_type == (place + number) % len(types):
+                every = common.full or not (number or place_of_type)
+                yield replace(common, operator=operator, dtype=dtype, parameters=choice, every_step=every)
 
 
 def _refuse(book: RecipeBook, operators: Sequence[str], level: str, limit: float | None) -> None:

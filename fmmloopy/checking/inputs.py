@@ -71,6 +71,17 @@ def orders_of_transforms(types: Types) -> tuple[int, ...]:
     return (5, 9) if types == FLOAT64 else (8, 4)
 
 
+def extended(types: Types, full: bool) -> tuple[Components, ...]:
+    """Return what the real functions get beside charges and gradients; it is shared out among the precisions.
+
+    Float64 has several vectors of charges in the exact layer.
+    """
+    dipoles, vectors = Components(dipoles=True, gradient=True, hessian=True), Components(vectors=VECTORS[-1])
+    if full:
+        return dipoles, vectors
+    return (dipoles,) if types.is_mixed else () if types == FLOAT64 else (vectors,)
+
+
 def inputs(
     layer: str, operator: Operator, types: Types, full: bool, lanes: Lanes, hostile: Hostile, is_proved: IsProved
 ) -> Iterator[Input]:
@@ -82,8 +93,8 @@ def inputs(
         full: whether all seeds, orders and layouts are wanted.
         lanes: numbers of lanes; called only for layers whose inputs depend on them.
         hostile: layouts; called only for layers that have some.
-        is_proved: unless all inputs are wanted, the last of several functions stands for those whose kernels are
-            proved, on inputs of the numerical layer that are large in numbers.
+        is_proved: unless all inputs are wanted, the first and the last of several functions stand for those whose
+            kernels are proved, in the numerical layer; on inputs that are large in numbers, the last alone.
     """
 
     def specification(greens: GreensFunction, order: int) -> Specification:
@@ -97,8 +108,8 @@ def inputs(
                     yield Input(specification(greens, order), seed)
         for greens in (POLYNOMIAL_3X3, POLYNOMIAL_4X3) if full else ():
             yield Input(specification(greens, 3))
-        if operator.particles:
-            for count in VECTORS if full else VECTORS[-1:]:
+        if operator.particles and (full or types == FLOAT64):
+            for count in VECTORS if full else VECTORS[1:2]:
                 yield Input(specification(POLYNOMIAL_2X2.for_vectors(count), 3))
         if operator.form == Form.TRANSFORM:
             for order in (5, 7, 8, 9) if full else orders_of_transforms(types):
@@ -114,10 +125,11 @@ def inputs(
         if operator.gives_potentials:
             real += [f.with_gradient() for f in real]
         if operator.particles:
-            extended = Components(dipoles=True, gradient=True, hessian=True), Components(vectors=VECTORS[-1])
-            for components in extended:
+            for components in extended(types, full):
                 yield Input(specification(operator.own(components).of(laplace()), 3), real=True)
         for greens in real:
+            if not full and greens not in (real[0], real[-1]) and is_proved(greens):
+                continue
             yield Input(specification(greens, 3), real=True)
             if operator.particles:
                 yield Input(specification(greens, 3), layout=SINGLE, real=True)

@@ -39,6 +39,7 @@ class Request:
         code_limit: seconds for a step of the recipe, and for generating code.
         run_limit: seconds for compiling and running a kernel; SIMULATED times as many in oclgrind.
         smallest: whether to look for the smallest input that fails.
+        every_step: whether the static layer generates code after every step, or after the last one only.
     """
 
     book: RecipeBook
@@ -52,6 +53,7 @@ class Request:
     code_limit: float = CODE_LIMIT
     run_limit: float = RUN_LIMIT
     smallest: bool = True
+    every_step: bool = True
 
 
 @dataclass(frozen=True)

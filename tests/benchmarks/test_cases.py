@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import made_up_device
+from conftest import made_up_device, slow
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -22,6 +22,7 @@ from fmmloopy.execution.devices import C_DEVICE, DeviceError
 from fmmloopy.measuring.bench import WHOLE
 
 
+@slow  # `python -m benchmarks --quick` runs several
 def test_one_case_in_a_process_of_its_own(opencl_device, tmp_path):
     case = EvaluationCase("sizes", "cube, 3 digits", 2000, "cube", digits=3, runs=2, draws=2)
     (found,) = run.run_child(child.task(case, opencl_device.description, tmp_path))

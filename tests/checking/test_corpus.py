@@ -64,7 +64,7 @@ def _parameters(entries: Sequence[Wrong | Right]) -> list[object]:
 
 def _marks(entry: Wrong | Right) -> list[pytest.MarkDecorator]:
     if isinstance(entry, Wrong):
-        return [needs_oclgrind] if entry.layer == "sanitized" else []
+        return {"sanitized": [needs_oclgrind], "symbolic": [slow]}.get(entry.layer, [])  # see test_proofs.py
     return [slow] if OPERATORS[entry.operator].form != "dense" else []
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import loopy as lp
 import numpy as np
 import pytest
-from conftest import OPENCL, specification
+from conftest import OPENCL, slow, specification
 
 from fmmloopy.bookshelf.certificates import operator_status, status
 from fmmloopy.checking import sanitizer
@@ -97,6 +97,7 @@ def test_programs_launch_kernels_with_more_local_axes_than_groups(tmp_path):
     assert (result.returncode, result.stdout) == (0, "0 entries differ from those of the sequential kernel\n")
 
 
+@slow
 def test_a_segmentation_fault_on_large_inputs_is_a_finding(tmp_path):
     """An index that is wrong beyond 16 bits; the input is small in work, and in the program that reproduces it."""
 

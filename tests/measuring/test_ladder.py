@@ -9,7 +9,7 @@ import os
 
 import matplotlib.image
 import pytest
-from conftest import run_command
+from conftest import run_command, slow
 
 from fmmloopy.checking.check import check_book
 from fmmloopy.checking.report import Finding
@@ -260,6 +260,7 @@ def test_command_ladder(known_peaks, capsys, opencl_device):
     assert all(step["rate"] > 0 and 0 < step["share"] < 1 for step in found["steps"])
 
 
+@slow
 def test_command_ladder_in_mixed_precision(known_peaks, capsys, opencl_device, monkeypatch):
     """The kernels that are timed and held against exact cases are mixed, and limits those of float32."""
     dtypes, compile_it, request = set(), ladder.compile_operator, ladder.Request

@@ -203,8 +203,7 @@ def pairs_at(distance):
         (fl.yukawa(2.0), 1e-6),
         *(pytest.param(fl.yukawa(2.0), distance, marks=slow) for distance in (1e-3, 1e-12)),
         # Expansions of these lose more in float32.
-        (STOKES, 1e-12),
-        pytest.param(STOKES, 1e-6, marks=slow),
+        *(pytest.param(STOKES, distance, marks=slow) for distance in (1e-12, 1e-6)),
     ],
     ids=lambda value: getattr(value, "name", value),
 )

@@ -123,6 +123,7 @@ def test_sides_of_a_variant_decide_its_types(book, rng, opencl_device):
     assert error(plain, expected) > 1e-9
 
 
+@slow
 def test_a_variant_may_compute_in_float32_without_local_sources(book, rng, opencl_device):
     """Its record has no arguments of its own for mixed kernels: cases and the plan give it points in float64."""
     record = replace(book.operator("p2p"), sides=P2P.sides)
@@ -214,6 +215,7 @@ def test_a_wrong_operator_without_a_recipe_is_rejected(opencl_device, own_cache)
     assert status(book, opencl_device) == "failed for m2l"
 
 
+@slow
 def test_a_right_operator_without_a_recipe_is_certified(opencl_device, own_cache):
     book = RecipeBook("only_an_operator", device="", operators={"m2m": M2M})
     assert status(book, opencl_device) == "none"

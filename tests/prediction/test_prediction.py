@@ -100,7 +100,7 @@ DIPOLES = [
 
 @pytest.mark.parametrize(
     ("kernel", "make"),
-    slow_but(lambda kernel, make: kernel.name == "laplace" or (kernel.name == "stokeslet" and make is cube), DIPOLES),
+    slow_but(lambda kernel, make: kernel.name == "laplace" or (kernel.name == "yukawa" and make is cube), DIPOLES),
     ids=lambda value: getattr(value, "name", getattr(value, "__name__", "")),
 )
 def test_predictions_for_dipoles(kernel, make, rng):
