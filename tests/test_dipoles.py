@@ -185,7 +185,7 @@ def test_kernels_of_books_are_proved(book, name, function, derivatives, opencl_d
     assert proof_of(key.specification, verdict_on(key.specification, key.steps()[-1])).proved
 
 
-@pytest.mark.parametrize("book", ["pocl_cpu", "simd_cpu", "sequential"])
+@pytest.mark.parametrize("book", [pytest.param("pocl_cpu", marks=slow), "simd_cpu", "sequential"])
 def test_books_agree(book, opencl_device):
     """Sums run in another order."""
     rng = np.random.default_rng(8)

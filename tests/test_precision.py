@@ -181,8 +181,9 @@ def test_types_of_kernels():
     [
         pytest.param("m2l_forward", "load", lambda expression: 2 * expression, ["float32", "float64"], marks=slow),
         ("p2p", "e1", lambda expression: 0 * expression, ["mixed"]),  # what rounding leaves is left out
-        ("p2p", "fold0", lambda expression: expression.children[1], ["mixed"]),  # all list entries but the last
-        ("p2m", "y2", lambda expression: 2 * expression, ["reduced"]),
+        # All list entries but the last:
+        pytest.param("p2p", "fold0", lambda expression: expression.children[1], ["mixed"], marks=slow),
+        pytest.param("p2m", "y2", lambda expression: 2 * expression, ["reduced"], marks=slow),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

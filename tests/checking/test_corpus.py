@@ -63,8 +63,9 @@ def _parameters(entries: Sequence[Wrong | Right]) -> list[object]:
 
 
 def _marks(entry: Wrong | Right) -> list[pytest.MarkDecorator]:
+    """Return the marks of an entry; test_findings.py and test_proofs.py have quicker tests of two of the layers."""
     if isinstance(entry, Wrong):
-        return {"sanitized": [needs_oclgrind], "symbolic": [slow]}.get(entry.layer, [])  # see test_proofs.py
+        return {"sanitized": [needs_oclgrind, slow], "symbolic": [slow]}.get(entry.layer, [])
     return [slow] if OPERATORS[entry.operator].form != "dense" else []
 
 

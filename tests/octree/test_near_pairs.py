@@ -232,6 +232,7 @@ def test_units_do_not_show(precision, width, rng):
     assert error(width**2 * other[1], one[1]) <= 1e-5
 
 
+@slow
 def test_functions_without_a_unit_have_near_pairs_in_double(rng):
     """Of coordinates in a denominator nothing is known."""
     points, charges = pairs_at(1e-6)(rng, 1000), rng.uniform(-1, 1, 1000)

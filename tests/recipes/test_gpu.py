@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import made_up_device, made_up_nvidia, made_up_pocl, specification
+from conftest import made_up_device, made_up_nvidia, made_up_pocl, slow, specification
 
 import fmmloopy as fl
 from fmmloopy.checking.case import POLYNOMIALS, run_case
@@ -135,6 +135,7 @@ def test_seeded_roots_are_right_to_two_units_in_the_last_place(rng):
     assert fmm.evaluate(charges)[1] == pytest.approx(fl.direct(points, charges)[1], rel=5e-16)
 
 
+@slow
 @pytest.mark.filterwarnings("ignore::fmmloopy.UncertifiedWarning")
 def test_a_whole_evaluation_with_gradients(rng):
     points, charges = rng.random((400, 3)), rng.random(400)
