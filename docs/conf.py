@@ -9,7 +9,10 @@ author = "The fmmloopy developers"
 copyright = "2026, The fmmloopy developers"
 version = release = installed_version("fmmloopy")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = [
+    *("myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"),
+    *("sphinx.ext.mathjax", "sphinx-mathjax-offline"),  # the second has MathJax, for pages that are read offline
+]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = [

@@ -73,7 +73,7 @@ def heading_and_text(name: str) -> tuple[str, str]:
     docstring = ast.get_docstring(ast.parse((EXAMPLES / f"{name}.py").read_text())) or ""
     heading, _, text = docstring.partition("\n")
     # Names of arrays and functions are as in Markdown already, apart from the double quotes of reStructuredText.
-    return heading.rstrip("."), re.sub(r"``(.+?)``", r"`\1`", text.strip())
+    return heading.rstrip("."), re.sub(r"``(.+?)``", r"`\1`", text.strip("\n"))
 
 
 def page(name: str) -> str:

@@ -13,7 +13,7 @@ def main() -> None:
 
     # string
     podolsky = fl.GreensFunction("podolsky", "(1 - exp(-m*r))/(4*pi*r)", {"m": 5.0})
-    print(podolsky.matrix, podolsky.homogeneity, podolsky.parity)
+    print(podolsky.homogeneity, podolsky.parity)
 
     # evaluate
     fmm = fl.Fmm(points, kernel=podolsky, digits=3)
