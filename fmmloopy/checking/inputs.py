@@ -21,8 +21,25 @@ from fmmloopy.checking.drawn import drawn, large_points
 from fmmloopy.checking.real_cases import real_case
 from fmmloopy.components import Components
 from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.kernels import (
+    biharmonic,
+    biot_savart,
+    gaussian,
+    helmholtz,
+    kelvin,
+    plummer,
+    rotlet,
+    stokeslet,
+    stresslet,
+)
 from fmmloopy.operators import Form, Operator, Specification
 from fmmloopy.precision import FLOAT64, Types
+
+SHIPPED = (
+    *(helmholtz(1.0), stokeslet(), stresslet(), rotlet(), biot_savart(), kelvin(), biharmonic()),
+    *(plummer(0.1), gaussian(1.0)),
+)
+"""Green's functions that ship, beside those of Laplace and Yukawa."""
 
 VECTORS = (2, 3, 8)
 """Numbers of vectors of charges that are evaluated at once."""
@@ -69,6 +86,16 @@ def orders_of_transforms(types: Types) -> tuple[int, ...]:
     if types.is_mixed:
         return (6, 7)
     return (5, 9) if types == FLOAT64 else (8, 4)
+
+
+def of_other_functions(operator: Operator, types: Types, full: bool) -> Iterator[Input]:
+    """Yield numerical inputs with functions other than Laplace's and Yukawa's: at level quick, one that has sines."""
+    if not operator.particles:
+        return
+    quick = SHIPPED[:1] if types == FLOAT64 else ()
+    gradients = [f.with_gradient() for f in SHIPPED[:2] if operator.gives_potentials]
+    for greens in (*SHIPPED, *gradients) if full else quick:
+        yield Input(Specification(operator, greens, 3, types), real=True)
 
 
 def extended(types: Types, full: bool) -> tuple[Components, ...]:

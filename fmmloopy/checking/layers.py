@@ -20,7 +20,7 @@ from fmmloopy.checking import sanitizer
 from fmmloopy.checking.case import POLYNOMIALS, Case, Layout, run_case
 from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.compare import allowances, difference, excess
-from fmmloopy.checking.inputs import Input, inputs, several
+from fmmloopy.checking.inputs import Input, inputs, of_other_functions, several
 from fmmloopy.checking.over import describe, domain_of
 from fmmloopy.checking.proof import Proved, Wrong
 from fmmloopy.checking.proofs import (
@@ -263,8 +263,13 @@ class OperatorCheck:
         """Yield the inputs of the layer."""
         if self._layer == "symbolic":
             return self._witnesses()
+        return self._usual_inputs()
+
+    def _usual_inputs(self) -> Iterator[Input]:
         full, is_proved = self._request.full, self._is_proved
-        return inputs(self._layer, self._operator, self._types, full, self._lanes, self._hostile_layouts, is_proved)
+        yield from inputs(self._layer, self._operator, self._types, full, self._lanes, self._hostile_layouts, is_proved)
+        if self._layer == "numerical" and not self._request.parameters:
+            yield from of_other_functions(self._operator, self._types, full)
 
     def _cases(self) -> Iterator[Case]:
         return (each.case() for each in self._inputs())

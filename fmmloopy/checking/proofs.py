@@ -14,6 +14,7 @@ from fmmloopy.checking.case import POLYNOMIAL_2X2, Layout
 from fmmloopy.checking.proof import NotProved, Proved, Verdict, Wrong, prove
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.kernels import helmholtz, stokeslet
 from fmmloopy.operators import OPERATORS, Form, Operator, Specification
 from fmmloopy.recipes.apply import Step
 from fmmloopy.recipes.fingerprint import hash_of_sources
@@ -21,6 +22,9 @@ from fmmloopy.recipes.lanes import sequential_recipe
 
 ORDER = 3
 """The order that kernels are proved for in a check; only transforms have another kernel for another order."""
+
+OTHERS = (stokeslet(), helmholtz(1.0))
+"""Green's functions whose kernels are proved for shipped books and at level full, too: the first has 3 x 3 entries."""
 
 LARGEST_WITNESS = 2000
 """Numbers of points up to this are tried where a proof says that kernels differ."""
@@ -56,9 +60,10 @@ def functions(operator: Operator) -> tuple[GreensFunction, ...]:
 
 def stated(operator: Operator) -> tuple[tuple[GreensFunction, int], ...]:
     """Return the Green's functions and orders for which the kernels of shipped books are proved."""
-    others = [order for order in range(FIRST_ORDER, LAST_ORDER + 1) if order != ORDER]
-    orders = [ORDER, *(others if operator.form == Form.TRANSFORM else ())]
-    return tuple((greens, order) for order in orders for greens in functions(operator))
+    more = [order for order in range(FIRST_ORDER, LAST_ORDER + 1) if order != ORDER]
+    orders = [ORDER, *(more if operator.form == Form.TRANSFORM else ())]
+    found = *functions(operator), *(OTHERS if operator.particles else OTHERS[:1])
+    return tuple((greens, order) for order in orders for greens in found)
 
 
 def verdict_on(spec: Specification, last: Step) -> Verdict:

@@ -35,8 +35,9 @@ from corpus.mistakes import lanes as with_lanes
 from loopy.symbolic import TypeCast
 
 from fmmloopy.greens import GreensFunction, laplace, yukawa
+from fmmloopy.kernels import helmholtz
 from fmmloopy.operators import OPERATORS, Specification
-from fmmloopy.precision import FLOAT64, MIXED, Types
+from fmmloopy.precision import FLOAT32, FLOAT64, MIXED, Types
 from fmmloopy.recipes import SEQUENTIAL, apply_recipe
 from fmmloopy.transforms import steps
 from fmmloopy.transforms.inline import INLINE, InlineFunction
@@ -287,6 +288,16 @@ WRONG: Mapping[str, Made] = {
         early(rewrite("store2", ("u2", "u1"))), greens=laplace().with_gradient()
     ),
     "decay forgotten": Made(early(rule("G_0_0", ("exp(", "exp(0.5*"))), greens=yukawa()),
+    "signs of sine and cosine lost": Made(
+        late(steps.polynomial_sin_cos, assign("angle0_sign", "1.0")), greens=helmholtz(1.0)
+    ),
+    "sine of three quarters of a turn": Made(
+        late(steps.polynomial_sin_cos, assign("angle0_turns_rounded", "angle0_halves + 6755399441055744.0")),
+        greens=helmholtz(1.0),
+    ),
+    "sine without a power": Made(
+        late(steps.polynomial_sin_cos, assign("angle0_square", "angle0_rest*angle0_argument")), greens=helmholtz(1.0)
+    ),
     "m2m: guard dropped": Made(then(guard("store*"), dense), "m2m"),
     "m2m: guard with <=": Made(then(guard("store*", "entry(b) <= nparents"), dense), "m2m"),
     "m2m: boxes below 32768": Made(
@@ -329,6 +340,10 @@ RIGHT: Mapping[str, Made] = {
     "constants collected": Made(early(rewrite("store*", ("scaling*", "2*scaling*0.5*")))),
     "a product in another order": Made(early(rewrite("sum*", ("G_0_0*q0", "q0*G_0_0")))),
     "a difference the other way round": Made(early(assign("d0", "-1*(y0 - x0[t])"))),
+    "polynomials for sine and cosine": Made(late(steps.polynomial_sin_cos), greens=helmholtz(1.0)),
+    "polynomials for sine and cosine in float32": Made(
+        late(steps.polynomial_sin_cos), greens=helmholtz(1.0), types=FLOAT32
+    ),
     "m2m in blocks": Made(dense, "m2m"),
     "m2l_forward as it is": Made(lambda k: k, "m2l_forward"),
     "m2l_inverse as it is": Made(lambda k: k, "m2l_inverse"),
