@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from conftest import slow
 
 import fmmloopy as fl
 from fmmloopy.greens import GreensFunction
@@ -164,7 +165,7 @@ def test_options(name):
     fails(ValueError, text, fl.Fmm, POINTS, **{"order": 3, **keywords})
 
 
-@pytest.mark.parametrize("value", [2, 16, np.int32(3), np.uint8(4)])
+@pytest.mark.parametrize("value", [2, pytest.param(16, marks=slow), np.int32(3), np.uint8(4)])
 def test_every_kind_of_whole_number_is_an_order(value):
     assert fl.Fmm(POINTS, order=value, ncrit=np.int64(200)).order == value
 

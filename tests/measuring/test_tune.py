@@ -14,7 +14,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import OPENCL
+from conftest import OPENCL, slow
 
 import fmmloopy as fl
 from fmmloopy.bookshelf import certificates, tuned
@@ -401,6 +401,7 @@ def test_that_the_defaults_are_best_is_kept_exported_and_imported(tmp_path):
     assert tuned_parameters(FASTEST, device, "float32", 8) == {"m2m": {"how": "sequential"}}
 
 
+@slow
 @needs_opencl
 def test_the_command_says_how_many_candidates_and_what_the_spread_was(tmp_path):
     device = OPENCL[0]

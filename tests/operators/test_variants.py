@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from conftest import clustered, error, slow
+from conftest import clustered, devices, error, slow
 
 import fmmloopy as fl
 from fmmloopy.bookshelf.certificates import status
@@ -99,6 +99,9 @@ def test_a_variant_is_other_code(book):
     assert sources[0] != sources[1]
 
 
+@pytest.mark.parametrize(
+    "device", [devices()[0], *(pytest.param(*d.values, marks=[slow, *d.marks]) for d in devices()[1:])]
+)
 def test_potentials_and_gradients_are_right(book, device, rng):
     """Those of the package's operator, by the same recipe and by the sequential one: to 1e-12, as between books."""
     points, charges = clustered(rng, 1500), rng.random(1500) - 0.3
