@@ -35,6 +35,10 @@ ROOM = 32 * 2**20
 PROBE = 64 * 1024
 """Bytes that are written as a test, since a user may have no more room where the disk has."""
 
+FULL = 4 * 2**20
+"""Free bytes below which a disk counts as full when a program cannot be compiled: a compiler needs some for its files,
+and has given them back by the time that its failure is seen."""
+
 LAST_PLACES = ("/dev/shm", "/run/shm")
 """Folders in memory, for temporary files when every disk is full or read-only."""
 
@@ -187,7 +191,7 @@ def full_disk() -> str:
         places[CACHE_VARIABLE] = str(user_folder("cache"))
     for variable, place in places.items():
         with suppress(OSError):
-            if place and shutil.disk_usage(place).free < PROBE:
+            if place and shutil.disk_usage(place).free < FULL:
                 return f"the disk of {place} is full; make room there, or export {variable}=FOLDER on another disk"
     return ""
 
