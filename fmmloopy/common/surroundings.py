@@ -186,7 +186,8 @@ def _is_sound(database: Path) -> bool:
 
 def full_disk() -> str:
     """Return what helps if a disk with caches or temporary files is full; empty if none is."""
-    places = {"POCL_CACHE_DIR": os.environ.get("POCL_CACHE_DIR"), CACHE_VARIABLE: None, "TMPDIR": tempfile.gettempdir()}
+    folder = pocl_folder()  # where PoCL has its cache since it started, wherever others are by now
+    places = {"POCL_CACHE_DIR": folder and _existing(folder), CACHE_VARIABLE: None, "TMPDIR": tempfile.gettempdir()}
     with suppress(OSError):
         places[CACHE_VARIABLE] = str(user_folder("cache"))
     for variable, place in places.items():
@@ -194,6 +195,11 @@ def full_disk() -> str:
             if place and shutil.disk_usage(place).free < FULL:
                 return f"the disk of {place} is full; make room there, or export {variable}=FOLDER on another disk"
     return ""
+
+
+def _existing(folder: Path) -> str:
+    """Return a folder, or the nearest one above it that there is."""
+    return str(next((place for place in (folder, *folder.parents) if place.exists()), folder))
 
 
 def _try_to_write(folder: Path) -> None:

@@ -131,7 +131,9 @@ def test_little_room(fresh, monkeypatch):
     with pytest.warns(CacheWarning, match=r"cannot be used \(less than 32 MiB are free\)"):
         assert prepare()
     monkeypatch.setattr(surroundings.shutil, "disk_usage", lambda folder: usage._replace(free=0))
-    monkeypatch.setenv("POCL_CACHE_DIR", str(fresh))
+    monkeypatch.setattr(
+        surroundings, "pocl_folder", lambda: fresh / "pocl" / "kcache"
+    )  # its disk counts before it is made
     assert surroundings.full_disk() == (
         f"the disk of {fresh} is full; make room there, or export POCL_CACHE_DIR=FOLDER on another disk"
     )
