@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -98,14 +99,15 @@ class Evaluation:
         self.setup, self.m2l = setup, m2l
         self.timings: Timings = {} if timings is None else timings
         method = setup.method
-        with timed(self.timings, "lists"):
+        searched = method.precision.near != method.precision.points
+        with timed(self.timings, "lists"), ThreadPoolExecutor(1) as beside:
+            distance = beside.submit(least_distance, points, tree) if searched else None
             lists = absorb_small_boxes(tree, build_lists(tree), count_points(method.order))
         with timed(self.timings, "tables"):
             like = previous if previous is not None and previous.setup is setup else None
             tables = _tables(method, level_radii(tree) if radius is None else np.array([radius]), like)
         with timed(self.timings, "setup"):
-            searched = method.precision.near != method.precision.points
-            self.problem = Problem(tree, lists, tables, least_distance(points, tree) if searched else None)
+            self.problem = Problem(tree, lists, tables, distance.result() if distance else None)
             self._plan: Plan = Plan(runtime, setup, self.problem, like=None if like is None else like._plan)
             self._plans = {1: self._plan}
             self._expansions: dict[Components, tuple[tuple[Launch, ...], Multipoles, Locals]] = {}
