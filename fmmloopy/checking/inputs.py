@@ -21,24 +21,18 @@ from fmmloopy.checking.drawn import drawn, large_points
 from fmmloopy.checking.real_cases import real_case
 from fmmloopy.components import Components
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.kernels import (
-    biharmonic,
-    biot_savart,
-    gaussian,
-    helmholtz,
-    kelvin,
-    plummer,
-    rotlet,
-    stokeslet,
-    stresslet,
-)
+from fmmloopy.kernels import KERNELS
 from fmmloopy.operators import Form, Operator, Specification
 from fmmloopy.precision import FLOAT64, Types
 
-SHIPPED = (
-    *(helmholtz(1.0), stokeslet(), stresslet(), rotlet(), biot_savart(), kelvin(), biharmonic()),
-    *(plummer(0.1), gaussian(1.0)),
-)
+PARAMETERS = {"helmholtz": 1.0, "plummer": 0.1, "gaussian": 1.0}
+"""Of functions that need one, by name."""
+
+SHIPPED = {
+    name: make(PARAMETERS[name]) if name in PARAMETERS else make()
+    for name, make in KERNELS.items()
+    if name not in ("laplace", "yukawa")
+}
 """Green's functions that ship, beside those of Laplace and Yukawa."""
 
 VECTORS = (2, 3, 8)
@@ -92,9 +86,9 @@ def of_other_functions(operator: Operator, types: Types, full: bool) -> Iterator
     """Yield numerical inputs with functions other than Laplace's and Yukawa's: at level quick, one that has sines."""
     if not operator.particles:
         return
-    quick = SHIPPED[:1] if types == FLOAT64 else ()
-    gradients = [f.with_gradient() for f in SHIPPED[:2] if operator.gives_potentials]
-    for greens in (*SHIPPED, *gradients) if full else quick:
+    quick = [SHIPPED["helmholtz"]] if types == FLOAT64 else []
+    gradients = [SHIPPED[name].with_gradient() for name in ("helmholtz", "stokeslet") if operator.gives_potentials]
+    for greens in [*SHIPPED.values(), *gradients] if full else quick:
         yield Input(Specification(operator, greens, 3, types), real=True)
 
 

@@ -262,10 +262,8 @@ class OperatorCheck:
     def _inputs(self) -> Iterator[Input]:
         """Yield the inputs of the layer."""
         if self._layer == "symbolic":
-            return self._witnesses()
-        return self._usual_inputs()
-
-    def _usual_inputs(self) -> Iterator[Input]:
+            yield from self._witnesses()
+            return
         full, is_proved = self._request.full, self._is_proved
         yield from inputs(self._layer, self._operator, self._types, full, self._lanes, self._hostile_layouts, is_proved)
         if self._layer == "numerical" and not self._request.parameters:
