@@ -618,7 +618,7 @@ class Fmm:
             precision=self.precision,
             book=decision.setup.book.name,
             device=decision.setup.device.description,
-            rates=rates is not None,
+            rates=self._rates.source,
             rows=make_rows(work, rates, self.timings),
             more=self._evaluated.more,
             evaluate=self.timings.get("evaluate"),

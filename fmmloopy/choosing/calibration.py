@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.choosing.cost_model import Measurement, Rates, fit_rates
-from fmmloopy.choosing.work import count_work
+from fmmloopy.choosing.work import count_work, effort_per_pair
 from fmmloopy.common import store
 from fmmloopy.execution.device import Probes
 from fmmloopy.execution.devices import is_busy, processors
@@ -51,6 +51,10 @@ STEADY, PATIENCE = 1.2, 4.0
 """Rounds continue, up to a number of seconds, until each probe takes as long as its fastest times before within this
 factor, so that a short disturbance of some probes does not affect the choice."""
 
+MEASURED = "measured on this device with probes, stored in the cache folder"
+DERIVED = "those of another case on this device, by what a pair of points and an operation take here and there"
+"""Where rates are from."""
+
 BuildProbe = Callable[[NDArray[np.float64], int], Evaluation]
 """Builds an evaluation for points of shape (n, 3) and an ncrit."""
 
@@ -62,21 +66,27 @@ class KnownRates:
         setup: the method, recipes and device.
         runtime: the open device, on which probes are measured.
         most: number of sources or targets of the problem, whichever is larger.
+
+    Attributes:
+        source: where the rates are from, in words.
     """
 
     def __init__(self, setup: Setup, runtime: Runtime, most: int) -> None:
         self._setup, self._runtime, self._most = setup, runtime, most
         self._found: dict[str, Rates] = {}
+        self.source = "none"
 
     def of(self, form: str, measure: bool = False) -> Rates | None:
         """Return the rates with a form of M2L; None if there are none.
 
-        Those of other forms are aligned with those of the FFT form, if available, so that predictions differ only in
-        M2L. Rates that were found once stay in use even if the cache folder changes.
+        If none are stored, they are derived from those of the case that was measured last with the same recipes and
+        device, and only measured if there is no such case. Those of other forms are aligned with those of the FFT form,
+        if available, so that predictions differ only in M2L. Rates that were found once stay in use even if the cache
+        folder changes.
 
         Args:
             form: form of M2L.
-            measure: whether to measure rates that are not stored.
+            measure: whether to derive or measure rates that are not stored.
         """
         if form in self._found:
             return self._found[form]
@@ -92,8 +102,16 @@ class KnownRates:
             return latest
 
         # The tables of the dense form are too large for probes.
-        probes = self._setup.device.limits.probes
-        rates = calibrate(key, build, self._most, probes) if measure and form != "dense" else stored_rates(key)
+        probes, rates = self._setup.device.limits.probes, stored_rates(key)
+        derived = self._derived(form) if measure and not rates else None
+        if measure and form != "dense" and not derived:
+            before = _read(key)
+            rates = calibrate(key, build, self._most, probes)
+            if rates and _read(key) != before:
+                _refer(self._case(form), key, self._efforts(rates))
+        if rates or derived:
+            self.source = DERIVED if derived else MEASURED
+        rates = rates or derived
         shared = self.of("fft") if rates and form != "fft" else None
         rates = rates.beside(shared) if rates and shared else rates
         if rates:
@@ -103,6 +121,46 @@ class KnownRates:
     @cached_property
     def _keys(self) -> dict[str, str]:
         return rates_keys(self._setup, self._most)
+
+    def _derived(self, form: str) -> Rates | None:
+        """Return the rates of the case that was measured last, scaled by what a unit of work takes here and there."""
+        content = store.kept(_reference_file(case := self._case(form)), case)
+        try:
+            measured, before = _read(content["rates"]), content["efforts"]
+            if measured is None or measured.rates is None or (measured.busy and not is_busy()):
+                return None
+            here = self._efforts(measured.rates)
+            return Rates(
+                {
+                    name: (unit * here[name][0] / before[name][0], block * here[name][1] / before[name][1])
+                    for name, (unit, block) in measured.rates.per_unit.items()
+                }
+            )
+        except (KeyError, TypeError, IndexError):
+            return None
+
+    def _efforts(self, rates: Rates) -> dict[str, tuple[int, int]]:
+        """Return what a unit of work and a block of operators take, in bytes of numbers that are computed with."""
+        method, efforts = self._setup.method, {}
+        for name in rates.per_unit:
+            spec = method.specification(self._setup.book.operator(name))
+            size, kernel = spec.types.inner.itemsize, method.translations
+            entries = 1 if spec.operator.particles else kernel.ntarget_components * kernel.nsource_components
+            efforts[name] = (
+                size * (effort_per_pair(spec.greens) if spec.operator.particles else 1),
+                size * entries,
+            )
+        return efforts
+
+    def _case(self, form: str) -> str:
+        """Return what cases have in common whose rates are derived from each other."""
+        setup = self._setup
+        recipes = {name: setup.book.fingerprint(name) for name in OPERATORS}
+        device = setup.device.backend, setup.device.description, setup.device.driver
+        probes = _count(self._most, setup.device.limits.probes)
+        return repr(
+            {"format": FORMAT, "form": form, "cores": processors(), "probes": probes, "device": device} | recipes
+        )
 
 
 def rates_keys(setup: Setup, npoints: int) -> dict[str, str]:
@@ -137,6 +195,15 @@ def _count(npoints: int, sizes: Probes) -> int:
 def rates_file(key: str) -> Path:
     """Return the path of the measurements under a key."""
     return store.keyed_file("rates", key)
+
+
+def _reference_file(case: str) -> Path:
+    return store.keyed_file("rates", case, "latest-")
+
+
+def _refer(case: str, key: str, efforts: Mapping[str, tuple[int, int]]) -> None:
+    """Remember under which key rates were measured last, and what a unit of work takes there."""
+    store.keep(_reference_file(case), case, {"rates": key, "efforts": efforts})
 
 
 def stored_rates(key: str) -> Rates | None:

@@ -64,7 +64,7 @@ class PlanReport:
             does.
         choice: ncrit and the form of M2L, the reason, and the candidates.
         fft_alone: why no other form of M2L was compared; None if one was, or if the form was given.
-        rates: whether there are rates of this device for predictions.
+        rates: where the rates of this device for predictions are from; "none" if there are none.
         rows: one for each operator, for the actual tree.
         more: what the last evaluation computed beside potentials of charges, which the predictions do not include.
         evaluate: wall-clock seconds of the last evaluation; None before the first.
@@ -80,7 +80,7 @@ class PlanReport:
     precision: str
     book: str
     device: str
-    rates: bool
+    rates: str
     rows: tuple[Row, ...]
     more: str
     evaluate: float | None
@@ -111,7 +111,7 @@ class PlanReport:
             ("error", str(self.expected or "not predicted yet; Fmm.error_estimate predicts it")),
             ("ncrit, M2L", f"{choice.ncrit}, {choice.m2l}: {choice.reason}"),
             *([("", f"fft alone: {self.fft_alone}")] if self.fft_alone else []),
-            ("rates", "measured on this device with probes, stored in the cache folder" if self.rates else "none"),
+            ("rates", self.rates),
         ]
 
     def _tables(self) -> Iterator[tuple[Sequence[str], Sequence[Sequence[str]]]]:

@@ -24,7 +24,7 @@ from fmmloopy.choosing.calibration import (
 )
 from fmmloopy.choosing.cost_model import Measurement, Rates
 from fmmloopy.choosing.report import make_rows
-from fmmloopy.choosing.work import Work, count_work
+from fmmloopy.choosing.work import Work, count_work, effort_per_pair
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder
 from fmmloopy.execution import evaluation
 from fmmloopy.execution.device import Probes
@@ -34,7 +34,7 @@ from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.octree.lists import build_lists
 from fmmloopy.octree.tree import build_tree
 from fmmloopy.operators import OPERATORS
-from fmmloopy.precision import DOUBLE, find_precision
+from fmmloopy.precision import DOUBLE, SINGLE, find_precision
 from fmmloopy.recipes import SEQUENTIAL, load_recipes
 from fmmloopy.tables.cache import cached_tables
 
@@ -279,7 +279,7 @@ def sphere_points():
 
 def test_an_evaluation_measures_chooses_and_reports(sphere_points, opencl_device, own_cache):
     fmm = fl.Fmm(sphere_points, digits=2, device=opencl_device)
-    assert len(list((own_cache / "rates").iterdir())) == 1
+    assert len(list((own_cache / "rates").iterdir())) == 2  # the rates, and which were measured last
     report = fmm.plan_report()
     assert report.choice.reason == "predicted to be the fastest"
     assert (report.order, report.choice.ncrit, report.choice.m2l) == (fmm.order, fmm.ncrit, "fft")
@@ -307,8 +307,59 @@ def test_an_evaluation_measures_chooses_and_reports(sphere_points, opencl_device
     assert (given.ncrit, given.plan_report().choice.candidates) == (60, ())
     assert all(row.predicted for row in given.plan_report().rows)
     assert "order       3: as given" in str(given.plan_report()).splitlines()
-    assert len(list((own_cache / "rates").iterdir())) == 1
+    assert len(list((own_cache / "rates").iterdir())) == 2
     assert np.linalg.norm(given.evaluate(charges) - potentials) < 2e-2 * np.linalg.norm(potentials)
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """Make all measurements those of a quiet machine, so that none is repeated."""
+    monkeypatch.setattr(calibration, "is_busy", lambda: False)
+
+
+def kept_rates(setup):
+    return KnownRates(setup, make_runtime(setup.device), FEWEST_POINTS).of("fft", measure=True)
+
+
+def test_rates_of_other_cases_are_derived_from_those_measured_last(opencl_device, quiet, count_measurements):
+    def setup(kernel=None, order=4, precision=DOUBLE, book="pocl31_cpu"):
+        return Setup(Method(kernel or fl.laplace(), order, precision), load_recipes(book), opencl_device)
+
+    unit, block = kept_rates(setup()).per_unit["p2p"]
+    assert len(count_measurements) == 1
+    # Another order changes no pair; a function with more operations does; numbers of half the size take half the time.
+    assert kept_rates(setup(order=6)).per_unit["p2p"] == (unit, block)
+    ratio = effort_per_pair(fl.stokeslet()) / effort_per_pair(fl.laplace())
+    assert kept_rates(setup(fl.stokeslet())).per_unit["p2p"] == (pytest.approx(ratio * unit), block)
+    assert kept_rates(setup(precision=SINGLE)).per_unit["p2p"] == pytest.approx((unit / 2, block / 2))
+    assert len(count_measurements) == 1
+    # Other recipes are not alike.
+    kept_rates(setup(book="pocl_cpu"))
+    assert len(count_measurements) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"rates": 3}'])
+def test_a_case_is_measured_if_none_can_be_derived_from(damage, opencl_device, quiet, count_measurements):
+    def setup(order):
+        return Setup(Method(fl.laplace(), order), load_recipes("pocl31_cpu"), opencl_device)
+
+    kept_rates(setup(3))
+    (latest,) = (cache_folder() / "rates").glob("latest-*")
+    latest.write_bytes(damage)
+    kept_rates(setup(4))
+    assert len(count_measurements) == 2
+    # And so if the rates themselves are gone.
+    for path in set((cache_folder() / "rates").iterdir()) - set((cache_folder() / "rates").glob("latest-*")):
+        path.unlink()
+    kept_rates(setup(5))
+    assert len(count_measurements) == 3
+
+
+def test_the_report_says_that_rates_are_derived(sphere_points, opencl_device, quiet, own_cache):
+    assert fl.Fmm(sphere_points, order=3, device=opencl_device).plan_report().rates == calibration.MEASURED
+    report = fl.Fmm(sphere_points, order=4, device=opencl_device).plan_report()
+    assert report.rates == calibration.DERIVED
+    assert report.choice.reason == "predicted to be the fastest"
 
 
 @pytest.fixture
@@ -388,7 +439,7 @@ def test_small_problems_measure_nothing_and_use_what_is_kept(sphere_points, open
     assert not (own_cache / "rates").exists()
     report = fmm.plan_report()
     assert fmm.ncrit == 75
-    assert not report.rates
+    assert report.rates == "none"
     assert "the rule of 25 x order" in str(report)
     assert "rates       none" in str(report).splitlines()
     rates = {row.operator: (1e-15 if row.operator == "p2p" else 1e-6, 0.0) for row in report.rows}
@@ -405,7 +456,7 @@ def test_probes_share_the_programs_of_the_evaluation(sphere_points, opencl_devic
 
     monkeypatch.setattr("fmmloopy.fmm.make_runtime", open_device)
     fmm = fl.Fmm(sphere_points, order=3, device=opencl_device)
-    assert fmm.plan_report().rates
+    assert fmm.plan_report().rates != "none"
     assert opened == [opencl_device]
 
 

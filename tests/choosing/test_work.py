@@ -12,7 +12,14 @@ import pytest
 from conftest import specification
 
 from fmmloopy.accuracy import svd_tolerance
-from fmmloopy.choosing.work import Work, count_work, flops_per_pair, mean_list_sizes
+from fmmloopy.choosing.work import (
+    CALL_EFFORT,
+    Work,
+    count_work,
+    effort_per_pair,
+    flops_per_pair,
+    mean_list_sizes,
+)
 from fmmloopy.execution.setup import Method
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.octree.lists import CSR, build_lists
@@ -241,3 +248,17 @@ def test_m2l_is_checked():
     tree = _trees()["one leaf"]
     with pytest.raises(ValueError, match="m2l is 'qr', expected 'fft' or 'svd' or 'dense'"):
         count_work(tree, build_lists(tree), Method(laplace(), ORDER), m2l="qr")
+
+
+@pytest.mark.parametrize(
+    ("greens", "effort"),
+    [
+        (laplace(), 11 + 0 + 2),
+        # r = r2*rinv comes once, as do its factors.
+        (GreensFunction("twice", (("exp(-r)*r", "exp(-r)*r"),)), 11 + (1 + CALL_EFFORT + 1) + 4),
+        (GreensFunction("one", (("1",),)), 11 + 2),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_effort_per_pair_counts_common_parts_once(greens, effort):
+    assert effort_per_pair(greens) == effort
