@@ -3,7 +3,7 @@
 All are evaluated for the same points, order and ncrit, so that they differ in their kernels alone. A function with more
 components, or with functions such as the exponential, has more to do. So times are printed beside the ratio of the
 operations that the method needs, with those of special functions; the last column divides one by the other. Run it
-while nothing else runs.
+while nothing else runs. ``docs/generated/kernel_speeds.md`` is what it prints, with ``--output``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from pymbolic.mapper import WalkMapper
 
 from fmmloopy.choosing.work import count_work
+from fmmloopy.execution.devices import choose_device
 from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction
 from fmmloopy.kernels import KERNELS
@@ -126,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--points", type=int, default=100_000, help="in the unit cube (default: %(default)s)")
     parser.add_argument("--order", type=int, default=6, help="(default: %(default)s)")
     parser.add_argument("--ncrit", type=int, default=150, help="(default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="file for the table, beside the screen")
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore", ".* may not suit the method", UserWarning)
     points = np.random.default_rng(0).random((arguments.points, 3))
@@ -136,8 +139,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         for gradient in (False, True):
             speeds.append(measure(kernel, points, arguments.order, arguments.ncrit, gradient))
             print(f"{name}{', gradients' if gradient else ''}: {speeds[-1].seconds:.3f} s", flush=True)
-    print(f"\n{arguments.points:,} points in a cube, order {arguments.order}, ncrit {arguments.ncrit}, float64\n")
-    print(table(speeds))
+    what = f"{arguments.points:,} points in a cube, order {arguments.order}, ncrit {arguments.ncrit}, float64"
+    text = f"{what}, {choose_device().description}:\n\n{table(speeds)}\n"
+    print(f"\n{text}", end="")
+    if arguments.output:
+        arguments.output.write_text(text)
 
 
 if __name__ == "__main__":
