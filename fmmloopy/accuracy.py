@@ -276,7 +276,7 @@ def _warn_if_unsuited(predictor: Predictor, order: int) -> None:
                 if is_slow or errors[probed] < DOUBTFUL:
                     break
     except UnpredictableError as why:
-        warnings.warn(f"{why}; {remedy}", stacklevel=4)
+        warnings.warn(f"{why}; {remedy}", stacklevel=6)
         return
     before, error = errors[probed - 2], errors[probed]
     fall = max(np.sqrt(before / error), 1.0) if error else 1.0
@@ -285,7 +285,7 @@ def _warn_if_unsuited(predictor: Predictor, order: int) -> None:
             f"{name} may not suit the method: for these points the expected error is {error:.1e} at order {probed} "
             f"after {before:.1e} at order {probed - 2}, where Laplace's is "
             f"{ERRORS['laplace'][probed - FIRST_ORDER]:.0e}; Fmm.error_estimate has that of order {order}; {remedy}",
-            stacklevel=4,
+            stacklevel=6,
         )
 
 

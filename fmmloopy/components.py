@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from fmmloopy.greens import SECOND, GreensFunction
 
@@ -69,3 +72,13 @@ CHARGES = Components()
 
 GRADIENT = Components(gradient=True)
 """Potentials and gradients of one vector of charges."""
+
+
+def by_vector(rows: NDArray[Any], count: int) -> NDArray[Any]:
+    """Return rows of several vectors, shape (count rows, n), as an array of shape (count, rows, n); n may be 0."""
+    return rows.reshape(count, len(rows) // count, rows.shape[1])
+
+
+def in_rows(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the inverse of `by_vector`."""
+    return values.reshape(values.shape[0] * values.shape[1], values.shape[2])

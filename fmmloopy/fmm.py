@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from fmmloopy.adjoint import transposed
 from fmmloopy.bookshelf.certificates import warn_if_uncertified
 from fmmloopy.bookshelf.tuned import tuned_parameters
 from fmmloopy.choosing.calibration import FEWEST_POINTS, KnownRates
-from fmmloopy.choosing.decision import decide
+from fmmloopy.choosing.decision import Decision, decide
 from fmmloopy.choosing.report import KernelRow, PlanReport, make_rows
 from fmmloopy.choosing.work import count_work
 from fmmloopy.common.arguments import check_count
@@ -30,12 +31,13 @@ from fmmloopy.common.exchange import check_out, like, on_host
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.common.turns import BUILDING, Turn
-from fmmloopy.components import CHARGES, Components
+from fmmloopy.components import CHARGES, Components, by_vector, in_rows
 from fmmloopy.direct import sum_vectors
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, missing_devices
 from fmmloopy.execution.evaluation import MOST_VECTORS, Evaluation, Timings, grower, timed
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.part import Result
 from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import GreensFunction
@@ -120,6 +122,10 @@ class Fmm:
         eps: the wanted relative error instead of ``digits``: 1e-6 is the same as ``digits=6``.
         vectors: how many vectors of charges will be evaluated at once, for the choice of ncrit: many vectors need
             larger leaves. Any number can be evaluated, whatever it is.
+        devices: several devices, in place of ``device``, or ``"all"``: the points are divided among them, see
+            `fmmloopy.several.devices.ManyDevices`.
+        comm: a communicator of mpi4py. Each process gives its share of the points, and gets their potentials, see
+            `fmmloopy.several.processes.PartFmm`.
 
     Attributes:
         tree, lists: the octree and its interaction lists.
@@ -138,6 +144,18 @@ class Fmm:
         UncertifiedWarning: the recipes have not passed `fmmloopy check` on this device, or have changed since.
         UserWarning: ``order`` is given, and a quick test says that the function may not suit the method.
     """
+
+    def __new__(cls, *args: Any, devices: Any = None, comm: Any = None, **keywords: Any) -> Fmm:
+        """Return an evaluation on one device, on several, or a part of one in several processes."""
+        if cls is Fmm and devices is not None:
+            from fmmloopy.several.devices import ManyDevices
+
+            return object.__new__(ManyDevices)
+        if cls is Fmm and comm is not None:
+            from fmmloopy.several.processes import PartFmm
+
+            return object.__new__(PartFmm)
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -158,56 +176,141 @@ class Fmm:
         certify: str = "warn",
         eps: float | None = None,
         vectors: int = 1,
+        devices: str | Sequence[str | Device] | None = None,
+        comm: Any = None,
     ) -> None:
+        del devices, comm  # see __new__
         self.timings: Timings = {}
-        sources = on_host(sources, "sources")
-        self.kernel, self.dtype = check_kernel(kernel), check_dtype(dtype, sources)
-        points = check_points(sources, "sources")
-        others = None if targets is None else check_points(targets, "targets")
-        m2l = None if m2l is None else check_choice(m2l, "m2l", tuple(M2L_FORMS))
-        ncrit = None if ncrit is None else check_count(ncrit, "ncrit", 1)
-        order = None if order is None else check_count(order, "order", FIRST_ORDER, LAST_ORDER)
-        vectors = min(check_count(vectors, "vectors", 1), MOST_VECTORS)
-        certify = check_choice(certify, "certify", WHEN_TO_CERTIFY)
-        precision, digits = check_precision(precision, self.dtype), digits_from(digits, eps)
+
+        def check() -> tuple[NDArray[Any], NDArray[Any] | None]:
+            nonlocal m2l, ncrit, order, vectors, certify, precision, digits
+            given = on_host(sources, "sources")
+            self.kernel, self.dtype = check_kernel(kernel), check_dtype(dtype, given)
+            points = check_points(given, "sources", self._fewest)
+            others = None if targets is None else check_points(targets, "targets", self._fewest)
+            m2l = None if m2l is None else check_choice(m2l, "m2l", tuple(M2L_FORMS))
+            ncrit = None if ncrit is None else check_count(ncrit, "ncrit", 1)
+            order = None if order is None else check_count(order, "order", FIRST_ORDER, LAST_ORDER)
+            vectors = min(check_count(vectors, "vectors", 1), MOST_VECTORS)
+            certify = check_choice(certify, "certify", WHEN_TO_CERTIFY)
+            precision, digits = check_precision(precision, self.dtype), digits_from(digits, eps)
+            return points, others
+
+        points, others = self._together(check)
+        self._check_same(
+            kernel=self.kernel.key,
+            dtype=self.dtype,
+            targets=targets is None,
+            order=order,
+            digits=digits,
+            ncrit=ncrit,
+            m2l=m2l,
+            precision=precision,
+            certify=certify,
+        )
         self._turn, self._evaluated = Turn(), CHARGES
         self._vectors: Vectors | None = None
         self._expected: Estimate | None = None
         self._parameters, self._is_given, self._certify = parameters, precision is not None, certify
         self._adjoint: tuple[Fmm, Evaluation] | None = None
         with timed(self.timings, "tree"):
-            sorted_points = sort_points(points, others, np.float32 if precision == SINGLE.name else np.float64)
+            sorted_points = self._sort(points, others, np.float32 if precision == SINGLE.name else np.float64)
         with timed(self.timings, "choice"):
             self._predicted_ncrit = ncrit or ncrit_for(FIRST_ORDER)
-            self._predictor = Predictor(self.kernel, sorted_points, self._predicted_ncrit)
-            self._coincident = find_coincident(sorted_points) if is_finite_at_zero(self.kernel) else None
-            accuracy = settle_accuracy(self._predictor, digits, order, precision)
-        with BUILDING:
-            runtime = _open(device, runtime)
-            with timed(self.timings, "tree"):
+            self._predictor = self._predictor_of(sorted_points)
+            accuracy = self._decided(lambda: settle_accuracy(self._predictor, digits, order, precision))
+        with self._building():
+
+            def set_up() -> tuple[Runtime, Setup]:
+                used = _open(device, runtime)
                 self._narrowest = accuracy.precision
                 fitting = _fit(self._narrowest, sorted_points, self.kernel, self._is_given)
-            setup = _set_up(Method(self.kernel, accuracy.order, fitting), runtime.device, recipes, parameters)
-            if certify == "warn":
-                warn_if_uncertified(setup.book, setup.device, fitting.dtype_name, setup.parameters)
-            else:
-                setup = replace(setup, admit=partial(_admit, certify))
-            self._rates = KnownRates(setup, runtime, sorted_points.most)
-            grow, measure = grower(sorted_points, fitting), sorted_points.most >= FEWEST_POINTS
+                setup = _set_up(Method(self.kernel, accuracy.order, fitting), used.device, recipes, parameters)
+                if certify == "warn":
+                    warn_if_uncertified(setup.book, setup.device, fitting.dtype_name, setup.parameters)
+                    return used, setup
+                return used, replace(setup, admit=partial(_admit, certify))
+
+            runtime, setup = self._together(set_up)
+            rates = self._rates = KnownRates(setup, runtime, sorted_points.most)
+            grow, measure = grower(sorted_points, setup.method.precision), sorted_points.most >= FEWEST_POINTS
             with timed(self.timings, "choice"):
-                self._decision, tree = decide(
+                self._decision, tree = self._decide(
                     setup,
-                    grow,
-                    sorted_points.most,
-                    lambda form: (rates := self._rates.of(form, measure)) and rates.for_vectors(vectors),
-                    ncrit=ncrit,
-                    m2l=m2l,
-                    digits=accuracy.digits,
+                    lambda: decide(
+                        setup,
+                        grow,
+                        sorted_points.most,
+                        lambda form: (found := rates.of(form, measure)) and found.for_vectors(vectors),
+                        ncrit=ncrit,
+                        m2l=m2l,
+                        digits=accuracy.digits,
+                    ),
                 )
-            with timed(self.timings, "tree"):
-                tree = tree or grow(self.ncrit)
-            check_box_width(self.kernel, tree)
-            self._evaluation = Evaluation(setup, self.m2l, sorted_points, tree, runtime, self.timings)
+            self._evaluation = self._evaluate_on(setup, sorted_points, tree, runtime, self.timings)
+
+    # -- what a part of a problem does in another way
+
+    _fewest = 1
+    """The least number of points."""
+
+    def _together(self, call: Callable[[], Result]) -> Result:
+        """Return the result of a call, which fails in all parts or in none."""
+        return call()
+
+    def _check_same(self, **values: Any) -> None:
+        """Make sure that all parts have the same arguments."""
+
+    def _building(self) -> AbstractContextManager[None]:
+        """Return what is held while an evaluation is built."""
+        return BUILDING
+
+    def _decided(self, call: Callable[[], Result]) -> Result:
+        """Return the result of a call, the same in all parts."""
+        return call()
+
+    def _decide(self, setup: Setup, call: Callable[[], tuple[Decision, Tree | None]]) -> tuple[Decision, Tree | None]:
+        """Return a decision, the same in all parts except for its setup, which is as given."""
+        return call()
+
+    def _predictor_of(self, points: SortedPoints) -> Predictor:
+        """Return what predicts errors for points."""
+        return Predictor(self.kernel, points, self._predicted_ncrit)
+
+    def _sort(self, points: NDArray[Any], others: NDArray[Any] | None, dtype: DTypeLike) -> SortedPoints:
+        """Sort points along the curve."""
+        return sort_points(points, others, dtype)
+
+    @property
+    def _ngiven(self) -> tuple[int, int]:
+        """Numbers of sources and of targets that the caller has given."""
+        return self.tree.nsources, self.tree.ntargets
+
+    @property
+    def _same_points(self) -> bool:
+        """Whether the targets are the sources."""
+        return self.tree.same_points
+
+    def _points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return sources and targets as the caller has given them, rounded as the tree has them."""
+        tree = self.tree
+        return tree.points_of(tree.sources, tree.source_order), tree.points_of(tree.targets, tree.target_order)
+
+    def _evaluate_on(
+        self,
+        setup: Setup,
+        points: SortedPoints,
+        tree: Tree | None,
+        runtime: Runtime,
+        timings: Timings,
+        previous: Evaluation | None = None,
+    ) -> Evaluation:
+        """Build the evaluation of points whose tree may be there already."""
+        with timed(timings, "tree"):
+            tree = tree or grower(points, setup.method.precision)(self.ncrit)
+        check_box_width(self.kernel, tree)
+        self._coincident = find_coincident(points) if is_finite_at_zero(self.kernel) else None
+        return Evaluation(setup, self.m2l, points, tree, runtime, timings, previous)
 
     # -- what was chosen
 
@@ -320,27 +423,33 @@ class Fmm:
             ValueError: points are not valid, or their extent is out of range for the function or the precision.
             DeviceError: the device has too little memory, or this process was forked after OpenCL was used.
         """
-        points = check_points(sources, "sources")
-        others = None if targets is None else check_points(targets, "targets")
+
+        def check() -> tuple[NDArray[Any], NDArray[Any] | None]:
+            points = check_points(sources, "sources", self._fewest)
+            return points, None if targets is None else check_points(targets, "targets", self._fewest)
+
+        points, others = self._together(check)
+        self._check_same(targets=targets is None)
         timings: Timings = {}
         with self._turn:
             before, setup = self._evaluation, self._decision.setup
             with timed(timings, "tree"):
-                sorted_points = sort_points(points, others, setup.method.precision.points)
-                fitting = _fit(self._narrowest, sorted_points, self.kernel, self._is_given)
-                tree = grower(sorted_points, fitting)(self.ncrit)
-                check_box_width(self.kernel, tree)
-            decision, rates = self._decision, self._rates
+                sorted_points = self._sort(points, others, setup.method.precision.points)
+            fitting = _fit(self._narrowest, sorted_points, self.kernel, self._is_given)
+            decision, rates, coincident = self._decision, self._rates, self._coincident
             if fitting != setup.method.precision:
                 method = replace(setup.method, precision=fitting)
                 admit, setup = setup.admit, _set_up(method, setup.device, setup.book, self._parameters)
                 setup = replace(setup, admit=admit)
                 decision = replace(decision, setup=setup)
                 rates = KnownRates(setup, before.runtime, sorted_points.most)
-            evaluation = Evaluation(setup, self.m2l, sorted_points, tree, before.runtime, timings, before)
+            try:
+                evaluation = self._evaluate_on(setup, sorted_points, None, before.runtime, timings, before)
+            except BaseException:
+                self._coincident = coincident
+                raise
             self._decision, self._rates, self._evaluation, self.timings = decision, rates, evaluation, timings
-            self._predictor = Predictor(self.kernel, sorted_points, self._predicted_ncrit)
-            self._coincident = find_coincident(sorted_points) if is_finite_at_zero(self.kernel) else None
+            self._predictor = self._predictor_of(sorted_points)
             self._expected, self._vectors, self._evaluated = None, None, CHARGES
 
     # -- evaluating
@@ -476,20 +585,17 @@ class Fmm:
         """
         from fmmloopy.linear import EvaluationOperator
 
-        tree = self.tree
-        return EvaluationOperator(
-            self.kernel, tree.nsources, tree.ntargets, self.dtype, self.evaluate, self._evaluate_transposed
-        )
+        return EvaluationOperator(self.kernel, *self._ngiven, self.dtype, self.evaluate, self._evaluate_transposed)
 
     def _evaluate_transposed(self, charges: NDArray[Any]) -> NDArray[Any]:
         """Return sums over the targets at the sources, with the transposed function."""
         with self._turn:
-            kernel, tree = transposed(self.kernel), self.tree
-            if kernel is self.kernel and tree.same_points:
+            kernel = transposed(self.kernel)
+            if kernel is self.kernel and self._same_points:
                 return self.evaluate(charges)
             if self._adjoint is None or self._adjoint[1] is not self._evaluation:
-                sources = tree.points_of(tree.targets, tree.target_order)
-                targets = None if tree.same_points else tree.points_of(tree.sources, tree.source_order)
+                others, sources = self._points()
+                targets = None if self._same_points else others
                 adjoint = self._adjoint[0] if self._adjoint else None
                 if adjoint is None:
                     adjoint = self._of_same_method(kernel, sources, targets)
@@ -500,26 +606,27 @@ class Fmm:
 
     def _of_same_method(self, kernel: GreensFunction, sources: ArrayLike, targets: ArrayLike | None) -> Fmm:
         """Build an evaluation of another function and other points, with what was chosen for this one."""
-        return Fmm(
-            sources,
-            targets,
-            kernel,
-            recipes=self.recipes,
-            dtype=self.dtype,
-            order=self.order,
-            ncrit=self.ncrit,
-            precision=self.precision,
-            m2l=self.m2l,
-            parameters=self.parameters,
-            runtime=self._evaluation.runtime,
-            certify=self._certify,
-        )
+        return Fmm(sources, targets, kernel, **self._options_of_method())
+
+    def _options_of_method(self) -> dict[str, Any]:
+        """Return the arguments that say what was chosen for this evaluation."""
+        return {
+            "recipes": self.recipes,
+            "dtype": self.dtype,
+            "order": self.order,
+            "ncrit": self.ncrit,
+            "precision": self.precision,
+            "m2l": self.m2l,
+            "parameters": self.parameters,
+            "runtime": self._evaluation.runtime,
+            "certify": self._certify,
+        }
 
     def _checked(
         self, charges: ArrayLike | None, dipoles: ArrayLike | None, gradient: bool = False, hessian: bool = False
     ) -> Vectors:
         """Return valid charges and dipole moments; the caller's may change."""
-        return read_vectors(self.kernel, self.tree.nsources, self.dtype, charges, dipoles, gradient, hessian)
+        return read_vectors(self.kernel, self._ngiven[0], self.dtype, charges, dipoles, gradient, hessian)
 
     def _run(self, given: Vectors) -> NDArray[Any]:
         """Return potentials and derivatives, shape (vectors, rows, ntargets)."""
@@ -528,8 +635,7 @@ class Fmm:
             for values, components in self._batches(given):
                 self._evaluation.prepare(components)
                 start = time.perf_counter()
-                results = self._evaluation.run(values.reshape(-1, values.shape[2]), components)
-                found.append(results.reshape(len(values), -1, results.shape[1]))
+                found.append(by_vector(self._evaluation.run(in_rows(values), components), len(values)))
                 seconds += time.perf_counter() - start
             self._evaluated, self._vectors = replace(given.components, vectors=len(given.values)), given
             self.timings["evaluate"] = seconds
@@ -645,7 +751,7 @@ def _open(device: str | Device | None, runtime: Runtime | None) -> Runtime:
         return runtime
     chosen = choose_device(device)
     if device is None and missing_devices():
-        warnings.warn(missing_devices(), stacklevel=3)
+        warnings.warn(missing_devices(), stacklevel=5)
     return make_runtime(chosen)
 
 

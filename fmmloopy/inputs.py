@@ -37,17 +37,17 @@ def check_dtype(dtype: DTypeLike | None, points: ArrayLike) -> np.dtype[Any]:
     return given
 
 
-def check_points(points: ArrayLike, name: str) -> NDArray[Any]:
+def check_points(points: ArrayLike, name: str, fewest: int = 1) -> NDArray[Any]:
     """Return points of shape (n, 3) in float64; the tree rounds them, relative to its centre.
 
     Raises:
-        ValueError: the shape is wrong, there are no points, or values are not finite real numbers.
+        ValueError: the shape is wrong, there are fewer points, or values are not finite real numbers.
     """
     array = real_numbers(points, name)
     if array.ndim != 2 or array.shape[1] != 3:
         hint = f"; transpose it: {name}.T" if array.ndim == 2 and array.shape[0] == 3 else ""
         raise ValueError(f"{name} has shape {array.shape}, expected (n, 3): one row per point{hint}")
-    if not len(array):
+    if len(array) < fewest:
         raise ValueError(f"{name} has shape (0, 3), expected at least one point")
     return finite_numbers(array, name, np.dtype(np.float64))
 

@@ -23,18 +23,19 @@ ITSELF = "fmmloopy/__init__"
 LAYERS = (
     # What the method is, without a device.
     "terms", "greens", "components", "limits", "kernels", "precision", "common", "vectors",
-    "direct", "files", "octree", "tables", "prediction", "accuracy", "adjoint",
+    "direct", "files", "octree", "parts", "tables", "prediction", "accuracy", "adjoint",
     # Operators, how they become fast, and how they run.
     "operators", "recipes", "transforms", "inputs", "execution",
     # What is known of recipes and devices, and what is chosen by it.
     "bookshelf", "choosing",
     # How recipes are checked, whole evaluations that may ask for it, and commands.
-    "checking", "linear", "fmm", "measuring", "showing", "diagnosis", "testing", ITSELF, "cli",
+    "checking", "linear", "fmm", "several", "measuring", "showing", "diagnosis", "testing", ITSELF, "cli",
 )  # fmt: skip
 """The parts of the package, folders and modules: each may import those that stand before it, and itself."""
 
-LOOKS_FOR_BOOKS = ("recipes", "transforms")
-"""The one arrow against the order, inside functions only: recipes look for the books that come with the package."""
+AGAINST_THE_ORDER = {("recipes", "transforms"), ("fmm", "several")}
+"""The arrows against the order, inside functions only: recipes look for the books that come with the package, and an
+`Fmm` for several devices or processes is one of those that know it."""
 
 BOOKS_KNOW = {"recipes", "transforms"}
 """Parts that books may import: they are what users write, and know no operator."""
@@ -129,8 +130,7 @@ def _wrong(name: str, part: str, each: Import, modules: Mapping[str, str]) -> It
     if root == PACKAGE:
         may = BOOKS_KNOW if part == "transforms" else set(LAYERS[: LAYERS.index(part) + 1])
         target = part_of(each.name, modules)
-        looks_for_books = (part, target) == LOOKS_FOR_BOOKS and each.in_function
-        if target not in may and not looks_for_books:
+        if target not in may and not ((part, target) in AGAINST_THE_ORDER and each.in_function):
             allowed = ", ".join(layer for layer in LAYERS if layer in may)
             yield f"imports {each.name}, of {target}; {part} may import {allowed}"
     elif root == "pyopencl" and name != KNOWS_OPENCL:

@@ -150,7 +150,7 @@ def warn_if_uncertified(
 @cache
 def _warn_once(text: str) -> None:
     """Issue a warning once; the warnings module would repeat it after its filters change."""
-    warnings.warn(text, UncertifiedWarning, stacklevel=4)
+    warnings.warn(text, UncertifiedWarning, stacklevel=6)
 
 
 def _statuses(

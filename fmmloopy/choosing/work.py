@@ -120,7 +120,7 @@ class _Counter:
         self.tree, self.lists, self.method, self.weights = tree, lists, method, weights
         self.nsources = (tree.box_source_ends - tree.box_source_starts).astype(np.int64)
         self.ntargets = (tree.box_target_ends - tree.box_target_starts).astype(np.int64)
-        self.has = {"sources": self.nsources > 0, "targets": self.ntargets > 0}
+        self.has = {"sources": tree.gathers, "targets": tree.has_targets}
         self.leaves = tree.is_leaf & (tree.box_levels >= FIRST_LEVEL)
 
     def work(self, operator: Operator, gradient: bool = False) -> Work:
@@ -160,7 +160,8 @@ class _Counter:
         targets = self._points(particles.targets.is_surface, self.ntargets)
         sources = self._points(particles.sources.is_surface, self.nsources)
         if particles.list == "own":
-            points = (targets if particles.sources.is_surface else sources)[self.leaves]
+            points = targets if particles.sources.is_surface else np.where(self.has["sources"], sources, 0)
+            points = points[self.leaves]
             pairs, blocks = count_points(self.method.order) * int(points.sum()), int((points > 0).sum())
         else:
             weights = self._box_weights if particles.targets.is_surface else self._leaf_weights
@@ -297,8 +298,7 @@ def _count_octets(tree: Tree, lists: InteractionLists, weights: NDArray[np.float
     These are the numbers that `fmmloopy.tables.fft.find_octet_pairs` finds, weighted.
     """
     parents = ~tree.is_leaf & (tree.box_levels >= FIRST_LEVEL - 1)
-    sends = parents & (tree.box_source_ends > tree.box_source_starts)
-    receives = parents & (tree.box_target_ends > tree.box_target_starts)
+    sends, receives = parents & tree.has_sources, parents & tree.has_targets
     some = np.flatnonzero(parents & (weights > 0))
     weights, colleagues = weights[some], np.delete(lists.colleagues[some], DIRECTIONS // 2, axis=1)
     from_each = ((colleagues >= 0) & sends[colleagues]).sum(axis=1) * receives[some]

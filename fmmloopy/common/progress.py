@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ def generating(title: str) -> Iterator[Callable[[str], None]]:
     Yields:
         A function to call with the name of each operator before its code is generated; repeated names count once.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or threading.current_thread() is not threading.main_thread():
         yield lambda operator: None
         return
     from rich.console import Console

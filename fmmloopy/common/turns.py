@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 
-class Turn:
+class Turn(AbstractContextManager[None]):
     """A lock that a thread may take several times: ``with turn: ...``.
 
     If a process forks while a thread holds a lock, the child has the lock but not the thread, and would wait forever.

@@ -41,7 +41,8 @@ class DeviceArrays:
         vectors: how many vectors of charges are evaluated at once; expansions have all components of each in turn.
         npoints: points of a surface.
         nsurface: the same, padded.
-        has_sources, has_targets: shape (nboxes,), which boxes have any.
+        gathers: shape (nboxes,), which boxes have sources whose multipoles are computed here.
+        has_targets: shape (nboxes,), which boxes have any.
     """
 
     def __init__(
@@ -59,8 +60,7 @@ class DeviceArrays:
         self.vectors = self._copied.nboxes // tree.nboxes
         self.rows, self.columns = kernel.translations.ntarget_components, kernel.translations.nsource_components
         self.npoints, self.nsurface = tables.npoints, padded(tables.npoints)
-        self.has_sources = tree.box_source_ends > tree.box_source_starts
-        self.has_targets = tree.box_target_ends > tree.box_target_starts
+        self.gathers, self.has_targets = tree.gathers, tree.has_targets
         self._by_name: dict[Any, Any] = {}
         self._of_tables: dict[Any, Any] = {} if like is None else like._of_tables
 
@@ -204,8 +204,8 @@ class DeviceArrays:
 
     @cached_property
     def children(self) -> Array:
-        """Children of every copy of a box, nboxes where there is none, (nboxes + 1, 8)."""
-        return self._children(np.ones(self._copied.nboxes, np.bool_))
+        """Children that have sources gathered here, nboxes elsewhere, (nboxes + 1, 8)."""
+        return self._children(np.repeat(self.gathers, self.vectors))
 
     @cached_property
     def target_children(self) -> Array:

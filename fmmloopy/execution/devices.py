@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 
 from fmmloopy.execution.backends import BACKENDS, backend_of
 from fmmloopy.execution.backends.c import C_DEVICE
+from fmmloopy.execution.backends.opencl import OpenCLBackend
 from fmmloopy.execution.device import CPU, GPU, OTHER, Device, DeviceError
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "Device",
     "DeviceError",
     "choose_device",
+    "choose_devices",
     "choose_suited",
     "find_devices",
     "is_busy",
@@ -73,6 +76,22 @@ def choose_device(which: str | Device | None = None) -> Device:
         return _matching(which, "")
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     return _matching(named, f"${ENVIRONMENT_VARIABLE}: ") if named else find_devices()[0]
+
+
+def choose_devices(which: str) -> tuple[Device, ...]:
+    """Choose a device, or parts of one: ``"pocl/2"`` is PoCL with its cores divided among two devices.
+
+    Raises:
+        DeviceError: no device matches, or the one that does cannot be divided.
+    """
+    parts = re.fullmatch(r"(.*)/\s*([1-9]\d*)\s*", which)
+    if parts is None:
+        return (choose_device(which),)
+    device, count = choose_device(parts[1].strip()), int(parts[2])
+    backend = backend_of(device)
+    if not isinstance(backend, OpenCLBackend):
+        raise DeviceError(f"{which!r}: {device.name} cannot be divided; only OpenCL devices can")
+    return backend.split(device, count)
 
 
 def match_device(which: str, devices: Sequence[Device]) -> Device | None:

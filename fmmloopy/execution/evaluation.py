@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from fmmloopy.common.progress import generating
 from fmmloopy.common.range import shift_back
 from fmmloopy.common.sizes import count_points
-from fmmloopy.components import CHARGES, Components
+from fmmloopy.components import CHARGES, Components, by_vector
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.part import Part, Result
 from fmmloopy.execution.passes import downward_pass, potential_pass, upward_pass
-from fmmloopy.execution.plan import Plan, Problem
+from fmmloopy.execution.plan import Exchange, Plan, Problem
 from fmmloopy.execution.runtime import Launch, Runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.execution.stages import Stages
 from fmmloopy.execution.values import Locals, Multipoles, Potentials
-from fmmloopy.octree.lists import build_lists
+from fmmloopy.octree.lists import InteractionLists, build_lists
 from fmmloopy.octree.near_pairs import least_distance
 from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import DEEPEST_LEVEL, SortedPoints, Tree, grow_tree, level_radii, sort_points
@@ -60,8 +61,12 @@ def grower(points: SortedPoints, precision: Precision) -> Callable[[int], Tree]:
     Boxes around coincident points are not split, because this would only reduce the accuracy of gradients, whose errors
     are those of potentials divided by the size of the box.
     """
-    deepest = DEEPEST_SINGLE if precision.points == np.float32 else DEEPEST_LEVEL
-    return partial(grow_tree, points, max_level=deepest, split_coincident=False)
+    return partial(grow_tree, points, max_level=deepest_level(precision), split_coincident=False)
+
+
+def deepest_level(precision: Precision) -> int:
+    """Return the level of the finest boxes."""
+    return DEEPEST_SINGLE if precision.points == np.float32 else DEEPEST_LEVEL
 
 
 class Evaluation:
@@ -78,6 +83,7 @@ class Evaluation:
             they are for the same radii; and what it has run last is recorded at once.
         radius: boxes of all levels use the tables of boxes with this half width; None for the tables of each level.
             Results are wrong for a function that is not homogeneous, but the time to compute them is the same.
+        part: the part of a larger problem that this is, whose tree is ``tree``; None if it is whole.
 
     Attributes:
         setup, m2l: as given.
@@ -95,28 +101,27 @@ class Evaluation:
         timings: Timings | None = None,
         previous: Evaluation | None = None,
         radius: float | None = None,
+        part: Part | None = None,
     ) -> None:
         self.setup, self.m2l = setup, m2l
         self.timings: Timings = {} if timings is None else timings
         method = setup.method
         searched = method.precision.near != method.precision.points
-        with timed(self.timings, "lists"), ThreadPoolExecutor(1) as beside:
-            distance = beside.submit(least_distance, points, tree) if searched else None
-            lists = absorb_small_boxes(tree, build_lists(tree), count_points(method.order))
+        with timed(self.timings, "lists"):
+            lists, distance = _lists(points, tree, method, searched) if part is None else (part.lists, part.distance)
         with timed(self.timings, "tables"):
             like = previous if previous is not None and previous.setup is setup else None
             tables = _tables(method, level_radii(tree) if radius is None else np.array([radius]), like)
         with timed(self.timings, "setup"):
-            self.problem = Problem(tree, lists, tables, distance.result() if distance else None)
+            self.problem = Problem(tree, lists, tables, distance, part)
             self._plan: Plan = Plan(runtime, setup, self.problem, like=None if like is None else like._plan)
             self._plans = {1: self._plan}
-            self._expansions: dict[Components, tuple[tuple[Launch, ...], Multipoles, Locals]] = {}
-            self._recorded: dict[Components, tuple[tuple[Launch, ...], Potentials]] = {}
+            self._expansions: dict[Components, tuple[tuple[Launch | Exchange, ...], Multipoles, Locals]] = {}
+            self._recorded: dict[Components, tuple[tuple[Launch | Exchange, ...], Potentials]] = {}
             self._last = CHARGES
             wanted = CHARGES if previous is None else previous._last
+            self._exchanges: Part | _Whole = part or _Whole(tree)
             self.prepare(wanted if wanted.vectors <= self.most_vectors(wanted) else CHARGES)
-            self._target_places = np.empty_like(tree.target_order)
-            self._target_places[tree.target_order] = np.arange(tree.ntargets)
 
     @classmethod
     def of_points(
@@ -156,12 +161,13 @@ class Evaluation:
         numbers = (self.problem.tree.nboxes + 1) * max(arrays.rows, arrays.columns) * arrays.nsurface
         memory = (device.memory or UNKNOWN_MEMORY) // (EXPANSIONS * MEMORY_SHARE * numbers * arrays.dtype.itemsize)
         most = min(MOST_VECTORS, MOST_SUMS // sums, memory, device.limits.most_numbers // numbers)
+        most = -int(self._exchanges.largest(np.array([-most]))[0])
         return 1 << (max(most, 1).bit_length() - 1)
 
     def prepare(self, components: Components) -> None:
         """Record the launches of a run, unless they are recorded; the first time, this generates and compiles code."""
         if components not in self._recorded:
-            self._recorded[components] = self._record(components)
+            self._recorded[components] = self._exchanges.together(lambda: self._record(components))
 
     def run(self, charges: NDArray[Any], components: Components = CHARGES) -> NDArray[Any]:
         """Evaluate once, and store seconds by operator in ``timings``.
@@ -178,21 +184,28 @@ class Evaluation:
         self._last = components
         launches, potentials = self._recorded[components]
         plan = self._plans[components.vectors]
-        # Permute by reading in random order, which is faster than writing in random order. Nothing is clipped.
-        in_order = charges.take(self.problem.tree.source_order, axis=1, mode="clip")
-        by_vector = in_order.reshape(components.vectors, -1, in_order.shape[1])
-        exponents = [plan.exponent(values) for values in by_vector] if components.vectors > 1 else [0]
-        for values, exponent in zip(by_vector, exponents, strict=True):  # vectors may be of very different size
+        in_order = self._exchanges.bring_in(charges)
+        vectors = by_vector(in_order, components.vectors)
+        largest = self._exchanges.largest(np.abs(vectors).max(axis=(1, 2), initial=0.0))
+        exponents = [plan.exponent(each) for each in largest] if components.vectors > 1 else [0]
+        for values, exponent in zip(vectors, exponents, strict=True):  # vectors may be of very different size
             if exponent:
                 np.ldexp(values, -exponent, out=values)
-        exponent = plan.write_charges(in_order, components)
+
+        def write() -> int:
+            return plan.write_charges(in_order, components, np.ldexp(largest, np.negative(exponents)))
+
+        exponent = self._exchanges.together(write)
         self.timings.update(plan.run(launches))
-        found: NDArray[Any] = plan.read_potentials(potentials, exponent, charges.dtype)
-        found = found.take(self._target_places, axis=1, mode="clip")
-        parts = zip(found.reshape(components.vectors, -1, found.shape[1]), exponents, strict=True)
+
+        def read() -> NDArray[Any]:
+            return plan.read_potentials(potentials, exponent, charges.dtype)
+
+        found = self._exchanges.take_out(self._exchanges.together(read))
+        parts = zip(by_vector(found, components.vectors), exponents, strict=True)
         return np.concatenate([shift_back(part, exponent) for part, exponent in parts]) if any(exponents) else found
 
-    def _record(self, components: Components) -> tuple[tuple[Launch, ...], Potentials]:
+    def _record(self, components: Components) -> tuple[tuple[Launch | Exchange, ...], Potentials]:
         """Record the passes; return their launches and the resulting potentials."""
         with generating(f"{self.setup.device.name}, {self.setup.book.name}") as notify:
             if components.vectors not in self._plans:
@@ -206,11 +219,40 @@ class Evaluation:
             potentials = potential_pass(do, do.charges, multipoles, locals_, components)
         return (*launches, *do.launches), potentials
 
-    def _record_expansions(self, do: Stages) -> tuple[tuple[Launch, ...], Multipoles, Locals]:
+    def _record_expansions(self, do: Stages) -> tuple[tuple[Launch | Exchange, ...], Multipoles, Locals]:
         """Record the passes that are the same with and without derivatives, whose tables take most of the memory."""
         multipoles = upward_pass(do, do.charges)
         locals_ = downward_pass(do, do.charges, multipoles, self.m2l)
         return tuple(do.launches), multipoles, locals_
+
+
+class _Whole:
+    """A problem that is not divided into parts."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._order, self._places = tree.source_order, np.empty_like(tree.target_order)
+        self._places[tree.target_order] = np.arange(tree.ntargets)
+
+    def bring_in(self, charges: NDArray[Any]) -> NDArray[Any]:
+        # Permute by reading in random order, which is faster than writing in random order. Nothing is clipped.
+        return charges.take(self._order, axis=1, mode="clip")
+
+    def take_out(self, potentials: NDArray[Any]) -> NDArray[Any]:
+        return potentials.take(self._places, axis=1, mode="clip")
+
+    def largest(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values
+
+    def together(self, call: Callable[[], Result]) -> Result:
+        return call()
+
+
+def _lists(points: SortedPoints, tree: Tree, method: Method, searched: bool) -> tuple[InteractionLists, float | None]:
+    """Return the interaction lists of a whole tree, and a lower bound on distances if it is searched for."""
+    with ThreadPoolExecutor(1) as beside:
+        distance = beside.submit(least_distance, points, tree) if searched else None
+        lists = absorb_small_boxes(tree, build_lists(tree), count_points(method.order))
+    return lists, distance.result() if distance else None
 
 
 def _tables(method: Method, radii: NDArray[np.float64], like: Evaluation | None) -> Tables:

@@ -1,7 +1,7 @@
 """The passes of the fast multipole method: which operators run, in which order, on which values.
 
-Each line is one operator, or one per level. A stage takes and returns values (`fmmloopy.execution.values`), so another
-action between two stages, such as an exchange of multipoles between devices, is one more line.
+Each line is one operator, or one per level, except the exchange of multipoles between parts of a problem, which is
+nothing for a whole one. A stage takes and returns values (`fmmloopy.execution.values`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def upward_pass(do: Stages, charges: Charges) -> Multipoles:
     multipoles = do.upward_equivalent(checks)
     for level in reversed(range(FIRST_LEVEL, do.nlevels - 1)):
         multipoles = do.m2m(multipoles, level)
-    return multipoles
+    return do.exchange(multipoles)
 
 
 def downward_pass(do: Stages, charges: Charges, multipoles: Multipoles, m2l: str) -> Locals:

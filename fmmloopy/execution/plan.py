@@ -5,20 +5,23 @@ Plans store nothing that depends on charges, so their arrays and code serve ever
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.range import shift, shift_back
-from fmmloopy.components import CHARGES, Components
+from fmmloopy.components import CHARGES, Components, by_vector
 from fmmloopy.execution.arrays import Boxes, DeviceArrays
 from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.part import Part
 from fmmloopy.execution.runtime import Array, Launch, Runtime
 from fmmloopy.execution.setup import Setup
 from fmmloopy.execution.values import Potentials
@@ -42,12 +45,25 @@ class Problem:
         tables: translation tables.
         distance: lower bound on the distance of two points that do not coincide; None if some are too close together
             for float32, or if it is unknown.
+        part: the part of a larger problem that this is; None if it is whole.
     """
 
     tree: Tree
     lists: InteractionLists
     tables: Tables
     distance: float | None = None
+    part: Part | None = None
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """An exchange of multipoles with other parts, between two launches.
+
+    Attributes:
+        multipoles: the array on the device.
+    """
+
+    multipoles: Array
 
 
 class Plan:
@@ -66,7 +82,8 @@ class Plan:
         copied: the problem with a copy of each box for each vector, for all operators except those on particles.
         arrays: arrays on the device, by name of their dtype.
         points, expansions, spectra: the arrays in the dtype of each kind of number.
-        has_sources, has_targets: shape (nboxes,), which boxes have any.
+        gathers: shape (nboxes,), which boxes have sources whose multipoles are computed here.
+        has_targets: shape (nboxes,), which boxes have any.
     """
 
     def __init__(
@@ -87,7 +104,7 @@ class Plan:
             for dtype in dict.fromkeys(kinds)
         }
         self.points, self.expansions, self.spectra = (self.arrays[dtype.name] for dtype in kinds)
-        self.has_sources, self.has_targets = self.points.has_sources, self.points.has_targets
+        self.gathers, self.has_targets = self.points.gathers, self.points.has_targets
         self._keys: dict[tuple[str, Components], CodeKey] = {}
         self._code: dict[tuple[str, Components], CompiledOperator] = {}
         self._units: dict[Components, float | None] = {}
@@ -97,16 +114,23 @@ class Plan:
 
     # -- charges and potentials
 
-    def write_charges(self, charges: NDArray[Any], components: Components = CHARGES) -> int:
+    def write_charges(
+        self, charges: NDArray[Any], components: Components = CHARGES, largest: NDArray[Any] | None = None
+    ) -> int:
         """Copy charges and dipole moments of shape (columns, nsources), in tree order, to the device.
 
         Very large or small charges are divided by a power of two, so that the largest is about 1. So are all charges in
         float64 that operators read in float32, which has no numbers above 10^38.
 
+        Args:
+            charges: charges and dipole moments.
+            components: what the columns are.
+            largest: the largest charges, if others than these count.
+
         Returns:
             The exponent of that power, by which `read_potentials` multiplies; 0 if nothing was divided.
         """
-        exponent = self.exponent(charges)
+        exponent = self.exponent(charges if largest is None else largest)
         scaled = np.ldexp(charges, -exponent) if exponent else charges
         for arrays in self.arrays.values():
             for local in (False, True):
@@ -125,13 +149,33 @@ class Plan:
     def _moments_in_unit(self, charges: NDArray[Any], components: Components) -> NDArray[Any]:
         """Return charges, and moments in the unit of near pairs in float32."""
         unit, count = self._unit(components), self.setup.method.kernel.nsource_components
-        of_vector = charges.reshape(components.vectors, -1, charges.shape[1]).copy()
+        of_vector = by_vector(charges, components.vectors).copy()
         of_vector[:, count * components.charges :] *= unit
         return of_vector.reshape(charges.shape)
 
-    def run(self, launches: Sequence[Launch]) -> dict[str, float]:
-        """Replay launches, wait, and return seconds by operator."""
-        return self.runtime.run(launches)
+    def run(self, actions: Sequence[Launch | Exchange]) -> dict[str, float]:
+        """Replay launches, wait, and return seconds by operator; exchanges wait for all launches before them."""
+        part = self.problem.part
+        if part is None:
+            return self.runtime.run([action for action in actions if isinstance(action, Launch)])
+        seconds: dict[str, float] = {}
+        for exchanges, group in groupby(actions, lambda action: isinstance(action, Exchange)):
+            some = list(group)
+            found = self._exchange(part, some) if exchanges else self._launch(part, some)
+            seconds |= {name: seconds.get(name, 0.0) + found[name] for name in found}
+        return seconds
+
+    def _launch(self, part: Part, actions: Sequence[Launch | Exchange]) -> dict[str, float]:
+        launches = [action for action in actions if isinstance(action, Launch)]
+        return part.together(lambda: self.runtime.run(launches))
+
+    def _exchange(self, part: Part, actions: Sequence[Launch | Exchange]) -> dict[str, float]:
+        start = time.perf_counter()
+        for array in [action.multipoles for action in actions if isinstance(action, Exchange)]:
+            values = part.together(partial(self.runtime.read, array))
+            part.exchange_multipoles(values)
+            part.together(partial(self.runtime.write, array, values))
+        return {"exchange": time.perf_counter() - start}
 
     def read_potentials(self, potentials: Potentials, exponent: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return potentials in tree order, shape (rows, ntargets).
@@ -239,7 +283,7 @@ class Plan:
         """Return the target boxes of a particle operator: those whose list has entries, or the leaves with points."""
         if particles.list != "own":
             return np.flatnonzero(self.list_of(particles.list).lengths)
-        return self.leaves(self.has_sources if particles.targets.is_surface else self.has_targets)
+        return self.leaves(self.gathers if particles.targets.is_surface else self.has_targets)
 
     def leaves(self, wanted: NDArray[np.bool_]) -> Boxes:
         """Return the selected leaves that have expansions."""

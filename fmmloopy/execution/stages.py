@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fmmloopy.components import CHARGES, Components
 from fmmloopy.execution.arrays import Boxes
 from fmmloopy.execution.m2l_forms import FORMS
-from fmmloopy.execution.plan import Plan
+from fmmloopy.execution.plan import Exchange, Plan
 from fmmloopy.execution.runtime import Array, Launch
 from fmmloopy.execution.values import Charges, Checks, Locals, Multipoles, Potentials
 from fmmloopy.octree.copies import copies
@@ -37,13 +37,13 @@ class Stages:
         nlevels: number of levels of the tree.
         charges: the charges of the sources, which `Plan.write_charges` fills.
         components: of charges and potentials.
-        launches: the recorded launches, in order.
+        launches: the recorded launches, in order, with the exchanges between them.
     """
 
     def __init__(self, plan: Plan, notify: Notify | None = None, components: Components = CHARGES) -> None:
         self.nlevels, self.components = plan.problem.tree.nlevels, components
         self.charges = Charges(plan.arrays, components)
-        self.launches: list[Launch] = []
+        self.launches: list[Launch | Exchange] = []
         self.plan, self._notify = plan, notify or (lambda operator: None)
 
     # -- the upward pass
@@ -59,13 +59,19 @@ class Stages:
         plan, result = self.plan, Multipoles(self.plan.expansions.multipoles)
         factors = plan.problem.tables.upward_first, plan.problem.tables.upward_second
         self._check_to_equivalent(
-            "upward", factors, copies(plan.leaves(plan.has_sources), plan.vectors), checks.array, result.array
+            "upward", factors, copies(plan.leaves(plan.gathers), plan.vectors), checks.array, result.array
         )
         return result
 
     def m2m(self, multipoles: Multipoles, level: int) -> Multipoles:
         """Multipoles of the children -> multipoles of their parents on a level."""
         self.translate(M2M, multipoles, level)
+        return multipoles
+
+    def exchange(self, multipoles: Multipoles) -> Multipoles:
+        """Multipoles of this part's boxes -> those of all boxes that its targets interact with."""
+        if self.plan.problem.part is not None:
+            self.launches.append(Exchange(multipoles.array))
         return multipoles
 
     # -- the downward pass
@@ -177,7 +183,7 @@ class Stages:
         """Record a translation between a level and the next, by the tables with the operator's name."""
         plan, own = self.plan, self.plan.setup.book.operator(operator.name)
         assert isinstance(own.over, Families)
-        parents = plan.parents(level, plan.has_sources if own.over.side == "sources" else plan.has_targets)
+        parents = plan.parents(level, plan.gathers if own.over.side == "sources" else plan.has_targets)
         if not len(parents):
             return
         parents = copies(parents, plan.vectors)

@@ -104,7 +104,7 @@ class _Counter:
         self.tree, self.lists, self.method = tree, lists, method
         self.nsources = (tree.box_source_ends - tree.box_source_starts).astype(np.int64)
         self.ntargets = (tree.box_target_ends - tree.box_target_starts).astype(np.int64)
-        self.has = {"sources": self.nsources > 0, "targets": self.ntargets > 0}
+        self.has = {"sources": tree.gathers, "targets": tree.has_targets}
         self.deep, self.below = tree.box_levels >= FIRST_LEVEL, tree.box_levels > FIRST_LEVEL
 
     def nbytes(self, operator: Operator) -> int:

@@ -272,9 +272,10 @@ class OperatorTimer:
         self._plan.use(code, self._components)
         do = Stages(self._plan, components=self._components)
         _record(do, self._operator, _form(self._operator))
-        if not any(launch.operator == name for launch in do.launches):
+        launches = tuple(action for action in do.launches if isinstance(action, Launch))
+        if not any(launch.operator == name for launch in launches):
             raise NothingToDo(f"{name} has no work in this problem; use more points")
-        return tuple(do.launches)
+        return launches
 
 
 def _form(operator: Operator) -> str:

@@ -90,5 +90,7 @@ def find_coincident(points: SortedPoints) -> Coincident | None:
 
 def _are_in(keys: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Return which of the sorted keys are among other sorted keys."""
+    if not len(others):
+        return np.zeros(len(keys), np.bool_)
     places = np.minimum(np.searchsorted(others, keys), len(others) - 1)
     return np.asarray(others[places] == keys)

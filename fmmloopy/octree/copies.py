@@ -41,6 +41,9 @@ def copy_boxes(tree: Tree, lists: InteractionLists, count: int) -> tuple[Tree, I
     """
     names = ("box_levels", "box_keys", "is_leaf", *(f"box_{s}_{e}" for s in _SIDES for e in ("starts", "ends")))
     repeated: dict[str, Any] = {name: np.repeat(getattr(tree, name), count) for name in names}
+    for name in ("box_has_sources", "box_gathers"):
+        flags = getattr(tree, name)
+        repeated[name] = None if flags is None else np.repeat(flags, count)
     copied = replace(
         tree,
         level_starts=tree.level_starts * count,

@@ -83,6 +83,9 @@ class Tree:
         box_source_ends: shape (nboxes,), int32: one past the last of the sources in each box.
         box_target_starts: shape (nboxes,), int32: likewise for targets.
         box_target_ends: shape (nboxes,), int32: likewise for targets.
+        box_has_sources: shape (nboxes,), bool: whether a box has sources, in this part of the tree or in another; None
+            for a whole tree, where ranges of sources say so.
+        box_gathers: shape (nboxes,), bool: whether a box has sources whose multipoles are computed here; None likewise.
     """
 
     centre: NDArray[np.float64]
@@ -103,6 +106,26 @@ class Tree:
     box_source_ends: NDArray[np.int32]
     box_target_starts: NDArray[np.int32]
     box_target_ends: NDArray[np.int32]
+    box_has_sources: NDArray[np.bool_] | None = None
+    box_gathers: NDArray[np.bool_] | None = None
+
+    @property
+    def has_sources(self) -> NDArray[np.bool_]:
+        """Which boxes have sources, and so a multipole: shape (nboxes,)."""
+        return self._or_ranges(self.box_has_sources)
+
+    @property
+    def gathers(self) -> NDArray[np.bool_]:
+        """Which boxes have sources whose multipoles are computed here: shape (nboxes,)."""
+        return self._or_ranges(self.box_gathers)
+
+    def _or_ranges(self, flags: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        return self.box_source_ends > self.box_source_starts if flags is None else flags
+
+    @property
+    def has_targets(self) -> NDArray[np.bool_]:
+        """Which boxes have targets: shape (nboxes,)."""
+        return self.box_target_ends > self.box_target_starts
 
     @property
     def same_points(self) -> bool:
@@ -164,7 +187,9 @@ class Tree:
         return sum(array.nbytes for array in arrays.values())
 
 
-class _SortedPoints(NamedTuple):
+class OneSide(NamedTuple):
+    """Sorted sources, or sorted targets."""
+
     points: Points  # (3, n), Morton order, relative to the origin
     order: NDArray[np.int64]  # (n,), number in the input
     keys: Keys  # (n,), at the deepest level, ascending
@@ -182,8 +207,8 @@ class SortedPoints:
     centre: NDArray[np.float64]
     origin: NDArray[np.float64]
     half_width: float
-    sources: _SortedPoints
-    targets: _SortedPoints
+    sources: OneSide
+    targets: OneSide
 
     @property
     def most(self) -> int:
@@ -234,14 +259,14 @@ def sort_points(sources: Points, targets: Points | None = None, dtype: DTypeLike
                 f"targets are {targets.dtype} and sources {sources.dtype}, expected one dtype; convert one"
             )
     kept = np.dtype(dtype if dtype is not None else sources.dtype)
-    centre, half_width = _find_root(sources, targets, kept)
-    origin = _find_origin(centre, half_width, kept)
-    sorted_sources = _sort_points(sources, centre, half_width, origin, kept)
-    if targets is None or targets is sources:
-        sorted_targets = sorted_sources
-    else:
-        sorted_targets = _sort_points(targets, centre, half_width, origin, kept)
-    return SortedPoints(centre, origin, half_width, sorted_sources, sorted_targets)
+    sides = [("sources", sources), *([] if targets is None else [("targets", targets)])]
+    corners = [find_bounds(side, name) for name, side in sides]
+    root = find_root(np.min([lower for lower, _ in corners], axis=0), np.max([upper for _, upper in corners], 0), kept)
+    sorted_sources = sort_in_root(sources, *root, kept)
+    sorted_targets = sorted_sources
+    if targets is not None and targets is not sources:
+        sorted_targets = sort_in_root(targets, *root, kept)
+    return SortedPoints(*root, sorted_sources, sorted_targets)
 
 
 def grow_tree(points: SortedPoints, ncrit: int, max_level: int = DEEPEST_LEVEL, split_coincident: bool = True) -> Tree:
@@ -272,7 +297,7 @@ def _check_points(points: Points, name: str) -> None:
         raise ValueError(f"{name} has {len(points)} points, expected 1 to 2^31 - 1")
 
 
-def _find_bounds(points: Points, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def find_bounds(points: Points, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the lower and the upper corner of the bounding box, each of shape (3,)."""
     lower, upper = (np.array([reduce(points[:, axis]) for axis in range(3)], np.float64) for reduce in (np.min, np.max))
     if not np.isfinite([lower, upper]).all():
@@ -281,12 +306,26 @@ def _find_bounds(points: Points, name: str) -> tuple[NDArray[np.float64], NDArra
     return lower, upper
 
 
-def _find_root(sources: Points, targets: Points | None, dtype: np.dtype[Any]) -> tuple[NDArray[np.float64], float]:
-    """Return centre and half width of a cube that contains all points after rounding."""
-    lower, upper = _find_bounds(sources, "sources")
-    if targets is not None:
-        target_lower, target_upper = _find_bounds(targets, "targets")
-        lower, upper = np.minimum(lower, target_lower), np.maximum(upper, target_upper)
+def find_root(
+    lower: NDArray[np.float64], upper: NDArray[np.float64], dtype: np.dtype[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Return centre, origin and half width of a cube that contains all points after rounding; see `Tree`.
+
+    Args:
+        lower, upper: shape (3,), corners of the bounding box of the points.
+        dtype: type of the tree's points.
+
+    Raises:
+        ValueError: coordinates are too large.
+    """
+    centre, half_width = _find_cube(lower, upper, dtype)
+    return centre, _find_origin(centre, half_width, dtype), half_width
+
+
+def _find_cube(
+    lower: NDArray[np.float64], upper: NDArray[np.float64], dtype: np.dtype[Any]
+) -> tuple[NDArray[np.float64], float]:
+    """Return centre and half width of the root."""
     largest = 2.0**-10 * float(np.finfo(dtype).max)
     magnitude = float(max(-lower.min(), upper.max()))
     if magnitude > largest:
@@ -322,13 +361,13 @@ def _shift(points: Points, origin: NDArray[np.float64], dtype: np.dtype[Any]) ->
     return np.subtract(points.T, origin[:, None], out=shifted, dtype=np.float64, casting="same_kind")
 
 
-def _sort_points(
+def sort_in_root(
     points: Points,
     centre: NDArray[np.float64],
-    half_width: float,
     origin: NDArray[np.float64],
+    half_width: float,
     dtype: np.dtype[Any],
-) -> _SortedPoints:
+) -> OneSide:
     """Sort points of shape (n, 3) by Morton key, and shift them to the origin."""
     keys = np.empty(len(points), np.uint64)
     shifted = np.empty((3, len(points)), dtype)
@@ -343,7 +382,7 @@ def _sort_points(
     order = np.argsort(keys)
     for block in blocks:
         shifted[:, block] = _shift(points.take(order[block], axis=0), origin, dtype)
-    return _SortedPoints(shifted, order, keys.take(order))
+    return OneSide(shifted, order, keys.take(order))
 
 
 def encode(anchors: NDArray[np.integer[Any]]) -> Keys:
@@ -369,7 +408,7 @@ def decode(keys: Keys) -> NDArray[np.int32]:
     return anchors.astype(np.int32)
 
 
-def _split(boxes: Keys) -> Keys:
+def split_boxes(boxes: Keys) -> Keys:
     """Return the keys of the eight children of each box, ascending as the boxes are."""
     return ((boxes << np.uint64(3))[:, None] | _OCTANTS).ravel()
 
@@ -404,7 +443,7 @@ def _find_splits(point_keys: Sequence[Keys], ncrit: int, max_level: int, split_c
         if not crowded.size:
             break
         splits.append(crowded)
-        boxes = _split(crowded)
+        boxes = split_boxes(crowded)
     return splits
 
 
@@ -420,6 +459,16 @@ def _are_separable(point_keys: Sequence[Keys], boxes: Keys, level: int, max_leve
     return np.asarray((least >> shift) != (most >> shift))
 
 
+def demanded_parents(boxes: Keys, level: int) -> Keys:
+    """Return the boxes of the next coarser level that must be split if those of a level are, see `_balance`."""
+    anchors = decode(boxes)
+    below, above = (anchors - 1) >> 1, (anchors + 1) >> 1
+    corners = [[(below, above)[octant >> axis & 1][axis] for octant in range(8)] for axis in range(3)]
+    parents = np.array(corners).reshape(3, -1)
+    inside = ((parents >= 0) & (parents < 1 << (level - 1))).all(axis=0)
+    return encode(parents[:, inside])
+
+
 def _balance(splits: Sequence[Keys], point_keys: Sequence[Keys]) -> list[Keys]:
     """Add the boxes that must be split for balance, in one sweep from the finest level.
 
@@ -429,12 +478,7 @@ def _balance(splits: Sequence[Keys], point_keys: Sequence[Keys]) -> list[Keys]:
     """
     balanced = list(splits)
     for level in range(len(splits) - 1, 0, -1):
-        anchors = decode(balanced[level])
-        below, above = (anchors - 1) >> 1, (anchors + 1) >> 1
-        corners = [[(below, above)[octant >> axis & 1][axis] for octant in range(8)] for axis in range(3)]
-        parents = np.array(corners).reshape(3, -1)
-        inside = ((parents >= 0) & (parents < 1 << (level - 1))).all(axis=0)
-        demanded = np.setdiff1d(encode(parents[:, inside]), balanced[level - 1])
+        demanded = np.setdiff1d(demanded_parents(balanced[level], level), balanced[level - 1])
         demanded = demanded[_find_largest_counts(point_keys, demanded, level - 1) > 0]
         balanced[level - 1] = np.union1d(balanced[level - 1], demanded)
     return balanced
@@ -455,7 +499,7 @@ def _assemble(points: SortedPoints, splits: Sequence[Keys]) -> Tree:
         source_ranges.append(of_sources[:, full])
         target_ranges.append(of_targets[:, full])
         parents = np.repeat(nboxes + np.searchsorted(box_keys[level], split), 8)
-        keys = _split(split)
+        keys = split_boxes(split)
         nboxes += box_keys[level].size
     sizes = [keys.size for keys in box_keys]
     all_keys, all_parents = np.concatenate(box_keys), np.concatenate(box_parents).astype(np.int32)

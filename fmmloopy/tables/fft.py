@@ -97,13 +97,11 @@ def find_octet_pairs(tree: Tree, lists: InteractionLists, levels: range) -> Octe
         lists: its lists; the colleagues of parents are the directions.
         levels: levels of the children, consecutive.
     """
-    has_sources = tree.box_source_ends > tree.box_source_starts
-    has_targets = tree.box_target_ends > tree.box_target_starts
     first = tree.level_starts[max(levels.start - 1, 0)]
     last = tree.level_starts[max(levels.stop - 1, 0)]
     parents = np.arange(first, last, dtype=np.int32)
-    source_children = _children(tree, has_sources)
-    target_children = _children(tree, has_targets)
+    source_children = _children(tree, tree.has_sources)
+    target_children = _children(tree, tree.has_targets)
     is_source: NDArray[np.bool_] = np.any(source_children < tree.nboxes, axis=1, keepdims=False)
     is_target: NDArray[np.bool_] = np.any(target_children < tree.nboxes, axis=1, keepdims=False)
 

@@ -34,8 +34,8 @@ def evaluate(do, m2l="fft", gradient=False):
 def test_the_upward_pass_goes_from_the_leaves_to_the_highest_boxes_with_expansions():
     do = Notes(5)
     multipoles = upward_pass(do, "charges")
-    assert do.operators == ["p2m", "upward_equivalent", "m2m 3", "m2m 2"]
-    assert multipoles == "m2m(m2m(upward_equivalent(p2m(charges)), 3), 2)"
+    assert do.operators == ["p2m", "upward_equivalent", "m2m 3", "m2m 2", "exchange"]
+    assert multipoles == "exchange(m2m(m2m(upward_equivalent(p2m(charges)), 3), 2))"
 
 
 def test_the_downward_pass_goes_from_the_highest_boxes_to_the_leaves():
@@ -59,7 +59,7 @@ def test_operators_of_trees_of_all_depths(nlevels):
     do = Notes(nlevels)
     evaluate(do)
     up, down = ([f"{name} {level}" for level in range(2, nlevels - 1)] for name in ("m2m", "l2l"))
-    expected = ["p2m", "upward_equivalent", *reversed(up), "m2l", "p2l", "downward_equivalent", *down]
+    expected = ["p2m", "upward_equivalent", *reversed(up), "exchange", "m2l", "p2l", "downward_equivalent", *down]
     assert do.operators == [*expected, "l2p", "m2p", "p2p"]
 
 

@@ -151,6 +151,25 @@ class OpenCLBackend:
             device = found
         return OpenCLRuntime(device, padding)
 
+    def split(self, device: Device, count: int) -> tuple[Device, ...]:
+        """Divide the cores of a device equally among several, which share its memory (device fission).
+
+        Raises:
+            DeviceError: the device cannot be divided so.
+        """
+        import pyopencl as cl
+
+        whole = self.find_devices() if device.handle is None else [device]
+        handle = next((d.handle for d in whole if d.description == device.description), None)
+        cores = device.cores // count
+        try:
+            parts = handle.create_sub_devices([cl.device_partition_property.EQUALLY, cores]) if handle and cores else []
+        except cl.Error:
+            parts = []
+        if len(parts) < count:
+            raise DeviceError(f"{device.name} with {device.cores} cores cannot be divided into {count} devices")
+        return tuple(replace(device, handle=part, cores=cores) for part in parts[:count])
+
     def code_environment(self, device: Device, folder: Path) -> dict[str, str]:
         """Redirect PoCL's cache to the folder, as PoCL compiles at launch. Intel's runtime needs no variables."""
         if device.kind != CPU or device.runtime not in (POCL, INTEL):

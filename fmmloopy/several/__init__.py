@@ -1,0 +1,1 @@
+"""The fast multipole method on several devices, and in several processes."""

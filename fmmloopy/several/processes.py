@@ -1,0 +1,248 @@
+"""A part of a fast multipole method in several processes, or in several threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fmmloopy.choosing.decision import Decision
+from fmmloopy.common.arguments import check_count
+from fmmloopy.common.range import shift, shift_back
+from fmmloopy.common.sizes import count_points
+from fmmloopy.components import by_vector, in_rows
+from fmmloopy.direct import sum_vectors
+from fmmloopy.execution.evaluation import Evaluation, Timings, deepest_level, timed
+from fmmloopy.execution.runtime import Runtime
+from fmmloopy.execution.setup import Setup
+from fmmloopy.fmm import Fmm
+from fmmloopy.greens import GreensFunction
+from fmmloopy.inputs import check_box_width
+from fmmloopy.limits import is_finite_at_zero, value_at_zero
+from fmmloopy.octree.tree import SortedPoints, Tree
+from fmmloopy.operators import OPERATORS
+from fmmloopy.parts.part import LocalPart, build_part
+from fmmloopy.parts.shares import Shares, sample, share_out
+from fmmloopy.parts.team import Result, Team
+from fmmloopy.parts.transport import Mpi
+from fmmloopy.prediction.predict import Predictor
+from fmmloopy.vectors import Vectors
+
+
+class PartFmm(Fmm):
+    """The fast multipole method in several processes: ``Fmm(points_of_this_process, comm=MPI.COMM_WORLD)``.
+
+    Each process gives any share of the points, which may be empty, in any order, and gets the potentials of its own
+    targets, in its order. Inside, each process has a range of the points along the Morton curve, and a device.
+
+    Every method that computes something is called by all processes, in the same order and with arguments of the same
+    kind. Potentials are those of one process up to rounding, and the same from run to run. If a process fails, all
+    raise an error with the same message.
+
+    Args:
+        sources, targets: as for `Fmm`, the share of this process: shape (n, 3), and n may be 0.
+        comm: a communicator of mpi4py; a duplicate carries the messages.
+        speeds: shape (size,), how fast the parts are, relative to each other; None for equal speeds.
+        options: further arguments of `Fmm`, the same in all processes except ``device`` and ``runtime``.
+
+    Attributes:
+        tree, lists: the boxes of this part of the points, those of others that they interact with, and their lists.
+        timings: as for `Fmm`; ``exchange`` has the seconds that multipoles take to come from other processes.
+    """
+
+    _fewest = 0
+    _evaluation: Evaluation
+
+    def __init__(
+        self,
+        sources: ArrayLike,
+        targets: ArrayLike | None = None,
+        *arguments: Any,
+        comm: Any = None,
+        speeds: NDArray[np.float64] | None = None,
+        team: Team | None = None,
+        **options: Any,
+    ) -> None:
+        self._team = team or Team(Mpi(comm))
+        self._speeds = np.ones(self._team.size) if speeds is None else speeds
+        super().__init__(sources, targets, *arguments, **options)
+
+    # -- what is done by all parts
+
+    def _together(self, call: Callable[[], Result]) -> Result:
+        return self._team.together(call)
+
+    def _check_same(self, **values: Any) -> None:
+        self._team.check_same(values)
+
+    def _building(self) -> AbstractContextManager[None]:
+        # Parts wait for each other, and may be threads: what they hold meanwhile must not be what another waits for.
+        return nullcontext()
+
+    def _decided(self, call: Callable[[], Result]) -> Result:
+        points = self._shares.sorted
+        return self._team.decide(min(len(points.sources.keys), len(points.targets.keys)), call)
+
+    def _decide(self, setup: Setup, call: Callable[[], tuple[Decision, Tree | None]]) -> tuple[Decision, Tree | None]:
+        def choose() -> tuple[Any, ...]:
+            found, _ = call()
+            return found.choice, found.fft_alone, found.digits
+
+        return Decision(setup, *self._decided(choose)), None
+
+    def _predictor_of(self, points: SortedPoints) -> Predictor:
+        # All parts have the same sample of all points, so that each predicts the same by itself.
+        found, share = sample(self._team.transport, self._shares)
+        return Predictor(self.kernel, found, max(round(share * self._predicted_ncrit), 1))
+
+    def _sort(self, points: NDArray[Any], others: NDArray[Any] | None, dtype: DTypeLike) -> SortedPoints:
+        self._shares: Shares = share_out(self._team.transport, points, others, np.dtype(dtype), self._speeds)
+        return self._shares.sorted
+
+    def _evaluate_on(
+        self,
+        setup: Setup,
+        points: SortedPoints,
+        tree: Tree | None,
+        runtime: Runtime,
+        timings: Timings,
+        previous: Evaluation | None = None,
+    ) -> Evaluation:
+        precision = setup.method.precision
+        with timed(timings, "lists"):
+            part = build_part(
+                self._team,
+                self._shares,
+                ncrit=self.ncrit,
+                max_level=deepest_level(precision),
+                npoints=count_points(setup.method.order),
+                searched=precision.near != precision.points,
+                coincident=is_finite_at_zero(self.kernel),
+                speeds=self._speeds,
+            )
+        self._coincident = None  # the part has them
+        self._together(lambda: check_box_width(self.kernel, part.tree))
+        return Evaluation(setup, self.m2l, points, part.tree, runtime, timings, previous, part=part)
+
+    @property
+    def _part(self) -> LocalPart:
+        part = self._evaluation.problem.part
+        assert isinstance(part, LocalPart)
+        return part
+
+    # -- evaluating
+
+    def _checked(
+        self, charges: ArrayLike | None, dipoles: ArrayLike | None, gradient: bool = False, hessian: bool = False
+    ) -> Vectors:
+        given: Vectors = self._together(lambda: super(PartFmm, self)._checked(charges, dipoles, gradient, hessian))
+        self._check_same(charges=given.components, vectors=len(given.values), axis=given.is_single)
+        return given
+
+    @property
+    def _ngiven(self) -> tuple[int, int]:
+        return self._part.shares.given
+
+    @property
+    def _same_points(self) -> bool:
+        shares = self._part.shares
+        return shares.targets is shares.sources
+
+    def _points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        part, shares = self._part, self._part.shares
+        sources, targets = (
+            home.take_out(np.ascontiguousarray(side.points.T + shares.origin))
+            for home, side in ((part.sources, shares.sources), (part.targets, shares.targets))
+        )
+        return sources, targets
+
+    def _check_derivatives(self, results: NDArray[Any]) -> None:
+        self._together(lambda: super(PartFmm, self)._check_derivatives(results))
+
+    def _with_coincident(self, results: NDArray[Any], given: Vectors) -> NDArray[Any]:
+        at_zero = value_at_zero(self.kernel, given.components) if is_finite_at_zero(self.kernel) else None
+        if at_zero is None:
+            return results
+        largest = self._part.largest(np.array([np.abs(given.values).max(initial=0.0)], given.values.dtype))
+        exponent = shift(largest)
+        added = self._part.coincident(at_zero, np.ldexp(given.values, -exponent))
+        return results if added is None else results + shift_back(added, exponent)
+
+    def estimate_error(
+        self,
+        charges: ArrayLike | None = None,
+        dipoles: ArrayLike | None = None,
+        *,
+        k: int = 1000,
+        seed: int = 0,
+    ) -> float:
+        """Compare potentials with the direct sum at some targets of all parts; see `Fmm.estimate_error`."""
+        given = self._vectors if charges is None and dipoles is None else self._checked(charges, dipoles)
+        return self._compare(given, k, seed)
+
+    def _compare(self, given: Vectors | None, k: int, seed: int) -> float:
+        """Return the relative error at some targets of all parts."""
+
+        def check() -> Vectors:
+            check_count(k, "k", 1)
+            if given is None:
+                raise ValueError(
+                    "charges is None, expected charges before the first evaluation; give them or evaluate first"
+                )
+            return replace(given, components=replace(given.components, gradient=False, hessian=False))
+
+        vectors, team = self._together(check), self._team
+        potentials = self._run(vectors)
+        part = self._part
+        sources, targets = part.shares.sources, part.shares.targets
+        # Targets are chosen where they are; their potentials come from the callers.
+        counts = team.transport.gather(len(targets.keys))
+        total, before = sum(counts), sum(counts[: team.rank])
+        chosen = np.random.default_rng(seed).choice(total, min(k, total), replace=False)
+        chosen.sort()
+        chosen -= before
+        is_own = (chosen >= 0) & (chosen < len(targets.keys))
+        own = part.targets.bring_in(in_rows(potentials).T)[chosen[is_own]]
+        x = np.concatenate(team.transport.gather(targets.points[:, chosen[is_own]]), axis=1).astype(np.float64)
+        found = np.concatenate(team.transport.gather(own)).T
+        values = part.sources.bring_in(in_rows(vectors.values).T).T
+        in_order = replace(vectors, values=by_vector(values, len(vectors.values)))
+        numbers = np.where(is_own, chosen, -1) if sources is targets else None
+        sums = team.together(lambda: sum_vectors(self.kernel, in_order, x, sources.points.astype(np.float64), numbers))
+        expected = in_rows(team.transport.reduce(np.ascontiguousarray(sums), "sum"))
+        off, size = float(np.linalg.norm(found - expected)), float(np.linalg.norm(expected))
+        return off / size if size else np.inf if off else 0.0
+
+    def rebalance(self) -> None:
+        """Move points from slow parts to fast ones, by the times that the operators took in the last evaluation.
+
+        The next evaluation takes all parts about as long, if work costs the same wherever it is. Repeat it until the
+        times agree; each time, the tree is built anew, which takes as long as `update`.
+
+        Raises:
+            ValueError: there was no evaluation yet.
+        """
+
+        def measured() -> float:
+            if "evaluate" not in self.timings:
+                raise ValueError("there are no times yet; evaluate first")
+            return sum(self.timings.get(name, 0.0) for name in OPERATORS)
+
+        seconds = np.array(self._team.transport.gather(self._together(measured)))
+        least = seconds[seconds > 0].min(initial=np.inf)
+        if not np.isfinite(least):
+            return
+        self._speeds = self._speeds / np.maximum(seconds, least)
+        self._speeds /= self._speeds.sum()
+        sources, targets = self._points()
+        self.update(sources, None if self._same_points else targets)
+
+    def _of_same_method(self, kernel: GreensFunction, sources: ArrayLike, targets: ArrayLike | None) -> Fmm:
+        return PartFmm(sources, targets, kernel, team=self._team, speeds=self._speeds, **self._options_of_method())
+
+    def __repr__(self) -> str:
+        return f"<part {self._team.rank} of {self._team.size}: {super().__repr__()[1:]}"

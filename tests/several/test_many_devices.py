@@ -1,0 +1,183 @@
+"""Several devices in one process: potentials are those of one device, and arguments and errors are those of Fmm."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import OPENCL, POINT_SETS, clustered, cube, error, slow_but, sphere
+
+import fmmloopy as fl
+from fmmloopy.execution.devices import DeviceError, choose_devices
+from fmmloopy.fmm import Fmm
+from fmmloopy.parts.team import PartError
+from fmmloopy.several.devices import ManyDevices
+
+ORDER, NCRIT = 4, 40
+
+ROUNDING = 1e-12
+"""Parts add up the same numbers in another order."""
+
+MIXED = 1e-6
+"""Near pairs in float32, whose sources are relative to other boxes."""
+
+
+@pytest.fixture(scope="module")
+def device():
+    if not OPENCL:
+        pytest.skip("no OpenCL device")
+    return OPENCL[0]
+
+
+def both(points, device, size, **options):
+    """Return an evaluation on one device and one on several."""
+    options = {"order": ORDER, "ncrit": NCRIT, "m2l": "fft", **options}
+    return fl.Fmm(points, device=device, **options), fl.Fmm(points, devices=[device] * size, **options)
+
+
+CASES = slow_but(
+    lambda points, size: (points, size) in (("sphere", 2), ("cube", 3), ("clustered", 2), ("line", 3)),
+    [(points, size) for points in POINT_SETS for size in (1, 2, 3)],
+)
+
+
+@pytest.mark.parametrize(("points", "size"), CASES)
+def test_potentials_are_those_of_one_device(points, size, device, rng):
+    points = POINT_SETS[points](rng, 3000)
+    charges = rng.uniform(-1, 1, len(points))
+    one, many = both(points, device, size)
+    assert isinstance(many, ManyDevices)
+    assert isinstance(many, Fmm)
+    potentials, gradients = one.evaluate(charges, gradient=True)
+    found, slopes = many.evaluate(charges, gradient=True)
+    assert error(found, potentials) < ROUNDING if potentials.any() else not found.any()
+    assert error(slopes, gradients) < ROUNDING if gradients.any() else not slopes.any()
+    assert np.array_equal(many.evaluate(charges, gradient=True)[0], found)  # the same parts, the same bits
+    many.evaluate(np.ones(len(points)))
+    assert np.array_equal(many.evaluate(charges), many.evaluate(charges))
+
+
+@pytest.mark.parametrize(
+    ("options", "bound"),
+    [
+        ({"m2l": "svd", "precision": "mixed"}, MIXED),
+        ({"precision": "reduced"}, 1e-5),  # and expansions in float32
+        ({"dtype": np.float32}, 1e-5),
+        ({"kernel": fl.yukawa(2.0)}, ROUNDING),
+        ({"m2l": "dense"}, ROUNDING),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else None,
+)
+def test_in_all_precisions_and_forms(options, bound, device, rng):
+    points = clustered(rng, 2500)
+    charges = rng.uniform(-1, 1, len(points))
+    one, many = both(points, device, 2, **options)
+    found = many.evaluate(charges)
+    assert found.dtype == many.dtype == one.dtype
+    assert error(found, one.evaluate(charges)) < bound
+
+
+def test_separate_targets_dipoles_and_vectors(device, rng):
+    """Charges of very different size in turn, so that all parts must divide by the same power."""
+    sources, targets = cube(rng, 2500), 0.3 * sphere(rng, 1700)
+    one, many = both(sources, device, 3, targets=targets)
+    charges = rng.uniform(-1, 1, (2500, 3)) * [1, 1e-200, 1e200]
+    moments = rng.uniform(-1, 1, (2500, 3, 3)) * [1, 1e-200, 1e200]
+    expected, found = one.evaluate(charges, moments), many.evaluate(charges, moments)
+    assert found.shape == (1700, 3)
+    for column in range(3):
+        size = abs(charges[:, column]).max()
+        assert error(found[:, column] / size, expected[:, column] / size) < ROUNDING
+    stokes_one, stokes = both(sources, device, 2, targets=targets, kernel=fl.stokeslet())
+    forces = rng.uniform(-1, 1, (2500, 3))
+    assert error(stokes.evaluate(forces), stokes_one.evaluate(forces)) < 1e-11  # errors of tables are amplified
+
+
+def test_points_in_the_same_place(device, rng):
+    points = cube(rng, 2000)
+    points[:300] = points[1000:1300]
+    charges = rng.uniform(-1, 1, 2000)
+    one, many = both(points, device, 3, kernel=fl.plummer(0.1))
+    assert error(many.evaluate(charges), one.evaluate(charges)) < ROUNDING
+    assert error(many.evaluate(charges), fl.direct(points, charges, kernel=fl.plummer(0.1))) < 1e-2
+
+
+def test_update_rebalance_and_adjoint(device, rng):
+    points, charges = sphere(rng, 2000), rng.uniform(-1, 1, 2000)
+    one, many = both(points, device, 2)
+    with pytest.raises(ValueError, match="there are no times yet; evaluate first"):
+        many.rebalance()
+    many.evaluate(charges)
+    many.rebalance()
+    assert error(many.evaluate(charges), one.evaluate(charges)) < ROUNDING
+    assert many.timings["evaluate"] > 0
+    assert many.estimate_error(k=200) < 1e-2
+    moved, targets = cube(rng, 1500), sphere(rng, 700)
+    one.update(moved, targets)
+    many.update(moved, targets)
+    operator, same = many.as_linear_operator(), one.as_linear_operator()
+    assert operator.shape == (700, 1500)
+    assert error(operator.matvec(charges[:1500]), same.matvec(charges[:1500])) < ROUNDING
+    assert error(operator.rmatvec(charges[:700]), same.rmatvec(charges[:700])) < ROUNDING
+
+
+def test_what_is_reported(device, rng):
+    _, many = both(cube(rng, 500), device, 2)
+    many.evaluate(np.ones(500))
+    assert "500 sources" in repr(many)
+    assert "2 parts on" in repr(many)
+    assert str(many.plan_report()).count("Part ") == 2
+    assert (many.order, many.ncrit, many.m2l) == (ORDER, NCRIT, "fft")
+    assert many.error_estimate == many.parts[1].error_estimate
+    with pytest.raises(AttributeError, match=r"several devices have a tree each, see fmm.parts\[0\].tree"):
+        _ = many.tree
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"devices": []}, "devices is .*, expected names of devices, such as"),
+        ({"devices": 3}, "devices is 3, expected names of devices"),
+        ({"devices": ["c"], "device": "c"}, "devices and device are given, expected only one; leave out device"),
+        ({"devices": ["c"], "order": 99}, "order is 99, expected a whole number from 2 to 16"),
+    ],
+)
+def test_invalid_arguments(options, message, rng):
+    with pytest.raises(ValueError, match=message):
+        fl.Fmm(cube(rng, 20), **options)
+
+
+def test_devices_that_are_not_there(rng):
+    with pytest.raises(DeviceError, match="no device matches 'nonsense'"):
+        fl.Fmm(cube(rng, 20), devices=["nonsense"])
+    with pytest.raises(DeviceError, match="cannot be divided; only OpenCL devices can"):
+        choose_devices("c/2")
+
+
+def test_a_failing_device_fails_all(device, rng, monkeypatch):
+    _, many = both(cube(rng, 500), device, 2)
+
+    def lost(launches):
+        raise DeviceError("the device is gone")
+
+    monkeypatch.setattr(many.parts[1]._evaluation.runtime, "run", lost)
+    with pytest.raises((DeviceError, PartError), match="the device is gone"):
+        many.evaluate(np.ones(500))
+    monkeypatch.undo()
+    assert np.isfinite(many.evaluate(np.ones(500))).all()
+
+
+def test_a_device_is_divided(device, rng):
+    if device.cores < 2:
+        pytest.skip("the device has one core")
+    try:
+        parts = choose_devices(f"{device.description}/2")
+    except DeviceError as reason:
+        pytest.skip(str(reason))
+    assert [part.cores for part in parts] == [device.cores // 2] * 2
+    points, charges = cube(rng, 1000), np.ones(1000)
+    one = fl.Fmm(points, device=device, order=ORDER, ncrit=NCRIT)
+    many = fl.Fmm(points, devices=[f"{device.description}/2"], order=ORDER, ncrit=NCRIT)
+    assert len(many.parts) == 2
+    assert error(many.evaluate(charges), one.evaluate(charges)) < ROUNDING
+    with pytest.raises(DeviceError, match="cannot be divided into 1000 devices"):
+        choose_devices(f"{device.description}/1000")
