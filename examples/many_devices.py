@@ -87,8 +87,8 @@ def main() -> int:
             best = busy(many) if best is None else np.minimum(best, busy(many))
         rounds.append(list(best))
         print(", ".join(f"part {number}: {seconds:.3f} s" for number, seconds in enumerate(best)))
-        if len(rounds) < ROUNDS:
-            many.rebalance()
+        if len(rounds) == ROUNDS or not many.rebalance():
+            break
     one = fl.Fmm(points, digits=4, ncrit=many.ncrit, m2l=many.m2l).evaluate(charges)
     difference = np.linalg.norm(potentials - one) / np.linalg.norm(one)
     print(f"relative difference from one device: {difference:.1e}")

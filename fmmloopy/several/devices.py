@@ -137,10 +137,10 @@ class ManyDevices(Fmm):
             self._counts = len(points), len(points if others is None else others)
             self._vectors = None
 
-    def rebalance(self) -> None:
-        """Move points from slow devices to fast ones, by the times of the last evaluation; see `PartFmm.rebalance`."""
+    def rebalance(self) -> bool:
+        """Move points from slow devices to fast ones, and return whether any were; see `PartFmm.rebalance`."""
         with self._turn:
-            self._on_parts(lambda part, thread: part.rebalance())
+            return self._on_parts(lambda part, thread: part.rebalance())[0]
 
     def estimate_error(
         self,

@@ -32,6 +32,9 @@ from fmmloopy.parts.transport import Mpi
 from fmmloopy.prediction.predict import Predictor
 from fmmloopy.vectors import Vectors
 
+BALANCED = 1.05
+"""Points stay where they are if the slowest part takes at most so many times as long as the mean."""
+
 
 class PartFmm(Fmm):
     """The fast multipole method in several processes: ``Fmm(points_of_this_process, comm=MPI.COMM_WORLD)``.
@@ -69,6 +72,7 @@ class PartFmm(Fmm):
     ) -> None:
         self._team = team or Team(Mpi(comm))
         self._speeds = np.ones(self._team.size) if speeds is None else speeds
+        self._fastest: float | None = None
         super().__init__(sources, targets, *arguments, **options)
 
     # -- what is done by all parts
@@ -217,29 +221,46 @@ class PartFmm(Fmm):
         off, size = float(np.linalg.norm(found - expected)), float(np.linalg.norm(expected))
         return off / size if size else np.inf if off else 0.0
 
-    def rebalance(self) -> None:
-        """Move points from slow parts to fast ones, by the times that the operators took in the last evaluation.
+    def rebalance(self) -> bool:
+        """Move points from slow parts to fast ones, by the times that the operators took in the last evaluations.
 
-        The next evaluation takes all parts about as long, if work costs the same wherever it is. Repeat it until the
-        times agree; each time, the tree is built anew, which takes as long as `update`.
+        The fastest time of each part counts, of the evaluations since its points were moved that computed the same as
+        the last one. Afterwards all parts take about as long, if work costs the same wherever it is; repeat it after
+        some more evaluations until it returns False. The tree is built anew, which takes as long as `update`.
+
+        Returns:
+            Whether points were moved: they stay where they are if the slowest part is within 5% of the mean.
 
         Raises:
             ValueError: there was no evaluation yet.
         """
 
         def measured() -> float:
-            if "evaluate" not in self.timings:
+            if self._fastest is None:
                 raise ValueError("there are no times yet; evaluate first")
-            return sum(self.timings.get(name, 0.0) for name in OPERATORS)
+            return self._fastest
 
         seconds = np.array(self._team.transport.gather(self._together(measured)))
-        least = seconds[seconds > 0].min(initial=np.inf)
-        if not np.isfinite(least):
-            return
-        self._speeds = self._speeds / np.maximum(seconds, least)
+        if seconds.max() <= BALANCED * seconds.mean():
+            return False
+        self._speeds = self._speeds / np.maximum(seconds, seconds[seconds > 0].min())
         self._speeds /= self._speeds.sum()
         sources, targets = self._points()
         self.update(sources, None if self._same_points else targets)
+        return True
+
+    def update(self, sources: ArrayLike, targets: ArrayLike | None = None) -> None:
+        """Replace the points; see `Fmm.update`."""
+        super().update(sources, targets)
+        self._fastest = None
+
+    def _run(self, given: Vectors) -> NDArray[Any]:
+        before = self._evaluated
+        found = super()._run(given)
+        seconds = sum(self.timings.get(name, 0.0) for name in OPERATORS)
+        is_first = self._fastest is None or self._evaluated != before
+        self._fastest = seconds if is_first else min(seconds, self._fastest or seconds)
+        return found
 
     def _of_same_method(self, kernel: GreensFunction, sources: ArrayLike, targets: ArrayLike | None) -> Fmm:
         return PartFmm(sources, targets, kernel, team=self._team, speeds=self._speeds, **self._options_of_method())

@@ -107,9 +107,17 @@ def test_update_rebalance_and_adjoint(device, rng):
     with pytest.raises(ValueError, match="there are no times yet; evaluate first"):
         many.rebalance()
     many.evaluate(charges)
-    many.rebalance()
+    for part, seconds in zip(many.parts, (3.0, 1.0), strict=True):
+        part._fastest = seconds
+    assert many.rebalance()
+    first, second = (part.tree.ntargets for part in many.parts)
+    assert first + second == 2000
+    assert first / second == pytest.approx(1 / 3, rel=0.2)  # leaves have up to 40 points
     assert error(many.evaluate(charges), one.evaluate(charges)) < ROUNDING
     assert many.timings["evaluate"] > 0
+    for part in many.parts:
+        part._fastest = 1.0
+    assert not many.rebalance()  # they agree already
     assert many.estimate_error(k=200) < 1e-2
     moved, targets = cube(rng, 1500), sphere(rng, 700)
     one.update(moved, targets)
