@@ -682,12 +682,12 @@ class Fmm:
             yield values, replace(given.components, vectors=count)
 
     def __repr__(self) -> str:
-        tree, digits = self.tree, self._decision.digits
+        (nsources, ntargets), digits = self._ngiven, self._decision.digits
         asked = "" if digits is None else f" for {digits:g} digits"
         known = self._expected_now()
         expected = "" if known is None else f"expected error {known.error:.1e}, "
         return (
-            f"<Fmm: {tree.nsources:,} sources, {tree.ntargets:,} targets, {self.kernel.name}, "
+            f"<Fmm: {nsources:,} sources, {ntargets:,} targets, {self.kernel.name}, "
             f"order {self.order}{asked}, {expected}{self.precision} precision, ncrit {self.ncrit}, M2L {self.m2l}, "
             f"{self.recipes.name} on {self.device.name}>"
         )

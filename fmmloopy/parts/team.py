@@ -44,7 +44,10 @@ class Team:
         except Exception as raised:
             error = raised
         if self.transport.reduce(np.array([int(error is not None)]), "max")[0]:
-            raise self._agreed(error) from error
+            agreed = self._agreed(error)
+            if agreed is error:
+                raise agreed
+            raise agreed from error
         return result  # type: ignore[return-value]
 
     def _agreed(self, error: Exception | None) -> Exception:
