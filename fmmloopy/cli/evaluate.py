@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import time
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +15,11 @@ import typer
 from fmmloopy.cli.common import JsonOption, console, print_json, telling
 
 if TYPE_CHECKING:
+    from fmmloopy.files import Problem
     from fmmloopy.greens import GreensFunction
+
+STARTED_BY = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS")
+"""Environment variables by which launchers tell processes that there are several."""
 
 
 def evaluate(
@@ -31,7 +38,9 @@ def evaluate(
     ] = None,
     gradient: Annotated[bool, typer.Option("--gradient", help="Compute gradients too.")] = False,
     charges: Annotated[str, typer.Option("--charges", help="Name of the array or column with charges.")] = "charges",
-    device: Annotated[str | None, typer.Option("--device", "-d", help="Part of a device's description.")] = None,
+    device: Annotated[
+        list[str] | None, typer.Option("--device", "-d", help="Part of a device's description; repeat it for several.")
+    ] = None,
     precision: Annotated[
         str | None, typer.Option("--precision", help="double, mixed, reduced or single. Default: what digits allow.")
     ] = None,
@@ -42,7 +51,8 @@ def evaluate(
 ) -> None:
     """Compute the potentials of points and charges in a file, at these points or at the targets that it has.
 
-    Files have arrays points (or sources), charges, and perhaps targets; tables have columns x, y, z and charge.
+    Files have arrays points (or sources), charges, and perhaps targets; tables have columns x, y, z and charge. Under
+    mpiexec, each process takes its share of the points, and writes the results there to a file of its own.
     """
     from fmmloopy.files import WRITTEN, check_suffix, read_problem, write_results
     from fmmloopy.fmm import Fmm
@@ -52,10 +62,21 @@ def evaluate(
     function = kernel_from(kernel)
     with telling() as tell:
         tell(f"reading {file}")
-        problem = read_problem(file, charges)
+        problem, comm = read_problem(file, charges), world()
+        nsources = len(problem.sources)
+        ntargets = nsources if problem.targets is None else len(problem.targets)
+        options: dict[str, Any] = {"order": order, "precision": precision}
+        if comm is not None:
+            problem = share_of(problem, comm.rank, comm.size)
+            output = output and output.with_suffix(f".{comm.rank}{output.suffix}")
+            options["comm"] = comm
+        if device and len(device) > 1:
+            options["devices"] = device
+        elif device:
+            options["device"] = device[0]
         tell("tree, lists and tables")
         start = time.perf_counter()
-        fmm = Fmm(problem.sources, problem.targets, function, digits, device, order=order, precision=precision)
+        fmm = Fmm(problem.sources, problem.targets, function, digits, **options)
         built = time.perf_counter()
         tell("evaluating")
         if gradient:
@@ -71,14 +92,17 @@ def evaluate(
         if output:
             tell(f"writing {output}")
             write_results(output, problem.sources if problem.targets is None else problem.targets, found)
+    if comm is not None and comm.rank:
+        return
     report = {
         "ok": True,
         "file": str(file),
         "output": str(output) if output else None,
         "kernel": function.name,
-        "sources": fmm.tree.nsources,
-        "targets": fmm.tree.ntargets,
-        "device": fmm.device.description,
+        "sources": nsources,
+        "targets": ntargets,
+        "processes": 1 if comm is None else comm.size,
+        "device": fmm.device.description if len(device or ()) < 2 else ", ".join(device or ()),
         "order": fmm.order,
         "precision": fmm.precision,
         "expected_error": fmm.error_estimate,
@@ -89,6 +113,24 @@ def evaluate(
         print_json(report)
     else:
         _print(report)
+
+
+def world() -> Any:
+    """Return the communicator of all processes, if a launcher has started several; else None."""
+    if not any(name in os.environ for name in STARTED_BY) or find_spec("mpi4py") is None:
+        return None
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD if MPI.COMM_WORLD.size > 1 else None
+
+
+def share_of(problem: Problem, rank: int, size: int) -> Problem:
+    """Return the share of one of several processes, which is empty if there are more of them than points."""
+
+    def rows(array: Any) -> Any:
+        return None if array is None else array[len(array) * rank // size : len(array) * (rank + 1) // size]
+
+    return replace(problem, sources=rows(problem.sources), charges=rows(problem.charges), targets=rows(problem.targets))
 
 
 def kernel_from(text: str) -> GreensFunction:
@@ -135,4 +177,6 @@ def _print(report: dict[str, Any]) -> None:
     measured = "" if report["measured_error"] is None else f", {report['measured_error']:.1e} at some targets"
     out.print(f"relative error: {report['expected_error']:.1e} expected{measured}")
     if report["output"]:
-        out.print(f"the results are in {report['output']}", markup=False, soft_wrap=True)
+        count = report["processes"]
+        more = f", and those of the other processes in files of numbers up to {count - 1}" if count > 1 else ""
+        out.print(f"the results are in {report['output']}{more}", markup=False, soft_wrap=True)

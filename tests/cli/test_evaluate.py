@@ -7,12 +7,12 @@ import json
 import h5py
 import numpy as np
 import pytest
-from conftest import OPENCL
+from conftest import OPENCL, run_command
 
 import fmmloopy as fl
 from fmmloopy import cli
-from fmmloopy.cli.evaluate import kernel_from
-from fmmloopy.files import read_problem, write_results
+from fmmloopy.cli.evaluate import kernel_from, share_of
+from fmmloopy.files import Problem, read_problem, write_results
 
 needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
@@ -168,3 +168,22 @@ def test_what_cannot_be_written_is_said_before_anything_is_computed(tmp_path, ca
     status, _, said = run(capsys, "evaluate", tmp_path / "missing.npz", "-o", tmp_path / "out.docx")
     assert status == 2
     assert "has the suffix '.docx', expected one of .npz, .csv, .h5" in said
+
+
+def test_shares_of_processes():
+    problem = Problem(np.arange(15).reshape(5, 3), np.arange(5), None)
+    shares = [share_of(problem, rank, 7) for rank in range(7)]
+    assert np.array_equal(np.concatenate([each.charges for each in shares]), problem.charges)
+    assert all(len(each.sources) == len(each.charges) <= 1 and each.targets is None for each in shares)
+
+
+def test_several_devices(tmp_path, capsys, rng, opencl_device):
+    np.savez(tmp_path / "points.npz", points=rng.random((500, 3)), charges=rng.random(500))
+    names = [opencl_device.description] * 2
+    status, text = run_command(
+        capsys, "evaluate", str(tmp_path / "points.npz"), "-d", names[0], "-d", names[1], "--digits", "3", "--json"
+    )
+    report = json.loads(text)
+    assert status == 0
+    assert report["device"] == ", ".join(names)
+    assert report["measured_error"] < 1e-3

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import OPENCL, slow_but
+from conftest import OPENCL, error, slow_but
+
+import fmmloopy as fl
 
 HERE = Path(__file__).parent
 
@@ -20,23 +24,49 @@ def launcher() -> str | None:
     return shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which("mpiexec")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="mpi4py is not installed")
-@pytest.mark.skipif(launcher() is None, reason="there is no mpiexec")
-@pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
-@pytest.mark.parametrize("size", slow_but(lambda size: size in (2, 3), [1, 2, 3, 4, 7]))
-def test_several_processes_agree_with_one(size):
+def needs_mpi(test):
+    """Skip a test where several processes cannot be started."""
+    reasons = {
+        "mpi4py is not installed": importlib.util.find_spec("mpi4py") is None,
+        "there is no mpiexec": launcher() is None,
+        "no OpenCL device": not OPENCL,
+    }
+    missing = [reason for reason, is_so in reasons.items() if is_so]
+    return pytest.mark.skipif(bool(missing), reason="; ".join(missing))(test)
+
+
+def run_processes(size, *words, cwd=None):
+    """Run python with arguments in several processes, each with one thread."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(HERE.parent),
         "FMMLOOPY_DEVICE": OPENCL[0].description,
         "POCL_MAX_PTHREAD_COUNT": "1",
     }
-    done = subprocess.run(
-        [launcher(), "-n", str(size), sys.executable, HERE / "mpi_program.py"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    command = [launcher(), "-n", str(size), sys.executable, *words]
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=600)
+
+
+@needs_mpi
+@pytest.mark.parametrize("size", slow_but(lambda size: size in (2, 3), [1, 2, 3, 4, 7]))
+def test_several_processes_agree_with_one(size):
+    done = run_processes(size, HERE / "mpi_program.py")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("fine") == size
+
+
+@needs_mpi
+def test_the_command_evaluates_a_file_in_several_processes(tmp_path, rng):
+    points, charges = rng.uniform(-1, 1, (3000, 3)), rng.uniform(-1, 1, 3000)
+    np.savez(tmp_path / "points.npz", points=points, charges=charges)
+    program = Path(sys.executable).parent / "fmmloopy"
+    words = ("evaluate", "points.npz", "-o", "found.npz", "--digits", "4", "--json")
+    done = run_processes(2, program, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout)
+    assert (report["sources"], report["targets"], report["processes"]) == (3000, 3000, 2)
+    assert report["measured_error"] < 1e-4
+    parts = [np.load(tmp_path / f"found.{rank}.npz") for rank in range(2)]
+    assert np.array_equal(np.concatenate([part["points"] for part in parts]), points)
+    found = np.concatenate([part["potentials"] for part in parts])
+    assert error(found, fl.direct(points, charges)) < 1e-4
