@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,25 @@ def table(found: Sequence[Prediction]) -> str:
     return "\n".join(lines)
 
 
+def draw(curves: Mapping[str, Sequence[Prediction]], network: Network, path: Path) -> None:
+    """Draw the efficiency of strong scaling against the number of parts."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, found in curves.items():
+        efficiency = [found[0].seconds / each.parts / each.seconds for each in found]
+        axes.plot([each.parts for each in found], efficiency, "o-", label=name)
+    axes.set_xscale("log", base=2)
+    axes.set_ylim(0, 1.05)
+    axes.axhline(0.8, color="grey", linewidth=0.8, linestyle="--")
+    axes.set_xlabel("parts")
+    axes.set_ylabel("efficiency, predicted")
+    axes.set_title(f"Strong scaling, {network.latency * 1e6:g} us a message, {network.bandwidth / 1e9:g} GB/s")
+    axes.legend(loc="lower left")
+    figure.savefig(path, dpi=150)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Predict and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=(__doc__ or "").splitlines()[0])
@@ -240,22 +259,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--latency", type=float, default=2e-6, help="seconds a message (default: %(default)s)")
     parser.add_argument("--bandwidth", type=float, default=12.5e9, help="bytes per second (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="file for the tables, beside the screen")
+    parser.add_argument("--plot", type=Path, help="picture of the efficiency; needs matplotlib")
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore", category=UserWarning)
     network = Network(arguments.latency, arguments.bandwidth)
-    text = ""
+    text, curves = "", dict[str, list[Prediction]]()
     for distribution in arguments.distribution:
         for count in arguments.points:
             problem, fmm = prepare(distribution, count, arguments.digits, arguments.device)
             found = [predict(problem, parts, network) for parts in sorted({1, *arguments.parts})]
-            text += (
+            lines = (
                 f"{count:,} points, {distribution}, order {fmm.order}, ncrit {fmm.ncrit}, "
                 f"{problem.tree.nboxes:,} boxes; each part is {fmm.device.name} with {fmm.device.cores} cores; "
                 f"{network.latency * 1e6:g} us a message, {network.bandwidth / 1e9:g} GB/s:\n\n{table(found)}\n\n"
             )
-            print(text, flush=True)
+            print(lines, end="", flush=True)
+            text += lines
+            curves[f"{distribution}, {count:,} points"] = found
     if arguments.output:
         arguments.output.write_text(text.rstrip() + "\n")
+    if arguments.plot:
+        draw(curves, network, arguments.plot)
 
 
 if __name__ == "__main__":

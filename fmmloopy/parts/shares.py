@@ -191,7 +191,11 @@ def _move(transport: Transport, share: Share, splitters: Keys) -> Share:
     parts = np.searchsorted(splitters[1:-1], share.keys, "right")
     edges = np.searchsorted(parts, np.arange(transport.size + 1))
     sends = {r: rows[edges[r] : edges[r + 1]] for r in range(transport.size) if edges[r] < edges[r + 1]}
-    rows = joined(transport.exchange(sends, rows), rows)
-    rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    points = np.ascontiguousarray(rows[:, 1:4].copy().view(np.float64).T.astype(share.points.dtype))
-    return Share(rows[:, 0].copy().view(np.uint64), points, rows[:, 4:].copy())
+    like = rows[:0].copy()
+    found = transport.exchange(sends, like)
+    del rows, sends  # all points, which take as much memory again
+    rows = joined(found, like)
+    del found
+    order = np.argsort(rows[:, 0], kind="stable")
+    points = np.ascontiguousarray(rows[:, 1:4].view(np.float64)[order].T.astype(share.points.dtype))
+    return Share(rows[order, 0].view(np.uint64), points, rows[order, 4:])

@@ -128,7 +128,7 @@ class PartFmm(Fmm):
                 coincident=is_finite_at_zero(self.kernel),
                 speeds=self._speeds,
             )
-        self._coincident = None  # the part has them
+        self._shares, self._coincident = part.shares, None
         self._together(lambda: check_box_width(self.kernel, part.tree))
         return Evaluation(setup, self.m2l, points, part.tree, runtime, timings, previous, part=part)
 
