@@ -183,10 +183,9 @@ class LocalPart:
         here = np.searchsorted(shares.sources.keys, first), np.searchsorted(shares.sources.keys, last)
         self.tree = replace(tree, box_has_sources=boxes["nsources"] > 0, box_gathers=is_own & (here[1] > here[0]))
         self._find_multipoles(own, reduced_from)
-        self.sources, self.targets = (
-            Home(self._transport, side, count)
-            for side, count in zip((shares.sources, shares.targets), shares.given, strict=True)
-        )
+        self.sources = self.targets = Home(self._transport, shares.sources, shares.given[0])
+        if shares.targets is not shares.sources:
+            self.targets = Home(self._transport, shares.targets, shares.given[1])
         self.distance = self._find_distance(merged) if searched else None
         self._coincident: Coincident | None = None
         self._any_coincident = False
