@@ -54,6 +54,5 @@ BOOK = RecipeBook(
         "m2l_hadamard": {"pairs": (1, 2, 4)},
         "m2l_svd": {"pairs": (4, 6, 8), "vectors": (1, 2)},
     },
-    # For AMD's processors, this compiler always generates code for AVX2.
-    by_device={key: {cpu.intel_with_avx512: blocks} for key, blocks in cpu.LARGE_BLOCKS.items()},
+    by_device={key: {cpu.has_avx512: blocks} for key, blocks in cpu.LARGE_BLOCKS.items()},
 )

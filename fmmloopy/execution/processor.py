@@ -47,13 +47,21 @@ def vendor_of(*names: str) -> str:
 @cache
 def this_processor() -> Processor:
     """Return the facts about this machine's processor on Linux; nothing is known on other systems."""
+    vendor = re.search(r"^vendor_id\s*:\s*(.+)$", _description(), re.MULTILINE)
+    facts = next((facts for flag, facts in _VECTORS.items() if flag in processor_flags()), ("", 0, 0))
+    return Processor(vendor_of(vendor[1]) if vendor else "", *facts)
+
+
+def processor_flags() -> frozenset[str]:
+    """Return the flags of this machine's processor, by Linux's names, such as "avx2"; none on other systems."""
+    return frozenset(re.findall(r"\w+", _description()))
+
+
+def _description() -> str:
+    """Return what Linux says of this machine's processors."""
     with suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text()
-        flags = set(re.findall(r"\w+", text))
-        vendor = re.search(r"^vendor_id\s*:\s*(.+)$", text, re.MULTILINE)
-        facts = next((facts for flag, facts in _VECTORS.items() if flag in flags), ("", 0, 0))
-        return Processor(vendor_of(vendor[1]) if vendor else "", *facts)
-    return Processor()
+        return Path("/proc/cpuinfo").read_text()
+    return ""
 
 
 def vector_instructions() -> str:

@@ -26,6 +26,7 @@ from fmmloopy.common.surroundings import full_disk, pocl_folder, restore_pocl_fo
 from fmmloopy.common.turns import BUILDING
 from fmmloopy.execution.backends.backend import OPENCL_C, Family
 from fmmloopy.execution.backends.opencl_loader import show_hidden_runtimes
+from fmmloopy.execution.backends.pocl_processor import name_processor
 from fmmloopy.execution.device import CPU, CPU_LIMITS, GPU, OTHER, Device, DeviceError, Limits, gpu_limits
 from fmmloopy.execution.launch import (
     Array,
@@ -40,8 +41,10 @@ from fmmloopy.execution.processor import Processor, this_processor, vendor_of
 
 POCL, INTEL, NVIDIA, AMD = "pocl", "intel", "nvidia", "amd"
 
+PLATFORM_OF_POCL = "Portable Computing Language"
+
 PLATFORMS = {
-    "Portable Computing Language": POCL,
+    PLATFORM_OF_POCL: POCL,
     "Intel(R) OpenCL": INTEL,
     "NVIDIA CUDA": NVIDIA,
     "AMD Accelerated Parallel Processing": AMD,
@@ -105,6 +108,8 @@ class OpenCLBackend:
             except cl.Error:
                 continue  # a platform without devices
             for handle in handles:
+                if platform.name.startswith(PLATFORM_OF_POCL):
+                    name_processor(handle.int_ptr)
                 device = device_of(platform, handle, this_processor())
                 devices.setdefault(device.description, device)
         return list(devices.values())
@@ -284,6 +289,12 @@ and slices at 20."""
 PROGRAMS = 512
 """Programs that a process keeps, of all devices; an evaluation has a dozen."""
 
+UNKNOWN_PROCESSOR = "unknown target CPU"
+"""What PoCL says where its LLVM is older than the processor."""
+
+OTHER_RUNTIMES = "apt-get install pocl-opencl-icd, or pip install intel-opencl-rt intel-cmplr-lib-rt"
+"""How to get a runtime that is newer than PyPI's PoCL."""
+
 ATTEMPTS, AGAIN = 3, "\ntypedef int fmmloopy_again_{};\n"
 """How often a program is built that does not work, and what is added to its text."""
 
@@ -411,6 +422,8 @@ class OpenCLRuntime:
                     deleted = restore_pocl_folder() or deleted
                 if attempt == ATTEMPTS - 1:
                     reason = f"{deleted} was deleted meanwhile; run it again" if deleted else one_line(error)
+                    if UNKNOWN_PROCESSOR in reason:
+                        reason = f"its LLVM does not know this processor; {OTHER_RUNTIMES}"
                     reason = full_disk() or reason
                     raise DeviceError(f"{self.device.name} cannot compile {operator.operator}: {reason}") from error
         raise AssertionError
