@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -19,21 +19,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.choosing.cost_model import Measurement, Rates, fit_rates
+from fmmloopy.choosing.cost_model import Measurement, Rates, fit_rates, why_fft_alone
 from fmmloopy.choosing.work import count_work, effort_per_pair
 from fmmloopy.common import store
-from fmmloopy.execution.device import Probes
+from fmmloopy.execution.device import CPU, Probes
 from fmmloopy.execution.devices import is_busy, processors
 from fmmloopy.execution.evaluation import Evaluation
 from fmmloopy.execution.runtime import Runtime
 from fmmloopy.execution.setup import Setup
-from fmmloopy.operators import M2L_FORMS, OPERATORS
+from fmmloopy.greens import laplace
+from fmmloopy.operators import M2L_FORMS, OPERATORS, Operator
 
-FORMAT = 6
+FORMAT = 7
 """Increase it when the same key must give different rates."""
 
 NCRITS = (8, 24, 72)
-"""The ncrit of each probe divided by the order: much M2L, balanced, much P2P."""
+"""The ncrit of each probe divided by the order: much M2L, balanced, much P2P. The balanced one alone on CPUs."""
+
+BLOCKS = {"p2p": 150.0, "p2m": 500.0, "p2l": 1500.0, "l2p": 1000.0, "m2p": 5000.0, "m2l_hadamard": 5000.0}
+"""On CPUs, a block takes as long as so many pairs of points with Laplace's function, or operations; 0 for operators
+that are not named. Measured with three probes (docs/measurements/constants.csv). With them the balanced probe alone
+gives both rates of an operator."""
 
 PROBE_RADIUS = 0.25
 """Half width of the boxes whose tables serve all levels of a probe. Functions that are not homogeneous need tables for
@@ -97,7 +103,10 @@ class KnownRates:
         def build(points: NDArray[np.float64], ncrit: int) -> Evaluation:
             nonlocal latest
             latest = Evaluation.of_points(
-                self._setup, form, ncrit, points, self._runtime, previous=latest, radius=PROBE_RADIUS
+                *(self._setup, form, ncrit, points, self._runtime),
+                previous=latest,
+                radius=PROBE_RADIUS,
+                ahead=self._ahead(form) if latest is None else (),
             )
             return latest
 
@@ -106,9 +115,9 @@ class KnownRates:
         derived = self._derived(form) if measure and not rates else None
         if measure and form != "dense" and not derived:
             before = _read(key)
-            rates = calibrate(key, build, self._most, probes)
+            rates = calibrate(key, build, self._most, probes, self._blocks(form))
             if rates and _read(key) != before:
-                _refer(self._case(form), key, self._efforts(rates))
+                _refer(self._case(form), key, self._efforts(rates.per_unit))
         if rates or derived:
             self.source = DERIVED if derived else MEASURED
         rates = rates or derived
@@ -129,7 +138,7 @@ class KnownRates:
             measured, before = _read(content["rates"]), content["efforts"]
             if measured is None or measured.rates is None or (measured.busy and not is_busy()):
                 return None
-            here = self._efforts(measured.rates)
+            here = self._efforts(measured.rates.per_unit)
             return Rates(
                 {
                     name: (unit * here[name][0] / before[name][0], block * here[name][1] / before[name][1])
@@ -139,10 +148,27 @@ class KnownRates:
         except (KeyError, TypeError, IndexError):
             return None
 
-    def _efforts(self, rates: Rates) -> dict[str, tuple[int, int]]:
+    def _ahead(self, form: str) -> list[Operator]:
+        """Return the operators that have work in probes, also with the form that this one is compared with."""
+        forms = {form, "svd"} if form == "fft" and why_fft_alone(self._setup.method, self._most) is None else {form}
+        return [operator for operator in OPERATORS.values() if not operator.m2l or operator.m2l in forms]
+
+    def _blocks(self, form: str) -> dict[str, float] | None:
+        """Return how many units of its work a block of each operator takes; None if that is not known."""
+        if self._setup.device.kind != CPU:
+            return None
+        shared = [name for name, operator in OPERATORS.items() if not operator.m2l]
+        names = [*shared, *(stage.name for stage in M2L_FORMS[form])]
+        efforts, plain = self._efforts(names), effort_per_pair(laplace())
+        return {
+            name: BLOCKS.get(name, 0.0) * (plain * block / unit if OPERATORS[name].particles else 1.0)
+            for name, (unit, block) in efforts.items()
+        }
+
+    def _efforts(self, operators: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Return what a unit of work and a block of operators take, in bytes of numbers that are computed with."""
         method, efforts = self._setup.method, {}
-        for name in rates.per_unit:
+        for name in operators:
             spec = method.specification(self._setup.book.operator(name))
             size, kernel = spec.types.inner.itemsize, method.translations
             entries = 1 if spec.operator.particles else kernel.ntarget_components * kernel.nsource_components
@@ -212,7 +238,9 @@ def stored_rates(key: str) -> Rates | None:
     return kept.rates if kept else None
 
 
-def calibrate(key: str, build: BuildProbe, npoints: int, sizes: Probes) -> Rates | None:
+def calibrate(
+    key: str, build: BuildProbe, npoints: int, sizes: Probes, blocks: Mapping[str, float] | None = None
+) -> Rates | None:
     """Return the rates that are stored under a key; measure and store them if there are none.
 
     Rates that were measured while other programs ran are measured again when the machine is quiet.
@@ -222,6 +250,8 @@ def calibrate(key: str, build: BuildProbe, npoints: int, sizes: Probes) -> Rates
         build: builds the evaluation to measure.
         npoints: number of sources or targets of the problem, whichever is larger.
         sizes: sizes of the probes on the device.
+        blocks: how many units of its work a block of each operator takes, for which one probe is enough; None if that
+            is not known.
 
     Returns:
         The rates; None if they cannot be measured. The result that a device is too slow is stored too.
@@ -231,16 +261,16 @@ def calibrate(key: str, build: BuildProbe, npoints: int, sizes: Probes) -> Rates
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the evaluation that this is for says the same
-                measurements = measure(build, _count(npoints, sizes), sizes)
-                kept = _Kept(fit_rates(measurements) if measurements else None, busy)
+                measurements = measure(build, _count(npoints, sizes), sizes, NCRITS[1:2] if blocks else NCRITS)
+                kept = _Kept(fit_rates(measurements, blocks) if measurements else None, busy)
         except Exception:  # whatever it is: the evaluation that this is for says so too, or does without
             return kept.rates if kept else None
         _write(key, kept)
     return kept.rates
 
 
-def measure(build: BuildProbe, npoints: int, sizes: Probes) -> list[Measurement]:
-    """Time a few evaluations of a number of points with different ncrit; none if the device is too slow for that."""
+def measure(build: BuildProbe, npoints: int, sizes: Probes, ncrits: Sequence[int] = NCRITS) -> list[Measurement]:
+    """Time evaluations of a number of points, each with an ncrit; none if the device is too slow for that."""
     first = _Timed(build(probe_points(sizes.first), sizes.first // 8))
     first.run()
     if not any(_takes(first.run) <= sizes.longest for _ in range(3)):
@@ -248,7 +278,7 @@ def measure(build: BuildProbe, npoints: int, sizes: Probes) -> list[Measurement]
     order = first.probe.setup.method.order
     del first
     points = probe_points(npoints)
-    return _take_turns([build(points, ncrit * order) for ncrit in NCRITS])
+    return _take_turns([build(points, ncrit * order) for ncrit in ncrits])
 
 
 def _take_turns(probes: Sequence[Evaluation]) -> list[Measurement]:

@@ -133,23 +133,39 @@ class Measurement:
     seconds: Mapping[str, float]
 
 
-def fit_rates(measurements: Sequence[Measurement]) -> Rates:
-    """Fit rates to measurements: least squares of the relative deviations, with no negative rates."""
-    from scipy.optimize import nnls  # takes a quarter of a second to import, and evaluations read rates that are kept
+def fit_rates(measurements: Sequence[Measurement], blocks: Mapping[str, float] | None = None) -> Rates:
+    """Fit rates to measurements: least squares of the relative deviations, with no negative rates.
 
+    Args:
+        measurements: of one evaluation or more.
+        blocks: how many units of its work a block of each operator takes, which leaves one rate to fit; None to fit
+            both.
+    """
     per_unit = {}
     for name in sorted({name for m in measurements for name in m.work}):
         timed = [(m.work[name], m.seconds[name]) for m in measurements if m.seconds.get(name) and m.work[name].flops]
         if not timed:
             continue
         terms = np.array([(work.pairs or work.flops, work.blocks) for work, _ in timed], np.float64)
-        # Columns of size one: the solver's threshold is absolute.
-        sizes = np.maximum(terms.max(axis=0), 1.0)
         seconds = np.array([seconds for _, seconds in timed])
-        solution, _ = nnls(terms / sizes / seconds[:, None], np.ones(len(timed)))
-        unit, block = solution / sizes
+        if blocks is None:
+            unit, block = _fit_two(terms, seconds)
+        else:
+            per_second = terms @ (1.0, blocks.get(name, 0.0)) / seconds
+            unit = per_second.sum() / (per_second @ per_second)
+            block = unit * blocks.get(name, 0.0)
         per_unit[name] = (float(unit), float(block))
     return Rates(per_unit)
+
+
+def _fit_two(terms: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fit what a unit of work and a block take to terms of shape (n, 2), and seconds of shape (n,)."""
+    from scipy.optimize import nnls  # takes a quarter of a second to import
+
+    sizes = np.maximum(terms.max(axis=0), 1.0)  # columns of size one: the solver's threshold is absolute
+    solution, _ = nnls(terms / sizes / seconds[:, None], np.ones(len(seconds)))
+    fitted: NDArray[np.float64] = solution / sizes
+    return fitted
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,9 @@ START_LIMIT = 120.0
 MEMORY_SHARE = 0.25
 """Share of the free memory at its start that a process may use, because several run in parallel."""
 
+is_child = False
+"""Whether this process is a worker's."""
+
 
 class WorkerError(RuntimeError):
     """No child process could be started, or it was stopped."""
@@ -79,10 +82,11 @@ class Worker:
 
     Args:
         environment: variables to set in the process, in addition to those of this process.
+        forked: whether to fork it from a server, which is faster from the second process on, and stays.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        self._environment = dict(environment or {})
+    def __init__(self, environment: Mapping[str, str] | None = None, forked: bool = True) -> None:
+        self._environment, self._forked = dict(environment or {}), forked
         self._process: Process | None = None
         self._connection: Connection[Any, Any] | None = None
         self._output: IO[bytes] | None = None
@@ -170,6 +174,8 @@ class Worker:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         with theirs:
             try:
+                if not self._forked:
+                    raise ForkServerError("not wanted")
                 self._process = SERVERS.start(serve, theirs.fileno(), self._output.fileno(), self._environment)
             except ForkServerError:
                 self._process = subprocess.Popen(
@@ -283,6 +289,8 @@ def _end_with(descriptor: int) -> None:
 
 def serve(descriptor: int) -> None:
     """Call functions that come through the connection with this file descriptor, until it is closed."""
+    global is_child
+    is_child = True
     connection: Connection[Any, Any] = Connection(descriptor)
     _limit_memory()
     threading.Thread(target=_end_with, args=(connection.fileno(),), daemon=True).start()
@@ -311,4 +319,6 @@ def serve(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    from fmmloopy.common import isolation  # this module under the name that others import
+
+    isolation.serve(int(sys.argv[1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +30,7 @@ from fmmloopy.octree.lists import InteractionLists, build_lists
 from fmmloopy.octree.near_pairs import least_distance
 from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import DEEPEST_LEVEL, SortedPoints, Tree, grow_tree, level_radii, sort_points
+from fmmloopy.operators import Operator
 from fmmloopy.precision import Precision
 from fmmloopy.tables.cache import cached_tables
 from fmmloopy.tables.surfaces import Tables, table_radii
@@ -84,6 +85,7 @@ class Evaluation:
         radius: boxes of all levels use the tables of boxes with this half width; None for the tables of each level.
             Results are wrong for a function that is not homogeneous, but the time to compute them is the same.
         part: the part of a larger problem that this is, whose tree is ``tree``; None if it is whole.
+        ahead: operators that evaluations after this one will need: their code is generated together with its own.
 
     Attributes:
         setup, m2l: as given.
@@ -102,8 +104,9 @@ class Evaluation:
         previous: Evaluation | None = None,
         radius: float | None = None,
         part: Part | None = None,
+        ahead: Sequence[Operator] = (),
     ) -> None:
-        self.setup, self.m2l = setup, m2l
+        self.setup, self.m2l, self._ahead = setup, m2l, ahead
         self.timings: Timings = {} if timings is None else timings
         method = setup.method
         searched = method.precision.near != method.precision.points
@@ -134,12 +137,13 @@ class Evaluation:
         targets: NDArray[Any] | None = None,
         previous: Evaluation | None = None,
         radius: float | None = None,
+        ahead: Sequence[Operator] = (),
     ) -> Evaluation:
         """Build an evaluation for sources and targets, shape (n, 3); without targets, they are the sources."""
         precision = setup.method.precision
         sorted_points = sort_points(sources, targets, precision.points)
         tree = grower(sorted_points, precision)(ncrit)
-        return cls(setup, m2l, sorted_points, tree, runtime, None, previous, radius)
+        return cls(setup, m2l, sorted_points, tree, runtime, None, previous, radius, ahead=ahead)
 
     @property
     def runtime(self) -> Runtime:
@@ -212,6 +216,7 @@ class Evaluation:
                 plan = Plan(self._plan.runtime, self.setup, self.problem, components.vectors, self._plan)
                 self._plans[components.vectors] = plan
             plan, sources = self._plans[components.vectors], replace(components, gradient=False, hessian=False)
+            plan.prepare(dict.fromkeys((*plan.operators(self.m2l), *self._ahead)), notify, components)
             if sources not in self._expansions:
                 self._expansions[sources] = self._record_expansions(Stages(plan, notify, sources))
             launches, multipoles, locals_ = self._expansions[sources]

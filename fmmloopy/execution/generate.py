@@ -34,7 +34,7 @@ def compile_operator(key: CodeKey) -> CompiledOperator:
         RecipeError: the recipe fails, or no code can be generated for its kernel.
     """
     with BUILDING:
-        found = _read(key)
+        found = kept_code(key)
         if found is None:
             found = generate(key)
             keep(key, found)
@@ -47,8 +47,8 @@ def keep(key: CodeKey, code: CompiledOperator) -> None:
     store.keep(store.keyed_file("code", text, f"{key.operator}-"), text, asdict(code))
 
 
-def _read(key: CodeKey) -> CompiledOperator | None:
-    """Read code from disk; None if there is none."""
+def kept_code(key: CodeKey) -> CompiledOperator | None:
+    """Return code that is on disk; None if there is none."""
     text = key.text()
     code = store.kept(store.keyed_file("code", text, f"{key.operator}-"), text)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -97,6 +98,9 @@ class Runtime(Protocol):
 
     def clear(self, array: Array) -> Launch:
         """Bind a launch that sets an array to zero."""
+
+    def building(self) -> AbstractContextManager[Callable[[CompiledOperator], object]]:
+        """Yield a function that builds a program, so that `bind` finds it; any thread may call it."""
 
     def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
         """Bind a compiled operator to arrays and numbers."""

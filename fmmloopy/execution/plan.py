@@ -6,7 +6,7 @@ Plans store nothing that depends on charges, so their arrays and code serve ever
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
@@ -24,12 +24,13 @@ from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.part import Part
 from fmmloopy.execution.runtime import Array, Launch, Runtime
 from fmmloopy.execution.setup import Setup
+from fmmloopy.execution.together import compile_together
 from fmmloopy.execution.values import Potentials
 from fmmloopy.octree.copies import copy_boxes
 from fmmloopy.octree.lists import CSR, InteractionLists
 from fmmloopy.octree.near_pairs import find_unit, replace_by_leaves
 from fmmloopy.octree.tree import FIRST_LEVEL, Tree
-from fmmloopy.operators import Operator
+from fmmloopy.operators import OPERATORS, Operator
 from fmmloopy.operators.operator import Families, Particles
 from fmmloopy.precision import Types
 from fmmloopy.tables.surfaces import Tables
@@ -209,6 +210,35 @@ class Plan:
                 self._compiled[name, own, types] = key, code
             self._keys[name, own], self._code[name, own] = self._compiled[name, own, types]
         return self._code[name, own]
+
+    def operators(self, m2l: str) -> tuple[Operator, ...]:
+        """Return the operators that have work, with a form of M2L."""
+
+        def has_work(operator: Operator) -> bool:
+            if operator.m2l:
+                return operator.m2l == m2l and self.problem.lists.v.lists.size > 0
+            if operator.particles:
+                return bool(len(self.boxes_of(self.particles_of(operator))))
+            return self.problem.tree.nlevels > FIRST_LEVEL + isinstance(operator.over, Families)
+
+        return tuple(filter(has_work, OPERATORS.values()))
+
+    def prepare(
+        self, operators: Iterable[Operator], notify: Callable[[str], None], components: Components = CHARGES
+    ) -> None:
+        """Generate and build the code of operators, several at the same time, before they are bound."""
+        keys = {}
+        for operator in operators:
+            own, types = operator.own(components), self.types_of(operator, components)
+            if (operator.name, own, types) not in self._compiled:
+                keys[operator.name, own, types] = self.setup.code_key(operator.name, own, types)
+        if not keys:
+            return
+        codes = compile_together(list(keys.values()), self.runtime, notify)
+        for (place, key), code in zip(keys.items(), codes, strict=True):
+            if self.setup.admit:
+                self.setup.admit(key, code)
+            self._compiled[place] = key, code
 
     @property
     def kernels(self) -> tuple[tuple[CodeKey, CompiledOperator], ...]:

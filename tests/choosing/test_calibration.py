@@ -27,7 +27,7 @@ from fmmloopy.choosing.report import make_rows
 from fmmloopy.choosing.work import Work, count_work, effort_per_pair
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder
 from fmmloopy.execution import evaluation
-from fmmloopy.execution.device import Probes
+from fmmloopy.execution.device import GPU, Probes
 from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.execution.setup import Method, Setup
@@ -48,7 +48,7 @@ def count_measurements(own_cache, monkeypatch):
     """Put made-up measurements in place of those of a device, and count how often they are asked for."""
     asked = []
 
-    def measure(build, count, sizes):
+    def measure(build, count, sizes, ncrits):
         asked.append(build)
         return MEASURED
 
@@ -107,7 +107,7 @@ def test_rates_of_a_busy_machine_are_better_than_none(count_measurements, monkey
     kept = calibrate("key", never, 5000, SIZES)
     monkeypatch.setattr(calibration, "is_busy", lambda: False)
 
-    def fails(build, count, sizes):
+    def fails(build, count, sizes, ncrits):
         raise fl.DeviceError("gone")
 
     monkeypatch.setattr(calibration, "measure", fails)
@@ -226,7 +226,7 @@ def test_probes_have_one_table_whatever_the_function(opencl_device, own_cache, m
 @pytest.mark.parametrize(("npoints", "probes"), [(100_000, SIZES.points), (10**6, SIZES.many_points)])
 def test_large_problems_have_large_probes(npoints, probes, own_cache, monkeypatch):
     asked = []
-    monkeypatch.setattr(calibration, "measure", lambda build, count, sizes: asked.append(count) or MEASURED)
+    monkeypatch.setattr(calibration, "measure", lambda build, count, sizes, ncrits: asked.append(count) or MEASURED)
     calibrate("key", never, npoints, SIZES)
     assert asked == [probes]
 
@@ -368,7 +368,7 @@ def made_up_rates(own_cache, monkeypatch):
     asked = []
     equal = dict.fromkeys(OPERATORS, (3e-11, 0.0)) | dict.fromkeys(("p2p", "p2m", "p2l", "l2p", "m2p"), (1e-9, 0.0))
 
-    def rates(key, build=None, npoints=0, sizes=None):
+    def rates(key, build=None, npoints=0, sizes=None, blocks=None):
         if build is not None:
             asked.append("svd" if "m2l_svd" in key else "fft")
         # Those of the compressed form have another rate of P2M, as if the device had been slower then.
@@ -401,7 +401,7 @@ def test_the_report_needs_no_cache(sphere_points, opencl_device, count_measureme
     """What was chosen by is what is reported, whether or not it could be kept."""
     monkeypatch.setattr(
         "fmmloopy.choosing.calibration.calibrate",
-        lambda key, build, npoints, sizes: Rates(dict.fromkeys(OPERATORS, (1e-9, 0.0))),
+        lambda key, build, npoints, sizes, blocks: Rates(dict.fromkeys(OPERATORS, (1e-9, 0.0))),
     )
     report = fl.Fmm(sphere_points, order=3, device=opencl_device).plan_report()
     assert not list((cache_folder() / "rates").glob("*"))
@@ -470,3 +470,41 @@ def test_a_runtime_stands_for_its_device(sphere_points, opencl_device, own_cache
     assert np.array_equal(first, apart.evaluate(charges))
     with pytest.raises(ValueError, match="expected only one; leave out device"):
         fl.Fmm(sphere_points, device="c", runtime=runtime, **options)
+
+
+def test_one_probe_is_enough_on_cpus(opencl_device, quiet, own_cache, monkeypatch):
+    """The rate of a block is known from that of a pair; on other devices, three probes give both."""
+    asked = []
+
+    def measure(build, count, sizes, ncrits):
+        asked.append(ncrits)
+        return MEASURED
+
+    monkeypatch.setattr(calibration, "measure", measure)
+
+    def p2p(kernel, kind):
+        device = replace(opencl_device, kind=kind, driver=kind)
+        setup = Setup(Method(kernel, 3), load_recipes("pocl31_cpu"), device)
+        return KnownRates(setup, make_runtime(opencl_device), FEWEST_POINTS).of("fft", measure=True).per_unit["p2p"]
+
+    unit, block = p2p(fl.laplace(), opencl_device.kind)
+    blocks = calibration.BLOCKS["p2p"]
+    assert block == pytest.approx(blocks * unit)
+    work = MEASURED[0].work["p2p"]
+    assert unit * work.pairs + block * work.blocks == pytest.approx(MEASURED[0].seconds["p2p"])
+    p2p(fl.laplace(), GPU)
+    assert asked == [calibration.NCRITS[1:2], calibration.NCRITS]
+
+
+def test_a_block_takes_as_long_whatever_the_function(opencl_device):
+    def blocks(kernel):
+        setup = Setup(Method(kernel, 3), load_recipes("pocl31_cpu"), opencl_device)
+        return KnownRates(setup, None, FEWEST_POINTS)._blocks("fft")
+
+    ratio = effort_per_pair(fl.stokeslet()) / effort_per_pair(fl.laplace())
+    assert blocks(fl.laplace()) == pytest.approx(
+        {name: calibration.BLOCKS.get(name, 0.0) for name in blocks(fl.laplace())}
+    )
+    assert blocks(fl.stokeslet())["p2p"] == pytest.approx(calibration.BLOCKS["p2p"] / ratio)
+    assert blocks(fl.stokeslet())["m2l_hadamard"] == calibration.BLOCKS["m2l_hadamard"]
+    assert "m2l_svd" not in blocks(fl.laplace())

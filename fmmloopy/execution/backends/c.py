@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,10 @@ class CRuntime:
     def clear(self, array: Array) -> Launch:
         """Bind a launch that sets an array to zero."""
         return Launch("clear", lambda: _timed(lambda: array.data.fill(0)), float)
+
+    def building(self) -> AbstractContextManager[Callable[[CompiledOperator], object]]:
+        """Yield a function that builds a library, which the cache keeps."""
+        return nullcontext(self._library)
 
     def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
         """Bind a compiled operator to arrays and numbers."""

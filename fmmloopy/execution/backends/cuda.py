@@ -13,7 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +308,10 @@ class CudaRuntime:
             "clear", lambda: self._start(lambda on: array.data.fill(0, stream=on)), _seconds, {"array": array}
         )
 
+    def building(self) -> AbstractContextManager[Callable[[CompiledOperator], object]]:
+        """Yield a function that compiles a program, whose machine code the cache keeps."""
+        return nullcontext(self._cubin)
+
     def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
         """Bind a compiled operator to arrays and numbers."""
         check_arguments(operator, arguments)
@@ -393,14 +397,15 @@ class CudaRuntime:
     def _kernel(self, operator: CompiledOperator) -> Any:
         """Load a kernel."""
         if operator.source not in self._programs:
-            self._programs[operator.source] = self._core.ObjectCode.from_cubin(self._cubin(operator))
+            with BUILDING:
+                cubin = self._cubin(operator)
+            self._programs[operator.source] = self._core.ObjectCode.from_cubin(cubin)
         return self._programs[operator.source].get_kernel(operator.entry)
 
     def _cubin(self, operator: CompiledOperator) -> bytes:
         """Compile a program. OpenCL's options, which all begin with -cl, mean nothing to NVRTC."""
         options = [option for option in operator.build_options if not option.startswith("-cl")]
-        with BUILDING:
-            return nvrtc.compile_cubin(operator.source, f"sm_{_capability(self.device)}", operator.operator, options)
+        return nvrtc.compile_cubin(operator.source, f"sm_{_capability(self.device)}", operator.operator, options)
 
     @contextmanager
     def _using(self, what: str) -> Iterator[None]:

@@ -14,7 +14,8 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,10 @@ class EmulatorRuntime(CRuntime):
             if name and shutil.which(name):
                 return name
         raise DeviceError("the emulator needs a C++ compiler: none of $CXX, g++, clang++, c++ was found")
+
+    def building(self) -> AbstractContextManager[Callable[[CompiledOperator], object]]:
+        """Yield a function that builds a library, which the cache keeps."""
+        return nullcontext(lambda operator: self._load(operator.source, operator.entry))
 
     def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
         """Bind a compiled operator to arrays and numbers."""

@@ -11,8 +11,8 @@ import os
 import re
 import sqlite3
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -353,6 +353,12 @@ class OpenCLRuntime:
         """Bind a launch that sets an array to zero."""
         return Launch("clear", lambda: self._fill(array), _span_seconds, {"array": array})
 
+    @contextmanager
+    def building(self) -> Iterator[Callable[[CompiledOperator], object]]:
+        """Yield a function that builds a program, which this process keeps."""
+        with _without_warnings():
+            yield lambda operator: _build(self._context, operator.source, operator.build_options)
+
     def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
         """Bind a compiled operator to arrays and numbers."""
         _check_process()
@@ -415,7 +421,7 @@ class OpenCLRuntime:
         for attempt in range(ATTEMPTS):
             source = operator.source + (AGAIN.format(attempt) if attempt else "")
             try:
-                with BUILDING:
+                with BUILDING, _without_warnings():
                     return make(_build(self._context, source, operator.build_options))
             except self._cl.Error as error:
                 if self.device.runtime == POCL:
@@ -437,15 +443,23 @@ def _context(handle: Any) -> Any:
     return cl.Context([handle])
 
 
-@lru_cache(maxsize=PROGRAMS)
-def _build(context: Any, source: str, options: tuple[str, ...]) -> Any:
-    """Build a program, which takes 20 ms even if its binary is cached."""
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Ignore what compilers and pyopencl's cache say of programs that work."""
     import pyopencl as cl
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=cl.CompilerWarning)
         warnings.filterwarnings("ignore", message="PyOpenCL compiler caching failed")
-        return cl.Program(context, source).build(list(options))
+        yield
+
+
+@lru_cache(maxsize=PROGRAMS)
+def _build(context: Any, source: str, options: tuple[str, ...]) -> Any:
+    """Build a program, which takes 20 ms even if its binary is cached."""
+    import pyopencl as cl
+
+    return cl.Program(context, source).build(list(options))
 
 
 def _event_seconds(event: Any) -> float:
