@@ -34,12 +34,8 @@ FORMAT = 7
 """Increase it when the same key must give different rates."""
 
 NCRITS = (8, 24, 72)
-"""The ncrit of each probe divided by the order: much M2L, balanced, much P2P. The balanced one alone on CPUs."""
-
-BLOCKS = {"p2p": 150.0, "p2m": 500.0, "p2l": 1500.0, "l2p": 1000.0, "m2p": 5000.0, "m2l_hadamard": 5000.0}
-"""On CPUs, a block takes as long as so many pairs of points with Laplace's function, or operations; 0 for operators
-that are not named. Measured with three probes (docs/measurements/constants.csv). With them the balanced probe alone
-gives both rates of an operator."""
+"""The ncrit of each probe divided by the order: much M2L, balanced, much P2P. On CPUs the balanced one alone: what a
+block takes is known there from the records of operators."""
 
 PROBE_RADIUS = 0.25
 """Half width of the boxes whose tables serve all levels of a probe. Functions that are not homogeneous need tables for
@@ -161,7 +157,7 @@ class KnownRates:
         names = [*shared, *(stage.name for stage in M2L_FORMS[form])]
         efforts, plain = self._efforts(names), effort_per_pair(laplace())
         return {
-            name: BLOCKS.get(name, 0.0) * (plain * block / unit if OPERATORS[name].particles else 1.0)
+            name: OPERATORS[name].block * (plain * block / unit if OPERATORS[name].particles else 1.0)
             for name, (unit, block) in efforts.items()
         }
 

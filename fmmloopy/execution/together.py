@@ -15,6 +15,7 @@ from threading import Thread
 
 from fmmloopy.common import isolation
 from fmmloopy.common.isolation import Worker
+from fmmloopy.common.turns import BUILDING
 from fmmloopy.execution.devices import processors
 from fmmloopy.execution.generate import compile_operator, kept_code
 from fmmloopy.execution.key import CodeKey
@@ -43,9 +44,14 @@ def compile_together(
     Raises:
         RecipeError: a recipe fails, or no code can be generated for its kernel.
     """
-    found = {number: code for number, key in enumerate(keys) if (code := kept_code(key)) is not None}
-    missing = deque(number for number in range(len(keys)) if number not in found)
-    with runtime.building() as build, ThreadPoolExecutor(1, "fmmloopy-build") as builder, ExitStack() as helpers:
+    with (
+        BUILDING,  # who waits here finds on disk what another thread has generated
+        runtime.building() as build,
+        ThreadPoolExecutor(1, "fmmloopy-build") as builder,
+        ExitStack() as helpers,
+    ):
+        found = {number: code for number, key in enumerate(keys) if (code := kept_code(key)) is not None}
+        missing = deque(number for number in range(len(keys)) if number not in found)
 
         def take(number: int, code: CompiledOperator) -> None:
             found[number] = code

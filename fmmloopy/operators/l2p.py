@@ -9,6 +9,8 @@ Form, inames, rules and statements: :mod:`fmmloopy.operators.pairwise`; argument
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fmmloopy.operators.surface import from_surface
 
-L2P = from_surface("l2p", "own", "outer")
+L2P = replace(from_surface("l2p", "own", "outer"), block=1000.0)

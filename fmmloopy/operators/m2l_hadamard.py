@@ -133,5 +133,6 @@ M2L_HADAMARD = Operator(
     flops=_flops,
     traffic=_traffic,
     m2l="fft",
+    block=5000.0,
     independent=("f", "chunk", "row", "i"),
 )

@@ -14,4 +14,4 @@ from dataclasses import replace
 
 from fmmloopy.operators.surface import from_surface
 
-M2P = replace(from_surface("m2p", "w", "inner"), timed_like="l2p")
+M2P = replace(from_surface("m2p", "w", "inner"), timed_like="l2p", block=5000.0)

@@ -263,6 +263,8 @@ class Operator:
         traffic: counts the numbers that are read and written, each once, if it is no particle operator.
         m2l: the form of M2L that it is a stage of; "" if of none.
         timed_like: an operator that works alike, whose rates stand for its own where it was not timed.
+        block: on CPUs, a block of its work takes as long as so many pairs of points with Laplace's function, or
+            operations (docs/measurements/constants.csv).
         vectors: components of the vectors that it reads and of those that it writes: ``"columns"`` of densities or
             ``"rows"`` of check potentials.
         independent: loops of the math-level kernel: iterations that differ in one of them store to different entries.
@@ -282,6 +284,7 @@ class Operator:
     traffic: Callable[[Specification, Counts], float] | None = None
     m2l: str = ""
     timed_like: str = ""
+    block: float = 0.0
     vectors: tuple[str, str] = ("columns", "rows")
     independent: tuple[str, ...] = ()
 

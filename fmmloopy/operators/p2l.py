@@ -13,4 +13,4 @@ from dataclasses import replace
 
 from fmmloopy.operators.surface import onto_surface
 
-P2L = replace(onto_surface("p2l", "x", "inner"), timed_like="p2m")
+P2L = replace(onto_surface("p2l", "x", "inner"), timed_like="p2m", block=1500.0)

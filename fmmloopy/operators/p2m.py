@@ -9,6 +9,8 @@ Form, inames, rules and statements: :mod:`fmmloopy.operators.pairwise`; argument
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fmmloopy.operators.surface import onto_surface
 
-P2M = onto_surface("p2m", "own", "outer")
+P2M = replace(onto_surface("p2m", "own", "outer"), block=500.0)

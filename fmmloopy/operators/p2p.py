@@ -102,5 +102,6 @@ P2P = Operator(
         *LISTS,
     ),
     particles=Particles(TARGETS, SOURCES, "u"),
+    block=150.0,
     independent=TARGET_LOOPS,
 )

@@ -488,7 +488,7 @@ def test_one_probe_is_enough_on_cpus(opencl_device, quiet, own_cache, monkeypatc
         return KnownRates(setup, make_runtime(opencl_device), FEWEST_POINTS).of("fft", measure=True).per_unit["p2p"]
 
     unit, block = p2p(fl.laplace(), opencl_device.kind)
-    blocks = calibration.BLOCKS["p2p"]
+    blocks = OPERATORS["p2p"].block
     assert block == pytest.approx(blocks * unit)
     work = MEASURED[0].work["p2p"]
     assert unit * work.pairs + block * work.blocks == pytest.approx(MEASURED[0].seconds["p2p"])
@@ -502,9 +502,7 @@ def test_a_block_takes_as_long_whatever_the_function(opencl_device):
         return KnownRates(setup, None, FEWEST_POINTS)._blocks("fft")
 
     ratio = effort_per_pair(fl.stokeslet()) / effort_per_pair(fl.laplace())
-    assert blocks(fl.laplace()) == pytest.approx(
-        {name: calibration.BLOCKS.get(name, 0.0) for name in blocks(fl.laplace())}
-    )
-    assert blocks(fl.stokeslet())["p2p"] == pytest.approx(calibration.BLOCKS["p2p"] / ratio)
-    assert blocks(fl.stokeslet())["m2l_hadamard"] == calibration.BLOCKS["m2l_hadamard"]
+    assert blocks(fl.laplace()) == pytest.approx({name: OPERATORS[name].block for name in blocks(fl.laplace())})
+    assert blocks(fl.stokeslet())["p2p"] == pytest.approx(OPERATORS["p2p"].block / ratio)
+    assert blocks(fl.stokeslet())["m2l_hadamard"] == OPERATORS["m2l_hadamard"].block
     assert "m2l_svd" not in blocks(fl.laplace())
