@@ -1,0 +1,40 @@
+"""Functions that ship reach the digits that are asked for, wherever the points are; and the table says so."""
+
+from __future__ import annotations
+
+import pytest
+
+import fmmloopy as fl
+from benchmarks.accuracy import DIGITS, DISTRIBUTIONS, Accuracy, main, measure, table
+from benchmarks.kernels import PARAMETERS
+from fmmloopy.kernels import KERNELS
+
+
+@pytest.mark.parametrize("digits", [3, *(pytest.param(digits, marks=pytest.mark.slow) for digits in DIGITS[1:])])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in KERNELS if name != "laplace"])
+@pytest.mark.filterwarnings("ignore:.* may not suit the method")
+def test_a_function_reaches_the_digits(name, digits):
+    found = measure(KERNELS[name](*PARAMETERS.get(name, ())), digits, 5000)
+    assert found.is_met, found
+
+
+def test_laplace_reaches_three_digits():
+    found = measure(fl.laplace(), 3, 2000)
+    assert found.is_met
+    assert list(found.errors) == list(DISTRIBUTIONS)
+    assert all(error > 1e-12 for error in found.errors.values()), "nothing was far from anything"
+
+
+def test_the_table_shows_misses_and_refusals():
+    reached = Accuracy("good", 3, 4, "mixed", {"sphere": 1e-4, "cube": 2e-3})
+    refused = Accuracy("bad", 9, 0, "", {}, "digits is 9, expected at most 5")
+    assert (reached.is_met, refused.is_met) == (False, True)
+    first, second = table([reached, refused]).splitlines()[2:]
+    assert first == "| good | 3 | 4 | mixed | 1.0e-04 | **2.0e-03** |"
+    assert second.count("refused") == len(DISTRIBUTIONS)
+
+
+def test_a_function_that_is_not_there(capsys):
+    with pytest.raises(SystemExit):
+        main(["laplas"])
+    assert "'laplas' is no function, expected one of laplace, yukawa" in capsys.readouterr().err
