@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.kernels import PARAMETERS
+from benchmarks.kernels import PARAMETERS, draw_charges
 from fmmloopy.common.messages import one_line
 from fmmloopy.execution.devices import choose_device
 from fmmloopy.fmm import Fmm
@@ -89,13 +89,12 @@ def measure(kernel: GreensFunction, digits: int, count: int) -> Accuracy:
         random = np.random.default_rng(0)
         sources = sources_in(random, count)
         targets = None if targets_in is None else targets_in(random, count)
-        charges = random.uniform(-1, 1, (count, kernel.nsource_components))
-        values = charges[:, 0] + 1j * charges[:, 1] if kernel.is_complex else charges
+        charges = draw_charges(random, kernel, count)
         try:
             fmm = Fmm(sources, targets, kernel, digits)
         except ValueError as error:
             return Accuracy(kernel.name, digits, 0, "", {}, one_line(error))
-        fmm.evaluate(values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values)
+        fmm.evaluate(charges)
         errors[name] = fmm.estimate_error(k=CHECKED)
         order, precision = max(order, fmm.order), fmm.precision
     return Accuracy(kernel.name, digits, order, precision, errors)

@@ -83,13 +83,18 @@ def count_calls(kernel: GreensFunction) -> int:
     return counter.count
 
 
+def draw_charges(random: np.random.Generator, kernel: GreensFunction, count: int) -> NDArray[Any]:
+    """Return charges of both signs as a function takes them: of shape (count,), or with their components."""
+    charges = random.uniform(-1, 1, (count, kernel.nsource_components))
+    if kernel.is_complex:
+        return charges[:, 0] + 1j * charges[:, 1]
+    return charges[:, 0] if kernel.nsource_components == 1 else charges
+
+
 def measure(kernel: GreensFunction, points: NDArray[np.float64], order: int, ncrit: int, gradient: bool) -> Speed:
     """Time evaluations of one function."""
     fmm = Fmm(points, kernel=kernel, order=order, ncrit=ncrit, precision="double", m2l="fft")
-    charges = np.random.default_rng(1).uniform(-1, 1, (len(points), kernel.nsource_components))
-    if kernel.is_complex:
-        charges = charges[:, 0] + 1j * charges[:, 1]
-    values = charges[:, 0] if charges.ndim == 2 and charges.shape[1] == 1 else charges
+    values = draw_charges(np.random.default_rng(1), kernel, len(points))
     fmm.evaluate(values, gradient=gradient)
     times: list[float] = []
     while len(times) < RUNS or sum(times) < SECONDS:

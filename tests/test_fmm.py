@@ -388,7 +388,7 @@ def test_new_charges_need_nothing_new(monkeypatch, rng):
 
     for name in ("upload", "zeros", "bind", "clear", "_program", "_library", "_buffer"):
         monkeypatch.setattr(type(fmm._evaluation._plan.runtime), name, refuse, raising=False)
-    for name in ("plan.compile_operator", "generate.generate"):
+    for name in ("plan.compile_together", "generate.generate"):
         monkeypatch.setattr(f"fmmloopy.execution.{name}", refuse)
     for name in ("grow_tree", "build_lists"):
         monkeypatch.setattr(f"fmmloopy.execution.evaluation.{name}", refuse)

@@ -174,7 +174,7 @@ def test_code_and_tables_are_not_loaded_again(rng, monkeypatch):
     def fail(*arguments):
         raise AssertionError("loaded again")
 
-    monkeypatch.setattr("fmmloopy.execution.plan.compile_operator", fail)
+    monkeypatch.setattr("fmmloopy.execution.plan.compile_together", fail)
     monkeypatch.setattr(cache, "_kept", fail)
     fmm.update(2 * cube(rng, N))
     fmm.evaluate(charges, gradient=True)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.components import CHARGES, Components, by_vector
 from fmmloopy.execution.arrays import Boxes, DeviceArrays
-from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.part import Part
@@ -201,13 +200,7 @@ class Plan:
         name, own = operator.name, operator.own(components)
         if (name, own) not in self._code:
             types = self.types_of(operator, components)
-            if (name, own, types) not in self._compiled:
-                notify(name)
-                key = self.setup.code_key(name, own, types)
-                code = compile_operator(key)
-                if self.setup.admit:
-                    self.setup.admit(key, code)
-                self._compiled[name, own, types] = key, code
+            self.prepare([operator], notify, components)
             self._keys[name, own], self._code[name, own] = self._compiled[name, own, types]
         return self._code[name, own]
 
