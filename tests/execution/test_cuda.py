@@ -299,7 +299,7 @@ def test_without_nvrtc():
 
 @needs_gpu
 @pytest.mark.parametrize("graph", ["", "1"])
-@pytest.mark.parametrize("precision", ["float64", "float32", "mixed"])
+@pytest.mark.parametrize("precision", ["double", "single", "mixed"])
 def test_an_evaluation_on_a_gpu(monkeypatch, rng, precision, graph):
     monkeypatch.setenv(GRAPH_VARIABLE, graph)
     points, charges = rng.random((20_000, 3)), rng.random((2, 20_000))
