@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
-import loopy as lp
-
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.recipes import LANE_BOUNDS
 from fmmloopy.transforms import steps
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import loopy as lp
-
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.recipes import RecipeBook, fix_lanes
 from fmmloopy.transforms import gpu_steps, steps
 

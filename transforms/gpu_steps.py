@@ -11,20 +11,16 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import islpy as isl
-import loopy as lp
-from loopy.symbolic import IdentityMapper, get_dependencies
 from pymbolic import parse, var
 from pymbolic.primitives import Comparison, If
 
+from fmmloopy.common.late import isl
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.recipes import fix_lanes
-from fmmloopy.transforms import inline, steps
-from fmmloopy.transforms.inline import InlineFunction
+from fmmloopy.transforms import steps
 
 Kernel = Any
 """A loopy translation unit."""
-
-LOCAL = lp.AddressSpace.LOCAL
 
 PHASES = ("begin", "init", "x", "fold", "store")
 """Beginnings of the names of statements that work on the targets of a tile once, outside the loop over pairs."""
@@ -132,7 +128,7 @@ def stage_sources(knl: Kernel) -> Kernel:
             precompute_inames=[component, lane],
             precompute_outer_inames=frozenset(["ibox", "ttile", "ilist", "stile"]),  # without them, none is found
             temporary_name=f"{rule}_tile",
-            temporary_address_space=LOCAL,
+            temporary_address_space=lp.AddressSpace.LOCAL,
             default_tag=None,
             compute_insn_id=f"stage_{rule}",
         )
@@ -165,10 +161,11 @@ def seeded_rsqrt(knl: Kernel) -> Kernel:
     units in the last place. AMD's unit is used too; other devices get the root rounded to the upper half of a number,
     so that the iteration is needed everywhere, and tested everywhere.
     """
+    from fmmloopy.transforms.inline import SEEDED_RSQRT, InlineFunction
+    from fmmloopy.transforms.rewriting import ReplaceRsqrt
+
     name = "fmmloopy_gpu_rsqrt"
-    return lp.register_callable(
-        steps.ReplaceRsqrt(name).in_kernel(knl), name, InlineFunction(name, inline.SEEDED_RSQRT)
-    )
+    return lp.register_callable(ReplaceRsqrt(name).in_kernel(knl), name, InlineFunction(name, SEEDED_RSQRT))
 
 
 # -- dense operators
@@ -224,7 +221,7 @@ def stage_matrix(knl: Kernel, boxes: int, columns: int) -> Kernel:
         precompute_inames=["load_j", "load_i"],
         precompute_outer_inames=frozenset(["btile", "itile", "j_tile", *(["c"] if octants else [])]),
         temporary_name="table_tile",
-        temporary_address_space=LOCAL,
+        temporary_address_space=lp.AddressSpace.LOCAL,
         default_tag=None,
         compute_insn_id="stage_table",
     )
@@ -288,33 +285,21 @@ def share_siblings(knl: Kernel, inames: Iterable[str], arrays: Iterable[str], co
         arrays: arrays whose last axis is that of the siblings; each group gets its own.
         count: siblings of a group.
     """
+    from fmmloopy.transforms.rewriting import LastIndex
+
     inames, arrays = tuple(inames), set(arrays)
     for iname in inames:
         knl = lp.split_iname(
             knl, iname, count, inner_iname=f"{iname}_in", outer_iname=f"{iname}_group", outer_tag="g.1"
         )
     kernel = knl.default_entrypoint
-    mapper = _LastIndex(arrays, {f"{iname}_in" for iname in inames})
+    mapper = LastIndex(arrays, {f"{iname}_in" for iname in inames})
     instructions = [insn.with_transformed_expressions(mapper) for insn in kernel.instructions]
     temporaries = {
         name: t.copy(shape=(*t.shape[:-1], count), dim_tags=None) if name in arrays else t
         for name, t in kernel.temporary_variables.items()
     }
     return knl.with_kernel(kernel.copy(instructions=instructions, temporary_variables=temporaries))
-
-
-class _LastIndex(IdentityMapper):  # type: ignore[misc]
-    """Replace the last index of some arrays by the one of some inames that it depends on."""
-
-    def __init__(self, arrays: set[str], inames: set[str]) -> None:
-        super().__init__()
-        self.arrays, self.inames = arrays, inames
-
-    def map_subscript(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        if expr.aggregate.name not in self.arrays:
-            return super().map_subscript(expr, *args, **kwargs)
-        (iname,) = self.inames & get_dependencies(expr.index_tuple[-1])
-        return expr.aggregate[(*expr.index_tuple[:-1], var(iname))]
 
 
 def rows_as_items(

@@ -9,22 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import loopy as lp
 import numpy as np
-from loopy.symbolic import (
-    IdentityMapper,
-    ResolvedFunction,
-    SubstitutionRuleExpander,
-    WalkMapper,
-    get_dependencies,
-)
 from pymbolic import var
-from pymbolic.mapper.flattener import flatten
-from pymbolic.primitives import Call, Comparison, ExpressionNode, If, Product, Quotient, Subscript, Sum, Variable
+from pymbolic.primitives import Comparison, ExpressionNode, If, Product, Quotient, Subscript, Sum, Variable
 
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.recipes import fix_lanes, lanes_of, separate_lanes
-from fmmloopy.transforms import inline
-from fmmloopy.transforms.inline import INLINE, InlineFunction
 
 Kernel = Any
 """A loopy translation unit."""
@@ -176,39 +166,14 @@ def unroll(knl: Kernel, *inames: str) -> Kernel:
     return lp.tag_inames(knl, dict.fromkeys(inames, "unr"))
 
 
-def _calls(expression: Any, name: str) -> bool:
-    function = expression.function if isinstance(expression, Call) else None
-    return isinstance(function, (Variable, ResolvedFunction)) and function.name == name
-
-
-class ReplaceRsqrt(IdentityMapper):  # type: ignore[misc]
-    """Replace a / sqrt(b) by a * f(b) with a function f for rsqrt, only where a condition holds if one is given."""
-
-    def __init__(self, function: str, condition: Any = None) -> None:
-        super().__init__()
-        self.function, self.condition = function, condition
-
-    def map_quotient(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        same = super().map_quotient(expr, *args, **kwargs)
-        if not _calls(expr.denominator, "sqrt"):
-            return same
-        other = same.numerator * var(self.function)(*same.denominator.parameters)
-        return other if self.condition is None else If(self.condition, other, same)
-
-    def in_kernel(self, knl: Kernel) -> Kernel:
-        """Replace it in all statements and rules."""
-        kernel = knl.default_entrypoint
-        rules = {n: r.copy(expression=self(r.expression)) for n, r in kernel.substitutions.items()}
-        instructions = [i.with_transformed_expressions(self) for i in kernel.instructions]
-        return knl.with_kernel(kernel.copy(substitutions=rules, instructions=instructions))
-
-
 def builtin_rsqrt(knl: Kernel) -> Kernel:
     """Replace every reciprocal square root by OpenCL's ``rsqrt``, for devices on which it is faster than ``1 / sqrt``.
 
     Before: ``rinv = 1 / sqrt(r2)``. After: ``rinv = rsqrt(r2)``, accurate to two units in the last place. C has no
     ``rsqrt``.
     """
+    from fmmloopy.transforms.rewriting import ReplaceRsqrt
+
     return ReplaceRsqrt("rsqrt").in_kernel(knl)
 
 
@@ -221,6 +186,8 @@ def newton_rsqrt(knl: Kernel) -> Kernel:
     precision; one of fourth and one of third order leave 3e-18 in double precision. Rounding errors come on top. The
     coefficients of the first iteration are not those of the series, but the best ones for its interval of e.
     """
+    from fmmloopy.transforms.rewriting import ReplaceRsqrt
+
     return _with_function(ReplaceRsqrt("fmmloopy_rsqrt").in_kernel(knl), "fmmloopy_rsqrt")
 
 
@@ -242,30 +209,21 @@ def halve_rsqrt(knl: Kernel) -> Kernel:
     if lanes % 2:
         raise ValueError(f"lanes is {lanes}, expected an even number: call lane_arrays before")
     first = Comparison(var("t"), "<", lanes // 2)
+    from fmmloopy.transforms.rewriting import ReplaceRsqrt
+
     return _with_function(ReplaceRsqrt("fmmloopy_rsqrt", first).in_kernel(knl), "fmmloopy_rsqrt")
 
 
 def _with_function(knl: Kernel, name: str) -> Kernel:
+    from fmmloopy.transforms.inline import INLINE, InlineFunction
+
     return lp.register_callable(knl, name, InlineFunction(name, INLINE[name]))
 
 
-class _Nodes(WalkMapper):  # type: ignore[misc]
-    """Collect the kinds of nodes in an expression, and the names of the functions that it calls."""
+def _nodes(expression: Any) -> Any:
+    from fmmloopy.transforms.rewriting import Nodes
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.kinds: set[type] = set()
-        self.functions: set[str] = set()
-
-    def visit(self, expr: Any, *args: Any, **kwargs: Any) -> bool:
-        self.kinds.add(type(expr))
-        if isinstance(expr, Call):
-            self.functions.add(expr.function.name)
-        return True
-
-
-def _nodes(expression: Any) -> _Nodes:
-    nodes = _Nodes()
+    nodes = Nodes()
     nodes(expression)
     return nodes
 
@@ -276,32 +234,14 @@ _VECTOR_NODES = (Sum, Product, Quotient, If, Comparison, Subscript, Variable)
 
 def _expand(knl: Kernel, which: Callable[[str, Any], bool]) -> Kernel:
     """Expand some substitution rules, chosen by name and expression, wherever they are used."""
+    from loopy.symbolic import SubstitutionRuleExpander
+
     kernel = knl.default_entrypoint
     rules = {n: r for n, r in kernel.substitutions.items() if which(n, r.expression)}
     expand = SubstitutionRuleExpander(rules)
     others = {n: r.copy(expression=expand(r.expression)) for n, r in kernel.substitutions.items() if n not in rules}
     instructions = [i.with_transformed_expressions(expand) for i in kernel.instructions]
     return knl.with_kernel(kernel.copy(substitutions=others, instructions=instructions))
-
-
-class _HoistCalls(IdentityMapper):  # type: ignore[misc]
-    """Replace calls of some functions by variables: one for each argument, with the suffix of the function."""
-
-    def __init__(self, suffixes: Mapping[str, str], prefix: str, first: int) -> None:
-        super().__init__()
-        self.suffixes, self.prefix, self.first = suffixes, prefix, first
-        self.arguments: dict[Any, str] = {}
-        self.results: set[str] = set()
-
-    def map_call(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        called = next((name for name in self.suffixes if _calls(expr, name)), None)
-        if called is None:
-            return super().map_call(expr, *args, **kwargs)
-        (x,) = (flatten(self.rec(x, *args, **kwargs)) for x in expr.parameters)
-        argument = self.arguments.setdefault(x, f"{self.prefix}{self.first + len(self.arguments)}")
-        result = argument + self.suffixes[called]
-        self.results.add(result)
-        return var(result)
 
 
 def _by_statements(
@@ -316,6 +256,8 @@ def _by_statements(
         make: from the name of an argument, the argument and the size of a number, the statements: variable ->
             expression.
     """
+    from fmmloopy.transforms.rewriting import HoistCalls
+
     expanded = _expand(knl, lambda _, expression: bool(suffixes.keys() & _nodes(expression).functions))
     kernel = expanded.default_entrypoint
     users = [insn for insn in kernel.instructions if suffixes.keys() & _nodes(insn.expression).functions]
@@ -326,7 +268,7 @@ def _by_statements(
     instructions = {insn.id: insn for insn in kernel.instructions}
     for inames in dict.fromkeys(insn.within_inames for insn in users):
         group = [insn for insn in users if insn.within_inames == inames]
-        hoist = _HoistCalls(suffixes, prefix, narguments)
+        hoist = HoistCalls(suffixes, prefix, narguments)
         replaced = [insn.with_transformed_expressions(hoist) for insn in group]
         narguments += len(hoist.arguments)
         made: list[Any] = []
@@ -356,7 +298,9 @@ def polynomial_exp(knl: Kernel) -> Kernel:
     place if the result is a normal number, and 0 below that; arguments above 709 (88 in single precision) count as 709
     (88). A kernel that does not call ``exp`` is returned unchanged, as the same object.
     """
-    rewritten = _by_statements(knl, {"exp": ""}, "exp", inline.exponential)
+    from fmmloopy.transforms.inline import exponential
+
+    rewritten = _by_statements(knl, {"exp": ""}, "exp", exponential)
     return knl if rewritten is knl else _with_function(rewritten, "fmmloopy_power")
 
 
@@ -369,64 +313,20 @@ def polynomial_sin_cos(knl: Kernel) -> Kernel:
     2^51 (2^22), whose roundings are a good part of a period, count as 0. A kernel that calls neither is returned
     unchanged, as the same object.
     """
-    return _by_statements(knl, {"sin": "_sin", "cos": "_cos"}, "angle", inline.sine_and_cosine)
+    from fmmloopy.transforms.inline import sine_and_cosine
 
-
-LARGEST_POWER = 8
-"""Powers of a variable up to this are written as products."""
-
-
-class _Order(IdentityMapper):  # type: ignore[misc]
-    """Order the factors of products: constants first, factors that depend on the direction of a pair last.
-
-    Powers of variables become products, and terms with the same direction factors are collected.
-    """
-
-    def map_power(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(expr.base, Variable) and isinstance(expr.exponent, int) and 0 < expr.exponent <= LARGEST_POWER:
-            return Product((expr.base,) * expr.exponent)
-        return super().map_power(expr, *args, **kwargs)
-
-    def map_product(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        factors = _factors(Product(tuple(self.rec(factor, *args, **kwargs) for factor in _factors(expr))))
-        return Product(tuple(sorted(factors, key=_place)))
-
-    def map_sum(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        terms: dict[tuple[Any, ...], list[Any]] = {}
-        for term in (self.rec(child, *args, **kwargs) for child in expr.children):
-            directed = tuple(factor for factor in _factors(term) if _place(factor) == 2)
-            terms.setdefault(directed, []).append(term)
-        collected = tuple(child for group in terms.items() for child in self._collected(*group))
-        return Sum(collected) if len(collected) > 1 else collected[0]
-
-    @staticmethod
-    def _collected(directed: tuple[Any, ...], terms: list[Any]) -> list[Any]:
-        """Combine terms with the same direction factors into one."""
-        if not directed or len(terms) == 1:
-            return terms
-        others = (tuple(factor for factor in _factors(term) if _place(factor) < 2) for term in terms)
-        return [Product((Sum(tuple(Product(factors or (1,)) for factors in others)), *directed))]
-
-
-def _place(factor: Any) -> int:
-    if not isinstance(factor, ExpressionNode):
-        return 0
-    return 2 if {"d0", "d1", "d2"} & get_dependencies(factor) else 1
-
-
-def _factors(expression: Any) -> list[Any]:
-    if isinstance(expression, Product):
-        return [factor for child in expression.children for factor in _factors(child)]
-    return [expression]
+    return _by_statements(knl, {"sin": "_sin", "cos": "_cos"}, "angle", sine_and_cosine)
 
 
 def _vanishes(term: Any, unsafe: set[str]) -> bool:
     """Return whether a term is 0 where rinv is 0: rinv is a factor, and no other can be infinite or NaN there."""
+    from fmmloopy.transforms.rewriting import factors
+
     if isinstance(term, Sum):
         return all(_vanishes(child, unsafe) for child in term.children)
-    factors = _factors(term)
-    has_rinv = any(f == var("rinv") or (isinstance(f, Sum) and _vanishes(f, unsafe)) for f in factors)
-    return has_rinv and all(_is_polynomial(factor, unsafe) for factor in factors)
+    found = factors(term)
+    has_rinv = any(f == var("rinv") or (isinstance(f, Sum) and _vanishes(f, unsafe)) for f in found)
+    return has_rinv and all(_is_polynomial(factor, unsafe) for factor in found)
 
 
 def _is_polynomial(expression: Any, unsafe: set[str]) -> bool:
@@ -467,15 +367,17 @@ def share_factors(knl: Kernel) -> Kernel:
     (so apply `polynomial_exp` and `polynomial_sin_cos` first). Factors of nested products are sorted, so each power of
     rinv alone must be in the range of the kernel's precision.
     """
+    from fmmloopy.transforms.rewriting import Order, Untested
+
     knl = _expand(knl, lambda name, _: name.startswith("G_"))
-    order = _Order()
+    order = Order()
     kernel = knl.default_entrypoint
     sums = {i.id: i.with_transformed_expressions(order) for i in kernel.instructions if i.id.startswith("sum")}
     instructions = [sums.get(insn.id, insn) for insn in kernel.instructions]
     tested = [child for insn in sums.values() for child in insn.expression.children if isinstance(child, If)]
     unsafe = _unsafe_functions(knl)
     if tested and all(_vanishes(child.then, unsafe) for child in tested):
-        untested = _Untested()
+        untested = Untested()
         rinv = next(insn for insn in instructions if insn.id == "rinv")
         masked = rinv.copy(
             id="rinv_tested", expression=If(tested[0].condition, var("rinv"), 0), depends_on=rinv.depends_on | {"rinv"}
@@ -486,10 +388,3 @@ def share_factors(knl: Kernel) -> Kernel:
         ]
         instructions.append(masked)
     return knl.with_kernel(kernel.copy(instructions=instructions))
-
-
-class _Untested(IdentityMapper):  # type: ignore[misc]
-    """Replace a conditional by its value where the condition is true."""
-
-    def map_if(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.rec(expr.then, *args, **kwargs)

@@ -27,8 +27,7 @@ box that is not there.
 
 from __future__ import annotations
 
-import loopy as lp
-
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.common.sizes import count_points
 from fmmloopy.operators.operator import Kernel, Number, Specification, counts
 

@@ -24,8 +24,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import loopy as lp
-
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.common.sizes import SIBLINGS, count_frequencies
 from fmmloopy.operators.operator import Array, Kernel, Kind, Role, Specification, arrays, indices
 

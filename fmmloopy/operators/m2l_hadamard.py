@@ -29,8 +29,7 @@ Arguments
 
 from __future__ import annotations
 
-import loopy as lp
-
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.common.sizes import DIRECTIONS, SIBLINGS, count_frequencies
 from fmmloopy.operators.fourier import spectral_numbers
 from fmmloopy.operators.operator import (

@@ -25,8 +25,7 @@ Check potentials and scales are of the outer type, all other numbers of the inne
 
 from __future__ import annotations
 
-import loopy as lp
-
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.common.sizes import SIBLINGS, count_points, grid_period
 from fmmloopy.operators.fourier import SPECTRUM, grid, ranges, spectral_numbers, transform_kernel
 from fmmloopy.operators.operator import (

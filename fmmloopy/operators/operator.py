@@ -17,9 +17,9 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-import loopy as lp
 import numpy as np
 
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.common.sizes import count_frequencies, count_points, grid_period
 from fmmloopy.components import CHARGES, Components
 from fmmloopy.greens import GreensFunction

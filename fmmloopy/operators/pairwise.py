@@ -38,13 +38,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import loopy as lp
 import numpy as np
-from loopy.kernel.data import SubstitutionRule
 from pymbolic.mapper import IdentityMapper
 from pymbolic.mapper.dependency import DependencyMapper
 from pymbolic.primitives import Product, Variable, is_zero
 
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.greens import ARGUMENT_PREFIX, GreensFunction
 from fmmloopy.operators.operator import (
     Argument,
@@ -95,14 +94,14 @@ class _Entry(IdentityMapper):  # type: ignore[misc]
         return Variable(ARGUMENT_PREFIX + expr.name) if expr.name in self.parameters else expr
 
 
-def pair_rules(greens: GreensFunction, dtype: np.dtype[Any]) -> list[SubstitutionRule]:
+def pair_rules(greens: GreensFunction, dtype: np.dtype[Any]) -> list[Any]:
     """Return the entries of the Green's function as substitution rules ``G_i_j``, and values that they share."""
     entry_of, shared = _Entry(greens, dtype), _shared(greens)
     places = [(i, j) for i in range(greens.ntarget_components) for j in range(greens.nsource_components)]
     return [
-        *(SubstitutionRule(f"G_{name}", (), entry_of(value)) for name, value in shared.values),
+        *(lp.SubstitutionRule(f"G_{name}", (), entry_of(value)) for name, value in shared.values),
         *(
-            SubstitutionRule(f"G_{i}_{j}", (), entry_of.entry(entry))
+            lp.SubstitutionRule(f"G_{i}_{j}", (), entry_of.entry(entry))
             for (i, j), entry in zip(places, shared.expressions, strict=True)
         ),
     ]

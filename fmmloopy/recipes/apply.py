@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import loopy as lp
-
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.operators.operator import Kernel
 from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.endings import Ending

@@ -13,6 +13,8 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.abc import InspectLoader
+from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -22,6 +24,9 @@ import numpy as np
 _PINNED = ("loopy", "pymbolic", "islpy", "pytools", "numpy", "constantdict", "builtins", "math", "functools")
 """Packages that are identified by their versions, not by their code."""
 
+_OWN = __name__.partition(".")[0]
+"""The package whose modules count as their sources where a function imports them, since they may not be loaded yet."""
+
 
 def fingerprint(function: Any) -> str:
     """Return a hash of a function, or of an object that contains functions.
@@ -30,7 +35,8 @@ def fingerprint(function: Any) -> str:
 
     It covers the functions, classes and constants that the function names, in any module outside the standard library
     and the packages that cached code depends on by version; and the attributes and classes of objects. For objects of
-    those packages' own classes, only the type is hashed.
+    those packages' own classes, only the type is hashed. Modules of fmmloopy that a function imports when it runs count
+    as their sources, loaded or not.
     """
     digest = hashlib.sha256(repr(sys.version_info[:2]).encode())
     _add(digest.update, function, set())
@@ -140,6 +146,15 @@ def _imports(code: CodeType) -> frozenset[str]:
     return own.union(*map(_imports, inner))
 
 
+@functools.cache
+def _source_of(module: str) -> bytes:
+    """Return a hash of what a module says, without importing it."""
+    spec = find_spec(module)
+    assert spec is not None
+    assert isinstance(spec.loader, InspectLoader)
+    return _hash_of_text(spec.loader.get_source(module) or "").encode()
+
+
 def _add_function(put: Callable[[bytes], None], function: FunctionType, seen: set[int]) -> None:
     if _is_pinned(function.__module__):
         put(function.__qualname__.encode())
@@ -150,8 +165,11 @@ def _add_function(put: Callable[[bytes], None], function: FunctionType, seen: se
     for cell in function.__closure__ or ():
         _add(put, cell.cell_contents, seen)
     names = _names(function.__code__)
-    for name in sorted(_imports(function.__code__) & set(sys.modules)):
-        _add_module(put, sys.modules[name], names, seen)
+    for name in sorted(_imports(function.__code__)):
+        if name.partition(".")[0] == _OWN:
+            _frame(put, name, _source_of(name))
+        elif name in sys.modules:
+            _add_module(put, sys.modules[name], names, seen)
     for name in sorted(names):
         value = function.__globals__.get(name)
         if isinstance(value, ModuleType):
@@ -184,11 +202,12 @@ def hash_of_sources(paths: Iterable[Path]) -> str:
     Comments, docstrings, the layout of lines and imports do not count; what is imported counts where it is defined.
     The hash is the same with every version of Python that reads the files.
     """
-    digests = []
-    for path in paths:
-        parts = "\n".join(_statements(ast.parse(path.read_text())))
-        digests.append(hashlib.sha256(parts.encode()).hexdigest())
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+    digests = sorted(_hash_of_text(path.read_text()) for path in paths)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _hash_of_text(text: str) -> str:
+    return hashlib.sha256("\n".join(_statements(ast.parse(text))).encode()).hexdigest()
 
 
 def _statements(node: ast.AST) -> Iterator[str]:

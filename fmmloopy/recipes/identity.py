@@ -13,9 +13,9 @@ from enum import Enum
 from types import FunctionType, MethodType
 from typing import Any
 
-import islpy as isl
 import numpy as np
 
+from fmmloopy.common.late import isl
 from fmmloopy.recipes.fingerprint import fingerprint
 
 _NOT_CODE = {

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-import loopy as lp
 from pytools.tag import UniqueTag
 
+from fmmloopy.common.late import loopy as lp
 from fmmloopy.common.sizes import LANES, ROWS
 from fmmloopy.operators.operator import LANE_PARAMETERS, Kernel
 

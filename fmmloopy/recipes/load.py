@@ -20,7 +20,7 @@ def shipped_books() -> dict[str, RecipeBook]:
     """Return the books shipped with fmmloopy, by name."""
     books = {}
     for path in shipped_files():
-        if path.stem not in ("__init__", "cpu", "gpu_steps", "inline", "steps"):
+        if path.stem not in ("__init__", "cpu", "gpu_steps", "inline", "rewriting", "steps"):
             book = _book_of(importlib.import_module(f"fmmloopy.transforms.{path.stem}"), str(path))
             books[book.name] = book
     return books

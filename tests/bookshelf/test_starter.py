@@ -38,7 +38,11 @@ def passes(path, device):
     assert report.ok, [str(finding) for finding in report.findings]
 
 
-@pytest.mark.parametrize("device", [devices()[0], pytest.param(devices()[-1], marks=slow)])
+C_PARAMETER = devices()[-1]
+"""The C compiler, which is skipped where there is none."""
+
+
+@pytest.mark.parametrize("device", [devices()[0], pytest.param(*C_PARAMETER.values, marks=[*C_PARAMETER.marks, slow])])
 def test_starter_passes_the_check_as_it_is(device, tmp_path):
     """On the preferred device and on the C compiler, whose books are not alike."""
     started = start_book(tmp_path / "my_device.py", device=device)

@@ -29,18 +29,25 @@ print(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 """
 
 
-def start(device, folder):
-    """Start the program on caches of its own."""
+def start(device, folder, program=PROGRAM):
+    """Start a program on caches of its own."""
     caches = {ENVIRONMENT_VARIABLE: str(folder / "own"), "POCL_CACHE_DIR": str(folder / "pocl")}
     folder.joinpath("pocl").mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, device],
+        [sys.executable, "-c", program, device],
         env={**os.environ, **caches, "XDG_CACHE_HOME": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+IMPORTED = """
+loaded = {name.partition(".")[0] for name in sys.modules}
+assert not loaded & {"islpy", "loopy", "matplotlib", "scipy"}, loaded
+"""
+"""What ends a program that has imported no package that takes long to import and is not needed."""
 
 
 def is_right(process):
@@ -71,3 +78,10 @@ def test_processes_that_start_at_once(opencl_device, tmp_path):
     processes = [start(opencl_device.description, tmp_path) for _ in range(2)]
     assert all(map(is_right, processes))
     assert is_right(start(opencl_device.description, tmp_path))
+
+
+def test_a_run_with_warm_caches_does_not_import_loopy(opencl_device, tmp_path):
+    """Digits are asked for, so that near pairs are in float32 if no points are too close."""
+    program = PROGRAM.replace("order=3", "digits=3")
+    assert is_right(start(opencl_device.description, tmp_path, program))
+    assert is_right(start(opencl_device.description, tmp_path, program + IMPORTED))

@@ -12,7 +12,16 @@ from fmmloopy.accuracy import FLOORS
 from fmmloopy.greens import GreensFunction
 from fmmloopy.octree import near_pairs as near_field
 from fmmloopy.octree.lists import build_lists
-from fmmloopy.octree.near_pairs import EXPONENTS, NEAREST, find_unit, least_distance, local_sources, replace_by_leaves
+from fmmloopy.octree.near_pairs import (
+    EXPONENTS,
+    LINE,
+    NEAREST,
+    _are_apart,
+    find_unit,
+    least_distance,
+    local_sources,
+    replace_by_leaves,
+)
 from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import build_tree, grow_tree, sort_points
 
@@ -125,6 +134,22 @@ def test_too_many_candidates_count_as_too_near(monkeypatch, rng):
     assert least_distance(points, tree) is not None
     monkeypatch.setattr(near_field, "MOST_CANDIDATES", 10)
     assert least_distance(points, tree) is None
+
+
+@pytest.mark.parametrize("kind", ["anywhere", "across the line", "on a grid", "few"])
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_points_are_apart_as_all_their_distances_say(kind, factor, rng):
+    """Many points have the same place on the line of comparison, or hardly any."""
+    points = cube(rng, 10 if kind == "few" else 400)
+    if kind == "across the line":
+        points -= np.outer(points @ LINE, LINE) / (LINE @ LINE)
+    if kind == "on a grid":
+        points = np.unique(np.rint(4 * points), axis=0)
+    distances = np.linalg.norm(points[:, None] - points, axis=2) + 10 * np.eye(len(points))
+    limits = rng.uniform(0, 0.1, len(points)) * distances.min(axis=1)
+    assert _are_apart(points, limits)
+    limits[7] = distances[7].min() / factor
+    assert _are_apart(points, limits) == (factor > 1)
 
 
 # -- units

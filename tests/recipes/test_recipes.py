@@ -37,6 +37,7 @@ from fmmloopy.recipes import (
 )
 from fmmloopy.recipes.fingerprint import fingerprint
 from fmmloopy.recipes.lanes import Lanes
+from fmmloopy.transforms import steps
 
 ORDER = 3
 
@@ -454,6 +455,24 @@ def test_fingerprint_covers_what_a_shipped_recipe_is_made_of(monkeypatch, book_f
     assert [book.fingerprint("p2p") for book in books] == before
     monkeypatch.setattr("fmmloopy.transforms.steps.one_group_per", lambda knl, *inames: knl)
     assert all(book.fingerprint("p2p") != old for book, old in zip(books, before, strict=True))
+
+
+@pytest.mark.parametrize("before", ["", "import fmmloopy.transforms.rewriting", "import loopy"])
+def test_fingerprint_does_not_depend_on_what_is_loaded(before):
+    program = f"""
+{before}
+from fmmloopy.recipes.fingerprint import fingerprint
+from fmmloopy.transforms import steps
+print(fingerprint(steps.share_factors))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == fingerprint(steps.share_factors)
+
+
+def test_fingerprint_covers_modules_that_a_step_imports_when_it_runs(monkeypatch):
+    before = fingerprint(steps.share_factors)
+    monkeypatch.setattr("fmmloopy.recipes.fingerprint._source_of", lambda module: b"another source")
+    assert fingerprint(steps.share_factors) != before
 
 
 def test_fingerprint_changes_with_the_options_of_the_compiler():
