@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pymbolic.mapper import WalkMapper
 
 from fmmloopy.choosing.work import count_work
+from fmmloopy.common.arguments import charges_of
 from fmmloopy.execution.devices import choose_device
 from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction
@@ -85,10 +86,7 @@ def count_calls(kernel: GreensFunction) -> int:
 
 def draw_charges(random: np.random.Generator, kernel: GreensFunction, count: int) -> NDArray[Any]:
     """Return charges of both signs as a function takes them: of shape (count,), or with their components."""
-    charges = random.uniform(-1, 1, (count, kernel.nsource_components))
-    if kernel.is_complex:
-        return charges[:, 0] + 1j * charges[:, 1]
-    return charges[:, 0] if kernel.nsource_components == 1 else charges
+    return charges_of(random.uniform(-1, 1, (count, kernel.nsource_components)), kernel.is_complex)
 
 
 def measure(kernel: GreensFunction, points: NDArray[np.float64], order: int, ncrit: int, gradient: bool) -> Speed:

@@ -71,6 +71,7 @@ __all__ = [
     "laplace",
     "load_recipes",
     "machine_peaks",
+    "make_bundle",
     "plummer",
     "rotlet",
     "stokeslet",
@@ -84,6 +85,7 @@ __all__ = [
 _MODULES = {
     "bookshelf.certificates": ("UncertifiedWarning",),
     "bookshelf.tuned": ("tuned_parameters",),
+    "bundles": ("make_bundle",),
     "checking.check": ("check_book",),
     "checking.report": ("Finding", "Report"),
     "choosing.report": ("PlanReport",),

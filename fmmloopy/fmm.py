@@ -27,12 +27,14 @@ from fmmloopy.choosing.decision import Decision, decide
 from fmmloopy.choosing.report import KernelRow, PlanReport, make_rows
 from fmmloopy.choosing.work import count_work
 from fmmloopy.common.arguments import check_count
+from fmmloopy.common.bundle import Bundle, open_bundle
 from fmmloopy.common.exchange import check_out, like, on_host
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.common.turns import BUILDING, Turn
 from fmmloopy.components import CHARGES, Components, by_vector, in_rows
 from fmmloopy.direct import sum_vectors
+from fmmloopy.execution.bundled import what_it_lacks
 from fmmloopy.execution.devices import Device, DeviceError, choose_device, missing_devices
 from fmmloopy.execution.evaluation import MOST_VECTORS, Evaluation, Timings, grower, timed
 from fmmloopy.execution.key import CodeKey
@@ -122,6 +124,9 @@ class Fmm:
         eps: the wanted relative error instead of ``digits``: 1e-6 is the same as ``digits=6``.
         vectors: how many vectors of charges will be evaluated at once, for the choice of ncrit: many vectors need
             larger leaves. Any number can be evaluated, whatever it is.
+        bundle: a file of `fmmloopy bundle`, with code, programs, tables, rates and certificates: with it, a process
+            whose caches are empty generates, compiles and measures nothing. A bundle is a program: use those that you
+            trust.
         devices: several devices, in place of ``device``, or ``"all"``: the points are divided among them, see
             `fmmloopy.several.devices.ManyDevices`.
         comm: a communicator of mpi4py. Each process gives its share of the points, and gets their potentials, see
@@ -141,6 +146,7 @@ class Fmm:
         RecipeError: there is no such recipe book, a recipe fails, or ``certify`` does not let a kernel run.
 
     Warns:
+        UserWarning: the bundle is for another device, or other versions or digits.
         UncertifiedWarning: the recipes have not passed `fmmloopy check` on this device, or have changed since.
         UserWarning: ``order`` is given, and a quick test says that the function may not suit the method.
     """
@@ -176,6 +182,7 @@ class Fmm:
         certify: str = "warn",
         eps: float | None = None,
         vectors: int = 1,
+        bundle: str | Path | None = None,
         devices: str | Sequence[str | Device] | None = None,
         comm: Any = None,
     ) -> None:
@@ -194,6 +201,7 @@ class Fmm:
             vectors = min(check_count(vectors, "vectors", 1), MOST_VECTORS)
             certify = check_choice(certify, "certify", WHEN_TO_CERTIFY)
             precision, digits = check_precision(precision, self.dtype), digits_from(digits, eps)
+            self._bundle = None if bundle is None else open_bundle(bundle)
             return points, others
 
         points, others = self._together(check)
@@ -226,6 +234,8 @@ class Fmm:
                 self._narrowest = accuracy.precision
                 fitting = _fit(self._narrowest, sorted_points, self.kernel, self._is_given)
                 setup = _set_up(Method(self.kernel, accuracy.order, fitting), used.device, recipes, parameters)
+                if self._bundle:
+                    _warn_of_bundle(self._bundle, setup)
                 if certify == "warn":
                     warn_if_uncertified(setup.book, setup.device, fitting.dtype_name, setup.parameters)
                     return used, setup
@@ -737,6 +747,16 @@ def _admit(certify: str, key: CodeKey, code: CompiledOperator) -> None:
     from fmmloopy.checking.kernels import admit
 
     admit(certify, key, code)
+
+
+def _warn_of_bundle(bundle: Bundle, setup: Setup) -> None:
+    """Warn if a bundle does not serve a setup."""
+    if reasons := what_it_lacks(bundle, setup):
+        warnings.warn(
+            f"bundle {bundle.path.name} does not help here: {'; '.join(reasons)}; code is generated and measured anew, "
+            "which takes seconds",
+            stacklevel=6,
+        )
 
 
 def _open(device: str | Device | None, runtime: Runtime | None) -> Runtime:

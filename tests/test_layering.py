@@ -29,7 +29,7 @@ LAYERS = (
     # What is known of recipes and devices, and what is chosen by it.
     "bookshelf", "choosing",
     # How recipes are checked, whole evaluations that may ask for it, and commands.
-    "checking", "linear", "fmm", "several", "measuring", "showing", "diagnosis", "testing", ITSELF, "cli",
+    "checking", "linear", "fmm", "several", "bundles", "measuring", "showing", "diagnosis", "testing", ITSELF, "cli",
 )  # fmt: skip
 """The parts of the package, folders and modules: each may import those that stand before it, and itself."""
 

@@ -132,7 +132,7 @@ class KnownRates:
         content = store.kept(_reference_file(case := self._case(form)), case)
         try:
             measured, before = _read(content["rates"]), content["efforts"]
-            if measured is None or measured.rates is None or (measured.busy and not is_busy()):
+            if measured is None or measured.rates is None or measured.is_doubtful:
                 return None
             here = self._efforts(measured.rates.per_unit)
             return Rates(
@@ -252,8 +252,9 @@ def calibrate(
     Returns:
         The rates; None if they cannot be measured. The result that a device is too slow is stored too.
     """
-    kept, busy = _read(key), is_busy()
-    if kept is None or (kept.busy and not busy):
+    kept = _read(key)
+    if kept is None or kept.is_doubtful:
+        busy = is_busy()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the evaluation that this is for says the same
@@ -333,6 +334,11 @@ class _Kept:
 
     rates: Rates | None
     busy: bool
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether to measure them again, now that the machine is quiet; those of bundles are used as they are."""
+        return self.busy and not store.archives and not is_busy()
 
 
 def _write(key: str, kept: _Kept) -> None:

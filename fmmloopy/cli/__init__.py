@@ -16,6 +16,7 @@ import typer
 
 from fmmloopy import __version__
 from fmmloopy.cli.bench import bench
+from fmmloopy.cli.bundle import bundle
 from fmmloopy.cli.check import check
 from fmmloopy.cli.common import BAD_INPUT, DOES_NOT_HOLD, JSON, print_json, show_error
 from fmmloopy.cli.doctor import doctor
@@ -71,6 +72,7 @@ app.command()(show)
 
 app.command()(check)
 app.command()(tune)
+app.command()(bundle)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

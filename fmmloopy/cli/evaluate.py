@@ -44,6 +44,9 @@ def evaluate(
     precision: Annotated[
         str | None, typer.Option("--precision", help="double, mixed, reduced or single. Default: what digits allow.")
     ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="File of `fmmloopy bundle`, so that nothing is generated.")
+    ] = None,
     compare: Annotated[
         int, typer.Option("--compare", min=0, help="Targets at which to compare with the direct sum; 0 for none.")
     ] = 300,
@@ -65,7 +68,7 @@ def evaluate(
         problem, comm = read_problem(file, charges), world()
         nsources = len(problem.sources)
         ntargets = nsources if problem.targets is None else len(problem.targets)
-        options: dict[str, Any] = {"order": order, "precision": precision}
+        options: dict[str, Any] = {"order": order, "precision": precision, "bundle": bundle}
         if comm is not None:
             problem = share_of(problem, comm.rank, comm.size)
             output = output and output.with_suffix(f".{comm.rank}{output.suffix}")

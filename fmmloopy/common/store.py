@@ -2,7 +2,8 @@
 
 Everything in the cache can be deleted at any time and is made again when it is needed. Content that is stored under a
 key is returned only for the same key, and only if it is undamaged. A cache that others can write is not used, see
-`fmmloopy.common.trust`.
+`fmmloopy.common.trust`. What is not in the cache is looked up in the bundles that were opened
+(`fmmloopy.common.bundle`), which are made by recording what a process reads and writes.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import platformdirs
 
@@ -23,6 +25,66 @@ from fmmloopy.common.documents import parse
 from fmmloopy.common.trust import UntrustedError, check_trusted, make_private_folders, warn_once
 
 ENVIRONMENT_VARIABLE = "FMMLOOPY_CACHE_DIR"
+
+
+class Archive(Protocol):
+    """Files in the layout of the cache, by their paths below it, such as ``"code/p2p-0123.json"``."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The files that there are."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a file; None if there is none, or it is damaged."""
+
+
+archives: list[Archive] = []
+"""What is searched after the cache, in order."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a process has read from the cache and written to it.
+
+    Attributes:
+        files: contents by path below the cache folder.
+        at_end: what is called at the end of the recording, and may write more.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    at_end: list[Callable[[], None]] = field(default_factory=list)
+
+
+_recordings: list[Recording] = []
+
+
+@contextmanager
+def recording() -> Iterator[Recording]:
+    """Record what this process reads from the cache folder and writes to it."""
+    found = Recording()
+    _recordings.append(found)
+    try:
+        yield found
+        for call in found.at_end:
+            call()
+    finally:
+        _recordings.remove(found)
+
+
+def is_recording() -> bool:
+    """Return whether the use of the cache is recorded."""
+    return bool(_recordings)
+
+
+def at_end_of_recording(call: Callable[[], None]) -> None:
+    """Call a function at the end of the recording, if there is one."""
+    for each in _recordings:
+        each.at_end.append(call)
+
+
+def _note(path: Path, top: Path, content: bytes) -> None:
+    for each in _recordings:
+        each.files[path.relative_to(top).as_posix()] = content
 
 
 def cache_folder() -> Path:
@@ -77,7 +139,7 @@ def write_atomically(path: Path, content: Callable[[Path], None] | str | bytes) 
 
 
 def read_cached(path: Path, top: Path | None = None) -> bytes:
-    """Return the content of a file in the cache.
+    """Return the content of a file in the cache, or else of the same file in an archive.
 
     Args:
         path: path of the file.
@@ -86,18 +148,30 @@ def read_cached(path: Path, top: Path | None = None) -> bytes:
     Raises:
         OSError: there is no such file, or others can have written it; the latter is also a warning, once.
     """
-    _check(path, top or cache_folder())
-    return path.read_bytes()
+    top = top or cache_folder()
+    try:
+        _check(path, top)
+        content = path.read_bytes()
+    except OSError:
+        name = path.relative_to(top).as_posix()
+        found = next((each for archive in archives if (each := archive.read(name)) is not None), None)
+        if found is None:
+            raise
+        content = found
+    _note(path, top, content)
+    return content
 
 
-def write_cached(path: Path, content: Callable[[Path], None] | str | bytes, top: Path | None = None) -> None:
+def write_cached(path: Path, content: str | bytes, top: Path | None = None) -> None:
     """Write a file of the cache, see `write_atomically`; new folders are for this user alone.
 
     Raises:
         OSError: the file cannot be written, or others can write to its folder; the latter is also a warning, once.
     """
+    top = top or cache_folder()
+    _note(path, top, content.encode() if isinstance(content, str) else content)
     make_private_folders(path.parent)
-    _check(path.parent, top or cache_folder())
+    _check(path.parent, top)
     write_atomically(path, content)
 
 
@@ -136,10 +210,40 @@ def kept(path: Path, key: str) -> Any:
         return None
 
 
+def keep_program(folder: str, name: str, key: str, suffix: str, content: bytes) -> None:
+    """Store machine code under a key, with a checksum in the name of its file; nothing if it cannot be written.
+
+    Args:
+        folder: name of the folder in the cache.
+        name: beginning of the file name, for people who read the folder.
+        key: everything that the machine code depends on, as text.
+        suffix: of the file name, such as ``".so"``.
+        content: the machine code.
+    """
+    with suppress(OSError):
+        write_cached(cache_folder() / folder / f"{name}-{_digest(key)[:32]}-{_digest(content)}{suffix}", content)
+
+
+def kept_program(folder: str, name: str, key: str, suffix: str) -> tuple[Path, bytes] | None:
+    """Return the content of what `keep_program` has stored, and the path, where no file is if it is in an archive.
+
+    Returns:
+        Path and content; None if there is none that is undamaged.
+    """
+    top, prefix = cache_folder(), f"{name}-{_digest(key)[:32]}-"
+    packed = {top / each for archive in archives for each in archive.names if each.startswith(f"{folder}/{prefix}")}
+    for path in sorted({*(top / folder).glob(f"{prefix}*{suffix}"), *packed}):
+        with suppress(OSError):
+            content = read_cached(path)
+            if path.stem.endswith(_digest(content)):
+                return path, content
+    return None
+
+
 def checksum(content: Any) -> str:
     """Return a checksum of content that JSON can represent; it detects damage, not intent."""
     return _digest(json.dumps(content, sort_keys=True))
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(content: str | bytes) -> str:
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()

@@ -15,6 +15,7 @@ from threading import Thread
 
 from fmmloopy.common import isolation
 from fmmloopy.common.isolation import Worker
+from fmmloopy.common.store import is_recording
 from fmmloopy.common.turns import BUILDING
 from fmmloopy.execution.devices import processors
 from fmmloopy.execution.generate import compile_operator, kept_code
@@ -80,6 +81,8 @@ def compile_together(
 def _count_helpers(missing: int) -> int:
     """Return how many processes help to generate kernels."""
     if isolation.is_child or "mpi4py.MPI" in sys.modules:  # others like this one have the other cores
+        return 0
+    if is_recording():  # what others read and write is not recorded
         return 0
     return max(0, min(processors() - 1, missing // KERNELS_EACH - 1, MOST_HELPERS))
 

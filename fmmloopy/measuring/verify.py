@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fmmloopy.common.arguments import check_count, join_parts
+from fmmloopy.common.arguments import charges_of, check_count
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.execution.device import Device
 from fmmloopy.fmm import Fmm
@@ -109,8 +109,7 @@ def verify_kernel(
     rng = np.random.default_rng(SEED)
     where = rng.random((NPOINTS, 3)) if points is None else check_points(points, "points")
     what = f"{len(where):,} points{' in the unit cube' if points is None else ''}"
-    charges = rng.uniform(-1, 1, (len(where), kernel.nsource_components))
-    values = join_parts(charges) if kernel.is_complex else charges[:, 0] if charges.shape[1] == 1 else charges
+    values = charges_of(rng.uniform(-1, 1, (len(where), kernel.nsource_components)), kernel.is_complex)
     for line in _heading(kernel.name, what):
         echo(line)
     errors, expected = [], []

@@ -12,6 +12,7 @@ from fmmloopy.cli.common import counted, print_json
 
 COMMANDS = {
     "bench": ["bench", "no such book"],
+    "bundle": ["bundle", "--output", "some.fmm", "--device", "no such device"],
     "check": ["check", "no such book"],
     "doctor": ["doctor"],
     "evaluate": ["evaluate", "no_such_file.npz"],
@@ -36,7 +37,7 @@ def test_these_are_all_commands_that_have_it():
     assert {name for name, found in options.items() if {"json", "as_json"} & set(found)} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"doctor", "evaluate", "recipes"}))
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"bundle", "doctor", "evaluate", "recipes"}))
 def test_what_does_not_exist(capsys, command):
     status, document, said = run(capsys, *COMMANDS[command])
     assert status == 2

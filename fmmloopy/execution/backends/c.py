@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import math
 import os
 import shutil
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder, read_cached, write_cached
+from fmmloopy.common.store import ENVIRONMENT_VARIABLE, keep_program, kept_program, write_cached
 from fmmloopy.execution.backends.backend import C, Family
 from fmmloopy.execution.device import CPU, Device, DeviceError, Limits
 from fmmloopy.execution.launch import (
@@ -197,19 +196,17 @@ class CRuntime:
 
     def _library(self, operator: CompiledOperator) -> ctypes.CDLL:
         """Load an operator's library, or build it; the name of its file ends with the hash of its content."""
-        key = hashlib.sha256(repr((operator.source, self._target, self.FLAGS)).encode()).hexdigest()[:32]
-        folder = cache_folder() / "c"
-        for path in sorted(folder.glob(f"{operator.operator}-{key}-*.so")):
+        where = "c", operator.operator, repr((operator.source, self._target, self.FLAGS)), ".so"
+        if found := kept_program(*where):
+            path, content = found
             with suppress(OSError):
-                if path.stem.endswith(hashlib.sha256(read_cached(path)).hexdigest()):
-                    return ctypes.CDLL(str(path))
+                if not path.exists():
+                    write_cached(path, content)
+                return ctypes.CDLL(str(path))
         with tempfile.TemporaryDirectory(prefix="fmmloopy-") as temporary:
             built = Path(temporary) / f"{operator.operator}.so"
             self._build(operator, built)
-            content = built.read_bytes()
-            path = folder / f"{operator.operator}-{key}-{hashlib.sha256(content).hexdigest()}.so"
-            with suppress(OSError):  # if it cannot be stored, it is built each time
-                write_cached(path, content)
+            keep_program(*where, built.read_bytes())
             return ctypes.CDLL(str(built))
 
     @cached_property

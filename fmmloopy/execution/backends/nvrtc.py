@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from fmmloopy.common.messages import one_line
-from fmmloopy.common.store import cache_folder, read_cached, write_cached
+from fmmloopy.common.store import keep_program, kept_program
 from fmmloopy.execution.device import DeviceError
 
 OPTIONS = ("--std=c++17", "--device-as-default-execution-space")
@@ -61,16 +59,11 @@ def compile_cubin(source: str, architecture: str, what: str, options: Sequence[s
     Raises:
         DeviceError: NVRTC is not installed, or refuses the program.
     """
-    key = hashlib.sha256(repr((source, architecture, OPTIONS, tuple(options), version())).encode()).hexdigest()[:32]
-    folder = cache_folder() / "cuda"
-    for path in sorted(folder.glob(f"{architecture}-{key}-*.cubin")):
-        with suppress(OSError):
-            content = read_cached(path)
-            if path.stem.endswith(hashlib.sha256(content).hexdigest()):
-                return content
+    where = "cuda", architecture, repr((source, architecture, OPTIONS, tuple(options), version())), ".cubin"
+    if found := kept_program(*where):
+        return found[1]
     built = _compiled(source, (f"--gpu-architecture={architecture}", *OPTIONS, *options), what)
-    with suppress(OSError):  # if it cannot be stored, it is compiled each time
-        write_cached(folder / f"{architecture}-{key}-{hashlib.sha256(built).hexdigest()}.cubin", built)
+    keep_program(*where, built)
     return built
 
 
