@@ -376,7 +376,7 @@ class Fmm:
 
     @property
     def error_estimate(self) -> float:
-        """Expected relative error of potentials in the 2-norm, for charges of both signs.
+        """Expected relative error of potentials in the 2-norm, for charges of both signs, at a sample of the targets.
 
         It is from a table for Laplace's and Yukawa's functions. For others it is predicted from chains of translations,
         to about a factor of 3; these take seconds if ``order`` was given and they were not measured before. It is

@@ -20,6 +20,10 @@ NCLOSEST, CLOSEST = 50_000, 4
 """Sampled targets, and how many of the nearest sources of each. These pairs may have most of the sum of the squares of
 G, if it is very singular, and the few nearest of all pairs most of that."""
 
+SELDOM = 1e-3
+"""The share of targets with the nearest sources that do not count: of a very singular function, a few of them may have
+most of the sum of the squares of all potentials. Errors are expected relative to the potentials of the others."""
+
 NPLACED = 1024
 """Pairs on each level whose places in their boxes are kept."""
 
@@ -171,7 +175,10 @@ def _closest(points: SortedPoints, rng: np.random.Generator) -> _Closest:
     chosen = np.sort(rng.choice(len(targets.keys), min(NCLOSEST, len(targets.keys)), replace=False))
     x = targets.points[:, chosen].astype(np.float64)
     distances, numbers = query(x)
-    which, rank = np.nonzero(distances > 0)
+    distances[distances == 0] = np.inf
+    nearest = distances.min(axis=1)
+    distances[np.argsort(nearest)[: int(SELDOM * len(nearest))]] = np.inf
+    which, rank = np.nonzero(np.isfinite(distances))
     differences = x[:, which] - tree.data[numbers[which, rank]].T
     return _Closest(differences, len(targets.keys) / len(chosen), lambda x: query(x)[0][:, -1])
 

