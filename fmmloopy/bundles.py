@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fmmloopy.bookshelf.tuned import ENVIRONMENT_VARIABLE as TUNED_VARIABLE
 from fmmloopy.choosing.calibration import probe_points
 from fmmloopy.choosing.cost_model import SVD_POINTS
 from fmmloopy.common import store
@@ -95,8 +97,9 @@ def make_bundle(
     kernel, chosen, where = check_kernel(kernel), choose_device(device), Path(path)
     if not digits:
         raise ValueError("digits is empty, expected digits such as (3, 6, 9)")
-    if not where.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(where.parent)!r} for {where.name!r}")
+    folder = where.absolute().parent
+    if where.is_dir() or not os.access(folder, os.W_OK):  # which is found out before all the work
+        raise OSError(f"{str(path)!r} cannot be written: {'it is a folder' if where.is_dir() else f'{folder} cannot'}")
     if points is None:  # rates are measured for two sizes
         clouds = [
             probe_points(count) for count in sorted({SVD_POINTS, max(SVD_POINTS, chosen.limits.probes.many_from)})
@@ -105,7 +108,7 @@ def make_bundle(
         clouds = [check_points(points, "points", 1)]
     recorded: list[_Case] = []
     cases: list[str] = []
-    with Worker(forked=False) as worker:
+    with TemporaryDirectory() as empty, Worker({TUNED_VARIABLE: empty}, forked=False) as worker:
         for wanted in digits:
             cases.append(f"{kernel.name}, {wanted:g} digits{', with gradients' if gradient else ''}")
             if notify:

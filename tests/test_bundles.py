@@ -100,6 +100,10 @@ def test_a_bundle_for_something_else_is_told_of(bundle, only_bundles, tmp_path, 
     assert error(fmm.evaluate(charges), fl.direct(points, charges)) < 1e-3
     with pytest.warns(UserWarning, match="does not help here: it is for order 4 in reduced precision, not order 3 in"):
         fl.Fmm(points, digits=2, device=device.description, bundle=path)
+    given = {"p2p": {"lanes": 4}} if device.backend == "opencl" else {}
+    if given:
+        with pytest.warns(UserWarning, match="for recipes with their own parameters, not with those that"):
+            fl.Fmm(points, digits=3, device=device.description, bundle=path, parameters=given)
     with pytest.warns(UserWarning, match="it is for kernel laplace, not yukawa; code is generated"):
         fl.Fmm(points, kernel=fl.yukawa(1), order=3, device=device.description, bundle=path)
 
@@ -178,8 +182,10 @@ def test_arguments_that_cannot_be_used(tmp_path, rng):
         fl.Fmm(rng.random((10, 3)), bundle=5)
     with pytest.raises(ValueError, match="^digits is empty, expected digits such as"):
         fl.make_bundle(tmp_path / "some.fmm", digits=[])
-    with pytest.raises(FileNotFoundError, match="there is no folder .*none' for 'some.fmm'$"):
+    with pytest.raises(OSError, match="some.fmm' cannot be written: .*none cannot$"):
         fl.make_bundle(tmp_path / "none" / "some.fmm")
+    with pytest.raises(OSError, match="cannot be written: it is a folder$"):
+        fl.make_bundle(tmp_path)
     with pytest.raises(ValueError, match="^digits is 99.0, expected a number from 1 to"):
         fl.make_bundle(tmp_path / "some.fmm", digits=[99.0])
     assert list(tmp_path.iterdir()) == []

@@ -32,6 +32,8 @@ def what_it_lacks(bundle: Bundle, setup: Setup) -> list[str]:
     """Return why a bundle does not serve a setup, in words; nothing if it does."""
     found = bundle.differences(purpose(setup.device, setup.book, setup.method))
     methods = [str(each) for each in bundle.about.get("methods", ())]
+    if setup.parameters:
+        found.append("it is for recipes with their own parameters, not with those that are tuned or given")
     if not found and in_words(setup.method) not in methods:
         found.append(f"it is for {', '.join(methods)}, not {in_words(setup.method)}")
     return found

@@ -37,7 +37,7 @@ def test_arguments_that_cannot_be_used(capsys, tmp_path):
     status, said, _ = run(capsys, "bundle", "-o", where, "--digits", "3;6", "--json")
     assert (status, json.loads(said)["error"]) == (2, "--digits is '3;6', expected numbers such as 3,6,9")
     status, _, error = run(capsys, "bundle", "-o", tmp_path / "none" / "some.fmm")
-    assert (status, "there is no folder" in error) == (2, True)
+    assert (status, "cannot be written" in error) == (2, True)
     status, _, error = run(capsys, "bundle", "-o", where, "--kernel", "laplas")
     assert (status, "--kernel is 'laplas'" in error) == (2, True)
     assert not where.exists()
