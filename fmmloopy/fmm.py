@@ -25,6 +25,7 @@ from fmmloopy.bookshelf.tuned import tuned_parameters
 from fmmloopy.choosing.calibration import FEWEST_POINTS, KnownRates
 from fmmloopy.choosing.decision import Decision, decide
 from fmmloopy.choosing.report import KernelRow, PlanReport, make_rows
+from fmmloopy.choosing.root_size import check_width, faster_in_wider_root, width_to_try
 from fmmloopy.choosing.work import count_work
 from fmmloopy.common.arguments import check_count
 from fmmloopy.common.bundle import Bundle, open_bundle
@@ -124,6 +125,9 @@ class Fmm:
         eps: the wanted relative error instead of ``digits``: 1e-6 is the same as ``digits=6``.
         vectors: how many vectors of charges will be evaluated at once, for the choice of ncrit: many vectors need
             larger leaves. Any number can be evaluated, whatever it is.
+        root_width: how many times as wide as the points the root cube is, 1 to 2; None to choose, which is 1 unless
+            points fill their cube evenly: between the leaves of two trees is a factor of eight then, see
+            `fmmloopy.choosing.root_size`.
         bundle: a file of `fmmloopy bundle`, with code, programs, tables, rates and certificates: with it, a process
             whose caches are empty generates, compiles and measures nothing. A bundle is a program: use those that you
             trust.
@@ -182,6 +186,7 @@ class Fmm:
         certify: str = "warn",
         eps: float | None = None,
         vectors: int = 1,
+        root_width: float | None = None,
         bundle: str | Path | None = None,
         devices: str | Sequence[str | Device] | None = None,
         comm: Any = None,
@@ -190,7 +195,7 @@ class Fmm:
         self.timings: Timings = {}
 
         def check() -> tuple[NDArray[Any], NDArray[Any] | None]:
-            nonlocal m2l, ncrit, order, vectors, certify, precision, digits
+            nonlocal m2l, ncrit, order, vectors, certify, precision, digits, root_width
             given = on_host(sources, "sources")
             self.kernel, self.dtype = check_kernel(kernel), check_dtype(dtype, given)
             points = check_points(given, "sources", self._fewest)
@@ -199,6 +204,7 @@ class Fmm:
             ncrit = None if ncrit is None else check_count(ncrit, "ncrit", 1)
             order = None if order is None else check_count(order, "order", FIRST_ORDER, LAST_ORDER)
             vectors = min(check_count(vectors, "vectors", 1), MOST_VECTORS)
+            root_width = None if root_width is None else check_width(root_width)
             certify = check_choice(certify, "certify", WHEN_TO_CERTIFY)
             precision, digits = check_precision(precision, self.dtype), digits_from(digits, eps)
             self._bundle = None if bundle is None else open_bundle(bundle)
@@ -215,14 +221,17 @@ class Fmm:
             m2l=m2l,
             precision=precision,
             certify=certify,
+            root_width=root_width,
         )
         self._turn, self._evaluated = Turn(), CHARGES
         self._vectors: Vectors | None = None
         self._expected: Estimate | None = None
         self._parameters, self._is_given, self._certify = parameters, precision is not None, certify
         self._adjoint: tuple[Fmm, Evaluation] | None = None
+        self._root_width = root_width or 1.0
         with timed(self.timings, "tree"):
-            sorted_points = self._sort(points, others, np.float32 if precision == SINGLE.name else np.float64)
+            narrowest = np.float32 if precision == SINGLE.name else np.float64
+            sorted_points = self._sort(points, others, narrowest, self._root_width)
         with timed(self.timings, "choice"):
             self._predicted_ncrit = ncrit or ncrit_for(FIRST_ORDER)
             self._predictor = self._predictor_of(sorted_points)
@@ -243,20 +252,29 @@ class Fmm:
 
             runtime, setup = self._together(set_up)
             rates = self._rates = KnownRates(setup, runtime, sorted_points.most)
-            grow, measure = grower(sorted_points, setup.method.precision), sorted_points.most >= FEWEST_POINTS
-            with timed(self.timings, "choice"):
-                self._decision, tree = self._decide(
+            measure = sorted_points.most >= FEWEST_POINTS
+
+            def choose(points: SortedPoints) -> tuple[Decision, Tree | None]:
+                return decide(
                     setup,
-                    lambda: decide(
-                        setup,
-                        grow,
-                        sorted_points.most,
-                        lambda form: (found := rates.of(form, measure)) and found.for_vectors(vectors),
-                        ncrit=ncrit,
-                        m2l=m2l,
-                        digits=accuracy.digits,
-                    ),
+                    grower(points, setup.method.precision),
+                    points.most,
+                    lambda form: (found := rates.of(form, measure)) and found.for_vectors(vectors),
+                    ncrit=ncrit,
+                    m2l=m2l,
+                    digits=accuracy.digits,
                 )
+
+            with timed(self.timings, "choice"):
+                self._decision, tree = self._decide(setup, lambda: choose(sorted_points))
+                width = 1.0
+                if tree is not None and ncrit is None and root_width is None:
+                    width = width_to_try(tree, self._decision.choice.best, self.kernel)
+                if width > 1:
+                    wider = self._sort(points, others, setup.method.precision.points, width)
+                    decision, other = choose(wider)
+                    if (chosen := faster_in_wider_root(self._decision, decision, width)) is not None:
+                        self._decision, tree, sorted_points, self._root_width = chosen, other, wider, width
             self._evaluation = self._evaluate_on(setup, sorted_points, tree, runtime, self.timings)
 
     # -- what a part of a problem does in another way
@@ -287,9 +305,9 @@ class Fmm:
         """Return what predicts errors for points."""
         return Predictor(self.kernel, points, self._predicted_ncrit)
 
-    def _sort(self, points: NDArray[Any], others: NDArray[Any] | None, dtype: DTypeLike) -> SortedPoints:
-        """Sort points along the curve."""
-        return sort_points(points, others, dtype)
+    def _sort(self, points: NDArray[Any], others: NDArray[Any] | None, dtype: DTypeLike, width: float) -> SortedPoints:
+        """Sort points along the curve, in a root so many times as wide."""
+        return sort_points(points, others, dtype, width)
 
     @property
     def _ngiven(self) -> tuple[int, int]:
@@ -353,6 +371,11 @@ class Fmm:
     def ncrit(self) -> int:
         """Maximum number of sources, and of targets, in a leaf."""
         return self._decision.choice.ncrit
+
+    @property
+    def root_width(self) -> float:
+        """How many times as wide as the points the root cube is."""
+        return self._root_width
 
     @property
     def m2l(self) -> str:
@@ -444,7 +467,7 @@ class Fmm:
         with self._turn:
             before, setup = self._evaluation, self._decision.setup
             with timed(timings, "tree"):
-                sorted_points = self._sort(points, others, setup.method.precision.points)
+                sorted_points = self._sort(points, others, setup.method.precision.points, self._root_width)
             fitting = _fit(self._narrowest, sorted_points, self.kernel, self._is_given)
             decision, rates, coincident = self._decision, self._rates, self._coincident
             if fitting != setup.method.precision:

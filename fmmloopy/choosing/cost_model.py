@@ -294,6 +294,11 @@ class Choice:
     reason: str
     candidates: tuple[Candidate, ...] = ()
 
+    @property
+    def best(self) -> Candidate:
+        """The candidate that was chosen."""
+        return next(each for each in self.candidates if (each.ncrit, each.m2l) == (self.ncrit, self.m2l))
+
 
 def choose(
     grow: Callable[[int], Tree],

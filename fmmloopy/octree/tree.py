@@ -249,8 +249,18 @@ def build_tree(
     return grow_tree(sort_points(sources, targets, dtype), ncrit, max_level, split_coincident)
 
 
-def sort_points(sources: Points, targets: Points | None = None, dtype: DTypeLike | None = None) -> SortedPoints:
-    """Find the root cube of points and sort them, the first part of `build_tree`; arguments and errors as there."""
+def sort_points(
+    sources: Points, targets: Points | None = None, dtype: DTypeLike | None = None, width: float = 1.0
+) -> SortedPoints:
+    """Find the root cube of points and sort them, the first part of `build_tree`.
+
+    Args:
+        sources, targets, dtype: as there.
+        width: how many times as wide as the points the root is, at least 1; they are at its lower corner.
+
+    Raises:
+        ValueError: as there.
+    """
     _check_points(sources, "sources")
     if targets is not None:
         _check_points(targets, "targets")
@@ -261,7 +271,9 @@ def sort_points(sources: Points, targets: Points | None = None, dtype: DTypeLike
     kept = np.dtype(dtype if dtype is not None else sources.dtype)
     sides = [("sources", sources), *([] if targets is None else [("targets", targets)])]
     corners = [find_bounds(side, name) for name, side in sides]
-    root = find_root(np.min([lower for lower, _ in corners], axis=0), np.max([upper for _, upper in corners], 0), kept)
+    root = find_root(
+        np.min([lower for lower, _ in corners], axis=0), np.max([upper for _, upper in corners], 0), kept, width
+    )
     sorted_sources = sort_in_root(sources, *root, kept)
     sorted_targets = sorted_sources
     if targets is not None and targets is not sources:
@@ -307,18 +319,23 @@ def find_bounds(points: Points, name: str) -> tuple[NDArray[np.float64], NDArray
 
 
 def find_root(
-    lower: NDArray[np.float64], upper: NDArray[np.float64], dtype: np.dtype[Any]
+    lower: NDArray[np.float64], upper: NDArray[np.float64], dtype: np.dtype[Any], width: float = 1.0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Return centre, origin and half width of a cube that contains all points after rounding; see `Tree`.
 
     Args:
         lower, upper: shape (3,), corners of the bounding box of the points.
         dtype: type of the tree's points.
+        width: as for `sort_points`.
 
     Raises:
         ValueError: coordinates are too large.
     """
     centre, half_width = _find_cube(lower, upper, dtype)
+    if width > 1:
+        corner, half_width = centre - half_width, _of_few_bits(width * half_width)
+        grid = _grid(half_width)
+        centre = np.floor((corner + half_width) / grid) * grid + 0.0
     return centre, _find_origin(centre, half_width, dtype), half_width
 
 
@@ -336,11 +353,21 @@ def _find_cube(
         return centre, 1.0
     extent = max(extent, 2.0**40 * float(np.finfo(dtype).tiny))  # so that no box width underflows
     # A centre of few bits, such as 0 for points around the origin: then most differences from it are exact.
-    grid = math.ldexp(1.0, math.frexp(extent)[1] - CENTRE_BITS)
+    grid = _grid(extent)
     centre = np.round(centre / grid) * grid + 0.0  # no -0
     extent = float(max((upper - centre).max(), (centre - lower).max(), extent))
-    mantissa, exponent = math.frexp(extent)
-    return centre, math.ldexp(math.ceil(math.ldexp(mantissa, HALF_WIDTH_BITS)), exponent - HALF_WIDTH_BITS)
+    return centre, _of_few_bits(extent)
+
+
+def _grid(half_width: float) -> float:
+    """Return what centres are multiples of."""
+    return math.ldexp(1.0, math.frexp(half_width)[1] - CENTRE_BITS)
+
+
+def _of_few_bits(half_width: float) -> float:
+    """Return a half width that is not smaller, with at most `HALF_WIDTH_BITS` significant bits."""
+    mantissa, exponent = math.frexp(half_width)
+    return math.ldexp(math.ceil(math.ldexp(mantissa, HALF_WIDTH_BITS)), exponent - HALF_WIDTH_BITS)
 
 
 def _find_origin(centre: NDArray[np.float64], half_width: float, dtype: np.dtype[Any]) -> NDArray[np.float64]:

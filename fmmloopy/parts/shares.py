@@ -115,7 +115,12 @@ def overlapping(first: Keys, last: Keys, splitters: Keys) -> tuple[NDArray[np.in
 
 
 def share_out(
-    transport: Transport, sources: Points, targets: Points | None, dtype: np.dtype[Any], speeds: NDArray[np.float64]
+    transport: Transport,
+    sources: Points,
+    targets: Points | None,
+    dtype: np.dtype[Any],
+    speeds: NDArray[np.float64],
+    width: float = 1.0,
 ) -> Shares:
     """Give each part a range of the curve, with points in proportion to its speed.
 
@@ -125,6 +130,7 @@ def share_out(
             are the sources.
         dtype: type of the tree's points.
         speeds: shape (size,), relative speeds of the parts.
+        width: how many times as wide as the points the root is.
 
     Raises:
         ValueError: there are no sources or no targets in any part, or coordinates are too large.
@@ -137,7 +143,7 @@ def share_out(
     bounds = [find_bounds(side, "points") for side in given if len(side)]
     lower = np.min([each for each, _ in bounds], axis=0, initial=np.inf) if bounds else np.full(3, np.inf)
     upper = np.max([each for _, each in bounds], axis=0, initial=-np.inf) if bounds else np.full(3, -np.inf)
-    root = find_root(transport.reduce(lower, "min"), transport.reduce(upper, "max"), dtype)
+    root = find_root(transport.reduce(lower, "min"), transport.reduce(upper, "max"), dtype, width)
     sides = [_read(transport, side, root, dtype) for side in given]
     splitters = _sample(transport, np.sort(np.concatenate([side.keys for side in sides])), speeds)
     sides = [_move(transport, side, splitters) for side in sides]

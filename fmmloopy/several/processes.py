@@ -103,8 +103,8 @@ class PartFmm(Fmm):
         found, share = sample(self._team.transport, self._shares)
         return Predictor(self.kernel, found, max(round(share * self._predicted_ncrit), 1))
 
-    def _sort(self, points: NDArray[Any], others: NDArray[Any] | None, dtype: DTypeLike) -> SortedPoints:
-        self._shares: Shares = share_out(self._team.transport, points, others, np.dtype(dtype), self._speeds)
+    def _sort(self, points: NDArray[Any], others: NDArray[Any] | None, dtype: DTypeLike, width: float) -> SortedPoints:
+        self._shares: Shares = share_out(self._team.transport, points, others, np.dtype(dtype), self._speeds, width)
         return self._shares.sorted
 
     def _evaluate_on(
