@@ -160,7 +160,7 @@ def full_suite() -> list[Case]:
     for points in (10_000, 30_000, 100_000, 300_000, MILLION, 3 * MILLION, 10 * MILLION):
         cases.append(EvaluationCase("sizes", "sphere, 3 digits", points, digits=3, runs=3))
     cases.append(EvaluationCase("start", "cube, 6 digits", 10_000, "cube", digits=6, runs=20, processes=4))
-    for dtype, most in (("float64", 10), ("float32", 5)):
+    for dtype, most in (("float64", 12), ("float32", 5)):
         for digits in range(2, most + 1):
             name = f"sphere, {digits} digits"
             case = EvaluationCase("accuracy", name, 100_000, dtype=dtype, digits=digits, runs=3, draws=3)

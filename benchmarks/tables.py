@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import starmap
 
-from benchmarks.results import Evaluation, OperatorTime, Results
+from benchmarks.results import Evaluation, OperatorTime, Peer, Results
 from benchmarks.suite import GROUPS, NAMES
 from benchmarks.targets import THEIR_PEAKS, Verdict, format_value
 from fmmloopy.accuracy import ERRORS
@@ -15,6 +15,9 @@ from fmmloopy.measuring.plots import format_share
 from fmmloopy.measuring.probes import SQRT_DIV
 
 NOTHING = "–"
+
+SOLUTIONS = (1, 10, 1000)
+"""Numbers of evaluations for the same points."""
 
 
 def make_tables(
@@ -45,6 +48,7 @@ def make_tables(
         "accuracy": evaluations_table(results, "accuracy"),
         "steps": steps_table(results),
         "peers": peers_table(results),
+        "solutions": solutions_table(results),
         "errors": errors_table(),
         "left_out": "\n".join(f"- {line}" for line in (*results.left_out, *results.failed)) or "Nothing.",
         "disturbed": "\n".join(f"- {line}" for line in results.disturbed) or "None.",
@@ -300,20 +304,37 @@ def peers_table(results: Results) -> str:
     """List what other libraries took, and the fastest evaluation of ours of the same points that errs no more."""
     rows = []
     for peer in sorted(results.peers, key=lambda p: (p.points, -p.eps)):
-        ours = [
-            e
-            for e in results.evaluations
-            if (e.points, e.distribution) == (peer.points, peer.distribution) and e.error <= peer.error
-        ]
         what = f"{peer.library} {peer.version}", f"{peer.points:,}", f"{peer.eps:g}", f"{peer.error:.1e}"
         figures = _seconds(peer.seconds), _seconds(peer.cpu), f"{peer.memory * 1e-9:.2f} GB"
-        best = min(ours, key=lambda e: e.evaluate + e.preparation, default=None)
-        rows.append((*what, *figures, *_against(best, peer.seconds, peer.cpu)))
+        rows.append((*what, *figures, *_against(_fastest(results, peer, 1), peer.seconds, peer.cpu)))
     headings = (
         *("library", "points", "eps", "error", "time", "time of all cores", "memory"),
         *("fmmloopy: construction and evaluate", "times as fast", "time of all cores: times as fast"),
     )
     return make_table(headings, rows)
+
+
+def solutions_table(results: Results) -> str:
+    """List the time to solution for some numbers of evaluations, of other libraries and of the fastest of ours."""
+    rows = []
+    for peer in sorted(results.peers, key=lambda p: (p.points, -p.eps)):
+        cells = []
+        for count in SOLUTIONS:
+            ours = _fastest(results, peer, count)
+            theirs, least = count * peer.seconds, ours and ours.preparation + count * ours.evaluate
+            cells.append(f"{_seconds(theirs)}, {_seconds(least)}: {theirs / least:.3g}" if least else NOTHING)
+        rows.append((f"{peer.library} {peer.version}", f"{peer.points:,}", f"{peer.error:.1e}", *cells))
+    return make_table(("library", "points", "error", *map(str, SOLUTIONS)), rows)
+
+
+def _fastest(results: Results, peer: Peer, count: int) -> Evaluation | None:
+    """Return the fastest of our evaluations of the same points, so many times, that err no more; None if none is."""
+    ours = [
+        e
+        for e in results.evaluations
+        if (e.points, e.distribution) == (peer.points, peer.distribution) and e.error <= peer.error
+    ]
+    return min(ours, key=lambda e: e.preparation + count * e.evaluate, default=None)
 
 
 def _against(ours: Evaluation | None, seconds: float, cpu: float) -> tuple[str, str, str]:

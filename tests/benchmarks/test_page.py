@@ -260,6 +260,14 @@ def test_a_peer_is_held_against_the_fastest_that_errs_no_more(results):
         "| 0.71 s (0.1 s evaluate), error 5.0e-05, float64, PoCL 3.0 | 3.94 | 2.35 |"
     )
 
+    # With another one that takes longer to build, for many evaluations.
+    results.evaluations.append(replace(ours, construction={"tree": 5.0}, runs=[0.05]))
+    assert tables.solutions_table(results).endswith(
+        "| 6.0e-05 | 2.8 s, 0.71 s: 3.94 | 28 s, 1.61 s: 17.4 | 2.8e+03 s, 55 s: 50.9 |"
+    )
+    results.evaluations.clear()
+    assert tables.solutions_table(results).endswith("| – | – | – |")
+
 
 def test_pictures_are_drawn_from_what_is_there(results, tmp_path):
     drawn = pictures.draw_pictures(results, tmp_path)
