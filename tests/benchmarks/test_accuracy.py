@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 import fmmloopy as fl
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from benchmarks.accuracy import DIGITS, DISTRIBUTIONS, Accuracy, main, measure, table
 from benchmarks.kernels import PARAMETERS
 from fmmloopy.accuracy import errors_for
