@@ -16,6 +16,7 @@ import fmmloopy as fl
 from fmmloopy.common import store
 from fmmloopy.common.bundle import ABOUT, open_bundle, write_bundle
 from fmmloopy.execution.devices import C_DEVICE, choose_device, find_devices
+from fmmloopy.recipes import load_recipes
 
 PROGRAM = """
 import sys, warnings
@@ -100,8 +101,9 @@ def test_a_bundle_for_something_else_is_told_of(bundle, only_bundles, tmp_path, 
     assert error(fmm.evaluate(charges), fl.direct(points, charges)) < 1e-3
     with pytest.warns(UserWarning, match="does not help here: it is for order 4 in reduced precision, not order 3 in"):
         fl.Fmm(points, digits=2, device=device.description, bundle=path)
-    given = {"p2p": {"lanes": 4}} if device.backend == "opencl" else {}
-    if given:
+    tuning = load_recipes(None, device).tuning.get("p2p", {})
+    if tuning:
+        given = {"p2p": {name: values[0] for name, values in tuning.items()}}
         with pytest.warns(UserWarning, match="for recipes with their own parameters, not with those that"):
             fl.Fmm(points, digits=3, device=device.description, bundle=path, parameters=given)
     with pytest.warns(UserWarning, match="it is for kernel laplace, not yukawa; code is generated"):
