@@ -650,6 +650,7 @@ class Fmm:
             "ncrit": self.ncrit,
             "precision": self.precision,
             "m2l": self.m2l,
+            "root_width": self.root_width,
             "parameters": self.parameters,
             "runtime": self._evaluation.runtime,
             "certify": self._certify,

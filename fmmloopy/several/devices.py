@@ -67,6 +67,7 @@ class ManyDevices(Fmm):
         first = self.parts[0]
         self.kernel, self.dtype, self._certify = first.kernel, first.dtype, first._certify
         self._turn, self._adjoint, self._vectors = Turn(), None, None
+        self._root_width = first.root_width
         self._counts = len(points), len(points if others is None else others)
         self._take_over()
 

@@ -112,6 +112,19 @@ def test_potentials_do_not_depend_on_the_width(precision, rng):
     assert error(fmm.evaluate(charges[:2000]), fl.direct(points[:2000], charges[:2000])) < 3e-5
 
 
+def test_what_an_evaluation_makes_has_its_root(opencl_device, rng):
+    points, charges = rng.random((2000, 3)), rng.uniform(-1, 1, 2000)
+    one = fl.Fmm(points, kernel=fl.rotlet(), order=4, ncrit=60, root_width=1.5, device=opencl_device)
+    matrix = one.as_linear_operator()
+    x, y = rng.uniform(-1, 1, (2, matrix.shape[0]))
+    assert y @ matrix.matvec(x) == pytest.approx(x @ matrix.rmatvec(y), rel=1e-2)
+    assert one._adjoint[0].root_width == 1.5
+    several = fl.Fmm(points, order=5, ncrit=60, root_width=1.5, devices=[opencl_device, opencl_device])
+    assert several.root_width == 1.5
+    assert all(part.tree.half_width > 0.7 for part in several.parts)
+    assert error(several.evaluate(charges), fl.direct(points, charges)) < 1e-4
+
+
 def test_a_whole_choice(monkeypatch, rng):
     """Whatever is predicted: with points that are sorted again, targets too."""
     monkeypatch.setattr("fmmloopy.fmm.width_to_try", lambda tree, candidate, kernel: 1.6)
