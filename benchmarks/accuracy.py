@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.kernels import PARAMETERS, draw_charges
+from benchmarks.kernels import PARAMETERS
 from fmmloopy.common.messages import one_line
 from fmmloopy.execution.devices import choose_device
 from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction
 from fmmloopy.kernels import KERNELS
+from fmmloopy.vectors import draw_charges
 
 DIGITS = (3, 6, 9)
 

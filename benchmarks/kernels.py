@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from pymbolic.mapper import WalkMapper
 
 from fmmloopy.choosing.work import count_work
-from fmmloopy.common.arguments import charges_of
 from fmmloopy.execution.devices import choose_device
 from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction
 from fmmloopy.kernels import KERNELS
+from fmmloopy.vectors import draw_charges
 
 CALL_FLOPS = 20
 """Operations that a call of a special function counts as: about those of a polynomial in double precision."""
@@ -82,11 +82,6 @@ def count_calls(kernel: GreensFunction) -> int:
                 seen.add(str(entry))
                 counter(entry)
     return counter.count
-
-
-def draw_charges(random: np.random.Generator, kernel: GreensFunction, count: int) -> NDArray[Any]:
-    """Return charges of both signs as a function takes them: of shape (count,), or with their components."""
-    return charges_of(random.uniform(-1, 1, (count, kernel.nsource_components)), kernel.is_complex)
 
 
 def measure(kernel: GreensFunction, points: NDArray[np.float64], order: int, ncrit: int, gradient: bool) -> Speed:

@@ -21,18 +21,18 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import cube, sphere
 from benchmarks.tables import make_table
 from fmmloopy.common.messages import one_line
 from fmmloopy.execution.devices import DeviceError, processors
 from fmmloopy.fmm import Fmm
+from fmmloopy.measuring.timing import Setting
 
 ORDERS = {3: (4, 5), 6: (6, 7), 9: (10, 11)}
 """Orders of the other library that reach so many digits, or nearly."""
 
 LEAF_SIZES = (100, 200, 300, 500, 800)
 
-DISTRIBUTIONS = {"sphere": sphere, "cube": cube}
+DISTRIBUTIONS = ("sphere", "cube")
 
 LINE = re.compile(r"^(?P<name>[A-Z][\w ]*?) *: *(?P<value>[0-9.]+e[+-]\d+)$", re.MULTILINE)
 """What the program prints: a name and a number, such as ``Evaluation           : 2.1e+00``."""
@@ -103,8 +103,7 @@ def run_theirs(program: Path, points: int, distribution: str, order: int, leaf_s
 
 def run_ours(points: int, distribution: str, digits: int, device: str | None) -> Run:
     """Evaluate potentials and gradients: construction with warm caches, the fastest of three evaluations."""
-    random = np.random.default_rng(0)
-    where, charges = DISTRIBUTIONS[distribution](random, points), random.uniform(-1, 1, points)
+    where, charges = Setting(points, distribution).make_points(), np.random.default_rng(1).uniform(-1, 1, points)
     Fmm(where, digits=digits, device=device).evaluate(charges, gradient=True)
     start = time.perf_counter()
     fmm = Fmm(where, digits=digits, device=device)

@@ -17,7 +17,6 @@ from fmmloopy.bookshelf.tuned import ENVIRONMENT_VARIABLE as TUNED_VARIABLE
 from fmmloopy.choosing.calibration import probe_points
 from fmmloopy.choosing.cost_model import SVD_POINTS
 from fmmloopy.common import store
-from fmmloopy.common.arguments import charges_of
 from fmmloopy.common.bundle import write_bundle
 from fmmloopy.common.isolation import Stage, Worker
 from fmmloopy.execution.bundled import in_words, purpose
@@ -26,6 +25,7 @@ from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import check_kernel, check_points
 from fmmloopy.operators import M2L_FORMS
+from fmmloopy.vectors import draw_charges
 
 DIGITS = (3, 6, 9)
 """Digits that bundles are for, if no others are given."""
@@ -149,7 +149,7 @@ def _record(
         forms = [compared.m2l] if compared.plan_report().fft_alone else [f for f in M2L_FORMS if f != "dense"]
         for where, form in [(points, form) for form in forms] + [(near, forms[0])]:
             fmm = Fmm(where, kernel=kernel, digits=digits, device=device, m2l=form)
-            charges = charges_of(random.uniform(-1, 1, (len(where), kernel.nsource_components)), kernel.is_complex)
+            charges = draw_charges(random, kernel, len(where))
             for with_gradient in (False, True) if gradient else (False,):
                 fmm.evaluate(charges, gradient=with_gradient)
     files = {name: content for name, content in found.files.items() if "/" not in name or name.split("/")[0] in TAKEN}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fmmloopy.common.arguments import check_flag, finite_numbers, real_numbers
+from fmmloopy.common.arguments import check_flag, finite_numbers, join_parts, real_numbers
 from fmmloopy.common.exchange import on_host
 from fmmloopy.components import Components
 from fmmloopy.greens import SECOND, GreensFunction
@@ -161,3 +161,9 @@ def _result(kernel: GreensFunction, values: NDArray[Any], is_single: bool, copy:
     values = values[:, 0] if values.shape[1] == 1 else values
     values = values[..., 0] if is_single else values
     return values.copy() if copy else np.ascontiguousarray(values)
+
+
+def draw_charges(random: np.random.Generator, kernel: GreensFunction, count: int) -> NDArray[Any]:
+    """Return charges of both signs as a caller has them: shape (count,), or with the components of the function."""
+    columns = random.uniform(-1, 1, (count, kernel.nsource_components))
+    return join_parts(columns) if kernel.is_complex else columns[:, 0] if columns.shape[1] == 1 else columns

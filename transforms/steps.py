@@ -205,12 +205,12 @@ def halve_rsqrt(knl: Kernel) -> Kernel:
     Raises:
         ValueError: the number of lanes is odd.
     """
+    from fmmloopy.transforms.rewriting import ReplaceRsqrt
+
     lanes = lanes_of(knl).get("tlanes", 1)
     if lanes % 2:
         raise ValueError(f"lanes is {lanes}, expected an even number: call lane_arrays before")
     first = Comparison(var("t"), "<", lanes // 2)
-    from fmmloopy.transforms.rewriting import ReplaceRsqrt
-
     return _with_function(ReplaceRsqrt("fmmloopy_rsqrt", first).in_kernel(knl), "fmmloopy_rsqrt")
 
 

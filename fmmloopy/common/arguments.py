@@ -38,11 +38,6 @@ def real_numbers(values: ArrayLike, name: str) -> NDArray[Any]:
     return array
 
 
-def charges_of(columns: NDArray[Any], is_complex: bool) -> NDArray[Any]:
-    """Return charges as a Green's function takes them, from columns of real numbers of shape (n, components)."""
-    return join_parts(columns) if is_complex else columns[:, 0] if columns.shape[1] == 1 else columns
-
-
 def join_parts(values: NDArray[Any]) -> NDArray[Any]:
     """Return complex numbers from real parts and then imaginary parts along axis 1, which goes if one is left."""
     count = values.shape[1] // 2

@@ -153,8 +153,8 @@ def read_cached(path: Path, top: Path | None = None) -> bytes:
         _check(path, top)
         content = path.read_bytes()
     except OSError:
-        name = path.relative_to(top).as_posix()
-        found = next((each for archive in archives if (each := archive.read(name)) is not None), None)
+        packed = (archive.read(path.relative_to(top).as_posix()) for archive in archives)
+        found = next((each for each in packed if each is not None), None)
         if found is None:
             raise
         content = found

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fmmloopy.common.arguments import charges_of, check_count
+from fmmloopy.common.arguments import check_count
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.execution.device import Device
 from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import check_kernel, check_points
 from fmmloopy.measuring.plots import check_plot, draw_convergence
+from fmmloopy.vectors import draw_charges
 
 NPOINTS, NCRIT, NCHECKED, SEED = 5000, 50, 500, 20040801
 """Points of the standard set, points in a leaf, targets that are compared with the direct sum, and the random seed."""
@@ -109,7 +110,7 @@ def verify_kernel(
     rng = np.random.default_rng(SEED)
     where = rng.random((NPOINTS, 3)) if points is None else check_points(points, "points")
     what = f"{len(where):,} points{' in the unit cube' if points is None else ''}"
-    values = charges_of(rng.uniform(-1, 1, (len(where), kernel.nsource_components)), kernel.is_complex)
+    values = draw_charges(rng, kernel, len(where))
     for line in _heading(kernel.name, what):
         echo(line)
     errors, expected = [], []
