@@ -17,7 +17,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -76,14 +78,24 @@ def read_output(text: str, what: str) -> Run:
         ) from None
 
 
-def run_theirs(program: Path, points: int, distribution: str, order: int, leaf_size: int) -> Run:
-    """Run the program once.
+def run_theirs(program: Path, folder: str, points: int, distribution: str, order: int, leaf_size: int) -> Run:
+    """Run the program once, in a folder where it leaves its tables for the next run.
 
     Raises:
         ValueError: it fails, or takes too long.
     """
     what = f"p={order}, ncrit={leaf_size}"
-    command = [str(program), "-n", str(points), "-d", distribution[0], "-P", str(order), "-c", str(leaf_size)]
+    command = [
+        str(program.absolute()),
+        "-n",
+        str(points),
+        "-d",
+        distribution[0],
+        "-P",
+        str(order),
+        "-c",
+        str(leaf_size),
+    ]
     threads = str(processors())
     # Its threads call BLAS, which must not have threads of its own.
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -91,6 +103,7 @@ def run_theirs(program: Path, points: int, distribution: str, order: int, leaf_s
         done = subprocess.run(
             [*command, "-T", threads],
             env=environment,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=LONGEST,
@@ -144,12 +157,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     rows = []
     try:
-        for distribution in DISTRIBUTIONS:
-            for digits in arguments.digits:
-                theirs = []
-                for order in ORDERS[digits]:
-                    for size in LEAF_SIZES:
-                        theirs.append(run_theirs(arguments.exafmm_t, arguments.points, distribution, order, size))
+        with TemporaryDirectory() as folder:
+            for distribution, digits in product(DISTRIBUTIONS, arguments.digits):
+                theirs = [
+                    run_theirs(arguments.exafmm_t, folder, arguments.points, distribution, order, size)
+                    for order, size in product(ORDERS[digits], LEAF_SIZES)
+                ]
                 ours = run_ours(arguments.points, distribution, digits, arguments.device)
                 rows.append(row_of(distribution, digits, theirs, ours))
                 print(" | ".join(rows[-1]), file=sys.stderr, flush=True)

@@ -99,7 +99,8 @@ def make_bundle(
         raise ValueError("digits is empty, expected digits such as (3, 6, 9)")
     folder = where.absolute().parent
     if where.is_dir() or not os.access(folder, os.W_OK):  # which is found out before all the work
-        raise OSError(f"{str(path)!r} cannot be written: {'it is a folder' if where.is_dir() else f'{folder} cannot'}")
+        why = "it is a folder" if where.is_dir() else f"{folder} is no folder that you can write"
+        raise OSError(f"{str(path)!r} cannot be written: {why}")
     if points is None:  # rates are measured for two sizes
         clouds = [
             probe_points(count) for count in sorted({SVD_POINTS, max(SVD_POINTS, chosen.limits.probes.many_from)})

@@ -779,7 +779,7 @@ def _warn_of_bundle(bundle: Bundle, setup: Setup) -> None:
         warnings.warn(
             f"bundle {bundle.path.name} does not help here: {'; '.join(reasons)}; code is generated and measured anew, "
             "which takes seconds",
-            stacklevel=6,
+            stacklevel=5,
         )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fmmloopy.cli.common import DeviceOption, JsonOption, console, counted, print_json, telling
+from fmmloopy.cli.common import JsonOption, console, counted, print_json, telling
 
 
 def bundle(
@@ -20,7 +20,9 @@ def bundle(
         Path | None, typer.Option("--points", help="File with points and charges, for whose boxes tables are.")
     ] = None,
     gradient: Annotated[bool, typer.Option("--gradient/--no-gradient", help="For gradients too.")] = True,
-    device: DeviceOption = None,
+    device: Annotated[
+        str | None, typer.Option("--device", "-d", help="Part of a device's description. Default: the preferred one.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Pack code, programs, tables, rates and certificates into one file, for `Fmm(..., bundle=...)`.

@@ -31,6 +31,7 @@ import os, sys
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 assert options.keys() == {{"-n", "-d", "-P", "-c", "-T"}}, options
 assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+open("tables.dat", "w").close()
 assert os.environ["OMP_NUM_THREADS"] == options["-T"]
 print(FOUND.replace("2.2500000e+00", f"{{int(options['-c']) / 100:.7e}}").replace("e-06", f"e-0{{options['-P']}}"))
 """.replace("FOUND", repr(PRINTED))
@@ -51,8 +52,12 @@ def test_times_and_errors_are_read():
         read_output(PRINTED.replace("Evaluation  ", "Result  "), "p=6")
 
 
-def test_a_program_is_run(program):
-    assert run_theirs(program, 1000, "cube", 4, 300) == Run("p=4, ncrit=300", 1.0, 3.0, 1.5266419e-04)
+def test_a_program_is_run(program, tmp_path):
+    """In the folder, where it leaves files."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert run_theirs(program, str(folder), 1000, "cube", 4, 300) == Run("p=4, ncrit=300", 1.0, 3.0, 1.5266419e-04)
+    assert [path.name for path in folder.iterdir()] == ["tables.dat"]
 
 
 def test_the_fastest_run_that_is_accurate_enough_counts():
@@ -64,12 +69,14 @@ def test_the_fastest_run_that_is_accurate_enough_counts():
     assert "none of 1 runs is accurate enough" in row_of("cube", 6, theirs[:1], ours)
 
 
-def test_a_whole_comparison(program, capsys, monkeypatch):
+def test_a_whole_comparison(program, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(peers, "LEAF_SIZES", (300, 200))
     assert main(["--exafmm-t", str(program), "--points", "3000", "--digits", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("| sphere, 3 digits | order 4, ncrit ")
+    assert not (tmp_path / "tables.dat").exists()
     assert "| p=4, ncrit=200 | 1.5e-04 | 1.00 | 2.00 |" in lines[3]
 
 
