@@ -20,16 +20,20 @@ PARTICLE_OPERATORS = ("p2p", "p2m", "p2l", "l2p", "m2p")
 DENSE_OPERATORS = ("m2m", "l2l", "check_to_equivalent")
 
 
-def particles(knl: Kernel, *, lanes: int = 32, each: int = 2, sources: int = 32, roots: str = "seeded") -> Steps:
+def particles(knl: Kernel, *, targets: int = 64, each: int = 2, sources: int = 32, roots: str = "seeded") -> Steps:
     """Two targets in each work-item of a warp share the loads of a source, which the group has staged.
+
+    ``targets`` is the size of a tile, so a group has ``targets / each`` work-items.
 
     The unit's approximate root and one iteration take 12 operations of a pair in f64, compared with more than 20 for a
     root and a division.
     """
     if roots not in ("seeded", "sqrt"):
         raise ValueError(f"roots is {roots!r}, expected 'seeded' or 'sqrt'")
+    if targets % each:
+        raise ValueError(f"targets is {targets}, expected a multiple of each = {each}")
     everywhere = {"l.0": "t_item"}
-    knl = gpu_steps.work_item_tiles(knl, lanes, each, sources)
+    knl = gpu_steps.work_item_tiles(knl, targets // each, each, sources)
     yield "one work-group per box, targets as work-items", gpu_steps.on_all_items(knl, everywhere)
     knl = gpu_steps.stage_sources(knl)
     yield "sources staged in local memory", gpu_steps.on_all_items(knl, everywhere)
@@ -159,7 +163,7 @@ BOOK = RecipeBook(
     },
     tuning={
         **{
-            key: {"lanes": (32, 64), "each": (1, 2), "sources": (16, 32, 64), "roots": ("seeded", "sqrt")}
+            key: {"targets": (32, 64), "each": (1, 2), "sources": (16, 32, 64), "roots": ("seeded", "sqrt")}
             for key in PARTICLE_OPERATORS
         },
         **{key: {"boxes": (32, 64), "rows": (8, 16), "columns": (8, 16, 32)} for key in DENSE_OPERATORS},

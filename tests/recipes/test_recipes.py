@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import itertools
 import os
 import pickle
 import subprocess
@@ -25,6 +26,7 @@ import fmmloopy as fl
 from fmmloopy.operators import OPERATORS
 from fmmloopy.operators.operator import LANE_PARAMETERS
 from fmmloopy.recipes import (
+    LANE_BOUNDS,
     SEQUENTIAL,
     RecipeBook,
     RecipeError,
@@ -364,6 +366,17 @@ def test_every_shipped_parameter_has_its_default_among_the_values_worth_trying()
         for given in book.by_device.get(operator, {}).values():
             for keyword, value in given.items():
                 assert value in book.tuning[operator][keyword], f"{book.name}, {operator}: {keyword}"
+
+
+def test_every_combination_of_shipped_tuning_values_can_be_applied():
+    """Each recipe is tried on the first operator that has it."""
+    first = {(book.name, book.recipes[operator]): (book, operator) for book, operator in reversed(_shipped())}
+    for book, operator in first.values():
+        math, tuning = specification(operator).kernel(), book.tuning.get(operator, {})
+        for values in itertools.product(*tuning.values()):
+            *_, last = apply_recipe(book, operator, math, dict(zip(tuning, values, strict=True)))
+            for lane, count in lanes_of(last.kernel).items():
+                assert count in LANE_BOUNDS[lane], f"{book.name}, {operator}, {values}: {lane} is {count}"
 
 
 # -- fingerprints
