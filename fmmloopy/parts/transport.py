@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -50,11 +51,11 @@ class Mpi:
     """Processes of MPI.
 
     Args:
-        comm: a communicator of mpi4py; its duplicate carries the messages.
+        comm: a communicator of mpi4py, which must not be freed before this. Its duplicate carries the messages.
     """
 
     def __init__(self, comm: Any) -> None:
-        self._comm = comm.Dup()
+        self._comm = _duplicate(comm)
         self.rank, self.size = int(comm.rank), int(comm.size)
 
     def gather(self, value: Any) -> list[Any]:
@@ -86,6 +87,24 @@ class Mpi:
         requests = [self._comm.Irecv(_bytes(rows), sender) for sender, rows in buffers.items() if len(rows)]
         requests += [self._comm.Isend(rows, receiver) for receiver, rows in packed.items()]
         MPI.Request.Waitall(requests)
+
+
+def _duplicate(comm: Any) -> Any:
+    """Return the duplicate of a communicator, made once: MPI has only some 2,000 communicators."""
+    found = comm.Get_attr(_place())
+    if found is None:
+        found = comm.Dup()
+        comm.Set_attr(_place(), found)
+    return found
+
+
+@cache
+def _place() -> int:
+    """Return the key under which communicators have their duplicates, which are freed with them."""
+    from mpi4py import MPI
+
+    key: int = MPI.Comm.Create_keyval(delete_fn=lambda comm, key, duplicate: duplicate.Free())
+    return key
 
 
 def _bytes(rows: Rows) -> NDArray[np.uint8]:

@@ -48,7 +48,8 @@ class PartFmm(Fmm):
 
     Args:
         sources, targets: as for `Fmm`, the share of this process: shape (n, 3), and n may be 0.
-        comm: a communicator of mpi4py; a duplicate carries the messages.
+        comm: a communicator of mpi4py, which must not be freed before this. A duplicate carries the messages; there is
+            one for each communicator, however many evaluations use it.
         speeds: shape (size,), how fast the parts are, relative to each other; None for equal speeds.
         options: further arguments of `Fmm`, the same in all processes except ``device`` and ``runtime``.
 

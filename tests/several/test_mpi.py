@@ -56,6 +56,13 @@ def test_several_processes_agree_with_one(size):
 
 
 @needs_mpi
+def test_processes_have_one_duplicate_of_a_communicator():
+    done = run_processes(2, HERE / "transport_program.py")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("fine") == 2
+
+
+@needs_mpi
 def test_the_command_evaluates_a_file_in_several_processes(tmp_path, rng):
     points, charges = rng.uniform(-1, 1, (3000, 3)), rng.uniform(-1, 1, 3000)
     np.savez(tmp_path / "points.npz", points=points, charges=charges)
