@@ -251,14 +251,15 @@ class Fmm:
                 return used, replace(setup, admit=partial(_admit, certify))
 
             runtime, setup = self._together(set_up)
-            rates = self._rates = KnownRates(setup, runtime, sorted_points.most)
-            measure = sorted_points.most >= FEWEST_POINTS
+            most = self._most_of(sorted_points)
+            rates = self._rates = KnownRates(setup, runtime, most)
+            measure = most >= FEWEST_POINTS
 
             def choose(points: SortedPoints) -> tuple[Decision, Tree | None]:
                 return decide(
                     setup,
                     grower(points, setup.method.precision),
-                    points.most,
+                    most,
                     lambda form: (found := rates.of(form, measure)) and found.for_vectors(vectors),
                     ncrit=ncrit,
                     m2l=m2l,
@@ -308,6 +309,10 @@ class Fmm:
     def _sort(self, points: NDArray[Any], others: NDArray[Any] | None, dtype: DTypeLike, width: float) -> SortedPoints:
         """Sort points along the curve, in a root so many times as wide."""
         return sort_points(points, others, dtype, width)
+
+    def _most_of(self, points: SortedPoints) -> int:
+        """Return the number of sources or of targets of all parts, whichever is larger."""
+        return points.most
 
     @property
     def _ngiven(self) -> tuple[int, int]:
@@ -475,7 +480,7 @@ class Fmm:
                 admit, setup = setup.admit, _set_up(method, setup.device, setup.book, self._parameters)
                 setup = replace(setup, admit=admit)
                 decision = replace(decision, setup=setup)
-                rates = KnownRates(setup, before.runtime, sorted_points.most)
+                rates = KnownRates(setup, before.runtime, self._most_of(sorted_points))
             try:
                 evaluation = self._evaluate_on(setup, sorted_points, None, before.runtime, timings, before)
             except BaseException:

@@ -108,6 +108,10 @@ class PartFmm(Fmm):
         self._shares: Shares = share_out(self._team.transport, points, others, np.dtype(dtype), self._speeds, width)
         return self._shares.sorted
 
+    def _most_of(self, points: SortedPoints) -> int:
+        counts = np.array([len(points.sources.keys), len(points.targets.keys)])
+        return int(self._team.transport.reduce(counts, "sum").max())
+
     def _evaluate_on(
         self,
         setup: Setup,
