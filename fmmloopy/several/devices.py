@@ -13,6 +13,7 @@ from fmmloopy.choosing.report import PlanReport
 from fmmloopy.common.exchange import on_host
 from fmmloopy.common.turns import Turn
 from fmmloopy.execution.backends import backend_of
+from fmmloopy.execution.device import CPU
 from fmmloopy.execution.devices import Device, choose_device, choose_devices, find_devices
 from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction
@@ -34,7 +35,8 @@ class ManyDevices(Fmm):
     Args:
         sources, targets: as for `Fmm`.
         devices: names or devices, as for ``device`` of `Fmm`, one for each part; ``"pocl/2"`` is a CPU through PoCL
-            with its cores divided among two parts; ``"all"`` is all real ones.
+            with its cores divided among two parts; ``"all"`` is all GPUs and other accelerators, and the preferred one
+            of the CPU's runtimes, which would share its cores.
         options: further arguments of `Fmm`, except ``device`` and ``runtime``.
 
     Attributes:
@@ -197,14 +199,20 @@ def _chosen(devices: str | Sequence[str | Device]) -> tuple[Device, ...]:
         DeviceError: one is not there.
     """
     if isinstance(devices, str) and devices == "all":
-        real = [device for device in find_devices() if not device.is_simulator and not backend_of(device).last_resort]
-        return tuple(real or [choose_device()])
+        return _all_devices(find_devices()) or (choose_device(),)
     if isinstance(devices, str | Device):
         devices = [devices]
     if not isinstance(devices, Sequence) or not devices:
         raise ValueError(f"devices is {devices!r}, expected names of devices, such as ['pocl', 'intel'], or 'all'")
     chosen = (choose_devices(each) if isinstance(each, str) else (choose_device(each),) for each in devices)
     return tuple(device for each in chosen for device in each)
+
+
+def _all_devices(found: Sequence[Device]) -> tuple[Device, ...]:
+    """Return real devices, the preferred ones first, and among the runtimes of the CPU's cores the first."""
+    real = [device for device in found if not device.is_simulator and not backend_of(device).last_resort]
+    first = next((device for device in real if device.kind == CPU), None)
+    return tuple(device for device in real if device.kind != CPU or device is first)
 
 
 def _read(sources: ArrayLike, targets: ArrayLike | None) -> tuple[NDArray[Any], NDArray[Any] | None]:

@@ -7,10 +7,13 @@ import pytest
 from conftest import OPENCL, POINT_SETS, clustered, cube, error, slow_but, sphere
 
 import fmmloopy as fl
-from fmmloopy.execution.devices import DeviceError, choose_devices
+from fmmloopy import fmm
+from fmmloopy.choosing.calibration import KnownRates
+from fmmloopy.execution.device import CPU, GPU, OTHER, Device
+from fmmloopy.execution.devices import C_DEVICE, DeviceError, choose_devices
 from fmmloopy.fmm import Fmm
 from fmmloopy.parts.team import PartError
-from fmmloopy.several.devices import ManyDevices
+from fmmloopy.several.devices import ManyDevices, _all_devices
 
 ORDER, NCRIT = 4, 40
 
@@ -159,6 +162,37 @@ def test_devices_that_are_not_there(rng):
         fl.Fmm(cube(rng, 20), devices=["nonsense"])
     with pytest.raises(DeviceError, match="cannot be divided; only OpenCL devices can"):
         choose_devices("c/2")
+
+
+def test_all_devices_are_accelerators_and_one_runtime_of_the_cpu():
+    def made_up(name, kind, **more):
+        return Device("opencl", name, name, "1", True, kind=kind, **more)
+
+    first, second, gpu, other = (
+        made_up("b", CPU),
+        made_up("a", CPU),
+        made_up("g", GPU),
+        made_up("o", OTHER),
+    )
+    simulator = made_up("s", GPU, runtime="oclgrind")
+    found = (gpu, first, second, other, simulator, C_DEVICE)
+    assert _all_devices(found) == (gpu, first, other)
+    assert _all_devices((first, second, C_DEVICE)) == (first,)
+    assert _all_devices((C_DEVICE,)) == ()
+
+
+def test_the_choice_of_ncrit_knows_all_points(device, rng, monkeypatch):
+    """Rates are measured for, and looked up by, the number of points of the whole problem."""
+    asked = []
+
+    class Rates(KnownRates):
+        def __init__(self, setup, runtime, most):
+            asked.append(most)
+            super().__init__(setup, runtime, most)
+
+    monkeypatch.setattr(fmm, "KnownRates", Rates)
+    fl.Fmm(cube(rng, 900), cube(rng, 1000), devices=[device] * 2, order=ORDER)
+    assert asked == [1000, 1000]
 
 
 def test_a_failing_device_fails_all(device, rng, monkeypatch):
