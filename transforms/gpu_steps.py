@@ -178,7 +178,8 @@ def register_block(knl: Kernel, boxes: int, rows: int) -> Kernel:
 
         for j: u0 += table[j, 0] * x[j]; u1 += table[j, 1] * x[j]; ...           with b = get_local_id(0)
 
-    Apply `on_all_items` with iname ``b`` before a kernel is yielded.
+    Boxes are on the first axis of work-groups, since grids end at 65,535 on the others. Apply `on_all_items` with iname
+    ``b`` before a kernel is yielded.
 
     Args:
         knl: the kernel of a dense operator.
@@ -188,7 +189,7 @@ def register_block(knl: Kernel, boxes: int, rows: int) -> Kernel:
     knl = one_each(fix_lanes(knl, blanes=boxes, ilanes=rows), "b")
     for phase in ("init", "store"):
         knl = lp.duplicate_inames(knl, "i", within=f"id:{phase}", new_inames=[f"i_{phase}"])
-    knl = lp.tag_inames(knl, {"b": "l.0", "itile": "g.0", "btile": "g.1"})
+    knl = lp.tag_inames(knl, {"b": "l.0", "btile": "g.0", "itile": "g.1"})
     return steps.unroll(knl, "i", "i_init", "i_store")
 
 

@@ -117,6 +117,13 @@ def test_a_matrix_that_only_some_work_items_stage():
     assert wrong(mutant, case, expected)
 
 
+@pytest.mark.parametrize("operator", STAGED)
+def test_only_the_first_axis_of_groups_grows_with_the_problem(operator):
+    """The others end at 65,535: they have tiles of rows, frequencies or siblings."""
+    _, *others = code_of(operator).global_size
+    assert set(re.findall(r"[a-z]\w*", " ".join(others))) <= {"itiles", "f_start", "f_end"}
+
+
 @pytest.mark.parametrize("order", [9, 12, 16])
 @pytest.mark.parametrize("operator", ["m2l_forward", "m2l_inverse"])
 def test_planes_of_all_orders_fit_in_local_memory(operator, order):
