@@ -80,8 +80,9 @@ class Fmm:
     Computes f(x_i) = sum over j of G(x_i - y_j) q_j. The constructor builds the tree, the interaction lists and the
     code; `evaluate` can then be called with any number of charge vectors.
 
-    Where the targets are the sources, a source does not act on itself. Other points in the same place contribute G(0)
-    if the function is finite at zero, as Plummer's and Gaussian functions are, and nothing if it is not.
+    Without targets, a source does not act on itself. Other points in the same place, and all targets that are given,
+    even as the same array, see its G(0) if the function is finite at zero, as Plummer's and Gaussian functions are, and
+    nothing if it is not.
 
     Threads may share an `Fmm`: they evaluate one after the other. Processes cannot: it does not work in a process that
     was forked after OpenCL was used, and it cannot be pickled or copied.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
-from conftest import cube, error
+from conftest import OPENCL, cube, error
 
 import fmmloopy as fl
 from fmmloopy.components import Components
@@ -150,6 +152,17 @@ def test_whole_evaluations(separate, dtype, rng):
     ):
         assert error(values, expected) <= bound
     assert fmm.estimate_error(k=200) <= bound
+
+
+@pytest.mark.parametrize("build", [fl.Fmm, partial(fl.Fmm, devices=OPENCL[:1] or ["c"])], ids=["one", "parts"])
+def test_sources_given_as_targets(build, rng):
+    """Where targets are given, none of them is a source, even if it is the same array, also after an update."""
+    points, charges, kernel = cube(rng, 60), rng.uniform(-1, 1, 60), fl.plummer(0.1)
+    fmm = build(points, points, kernel, order=2, ncrit=100, recipes="sequential")  # near pairs only
+    for sources, targets in ((points, points), (2 * points, None), (points, points)):
+        fmm.update(sources, targets)
+        assert error(fmm.evaluate(charges), fl.direct(sources, charges, targets, kernel)) <= 1e-12
+        assert fmm.estimate_error() <= 1e-12
 
 
 def test_dipoles_and_hessians(rng):

@@ -68,7 +68,7 @@ class Tree:
             centres, which are integers times half_width / 2^level, are exact in float32 down to level 15. It is 1 if
             all points coincide, and kept 2^40 above the smallest number of the dtype, so that no box width underflows.
         sources: shape (3, nsources), C-contiguous, in the input's dtype: coordinates of the sources in Morton order.
-        targets: shape (3, ntargets), likewise; the same object as ``sources`` where the points are the same.
+        targets: shape (3, ntargets), likewise; the same object as ``sources`` where the targets are the sources.
         source_order: shape (nsources,), int64: number in the input of each source of ``sources``.
         target_order: shape (ntargets,), int64: likewise for ``targets``.
         level_starts: shape (nlevels + 1,), int32: boxes of level l are level_starts[l] to level_starts[l + 1] - 1.
@@ -201,7 +201,7 @@ class SortedPoints:
 
     Attributes:
         centre, origin, half_width: as in `Tree`.
-        sources, targets: coordinates, order and Morton keys; one object where the points are the same.
+        sources, targets: coordinates, order and Morton keys; one object where the targets are the sources.
     """
 
     centre: NDArray[np.float64]
@@ -231,7 +231,8 @@ def build_tree(
 
     Args:
         sources: shape (nsources, 3), float32 or float64, finite.
-        targets: shape (ntargets, 3), in the dtype of the sources, finite; None if the targets are the sources.
+        targets: shape (ntargets, 3), in the dtype of the sources, finite; None if the targets are the sources. Given
+            targets are other points, even if it is the same array.
         ncrit: maximum number of sources, and of targets, in a leaf above ``max_level``.
         max_level: level at which boxes are no longer split, at most 21. Coincident points end up there.
         dtype: type of the tree's points, float32 or float64, to which they are rounded relative to its origin; None for
@@ -275,9 +276,7 @@ def sort_points(
         np.min([lower for lower, _ in corners], axis=0), np.max([upper for _, upper in corners], 0), kept, width
     )
     sorted_sources = sort_in_root(sources, *root, kept)
-    sorted_targets = sorted_sources
-    if targets is not None and targets is not sources:
-        sorted_targets = sort_in_root(targets, *root, kept)
+    sorted_targets = sorted_sources if targets is None else sort_in_root(targets, *root, kept)
     return SortedPoints(*root, sorted_sources, sorted_targets)
 
 

@@ -60,7 +60,7 @@ class Shares:
     Attributes:
         centre, origin, half_width: of the root of the whole tree.
         splitters: shape (size + 1,), the first key of each part, and END.
-        sources, targets: the same object where the points are the same.
+        sources, targets: the same object where the targets are the sources.
         given: numbers of sources and of targets that the caller has given to this part.
     """
 
@@ -74,7 +74,7 @@ class Shares:
 
     @property
     def sides(self) -> list[Share]:
-        """Sources and targets, or one of them where they are the same."""
+        """Sources and targets, or one of them where the targets are the sources."""
         return [self.sources] if self.targets is self.sources else [self.sources, self.targets]
 
     @cached_property

@@ -331,7 +331,12 @@ def test_inputs_are_left_alone():
     before = points.copy()
     build_tree(points, points, 5)
     np.testing.assert_array_equal(points, before)
-    assert build_tree(points, points, 5).same_points
+
+
+def test_targets_are_the_sources_only_if_none_are_given():
+    points = _cube(np.random.default_rng(0), 100)
+    assert build_tree(points, None, 5).same_points
+    assert not build_tree(points, points, 5).same_points
 
 
 GOOD = np.random.default_rng(0).random((4, 3))
