@@ -1,19 +1,8 @@
 """Green's functions as matrices of pymbolic expressions.
 
 A Green's function ``G(x, y)`` depends only on ``d = x - y`` (target minus source). It is written once, as a matrix of
-real expressions in the variables below; operators, tables and the direct sum all use this matrix.
-
-===========  =====================================================================
-variable     meaning
-===========  =====================================================================
-d0, d1, d2   components of d = x - y
-r            the distance \\|d\\|
-rinv         1 / r, and 0 where r = 0
-pi           the number
-others       the parameters of the Green's function, such as Yukawa's ``decay``
-===========  =====================================================================
-
-and the functions exp, log, sqrt, sin, cos, erf, erfc.
+real expressions in the variables and functions of :mod:`fmmloopy.expressions`; operators, tables and the direct sum
+all use this matrix.
 
 Here and in operators, pairs at distance zero contribute nothing, for any expression, so a point does not act on itself.
 What other points in the same place contribute is in `fmmloopy.limits`.
@@ -21,56 +10,36 @@ What other points in the same place contribute is in `fmmloopy.limits`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pymbolic import parse, var
-from pymbolic.mapper import IdentityMapper, Mapper
+from pymbolic import var
 from pymbolic.mapper.dependency import DependencyMapper
-from pymbolic.mapper.differentiator import DifferentiationMapper
 from pymbolic.mapper.evaluator import EvaluationMapper
-from pymbolic.mapper.flattener import flatten
-from pymbolic.primitives import Power, Product, Variable, flattened_product
-from pytools.lex import ParseError
+from pymbolic.primitives import Variable
 
-from fmmloopy.terms import simplify
+from fmmloopy.expressions import (
+    COMPLEX_REMEDY,
+    FUNCTIONS,
+    GEOMETRY,
+    Degree,
+    Expression,
+    derivative,
+    differentiate,
+    is_expression,
+    read_expression,
+    refusal,
+)
 
-Expression = Any
 Matrix = tuple[tuple[Expression, ...], ...]
-
-COORDINATES = ("d0", "d1", "d2")
-GEOMETRY = (*COORDINATES, "r", "rinv")
 
 ARGUMENT_PREFIX = "parameter_"
 """Prefix of the names of parameters in kernels."""
 
-
-def _unary(function: Callable[..., Any]) -> Callable[[Any], Any]:
-    """Return a function of one argument; numpy's would write to a second one."""
-    return lambda x: function(x)
-
-
-def _special(name: str) -> Callable[[Any], Any]:
-    """Return a function of SciPy, which takes its time to import and few Green's functions need."""
-
-    def function(x: Any) -> Any:
-        from scipy import special
-
-        return getattr(special, name)(x)
-
-    return function
-
-
-_FUNCTIONS = {
-    **{name: _unary(getattr(np, name)) for name in ("exp", "log", "sqrt", "sin", "cos")},
-    **{name: _special(name) for name in ("erf", "erfc")},
-}
 
 _TO_BE_FOUND: Any = object()
 """Homogeneity that is found from the expressions."""
@@ -84,116 +53,8 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and bool(np.isfinite(value))
 
 
-def _function_derivative(
-    argument: int, function: Expression, parameters: tuple[Expression, ...], allowed_nonsmoothness: str
-) -> Expression:
-    """Return the derivative of each function that a Green's function may call, for pymbolic."""
-    (x,) = parameters
-    bell = (2 / math.sqrt(math.pi)) * var("exp")(-1 * (x * x))
-    derivatives = {
-        "exp": var("exp")(x),
-        "log": 1 / x,
-        "sqrt": 1 / (2 * var("sqrt")(x)),
-        "sin": var("cos")(x),
-        "cos": -1 * var("sin")(x),
-        "erf": bell,
-        "erfc": -1 * bell,
-    }
-    return derivatives[function.name]
-
-
-def _partial(expression: Expression, variable: str) -> Expression:
-    """Differentiate with respect to one variable, with all others fixed."""
-    return DifferentiationMapper(var(variable), func_map=_function_derivative)(expression)
-
-
-def differentiate(expression: Expression, axis: int) -> Expression:
-    """Differentiate an expression in d, r and rinv with respect to x along ``axis``, by the chain rule.
-
-    With d = x - y: dr/dx_k = d_k rinv and drinv/dx_k = -d_k rinv^3.
-    """
-    d, rinv = var(COORDINATES[axis]), var("rinv")
-    return flatten(
-        _partial(expression, COORDINATES[axis])
-        + _partial(expression, "r") * (d * rinv)
-        - _partial(expression, "rinv") * (d * (rinv * rinv * rinv))
-    )
-
-
-def derivative(expression: Expression, axis: int) -> Expression:
-    """Differentiate as `differentiate` does, and simplify; what has been asked before is remembered."""
-    return _simplified(str(expression), expression, axis)
-
-
-@lru_cache(maxsize=4096)
-def _simplified(text: str, expression: Expression, axis: int) -> Expression:
-    """Return a derivative. Expressions that differ in ``2`` and ``2.0`` are equal, but their texts are not."""
-    return simplify(differentiate(expression, axis))
-
-
 SECOND = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 """The pairs of axes of second derivatives: a Hessian is symmetric."""
-
-
-class _Plain(IdentityMapper):  # type: ignore[misc]
-    """Write pi as a number, and divisions by r as products with rinv, which kernels have anyway."""
-
-    def map_variable(self, expr: Any) -> Any:
-        return math.pi if expr.name == "pi" else expr
-
-    def map_quotient(self, expr: Any) -> Any:
-        above, below = self.rec(expr.numerator), flatten(self.rec(expr.denominator))
-        others: list[Expression] = []
-        for factor in below.children if isinstance(below, Product) else (below,):
-            base, exponent = (factor.base, factor.exponent) if isinstance(factor, Power) else (factor, 1)
-            if base == var("r") and isinstance(exponent, int) and exponent > 0:
-                above = above * (var("rinv") if exponent == 1 else var("rinv") ** exponent)
-            else:
-                others.append(factor)
-        return above / flattened_product(others) if others else above
-
-
-class _Degree(Mapper):  # type: ignore[misc]
-    """Find the degree of homogeneity of an expression: a number, any for 0, or NONE if it has none."""
-
-    NONE, ANY = "none", "any"
-
-    def map_constant(self, expr: Any) -> Any:
-        return self.ANY if expr == 0 else 0
-
-    def map_variable(self, expr: Any) -> Any:
-        return {**dict.fromkeys((*COORDINATES, "r"), 1), "rinv": -1}.get(expr.name, 0)
-
-    def map_sum(self, expr: Any) -> Any:
-        degrees = {self.rec(child) for child in expr.children} - {self.ANY}
-        return degrees.pop() if len(degrees) == 1 else self.NONE if degrees else self.ANY
-
-    def map_product(self, expr: Any) -> Any:
-        degrees = [self.rec(child) for child in expr.children]
-        return self.ANY if self.ANY in degrees else self.NONE if self.NONE in degrees else sum(degrees)
-
-    def map_quotient(self, expr: Any) -> Any:
-        above, below = self.rec(expr.numerator), self.rec(expr.denominator)
-        if above == self.ANY:
-            return above
-        return self.NONE if self.NONE in (above, below) or below == self.ANY else above - below
-
-    def map_power(self, expr: Any) -> Any:
-        base, exponent = self.rec(expr.base), expr.exponent
-        known = isinstance(exponent, (int, float)) and not isinstance(base, str)
-        return base * exponent if known else 0 if base == 0 and self.rec(exponent) == 0 else self.NONE
-
-    def map_call(self, expr: Any) -> Any:
-        degree = self.rec(expr.parameters[0])
-        if expr.function == var("sqrt") and degree != self.NONE:
-            return degree if degree == self.ANY else degree / 2
-        return 0 if degree in (0, self.ANY) else self.NONE
-
-    def map_foreign(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.map_constant(expr) if isinstance(expr, (int, float, np.number)) else self.NONE
-
-    def handle_unsupported_expression(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.NONE
 
 
 @dataclass(frozen=True)
@@ -261,6 +122,8 @@ class GreensFunction:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier():
             raise ValueError(f"name is {self.name!r}, expected an identifier such as 'laplace'")
+        if not isinstance(self.parameters, Mapping):
+            raise ValueError(f"{self.name}: parameters is {self.parameters!r}, expected values by name")
         rows = self._rows()
         if not isinstance(self.nderivatives, int) or not 0 <= self.nderivatives <= len(rows):
             raise ValueError(f"{self.name}: nderivatives is {self.nderivatives!r}, expected 0 to {len(rows)} rows")
@@ -270,12 +133,10 @@ class GreensFunction:
         ):
             if not isinstance(count, int) or not 0 <= count <= most:
                 raise ValueError(f"{self.name}: {what} is {count!r}, expected 0 to {most}")
-        if not isinstance(self.parameters, Mapping):
-            raise ValueError(f"{self.name}: parameters is {self.parameters!r}, expected values by name")
         object.__setattr__(self, "matrix", rows)
         for parameter, value in {**self.parameters, "scaling": self.scaling}.items():
-            if not isinstance(parameter, str) or not parameter.isidentifier() or parameter in (*GEOMETRY, *_FUNCTIONS):
-                taken = ", ".join((*GEOMETRY, *_FUNCTIONS))
+            if not isinstance(parameter, str) or not parameter.isidentifier() or parameter in (*GEOMETRY, *FUNCTIONS):
+                taken = ", ".join((*GEOMETRY, *FUNCTIONS))
                 raise ValueError(
                     f"{self.name}: a parameter is named {parameter!r}, expected an identifier other than {taken}"
                 )
@@ -313,11 +174,17 @@ class GreensFunction:
         return rows
 
     def _parsed(self, entry: Any) -> Expression:
-        try:
-            return _Plain()(parse(entry)) if isinstance(entry, str) else entry
-        except (ParseError, UnicodeError) as error:
-            said = str(error).splitlines()[0]
-            raise ValueError(f"{self.name}: {entry!r} is not an expression: {said}; write it as in Python") from None
+        variables = {*GEOMETRY, *self.parameters}
+        if isinstance(entry, str):
+            try:
+                return read_expression(entry, variables)
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {error}") from None
+        if not is_expression(entry):
+            raise ValueError(f"{self.name}: matrix is {self.matrix!r}, expected expressions or strings")
+        if (why := refusal(entry, variables)) is not None:
+            raise ValueError(f"{self.name}: {entry} {why}")
+        return entry
 
     @property
     def ntarget_components(self) -> int:
@@ -477,19 +344,16 @@ class GreensFunction:
         """Return the values of all names in the expressions, given differences and squares of distances."""
         rinv = np.zeros_like(r2)
         np.divide(1, np.sqrt(r2), out=rinv, where=r2 > 0)
-        return {"d0": d[0], "d1": d[1], "d2": d[2], "r": r2 * rinv, "rinv": rinv, **self.parameters, **_FUNCTIONS}
+        return {"d0": d[0], "d1": d[1], "d2": d[2], "r": r2 * rinv, "rinv": rinv, **self.parameters, **FUNCTIONS}
 
     def _check_variables(self) -> None:
-        known = {*GEOMETRY, *self.parameters, *_FUNCTIONS}
-        try:
-            used = self.variables
-        except (ValueError, TypeError, AttributeError):
-            raise ValueError(f"{self.name}: matrix is {self.matrix!r}, expected expressions or strings") from None
-        if used - known:
+        known = {*GEOMETRY, *self.parameters, *FUNCTIONS}
+        if unknown := self.variables - known:
+            remedy = f"; {COMPLEX_REMEDY}" if unknown & {"i", "j", "I"} else ""
             raise ValueError(
-                f"{self.name}: the expressions use {', '.join(sorted(used - known))}, expected only "
+                f"{self.name}: the expressions use {', '.join(sorted(unknown))}, expected only "
                 f"{', '.join(GEOMETRY)}, the parameters ({', '.join(self.parameters) or 'none'}) and the functions "
-                f"{', '.join(_FUNCTIONS)}"
+                f"{', '.join(FUNCTIONS)}{remedy}"
             )
 
     def _check_values(self) -> None:
@@ -498,19 +362,15 @@ class GreensFunction:
             with np.errstate(all="ignore"):
                 evaluate = EvaluationMapper(self._context(_POINTS, (_POINTS**2).sum(axis=0)))
                 values = [np.asarray(evaluate(entry)) for row in self.matrix for entry in row]
-            real = all(value.dtype.kind in "fiu" for value in values)
-        except Exception as error:  # an expression may call a function in any wrong way
+        except (ArithmeticError, TypeError) as error:  # Python's numbers overflow; numpy's functions refuse large ones
             said = " ".join(str(error).split())
             raise ValueError(f"{self.name}: the expressions cannot be evaluated: {said}") from None
-        if not real:
-            raise ValueError(
-                f"{self.name}: the expressions are not real numbers; write a complex function as a matrix of its real "
-                "and imaginary parts, ((Re, -Im), (Im, Re))"
-            )
+        if any(value.dtype.kind not in "fiu" for value in values):
+            raise ValueError(f"{self.name}: the expressions are not real numbers; {COMPLEX_REMEDY}")
 
     def _find_homogeneity(self) -> int | None:
         """Return the degree of the expressions, if all have the same and it is a whole number."""
-        degrees = {_Degree()(entry) for row in self.matrix for entry in row} - {_Degree.ANY}
+        degrees = {Degree()(entry) for row in self.matrix for entry in row} - {Degree.ANY}
         degree = degrees.pop() if len(degrees) == 1 else None
         return int(degree) if isinstance(degree, (int, float)) and degree == int(degree) else None
 
@@ -538,9 +398,11 @@ class GreensFunction:
     def _check_homogeneity(self) -> None:
         if self.homogeneity is None:
             return
-        once, twice = self.evaluate(_POINTS), self.evaluate(2 * _POINTS)
-        # Both sides round a handful of times; 1e-12 is far above that and far below a wrong degree.
-        if not np.allclose(twice, 2.0**self.homogeneity * once, rtol=1e-12, atol=0):
+        with np.errstate(all="ignore"):  # what is not finite there may be so where it is needed
+            once, twice = self.evaluate(_POINTS), self.evaluate(2 * _POINTS)
+            # Both sides round a handful of times; 1e-12 is far above that and far below a wrong degree.
+            is_right = np.allclose(twice, 2.0**self.homogeneity * once, rtol=1e-12, atol=0)
+        if not is_right:
             raise ValueError(
                 f"{self.name}: homogeneity is {self.homogeneity}, but G(2d) differs from 2^{self.homogeneity} G(d); "
                 "give the right degree, or None for one table per level"

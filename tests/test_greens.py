@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from pymbolic import var
 
 from fmmloopy.greens import GreensFunction, Surfaces, laplace, yukawa
 
@@ -108,8 +110,16 @@ def test_unknown_variables_are_named() -> None:
         (("none", None), "none: matrix is None, expected rows of expressions"),
         (("entry", ((None,),)), r"entry: matrix is \(\(None,\),\), expected expressions or strings"),
         (("syntax", (("rinv +",),)), r"syntax: 'rinv \+' is not an expression: .*; write it as in Python"),
-        (("call", (("exp(r, r)",),)), "call: the expressions cannot be evaluated: "),
-        (("complex", ((1j,),)), "complex: the expressions are not real numbers; write a complex function as a matrix"),
+        (("call", (("exp(r, r)",),)), r"call: 'exp\(r, r\)' calls exp with 2 arguments, expected one"),
+        (("complex", ((1j,),)), r"complex: 1j has the number 1j, expected real ones; write a complex function as"),
+        (("root", ((var("r") * (-1) ** 0.5,),)), "root: .* has the number .*, expected real ones; write a complex"),
+        (("power", (("(0 - 1)**0.5/r",),)), "power: the expressions are not real numbers; write a complex function as"),
+        (("large", (("10**400/r",),)), "large: the expressions cannot be evaluated: int too large"),
+        (
+            ("pieces", ((var("r") // 2,),)),
+            r"pieces: r // 2 has the operation FloorDiv, expected numbers, variables",
+        ),
+        (("inf", ((np.inf * var("r"),),)), "inf: .* has the number inf, expected finite ones"),
         (("list", (("rinv",),), [1]), r"list: parameters is \[1\], expected values by name"),
         (("value", (("a*rinv",),), {"a": "1"}), "value: a is '1', expected a finite number"),
         (("number", (("rinv",),), {3: 1.0}), "number: a parameter is named 3, expected an identifier"),
@@ -121,6 +131,43 @@ def test_unknown_variables_are_named() -> None:
 def test_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GreensFunction(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("exp(1j*r)/r", "has an imaginary number, expected real ones; write a complex function as a matrix of its"),
+        ("2.5e3J", "has an imaginary number"),
+        ("1/r;", "is not an expression: at index 3: ...;...; write it as in Python"),
+        ("r²", "is not an expression: at index 1: ...²...; write it as in Python"),
+        ("0x10/r", "is not an expression: could not convert string to float: '0x'; write it as in Python"),
+        ("1/0", "divides by zero"),
+        ("exp(r)/0.0", "divides by zero"),
+        ("1e400/r", "has the number inf, expected finite ones"),
+        (f"1{400 * '0'}/r", "has the number 10^400 or more, expected finite ones"),
+        ("d0^2", "has ^, which is no power; write **, as in r**2"),
+        ("r if r<1 else 0", "has a condition, expected one formula for all distances"),
+        ("r and 1", "has a condition"),
+        ("erfc(r,2)", "calls erfc with 2 arguments, expected one"),
+        ("exp()", "calls exp with 0 arguments, expected one"),
+        ("exp", "has the function exp without an argument, expected exp(...)"),
+        ("a(r)", "calls a, which is no function; write a product with *"),
+        ("2(r)", "calls what is no function; write a product with *"),
+        ("(1, 2)", "has (1, 2), expected numbers, variables, + - * / ** and functions of one argument"),
+        ("r[0]", "has the operation Subscript, expected numbers"),
+    ],
+)
+def test_refused_texts(text: str, message: str) -> None:
+    """One line, which begins with the name and the text."""
+    with pytest.raises(ValueError, match=re.escape(f"mine: {text!r} {message}")) as raised:
+        GreensFunction("mine", text, {"a": 1.0})
+    assert "\n" not in str(raised.value)
+
+
+def test_imaginary_unit() -> None:
+    with pytest.raises(ValueError, match=r"mine: the expressions use i, .*; write a complex function as a matrix"):
+        GreensFunction("mine", "exp(i*r)/r")
+    assert GreensFunction("mine", "exp(i*r)/r", {"i": 1.0}).parameters == {"i": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ ITSELF = "fmmloopy/__init__"
 
 LAYERS = (
     # What the method is, without a device.
-    "terms", "greens", "components", "limits", "kernels", "precision", "common", "vectors",
+    "terms", "expressions", "greens", "components", "limits", "kernels", "precision", "common", "vectors",
     "direct", "files", "octree", "parts", "tables", "prediction", "accuracy", "adjoint",
     # Operators, how they become fast, and how they run.
     "operators", "recipes", "transforms", "inputs", "execution",
@@ -162,9 +162,13 @@ def test_every_part_is_there() -> None:
     ("name", "planted", "message"),
     [
         ("greens", "from fmmloopy.octree.planted import Tree", "fmmloopy.octree.planted.Tree, of octree; greens may"),
-        ("octree.planted", "import fmmloopy.tables.planted", "of tables; octree may import terms, greens, components"),
+        ("octree.planted", "import fmmloopy.tables.planted", "of tables; octree may import terms, expressions, greens"),
         ("octree.planted", "from fmmloopy.no_such_module import helper", "of fmmloopy/__init__; octree may import"),
-        ("common.planted", "from fmmloopy.recipes import RecipeBook", "of recipes; common may import terms, greens"),
+        (
+            "common.planted",
+            "from fmmloopy.recipes import RecipeBook",
+            "of recipes; common may import terms",
+        ),
         ("direct", "import loopy as lp", "imports loopy, which only"),
         ("direct", "from fmmloopy.common.late import loopy as lp", "imports loopy, which only"),
         ("direct", "from fmmloopy import laplace", "imports fmmloopy.laplace, of fmmloopy/__init__; direct may"),

@@ -22,7 +22,8 @@ import numpy as np
 from fmmloopy.choosing.work import Work, v_ranks
 from fmmloopy.common.sizes import TRANSFERS, count_points
 from fmmloopy.execution.setup import Method
-from fmmloopy.greens import GEOMETRY, GreensFunction
+from fmmloopy.expressions import GEOMETRY
+from fmmloopy.greens import GreensFunction
 from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.octree.lists import CSR, InteractionLists
 from fmmloopy.octree.tree import FIRST_LEVEL, Tree

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pymbolic.mapper import CombineMapper
 from pymbolic.mapper.dependency import DependencyMapper
 
-from fmmloopy.greens import GEOMETRY, GreensFunction
+from fmmloopy.expressions import GEOMETRY
+from fmmloopy.greens import GreensFunction
 from fmmloopy.octree.lists import CSR, make_csr
 from fmmloopy.octree.tree import DEEPEST_LEVEL, SortedPoints, Tree
 

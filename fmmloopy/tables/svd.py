@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.common.sizes import RANKS, TRANSFERS
-from fmmloopy.greens import COORDINATES, GreensFunction
+from fmmloopy.expressions import COORDINATES
+from fmmloopy.greens import GreensFunction
 from fmmloopy.tables.surfaces import (
     FloatArray,
     component_sizes,
