@@ -772,11 +772,11 @@ class Fmm:
         )
 
 
-def _admit(certify: str, key: CodeKey, code: CompiledOperator) -> None:
+def _admit(certify: str, key: CodeKey, code: CompiledOperator) -> CompiledOperator:
     """Let a kernel run only if it is certified; what proves and tests kernels is imported when it is needed."""
     from fmmloopy.checking.kernels import admit
 
-    admit(certify, key, code)
+    return admit(certify, key, code)
 
 
 def _warn_of_bundle(bundle: Bundle, setup: Setup) -> None:

@@ -247,7 +247,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     folder = tmp_path / "cache"
     folder.mkdir()
-    for shared in ("code", "c"):
+    for shared in ("code", "generated", "c"):
         (cache_folder() / shared).mkdir(parents=True, exist_ok=True)
         (folder / shared).symlink_to(cache_folder() / shared)
     for tables in cache_folder().glob("tables-*.h5"):

@@ -35,7 +35,7 @@ from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.fingerprint import hash_of_sources
 from fmmloopy.recipes.load import shipped_books, shipped_files
 
-CHECKER = 3
+CHECKER = 4
 """Increase it when the check detects more errors than before; this makes older certificates stale."""
 
 SHIPPED_FILE = Path(__file__).parent / "shipped_certificates.json"
@@ -190,14 +190,16 @@ def comes_certified(book: RecipeBook, device: Device, operator: str, types: str)
 def checked_kernels(
     book: RecipeBook, device: Device, operator: str, types: str, parameters: Mapping[str, Any] | None = None
 ) -> frozenset[str]:
-    """Return the identities of the kernels that a recipe's certificate is for; none if it has no valid one.
+    """Return the kernels that a recipe's certificate is for, as `kernel_for`; none if it has no valid one.
+
+    Certificates of bundles do not count: others may have written them.
 
     Args:
         book, device, operator: the recipe, and the device.
         types: types of the kernel: float32, float64 or mixed.
         parameters: keyword arguments of the recipe.
     """
-    entries = _read(certificates_file(book, device))
+    entries = _read(certificates_file(book, device), packed=False)
     if _status(entries, book, device, operator, types, parameters) == CERTIFIED:
         return frozenset(entries[_key(book, device, operator, types, parameters)].get("kernels", ())) - {""}
     if _other_than_defaults(book, device, operator, parameters) or not comes_certified(book, device, operator, types):
@@ -207,7 +209,7 @@ def checked_kernels(
 
 @cache
 def proved_kernels(operator: str) -> frozenset[str]:
-    """Return the identities of an operator's kernels that came proved for all sizes with the shipped books."""
+    """Return the kernels of an operator that came proved for all sizes with the shipped books, as `kernel_for`."""
     return frozenset(read_shipped()["proved"].get(operator, "").split())
 
 
@@ -216,8 +218,8 @@ def read_shipped() -> dict[str, Any]:
 
     Returns:
         ``sources``: the hash of all sources at that time. ``certified``: by label, ``level``, ``processor``, and
-        ``kernels``: identities by operator, for the types and parameters that were checked. ``proved``: identities by
-        operator, separated by spaces, of the kernels that are proved for all sizes. ``prover``: the hash of what proved
+        ``kernels`` by operator, as `kernel_for`, for the types and parameters that were checked. ``proved``: by
+        operator, separated by spaces, the kernels that are proved for all sizes. ``prover``: the hash of what proved
         them.
     """
     content: dict[str, Any] = json.loads(SHIPPED_FILE.read_text())
@@ -241,7 +243,7 @@ def sources_hash() -> str:
 def kernels_of(
     book: RecipeBook, device: Device, operator: str, types: str, parameters: Mapping[str, Any] | None = None
 ) -> tuple[str, ...]:
-    """Return the identities of the kernels that a recipe yields for a few Green's functions; all checks include them.
+    """Return the kernels that a recipe yields for a few Green's functions, as `kernel_for`; all checks include them.
 
     Raises:
         RecipeError: the recipe fails.
@@ -253,7 +255,19 @@ def kernels_of(
     if record.gives_potentials:
         functions += [function.with_gradient() for function in functions]
     specs = [Specification(record, function, REFERENCE_ORDER, precision.find_types(types)) for function in functions]
-    return tuple(CodeKey(spec, book, device, parameters or {}).kernel() for spec in specs)
+    return tuple(kernel_for(spec, CodeKey(spec, book, device, parameters or {}).kernel()) for spec in specs)
+
+
+def kernel_for(spec: Specification, identity: str) -> str:
+    """Return what a certificate says of a kernel: its identity, bound to what it was compared with.
+
+    A recipe may yield the same kernel for two functions, and then it is right for one of them at most.
+
+    Args:
+        spec: the specification of the sequential kernel.
+        identity: of the kernel; "" if there is none, and then nothing can be said of it.
+    """
+    return hashlib.sha256(repr((spec.key, identity)).encode()).hexdigest()[:32] if identity else ""
 
 
 def _status(
@@ -326,10 +340,10 @@ def _subject(book: RecipeBook, device: Device, operator: str) -> dict[str, str]:
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read certificates; a file that is damaged, or that others can write, has none."""
+def _read(path: Path, packed: bool = True) -> dict[str, Any]:
+    """Read certificates, from bundles too if wanted; a file that is damaged, or that others can write, has none."""
     try:
-        content = parse(read_cached(path))
+        content = parse(read_cached(path, packed=packed))
         if content.pop("checksum") != checksum(content):
             return {}
         return {key: entry for key, entry in content["certificates"].items() if _is_certificate(entry)}

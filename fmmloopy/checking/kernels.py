@@ -9,19 +9,23 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fmmloopy.bookshelf.certificates import CHECKER, checked_kernels
+from fmmloopy.bookshelf.certificates import CHECKER, checked_kernels, kernel_for
 from fmmloopy.checking.layers import check_kernel
 from fmmloopy.checking.proofs import came_proved, proof_of, verdict_on
 from fmmloopy.checking.request import Request
 from fmmloopy.common import store
 from fmmloopy.common.isolation import ChildError, Worker
 from fmmloopy.common.messages import one_line
+from fmmloopy.execution.generate import generate, keep
 from fmmloopy.execution.key import CodeKey, versions
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.recipes.book import RecipeError
 from fmmloopy.recipes.identity import kernel_identity
 
 PROVED, TESTED, SEQUENTIAL, UNKNOWN, WRONG = "proved", "tested", "sequential", "unknown", "wrong"
+
+KEPT = PROVED, TESTED, WRONG, UNKNOWN
+"""States that may be read from disk."""
 
 CHANGES = "the recipe yields another kernel from one call to the next"
 """Why a kernel that runs cannot be validated."""
@@ -62,12 +66,16 @@ def kernel_state(key: CodeKey, code: CompiledOperator) -> KernelState:
         return KernelState(SEQUENTIAL)
     if not code.kernel:
         return KernelState(UNKNOWN, "something in the kernel cannot be identified")
-    if came_proved(key.specification, code.kernel):
+    if not code.generated_here:
+        return KernelState(UNKNOWN, "its code was not generated here, but by whoever wrote the bundle or the cache")
+    spec = key.specification
+    if came_proved(spec, code.kernel):
         return KernelState(PROVED)
     kept = _kept(key, code)
     if kept is not None and kept.state != UNKNOWN:
         return kept
-    if code.kernel in checked_kernels(key.book, key.device, key.operator, key.specification.types.name, key.parameters):
+    checked = checked_kernels(key.book, key.device, key.operator, spec.types.name, key.parameters)
+    if kernel_for(spec, code.kernel) in checked:
         return KernelState(TESTED, kept.reason if kept else "")
     return kept or KernelState(UNKNOWN, "it was not checked on this device")
 
@@ -91,19 +99,28 @@ def validate(key: CodeKey, code: CompiledOperator) -> KernelState:
     return found
 
 
-def admit(certify: str, key: CodeKey, code: CompiledOperator) -> None:
+def admit(certify: str, key: CodeKey, code: CompiledOperator) -> CompiledOperator:
     """Let a kernel run only if it is certified.
+
+    Code that was not generated here may name a certified kernel and do something else, so it is generated anew.
 
     Args:
         certify: ``"first-use"`` to validate kernels that are not, ``"require"`` to refuse them.
         key, code: the kernel.
 
+    Returns:
+        The code to run, which was generated here.
+
     Raises:
         UncertifiedError: it is not certified.
+        RecipeError: its code cannot be generated anew.
     """
+    if not code.generated_here:
+        code = generate(key)
+        keep(key, code)
     found = validate(key, code) if certify == "first-use" else kernel_state(key, code)
     if found.may_run:
-        return
+        return code
     spec = key.specification
     what = f"{key.operator} of book {key.book.name!r} ({spec.greens.name}, order {spec.order}, {spec.types.name})"
     if found.state == WRONG:
@@ -131,9 +148,10 @@ def _test(key: CodeKey, code: CompiledOperator, reason: str) -> KernelState:
 def _kept(key: CodeKey, code: CompiledOperator) -> KernelState | None:
     """Read the state of a kernel from disk; None if there is none."""
     try:
-        return KernelState(**store.kept(_file(key, code), _text(key, code)))
-    except (KeyError, TypeError):
+        found = KernelState(**store.kept(_file(key, code), _text(key, code), packed=False))
+    except TypeError:
         return None
+    return found if found.state in KEPT and isinstance(found.reason, str) else None
 
 
 def _file(key: CodeKey, code: CompiledOperator) -> Path:
@@ -142,4 +160,6 @@ def _file(key: CodeKey, code: CompiledOperator) -> Path:
 
 def _text(key: CodeKey, code: CompiledOperator) -> str:
     """Return everything that the state of a kernel depends on as text."""
-    return repr((code.kernel, key.device.description, key.device.driver, CHECKER, versions()))
+    return repr(
+        (kernel_for(key.specification, code.kernel), key.device.description, key.device.driver, CHECKER, versions())
+    )

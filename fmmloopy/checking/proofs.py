@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from fmmloopy.bookshelf.certificates import proved_kernels, read_shipped, sources_hash
+from fmmloopy.bookshelf.certificates import kernel_for, proved_kernels, read_shipped, sources_hash
 from fmmloopy.checking import proof
 from fmmloopy.checking.case import POLYNOMIAL_2X2, Layout
 from fmmloopy.checking.proof import NotProved, Proved, Verdict, Wrong, prove
@@ -73,9 +73,9 @@ def verdict_on(spec: Specification, last: Step) -> Verdict:
 
 
 def came_proved(spec: Specification, identity: str) -> bool:
-    """Return whether a kernel of the package's operator came proved with the shipped books."""
+    """Return whether a kernel of the package's operator came proved with the shipped books, for a specification."""
     name = spec.operator.name
-    return identity in proved_kernels(name) and spec.operator == OPERATORS[name]
+    return kernel_for(spec, identity) in proved_kernels(name) and spec.operator == OPERATORS[name]
 
 
 def is_still_proved(spec: Specification, identity: str) -> bool:

@@ -138,12 +138,13 @@ def write_atomically(path: Path, content: Callable[[Path], None] | str | bytes) 
         raise
 
 
-def read_cached(path: Path, top: Path | None = None) -> bytes:
+def read_cached(path: Path, top: Path | None = None, packed: bool = True) -> bytes:
     """Return the content of a file in the cache, or else of the same file in an archive.
 
     Args:
         path: path of the file.
         top: folder of the cache; None for `cache_folder`.
+        packed: whether archives are searched; others than this user may have written them.
 
     Raises:
         OSError: there is no such file, or others can have written it; the latter is also a warning, once.
@@ -153,8 +154,9 @@ def read_cached(path: Path, top: Path | None = None) -> bytes:
         _check(path, top)
         content = path.read_bytes()
     except OSError:
-        packed = (archive.read(path.relative_to(top).as_posix()) for archive in archives)
-        found = next((each for each in packed if each is not None), None)
+        searched = archives if packed else ()
+        contents = (archive.read(path.relative_to(top).as_posix()) for archive in searched)
+        found = next((each for each in contents if each is not None), None)
         if found is None:
             raise
         content = found
@@ -200,10 +202,15 @@ def keep(path: Path, key: str, content: Any) -> None:
         write_cached(path, json.dumps({"key": key, "checksum": checksum(content), "content": content}))
 
 
-def kept(path: Path, key: str) -> Any:
-    """Return the content stored under a key; None if there is none, or the file is damaged or for another key."""
+def kept(path: Path, key: str, packed: bool = True) -> Any:
+    """Return the content stored under a key; None if there is none, or the file is damaged or for another key.
+
+    Args:
+        path, key: where it is stored.
+        packed: whether archives are searched, see `read_cached`.
+    """
     try:
-        stored = parse(read_cached(path))
+        stored = parse(read_cached(path, packed=packed))
         content = stored["content"]
         return content if stored["key"] == key and stored["checksum"] == checksum(content) else None
     except (OSError, ValueError, KeyError, TypeError):

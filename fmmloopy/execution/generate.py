@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import sqlite3
 import warnings
+from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from fmmloopy.common import store
@@ -42,9 +43,22 @@ def compile_operator(key: CodeKey) -> CompiledOperator:
 
 
 def keep(key: CodeKey, code: CompiledOperator) -> None:
-    """Store code on disk under its key."""
-    text = key.text()
-    store.keep(store.keyed_file("code", text, f"{key.operator}-"), text, asdict(code))
+    """Store code on disk under its key, and beforehand that it was generated here."""
+    text, content = key.text(), _content(code)
+    if code.generated_here:
+        mark = _mark(text, content)
+        store.keep(store.keyed_file("generated", mark, f"{key.operator}-"), mark, True)
+    store.keep(store.keyed_file("code", text, f"{key.operator}-"), text, content)
+
+
+def _content(code: CompiledOperator) -> dict[str, Any]:
+    """Return what is stored of code: all of it, but not where it comes from."""
+    return {name: value for name, value in asdict(code).items() if name != "generated_here"}
+
+
+def _mark(text: str, content: Mapping[str, Any]) -> str:
+    """Return the key under which it is stored that code was generated from a key; archives are not searched for it."""
+    return repr((text, store.checksum(content)))
 
 
 def kept_code(key: CodeKey) -> CompiledOperator | None:
@@ -52,19 +66,23 @@ def kept_code(key: CodeKey) -> CompiledOperator | None:
     text = key.text()
     code = store.kept(store.keyed_file("code", text, f"{key.operator}-"), text)
     try:
+        mark = _mark(text, code)
         for name in ("arguments", "lanes"):
             code[name] = tuple(map(tuple, code[name]))
         for name in ("global_size", "local_size", "steps", "build_options"):
             code[name] = tuple(code[name])
-        found = CompiledOperator(**code)
+        found = CompiledOperator(**{**code, "generated_here": False})
     except (KeyError, TypeError):
         return None
-    return found if _is_code(found) else None
+    if not _is_code(found):
+        return None
+    is_own = store.kept(store.keyed_file("generated", mark, f"{key.operator}-"), mark, packed=False) is True
+    return replace(found, generated_here=is_own)
 
 
 def _is_code(code: CompiledOperator) -> bool:
     """Return whether everything that was read has its type."""
-    texts = (code.operator, code.source, code.entry, *code.global_size, *code.steps, *code.build_options)
+    texts = (code.operator, code.source, code.entry, code.kernel, *code.global_size, *code.steps, *code.build_options)
     return (
         all(isinstance(text, str) for text in (*texts, *(text for argument in code.arguments for text in argument)))
         and all(len(argument) == 3 for argument in code.arguments)
@@ -138,6 +156,7 @@ def generate_code(
         steps=steps,
         build_options=book.build_options,
         kernel=identity,
+        generated_here=True,
     )
 
 

@@ -18,7 +18,7 @@ from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook, RecipeError
 from fmmloopy.recipes.fingerprint import fingerprint
 from fmmloopy.recipes.identity import kernel_identity
 
-FORMAT = 4
+FORMAT = 5
 """Increase it when the same key must give different code."""
 
 

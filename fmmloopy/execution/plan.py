@@ -229,9 +229,7 @@ class Plan:
             return
         codes = compile_together(list(keys.values()), self.runtime, notify)
         for (place, key), code in zip(keys.items(), codes, strict=True):
-            if self.setup.admit:
-                self.setup.admit(key, code)
-            self._compiled[place] = key, code
+            self._compiled[place] = key, self.setup.admit(key, code) if self.setup.admit else code
 
     @property
     def kernels(self) -> tuple[tuple[CodeKey, CompiledOperator], ...]:

@@ -68,7 +68,8 @@ class Setup:
         device: the device.
         parameters: keyword arguments of the recipes by operator; those that are not given have their defaults on the
             device.
-        admit: called with each kernel before it is first bound; raises an exception if it must not run. None lets all
+        admit: called with each kernel before it is first bound; returns the code to run, or raises an exception if the
+            kernel must not run. None lets all
             run.
     """
 
@@ -76,7 +77,9 @@ class Setup:
     book: RecipeBook
     device: Device
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
-    admit: Callable[[CodeKey, CompiledOperator], None] | None = field(default=None, hash=False, compare=False)
+    admit: Callable[[CodeKey, CompiledOperator], CompiledOperator] | None = field(
+        default=None, hash=False, compare=False
+    )
 
     def code_key(self, operator: str, components: Components = CHARGES, types: Types | None = None) -> CodeKey:
         """Return the key of an operator's code; arguments as for `Method.specification`, with the operator's name."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import loopy as lp
 import numpy as np
 import pytest
-from conftest import error
+from conftest import error, slow_but
 
 import fmmloopy as fl
 from fmmloopy.checking.check import check_book
-from fmmloopy.checking.kernels import KernelState, UncertifiedError, kernel_state
+from fmmloopy.checking.kernels import KernelState, UncertifiedError, kernel_state, validate
+from fmmloopy.common import store
+from fmmloopy.common.bundle import open_bundle, write_bundle
 from fmmloopy.components import Components
+from fmmloopy.execution.generate import compile_operator, kept_code
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.operators import M2M, OPERATORS
 from fmmloopy.recipes import RecipeBook, fix_lanes, load_recipes, separate_lanes
@@ -59,6 +65,32 @@ def _states(fmm):
     return {row.operator: row.state for row in fmm.plan_report().kernels}
 
 
+@pytest.fixture
+def unshared_cache(tmp_path, monkeypatch):
+    """A cache that shares no code with those of other tests."""
+    monkeypatch.setenv(store.ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def _code(key):
+    """What is generated from a key, as far as its state depends on it."""
+    return SimpleNamespace(kernel=key.kernel(), generated_here=True)
+
+
+def _plant(folder, change):
+    """Change the code of P2P in a cache, with a checksum that is right."""
+    (path,) = (folder / "code").glob("p2p-*.json")
+    stored = json.loads(path.read_text())
+    change(stored["content"])
+    path.write_text(json.dumps({**stored, "checksum": store.checksum(stored["content"])}))
+    return path
+
+
+def _halved(code):
+    """Let the kernel end with the first half of the work-groups; its identity stays."""
+    code["global_size"] = [f"({code['global_size'][0]}) // 2", *code["global_size"][1:]]
+
+
 def test_a_new_kernel_is_refused_then_proved_then_known(opencl_device, own_cache):
     with pytest.raises(UncertifiedError, match="p2p of book 'mine' .laplace, order 3, float64. is neither proved nor"):
         _evaluate(_book(_right), opencl_device, "require")
@@ -68,6 +100,67 @@ def test_a_new_kernel_is_refused_then_proved_then_known(opencl_device, own_cache
     assert _states(fmm)["m2m"] == "sequential"
     fmm, _ = _evaluate(_book(_right, "another name"), opencl_device, "require")
     assert _states(fmm)["p2p"] == "proved", "the state is that of the kernel, whatever yields it"
+
+
+@pytest.mark.parametrize(
+    ("where", "certify"),
+    slow_but(
+        lambda *row: row in (("cache", "require"), ("bundle", "first-use")),
+        product(("cache", "bundle"), ("require", "first-use")),
+    ),
+)
+def test_planted_code_with_the_identity_of_a_proved_kernel_never_runs(
+    opencl_device, unshared_cache, tmp_path, monkeypatch, where, certify
+):
+    monkeypatch.setattr(store, "archives", [])
+    fmm, wrong = _evaluate(_book(_right), opencl_device, "first-use")
+    assert wrong < 1e-2
+    path = _plant(unshared_cache, _halved)
+    if where == "bundle":
+        files = {str(p.relative_to(unshared_cache)): p.read_bytes() for p in unshared_cache.glob("*/*.json")}
+        write_bundle(tmp_path / "planted.fmm", files, {})
+        for folder in ("code", "generated", "kernels"):
+            shutil.rmtree(unshared_cache / folder)
+        open_bundle(tmp_path / "planted.fmm")
+    fmm, wrong = _evaluate(_book(_right), opencl_device, "warn")
+    assert wrong > 0.1, "this is what was planted"
+    assert _states(fmm)["p2p"] == "unknown"
+    if where == "bundle" and certify == "require":  # nor does what the bundle says of kernels count
+        with pytest.raises(UncertifiedError, match="neither proved nor tested"):
+            _evaluate(_book(_right), opencl_device, certify)
+        return
+    fmm, wrong = _evaluate(_book(_right), opencl_device, certify)
+    assert wrong < 1e-2
+    assert _states(fmm)["p2p"] == "proved"
+    assert "// 2" not in str(json.loads(path.read_text())["content"]["global_size"]), "it was generated anew"
+
+
+@pytest.mark.parametrize("kernel", [["of another"], 7, None, {}])
+def test_code_whose_identity_is_no_text_is_no_code(opencl_device, unshared_cache, kernel):
+    key = Setup(Method(fl.laplace(), 3), _book(_right), opencl_device).code_key("p2p")
+    compile_operator(key)
+    assert kept_code(key).generated_here
+    _plant(unshared_cache, lambda code: code.update(kernel=kernel))
+    assert kept_code(key) is None
+
+
+@pytest.mark.parametrize("content", [{"state": "certain"}, {"state": "proved", "reason": 1}, ["proved"], "proved"])
+def test_states_that_are_none_do_not_count(opencl_device, unshared_cache, content):
+    key = Setup(Method(fl.laplace(), 3), _book(_right), opencl_device).code_key("p2p")
+    validate(key, compile_operator(key))
+    (path,) = (unshared_cache / "kernels").glob("p2p-*.json")
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "content": content, "checksum": store.checksum(content)}))
+    assert kernel_state(key, compile_operator(key)).state == "unknown"
+
+
+def test_a_kernel_that_is_proved_for_one_function_is_not_for_another(opencl_device):
+    """A recipe that keeps the first kernel that it has made yields it for every function."""
+    setup = Setup(Method(fl.laplace(), 3), load_recipes("pocl_cpu"), opencl_device)
+    other = Setup(Method(fl.stokeslet(), 3), load_recipes("pocl_cpu"), opencl_device)
+    code, key = _code(setup.code_key("p2p")), other.code_key("p2p")
+    assert kernel_state(setup.code_key("p2p"), code).state == kernel_state(key, _code(key)).state == "proved"
+    assert kernel_state(key, code).state == "unknown"
 
 
 def test_a_right_kernel_that_is_not_proved_is_tested(opencl_device, own_cache):
@@ -119,7 +212,7 @@ def test_kernels_of_shipped_books_come_proved(opencl_device, own_cache, order):
     for operator in setup.book.recipes:
         for gradient in (False, True) if OPERATORS[operator].gives_potentials else (False,):
             key = setup.code_key(operator, Components(gradient=gradient))
-            assert kernel_state(key, SimpleNamespace(kernel=key.kernel())) == KernelState("proved")
+            assert kernel_state(key, _code(key)) == KernelState("proved")
 
 
 def test_kernels_of_shipped_books_are_not_proved_for_other_operators(opencl_device, own_cache):
@@ -128,7 +221,7 @@ def test_kernels_of_shipped_books_are_not_proved_for_other_operators(opencl_devi
     own = replace(M2M, timed_like="l2l")
     for operators, state in (({}, "proved"), ({"m2m": own}, "unknown")):
         key = Setup(Method(fl.laplace(), 3), replace(book, operators=operators), opencl_device).code_key("m2m")
-        assert kernel_state(key, SimpleNamespace(kernel=key.kernel())).state == state
+        assert kernel_state(key, _code(key)).state == state
 
 
 def test_sequential_kernels_may_always_run(opencl_device):
