@@ -49,7 +49,7 @@ def show(
     ] = False,
     arch: Annotated[
         str | None,
-        typer.Option("--arch", help="With --asm: compile for this NVIDIA architecture, such as sm_90, without a GPU."),
+        typer.Option("--arch", help="With --asm: compile for this GPU, such as sm_90 or gfx90a, without having one."),
     ] = None,
     device: DeviceOption = None,
     dtype: Annotated[str, typer.Option("--dtype", help="float64, float32, mixed or reduced.")] = "float64",
@@ -124,14 +124,13 @@ def _show_gpu_code(
     """Show what machine code for a GPU says of a step."""
     from dataclasses import asdict
 
-    from fmmloopy.execution.backends.cuda_emulator import EMULATED_DEVICE
     from fmmloopy.greens import SHIPPED
-    from fmmloopy.showing.gpu_code import gpu_code
+    from fmmloopy.showing.gpu_code import device_for, gpu_code
     from fmmloopy.showing.show import list_steps, shown_operators
 
-    documents = []
+    documents, device = [], device_for(architecture)
     for name in shown_operators(book, operators):
-        recipe = list_steps(book, name, SHIPPED[kernel](), dtype, EMULATED_DEVICE)
+        recipe = list_steps(book, name, SHIPPED[kernel](), dtype, device)
         number = recipe.last if step is None else step
         found = gpu_code(recipe, number, architecture)
         documents.append({"operator": name, "step": number, **asdict(found), "lines": found.lines()})

@@ -1,11 +1,13 @@
-"""Machine code for NVIDIA's GPUs, without one: registers, instructions of the innermost loop, and what they allow.
+"""Machine code for GPUs, without one: registers, instructions of the innermost loop, and what they allow.
 
-NVRTC compiles; cuobjdump and nvdisasm read its code. A rate follows from the numbers of instructions and of a card's
-units, if nothing ever waits for memory or results. It is predicted, not measured, and an upper bound.
+For NVIDIA's GPUs, NVRTC compiles, and cuobjdump and nvdisasm read its code. A rate follows from the numbers of
+instructions and of a card's units, if nothing ever waits for memory or results. It is predicted, not measured, and an
+upper bound. For AMD's GPUs, clang compiles, and only what a kernel takes is read.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
@@ -13,12 +15,15 @@ import sysconfig
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fmmloopy.execution.backends import nvrtc
 from fmmloopy.execution.backends.cuda_emulator import EMULATED_DEVICE
-from fmmloopy.execution.device import DeviceError
+from fmmloopy.execution.device import Device, DeviceError
+from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.showing import amd_code
+from fmmloopy.showing.occupancy import Occupancy, find_occupancy
 from fmmloopy.showing.show import AppliedRecipe, compiled_step
 
 INSTALL = "pip install nvidia-cuda-nvdisasm nvidia-cuda-cuobjdump"
@@ -69,12 +74,14 @@ class GpuCode:
     """The machine code of a step.
 
     Attributes:
-        architecture: such as ``"sm_90"``.
+        architecture: such as ``"sm_90"`` or ``"gfx90a"``.
         registers: of a work-item.
         spilled: bytes of registers that a work-item keeps in memory.
         local_bytes: local memory of a group, with what the architecture reserves.
-        kinds: instructions of the innermost loop with the most arithmetic, by kind.
+        kinds: instructions of the innermost loop with the most arithmetic, by kind; none for AMD's GPUs.
         pairs: reciprocal roots in an iteration of that loop: pairs of points, if each has one; 0 if there are none.
+        items: work-items of a group; 0 if unknown.
+        scalars_spilled: scalar registers that AMD's compiler keeps in lanes of vector registers, not in memory.
     """
 
     architecture: str
@@ -83,6 +90,13 @@ class GpuCode:
     local_bytes: int
     kinds: Mapping[str, int]
     pairs: int
+    items: int = 0
+    scalars_spilled: int = 0
+
+    @property
+    def occupancy(self) -> Occupancy | None:
+        """The groups on a multiprocessor at a time; None if that is not known for the architecture."""
+        return find_occupancy(self.architecture, self.items, self.registers, self.local_bytes) if self.items else None
 
     @property
     def slots(self) -> int:
@@ -102,9 +116,17 @@ class GpuCode:
         kinds = ", ".join(f"{count / per:.3g} {kind}" for kind, count in self.kinds.items())
         result = [
             f"{self.architecture}: {self.registers} registers, {self.spilled} bytes spilled, "
-            f"{self.local_bytes} bytes of local memory",
-            f"innermost loop, per {what}: {self.slots / per:.3g} issue slots ({kinds})",
+            f"{self.local_bytes} bytes of local memory"
         ]
+        if self.scalars_spilled:
+            result.append(f"{self.scalars_spilled} scalar registers in lanes of vector registers, none in memory")
+        if held := self.occupancy:
+            result.append(
+                f"occupancy: {held.groups} groups of {self.items} work-items on a multiprocessor, {held.warps} of "
+                f"{held.most_warps} warps; {held.binds} bind{'s' if held.binds == 'local memory' else ''}"
+            )
+        if not self.architecture.startswith("gfx"):
+            result.append(f"innermost loop, per {what}: {self.slots / per:.3g} issue slots ({kinds})")
         for card in (card for card in CARDS if card.architecture == self.architecture and self.slots):
             unit, rate = self.binding(card)
             result.append(
@@ -113,23 +135,62 @@ class GpuCode:
         return result
 
 
+def device_for(architecture: str) -> Device:
+    """Return a device for whose architecture code is generated and compiled, which need not be there.
+
+    Raises:
+        ValueError: there is no such architecture, or NVRTC does not know it.
+        DeviceError: NVRTC is not installed.
+    """
+    if architecture in amd_code.ARCHITECTURES:
+        return amd_code.device_of(architecture)
+    known = [f"sm_{capability}" for capability in nvrtc.architectures()]
+    if architecture not in known:
+        raise ValueError(f"--arch is {architecture!r}, expected one of {', '.join((*known, *amd_code.ARCHITECTURES))}")
+    capability = int(architecture.removeprefix("sm_"))
+    units = next((card.units for card in CARDS if card.architecture == architecture), None)
+    share = units["FP64"] / units["FP32"] if units else 0.0
+    return replace(EMULATED_DEVICE, version=(capability // 10, capability % 10), float64_share=share)
+
+
 def gpu_code(recipe: AppliedRecipe, number: int, architecture: str) -> GpuCode:
     """Compile a step for an architecture and read its machine code.
 
     Raises:
-        ValueError: there is no such step, or NVRTC does not know the architecture.
-        DeviceError: NVRTC or the tools that read machine code are not installed, or NVRTC refuses the code.
+        ValueError: there is no such step or architecture.
+        DeviceError: the compiler or the tools that read machine code are not installed, or the compiler refuses the
+            code.
     """
-    known = [f"sm_{capability}" for capability in nvrtc.architectures()]
-    if architecture not in known:
-        raise ValueError(f"--arch is {architecture!r}, expected one of {', '.join(known)}")
-    code = compiled_step(recipe, number, EMULATED_DEVICE)
-    options = [option for option in code.build_options if not option.startswith("-cl")]
+    return code_for(compiled_step(recipe, number, device_for(architecture)), architecture)
+
+
+def code_for(code: CompiledOperator, architecture: str) -> GpuCode:
+    """Compile a program for an architecture and read its machine code; for errors see `gpu_code`.
+
+    Args:
+        code: made for `device_for` this architecture.
+        architecture: such as ``"sm_90"`` or ``"gfx90a"``.
+    """
+    items = math.prod(code.local_size)
+    own = [option for option in code.build_options if option.startswith("-cl")]
+    if architecture in amd_code.ARCHITECTURES:
+        takes = amd_code.read_resources(amd_code.compile_text(code.source, architecture, code.operator, own))
+        return GpuCode(
+            architecture,
+            takes.registers,
+            takes.spilled,
+            takes.local_bytes,
+            {},
+            0,
+            items,
+            takes.scalars_spilled,
+        )
+    options = [option for option in code.build_options if option not in own]
     with tempfile.TemporaryDirectory(prefix="fmmloopy-") as folder:
         path = Path(folder) / "code.cubin"
         path.write_bytes(nvrtc.compile_cubin(code.source, architecture, code.operator, options))
         usage, text = _said("cuobjdump", "--dump-resource-usage", path), _said("nvdisasm", "-c", path)
-    return read_code(architecture, usage, text)
+    return replace(read_code(architecture, usage, text), items=items)
 
 
 def read_code(architecture: str, usage: str, text: str) -> GpuCode:
