@@ -25,6 +25,7 @@ from fmmloopy.execution.devices import choose_device
 from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction
 from fmmloopy.kernels import KERNELS
+from fmmloopy.terms import simplify
 from fmmloopy.vectors import draw_charges
 
 CALL_FLOPS = 20
@@ -62,31 +63,29 @@ class Speed:
 
 
 class _Calls(WalkMapper):  # type: ignore[misc]
-    """Counts the calls in expressions."""
+    """Collects the texts of calls in expressions, with their arguments simplified."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.texts = set[str]()
 
     def map_call(self, expr: Any, *args: Any) -> None:
-        self.count += 1
+        self.texts.add(str(simplify(expr)))
         super().map_call(expr, *args)
 
 
 def count_calls(kernel: GreensFunction) -> int:
     """Return how many different functions are called per pair; equal calls count once."""
-    counter, seen = _Calls(), set[str]()
+    calls = _Calls()
     for row in kernel.matrix:
         for entry in row:
-            if str(entry) not in seen:
-                seen.add(str(entry))
-                counter(entry)
-    return counter.count
+            calls(entry)
+    return len(calls.texts)
 
 
 def measure(kernel: GreensFunction, points: NDArray[np.float64], order: int, ncrit: int, gradient: bool) -> Speed:
     """Time evaluations of one function."""
-    fmm = Fmm(points, kernel=kernel, order=order, ncrit=ncrit, precision="double", m2l="fft")
+    fmm = _build(kernel, points, order, ncrit)
     values = draw_charges(np.random.default_rng(1), kernel, len(points))
     fmm.evaluate(values, gradient=gradient)
     times: list[float] = []
@@ -94,12 +93,25 @@ def measure(kernel: GreensFunction, points: NDArray[np.float64], order: int, ncr
         start = time.perf_counter()
         fmm.evaluate(values, gradient=gradient)
         times.append(time.perf_counter() - start)
-    work = count_work(fmm.tree, fmm.lists, fmm.method, "fft", gradient)
-    function = kernel.with_gradient() if gradient else kernel
-    pairs = sum(each.pairs for each in work.values())
-    return Speed(
-        kernel.name, gradient, min(times), sum(each.flops for each in work.values()), pairs * count_calls(function)
-    )
+    return _speed(fmm, gradient, min(times))
+
+
+def _build(kernel: GreensFunction, points: NDArray[np.float64], order: int, ncrit: int) -> Fmm:
+    return Fmm(points, kernel=kernel, order=order, ncrit=ncrit, precision="double", m2l="fft")
+
+
+def _speed(fmm: Fmm, gradient: bool, seconds: float) -> Speed:
+    """Return a time beside the work."""
+    work = count_work(fmm.tree, fmm.lists, fmm.method, "fft", gradient).values()
+    calls = count_calls(fmm.kernel.with_gradient() if gradient else fmm.kernel)
+    flops, pairs = sum(each.flops for each in work), sum(each.pairs for each in work)
+    return Speed(fmm.kernel.name, gradient, seconds, flops, pairs * calls)
+
+
+def read_seconds(page: str) -> dict[tuple[str, bool], float]:
+    """Return the seconds in a page that `main` wrote, by function and whether gradients were computed."""
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+    return {(name, what == "gradients"): float(seconds) for name, what, seconds, *_ in rows[2:]}
 
 
 def table(speeds: Sequence[Speed]) -> str:
@@ -127,18 +139,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--order", type=int, default=6, help="(default: %(default)s)")
     parser.add_argument("--ncrit", type=int, default=150, help="(default: %(default)s)")
     parser.add_argument("--output", type=Path, help="file for the table, beside the screen")
+    parser.add_argument("--recount", type=Path, help="count the work anew for the seconds in a page of before")
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore", ".* may not suit the method", UserWarning)
     points = np.random.default_rng(0).random((arguments.points, 3))
     names = dict.fromkeys(["laplace", *(arguments.names or KERNELS)])
+    given = (points, arguments.order, arguments.ncrit)
+    what = f"{arguments.points:,} points in a cube, order {arguments.order}, ncrit {arguments.ncrit}, float64"
+    first, known = f"{what}, {choose_device().description}:", dict[tuple[str, bool], float]()
+    if arguments.recount:
+        page = arguments.recount.read_text()
+        first, known = page.splitlines()[0], read_seconds(page)
+        if not first.startswith(what):
+            parser.error(f"{arguments.recount} is for other points, order or ncrit: {first}")
     speeds = []
     for name in names:
         kernel = KERNELS[name](*PARAMETERS.get(name, ()))
         for gradient in (False, True):
-            speeds.append(measure(kernel, points, arguments.order, arguments.ncrit, gradient))
-            print(f"{name}{', gradients' if gradient else ''}: {speeds[-1].seconds:.3f} s", flush=True)
-    what = f"{arguments.points:,} points in a cube, order {arguments.order}, ncrit {arguments.ncrit}, float64"
-    text = f"{what}, {choose_device().description}:\n\n{table(speeds)}\n"
+            if not known:
+                speeds.append(measure(kernel, *given, gradient))
+                print(f"{name}{', gradients' if gradient else ''}: {speeds[-1].seconds:.3f} s", flush=True)
+            elif (name, gradient) in known:
+                speeds.append(_speed(_build(kernel, *given), gradient, known[name, gradient]))
+    text = f"{first}\n\n{table(speeds)}\n"
     print(f"\n{text}", end="")
     if arguments.output:
         arguments.output.write_text(text)
