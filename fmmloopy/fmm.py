@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -68,6 +69,7 @@ from fmmloopy.recipes.load import load_recipes
 from fmmloopy.vectors import Vectors, read_vectors, write_results
 
 if TYPE_CHECKING:
+    from fmmloopy.checking.background import BackgroundProofs
     from fmmloopy.linear import EvaluationOperator
 
 WHEN_TO_CERTIFY = ("warn", "first-use", "require")
@@ -229,6 +231,7 @@ class Fmm:
         self._expected: Estimate | None = None
         self._parameters, self._is_given, self._certify = parameters, precision is not None, certify
         self._adjoint: tuple[Fmm, Evaluation] | None = None
+        self._proofs: BackgroundProofs | None = None
         self._root_width = root_width or 1.0
         with timed(self.timings, "tree"):
             narrowest = np.float32 if precision == SINGLE.name else np.float64
@@ -552,7 +555,7 @@ class Fmm:
                 potentials are above the largest number of the dtype, or powers of distances that derivatives need are.
             DeviceError: this process was forked after OpenCL was used.
         """
-        with self._turn:  # the points stay what they are
+        with self._turn, self._proving():  # the points stay what they are
             given = self._checked(charges, dipoles, gradient, hessian)
             found = write_results(self.kernel, given.components, self._run(given), given.is_single)
         results = found if isinstance(found, tuple) else (found,)
@@ -737,6 +740,21 @@ class Fmm:
             "an Fmm holds device memory and programs and cannot be pickled or copied: send the points, and build the "
             "Fmm in the process that uses it"
         )
+
+    @contextmanager
+    def _proving(self) -> Iterator[None]:
+        """Prove kernels of which nothing is known, some seconds after an evaluation and not during one."""
+        if self._proofs:
+            self._proofs.wake()
+        yield
+        if self._certify != "warn":
+            return
+        if self._proofs is None:
+            from fmmloopy.checking.background import BackgroundProofs
+
+            self._proofs = BackgroundProofs()
+            weakref.finalize(self, self._proofs.close)
+        self._proofs.rest(self._evaluation.kernels)
 
     def _kernels(self) -> tuple[KernelRow, ...]:
         """Return what is known of the kernels that were bound so far."""

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fmmloopy import cli
 from fmmloopy.bookshelf.tuned import ENVIRONMENT_VARIABLE as CONFIG_VARIABLE
+from fmmloopy.checking.background import ENVIRONMENT_VARIABLE as PROOFS_VARIABLE
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.backends.opencl import device_of
@@ -42,6 +43,7 @@ if not os.environ.get(ENVIRONMENT_VARIABLE):
     os.environ[ENVIRONMENT_VARIABLE] = _cache.name
 _config = tempfile.TemporaryDirectory(prefix="fmmloopy-tests-")
 os.environ[CONFIG_VARIABLE] = _config.name
+os.environ[PROOFS_VARIABLE] = "0"  # tests do not prove what others have used
 os.environ.pop(DEVICE_VARIABLE, None)  # tests say which devices they mean
 
 

@@ -29,7 +29,7 @@ from fmmloopy.common.documents import parse
 from fmmloopy.common.store import cache_folder, checksum, read_cached, write_cached
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import CodeKey, math_hash, recipe_hash, versions
-from fmmloopy.operators import Form, Specification
+from fmmloopy.operators import OPERATORS, Form, Specification
 from fmmloopy.recipes import apply, lanes
 from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.fingerprint import hash_of_sources
@@ -211,6 +211,12 @@ def checked_kernels(
 def proved_kernels(operator: str) -> frozenset[str]:
     """Return the kernels of an operator that came proved for all sizes with the shipped books, as `kernel_for`."""
     return frozenset(read_shipped()["proved"].get(operator, "").split())
+
+
+def came_proved(spec: Specification, identity: str) -> bool:
+    """Return whether a kernel of the package's operator came proved with the shipped books, for a specification."""
+    name = spec.operator.name
+    return kernel_for(spec, identity) in proved_kernels(name) and spec.operator == OPERATORS[name]
 
 
 def read_shipped() -> dict[str, Any]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fmmloopy.bookshelf.certificates import CHECKER, checked_kernels, kernel_for
+from fmmloopy.bookshelf.certificates import CHECKER, came_proved, checked_kernels, kernel_for
 from fmmloopy.checking.layers import check_kernel
-from fmmloopy.checking.proofs import came_proved, proof_of, verdict_on
+from fmmloopy.checking.proofs import Proof, proof_of, prover_hash, verdict_on
 from fmmloopy.checking.request import Request
 from fmmloopy.common import store
 from fmmloopy.common.isolation import ChildError, Worker
@@ -26,6 +26,9 @@ PROVED, TESTED, SEQUENTIAL, UNKNOWN, WRONG = "proved", "tested", "sequential", "
 
 KEPT = PROVED, TESTED, WRONG, UNKNOWN
 """States that may be read from disk."""
+
+UNCHECKED = "it was not checked on this device"
+"""Why a kernel is unknown."""
 
 CHANGES = "the recipe yields another kernel from one call to the next"
 """Why a kernel that runs cannot be validated."""
@@ -77,7 +80,7 @@ def kernel_state(key: CodeKey, code: CompiledOperator) -> KernelState:
     checked = checked_kernels(key.book, key.device, key.operator, spec.types.name, key.parameters)
     if kernel_for(spec, code.kernel) in checked:
         return KernelState(TESTED, kept.reason if kept else "")
-    return kept or KernelState(UNKNOWN, "it was not checked on this device")
+    return kept or KernelState(UNKNOWN, UNCHECKED)
 
 
 def validate(key: CodeKey, code: CompiledOperator) -> KernelState:
@@ -90,13 +93,38 @@ def validate(key: CodeKey, code: CompiledOperator) -> KernelState:
     known = kernel_state(key, code)
     if known.may_run or known.state == WRONG or not code.kernel:
         return known
-    spec, last = key.specification, key.steps()[-1]
-    if kernel_identity(last.kernel, key.book.build_options) != code.kernel:
+    proof = _proof(key, code)
+    if proof is None:
         return KernelState(UNKNOWN, CHANGES)
-    proof = proof_of(spec, verdict_on(spec, last))
     found = KernelState(PROVED) if proof.proved else _test(key, code, proof.reason)
     store.keep(_file(key, code), _text(key, code), asdict(found))
     return found
+
+
+def prove_kernel(key: CodeKey, code: CompiledOperator) -> KernelState:
+    """Prove a kernel if nothing is known of it, and store the result; it is not tested.
+
+    Args:
+        key: what its code was generated from.
+        code: its code.
+    """
+    known = kernel_state(key, code)
+    if known.state != UNKNOWN or not code.generated_here or not code.kernel or _kept(key, code):
+        return known
+    proof = _proof(key, code)
+    if proof is None:
+        return KernelState(UNKNOWN, CHANGES)
+    found = KernelState(PROVED) if proof.proved else KernelState(UNKNOWN, f"it was not proved: {proof.reason}")
+    store.keep(_file(key, code), _text(key, code), asdict(found))
+    return found
+
+
+def _proof(key: CodeKey, code: CompiledOperator) -> Proof | None:
+    """Return what is shown of the kernel that code was generated from; None if the recipe yields another one now."""
+    spec, last = key.specification, key.steps()[-1]
+    if kernel_identity(last.kernel, key.book.build_options) != code.kernel:
+        return None
+    return proof_of(spec, verdict_on(spec, last))
 
 
 def admit(certify: str, key: CodeKey, code: CompiledOperator) -> CompiledOperator:
@@ -161,5 +189,12 @@ def _file(key: CodeKey, code: CompiledOperator) -> Path:
 def _text(key: CodeKey, code: CompiledOperator) -> str:
     """Return everything that the state of a kernel depends on as text."""
     return repr(
-        (kernel_for(key.specification, code.kernel), key.device.description, key.device.driver, CHECKER, versions())
+        (
+            kernel_for(key.specification, code.kernel),
+            key.device.description,
+            key.device.driver,
+            CHECKER,
+            prover_hash(),
+            versions(),
+        )
     )

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from fmmloopy.bookshelf.certificates import kernel_for, proved_kernels, read_shipped, sources_hash
+from fmmloopy.bookshelf.certificates import came_proved, read_shipped, sources_hash
 from fmmloopy.checking import proof
 from fmmloopy.checking.case import POLYNOMIAL_2X2, Layout
 from fmmloopy.checking.proof import NotProved, Proved, Verdict, Wrong, prove
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.kernels import helmholtz, stokeslet
-from fmmloopy.operators import OPERATORS, Form, Operator, Specification
+from fmmloopy.operators import Form, Operator, Specification
 from fmmloopy.recipes.apply import Step
 from fmmloopy.recipes.fingerprint import hash_of_sources
 from fmmloopy.recipes.lanes import sequential_recipe
@@ -70,12 +70,6 @@ def verdict_on(spec: Specification, last: Step) -> Verdict:
     """Return what is shown of the last kernel of a recipe."""
     ((_, sequential),) = sequential_recipe(spec.kernel())
     return prove(sequential, last.kernel, spec.operator)
-
-
-def came_proved(spec: Specification, identity: str) -> bool:
-    """Return whether a kernel of the package's operator came proved with the shipped books, for a specification."""
-    name = spec.operator.name
-    return kernel_for(spec, identity) in proved_kernels(name) and spec.operator == OPERATORS[name]
 
 
 def is_still_proved(spec: Specification, identity: str) -> bool:

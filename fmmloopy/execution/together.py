@@ -80,11 +80,16 @@ def compile_together(
 
 def _count_helpers(missing: int) -> int:
     """Return how many processes help to generate kernels."""
-    if isolation.is_child or "mpi4py.MPI" in sys.modules:  # others like this one have the other cores
-        return 0
-    if is_recording():  # what others read and write is not recorded
+    if not may_start_others():
         return 0
     return max(0, min(processors() - 1, missing // KERNELS_EACH - 1, MOST_HELPERS))
+
+
+def may_start_others() -> bool:
+    """Return whether this process may start others that generate or prove kernels."""
+    if isolation.is_child or "mpi4py.MPI" in sys.modules:  # others like this one have the other cores
+        return False
+    return not is_recording()  # what others read and write is not recorded
 
 
 class _Helper:
