@@ -762,7 +762,7 @@ class Fmm:
 
         states = [(key, kernel_state(key, code)) for key, code in self._evaluation.kernels]
         return tuple(
-            KernelRow(key.operator, spec.greens.name, spec.types.name, found.state, found.reason)
+            KernelRow(key.operator, spec.greens.name, spec.types.name, found.state, found.reason, found.tests)
             for key, found in states
             for spec in [key.specification]
         )

@@ -189,8 +189,10 @@ def comes_certified(book: RecipeBook, device: Device, operator: str, types: str)
 
 def checked_kernels(
     book: RecipeBook, device: Device, operator: str, types: str, parameters: Mapping[str, Any] | None = None
-) -> frozenset[str]:
+) -> dict[str, str]:
     """Return the kernels that a recipe's certificate is for, as `kernel_for`; none if it has no valid one.
+
+    Each comes with the level of the check, and with what could not be run then.
 
     Certificates of bundles do not count: others may have written them.
 
@@ -201,10 +203,13 @@ def checked_kernels(
     """
     entries = _read(certificates_file(book, device), packed=False)
     if _status(entries, book, device, operator, types, parameters) == CERTIFIED:
-        return frozenset(entries[_key(book, device, operator, types, parameters)].get("kernels", ())) - {""}
+        entry = entries[_key(book, device, operator, types, parameters)]
+        how = "; ".join([f"level {entry['level']}", *map(str, entry.get("skipped", ()))])
+        return {kernel: how for kernel in entry.get("kernels", ()) if kernel}
     if _other_than_defaults(book, device, operator, parameters) or not comes_certified(book, device, operator, types):
-        return frozenset()
-    return frozenset(read_shipped()["certified"][shipping_label(book, device)]["kernels"].get(operator, ())) - {""}
+        return {}
+    shipped = read_shipped()["certified"][shipping_label(book, device)]
+    return {kernel: f"level {shipped['level']}" for kernel in shipped["kernels"].get(operator, ()) if kernel}
 
 
 @cache

@@ -12,7 +12,7 @@ from pathlib import Path
 from fmmloopy.bookshelf.certificates import CHECKER, came_proved, checked_kernels, kernel_for
 from fmmloopy.checking.layers import check_kernel
 from fmmloopy.checking.proofs import Proof, proof_of, prover_hash, verdict_on
-from fmmloopy.checking.request import Request
+from fmmloopy.checking.request import LAYERS, Request
 from fmmloopy.common import store
 from fmmloopy.common.isolation import ChildError, Worker
 from fmmloopy.common.messages import one_line
@@ -26,6 +26,9 @@ PROVED, TESTED, SEQUENTIAL, UNKNOWN, WRONG = "proved", "tested", "sequential", "
 
 KEPT = PROVED, TESTED, WRONG, UNKNOWN
 """States that may be read from disk."""
+
+CHECKED = *(layer for layer in LAYERS if layer not in ("static", "symbolic")), "fmm"
+"""The layers of a check that run kernels."""
 
 UNCHECKED = "it was not checked on this device"
 """Why a kernel is unknown."""
@@ -47,10 +50,12 @@ class KernelState:
             ``"tested"``: it passed the layers of a check. ``"sequential"``: it is what others are compared with.
             ``"unknown"``: none of these. ``"wrong"``: a test has found an error.
         reason: why it is not proved, or what is wrong; "" if nothing is in the way.
+        tests: for ``"tested"``, the layers and the sizes.
     """
 
     state: str
     reason: str = ""
+    tests: str = ""
 
     @property
     def may_run(self) -> bool:
@@ -78,8 +83,8 @@ def kernel_state(key: CodeKey, code: CompiledOperator) -> KernelState:
     if kept is not None and kept.state != UNKNOWN:
         return kept
     checked = checked_kernels(key.book, key.device, key.operator, spec.types.name, key.parameters)
-    if kernel_for(spec, code.kernel) in checked:
-        return KernelState(TESTED, kept.reason if kept else "")
+    if how := checked.get(kernel_for(spec, code.kernel)):
+        return KernelState(TESTED, kept.reason if kept else "", f"{', '.join(CHECKED)}; {how}")
     return kept or KernelState(UNKNOWN, UNCHECKED)
 
 
@@ -165,12 +170,12 @@ def _test(key: CodeKey, code: CompiledOperator, reason: str) -> KernelState:
     request = Request(key.book, key.device, key.operator, spec.types.name, dict(key.parameters))
     try:
         with Worker() as worker:
-            failure, tested = worker.call(check_kernel, request, spec.greens, spec.order)
+            failure, tested, how = worker.call(check_kernel, request, spec.greens, spec.order)
     except (ChildError, MemoryError) as error:
         return KernelState(WRONG, one_line(error))
     if tested != code.kernel:
         return KernelState(UNKNOWN, CHANGES)
-    return KernelState(WRONG, failure.message) if failure else KernelState(TESTED, reason)
+    return KernelState(WRONG, failure.message) if failure else KernelState(TESTED, reason, how)
 
 
 def _kept(key: CodeKey, code: CompiledOperator) -> KernelState | None:
@@ -179,7 +184,8 @@ def _kept(key: CodeKey, code: CompiledOperator) -> KernelState | None:
         found = KernelState(**store.kept(_file(key, code), _text(key, code), packed=False))
     except TypeError:
         return None
-    return found if found.state in KEPT and isinstance(found.reason, str) else None
+    is_state = found.state in KEPT and isinstance(found.reason, str) and isinstance(found.tests, str)
+    return found if is_state else None
 
 
 def _file(key: CodeKey, code: CompiledOperator) -> Path:

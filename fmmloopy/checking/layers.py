@@ -13,6 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from loopy.tools import LoopyKeyBuilder
 from numpy.typing import NDArray
 
@@ -70,10 +71,10 @@ def check_and_prove(stage: Stage, request: Request) -> tuple[Failure | None, tup
     return check.run(), tuple(check.proofs)
 
 
-def check_kernel(stage: Stage, request: Request, greens: GreensFunction, order: int) -> tuple[Failure | None, str]:
-    """Test one kernel of a recipe; return the failure, and the identity of the kernel."""
+def check_kernel(stage: Stage, request: Request, greens: GreensFunction, order: int) -> tuple[Failure | None, str, str]:
+    """Test one kernel of a recipe; return the failure, the identity of the kernel, and the largest input in words."""
     check = OperatorCheck(stage, request)
-    return check.run_kernel(greens, order), check.identity(greens, order)
+    return check.run_kernel(greens, order), check.identity(greens, order), check.largest
 
 
 def count_steps(stage: Stage, request: Request) -> int:
@@ -93,6 +94,7 @@ class OperatorCheck:
         self._code_of: dict[tuple[str, int], CompiledOperator] = {}
         self._suspicions: list[tuple[int, Wrong]] = []
         self.proofs: list[Proof] = []
+        self.largest = ""
 
     def run(self) -> Failure | None:
         """Run the layers of the request."""
@@ -115,19 +117,26 @@ class OperatorCheck:
     def run_kernel(self, greens: GreensFunction, order: int) -> Failure | None:
         """Test the last kernel for a Green's function and an order: as in the exact, hostile and numerical layers."""
 
+        spec, sizes = self._specification(POLYNOMIALS[1], order), dict[int, str]()
+
+        def same_bits(case: Case) -> Failure | None:
+            sizes[sum(int(np.size(value)) for value in case.arguments.values())] = describe(case)
+            return self._same_bits(case)
+
         def exact() -> Failure | None:
-            spec = self._specification(POLYNOMIALS[1], order)
-            return next(filter(None, (self._same_bits(make_case(spec, seed)) for seed in range(2))), None)
+            return next(filter(None, (same_bits(make_case(spec, seed)) for seed in range(2))), None)
 
         def hostile() -> Failure | None:
-            spec, layouts = self._specification(POLYNOMIALS[1], order), self._hostile_layouts(POLYNOMIALS[1], order)
-            return next(filter(None, (self._same_bits(make_case(spec, 1, layout)) for layout in layouts)), None)
+            layouts = self._hostile_layouts(POLYNOMIALS[1], order)
+            return next(filter(None, (same_bits(make_case(spec, 1, layout)) for layout in layouts)), None)
 
         def numerical() -> Failure | None:
             return self._within_rounding(real_case(self._specification(greens, order)))
 
         tests = {"exact": exact, "hostile": hostile, "numerical": numerical}
-        return next(filter(None, (self._try(layer, test) for layer, test in tests.items())), None)
+        failure = next(filter(None, (self._try(layer, test) for layer, test in tests.items())), None)
+        self.largest = f"{', '.join(tests)}; at most {sizes[max(sizes)]}" if sizes else ""
+        return failure
 
     def identity(self, greens: GreensFunction, order: int) -> str:
         """Return the identity of the last kernel for a Green's function and an order."""

@@ -43,6 +43,7 @@ class KernelRow:
         types: types of the kernel: float32, float64 or mixed.
         state: proved, tested, sequential, unknown or wrong, see `fmmloopy.checking.kernels.KernelState`.
         reason: why it is not proved; "" if nothing is in the way.
+        tests: the layers that a tested kernel has passed, and the sizes.
     """
 
     operator: str
@@ -50,6 +51,12 @@ class KernelRow:
     types: str
     state: str
     reason: str = ""
+    tests: str = ""
+
+    @property
+    def words(self) -> str:
+        """The state, and of a tested kernel how it was tested."""
+        return f"{self.state} ({self.tests})" if self.tests else self.state
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,7 @@ class PlanReport:
         if self.kernels:
             yield (
                 ("kernel", "function", "types", "state"),
-                [(k.operator, k.greens, k.types, k.state) for k in self.kernels],
+                [(k.operator, k.greens, k.types, k.words) for k in self.kernels],
             )
 
     def _remarks(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from dataclasses import replace
@@ -15,8 +16,10 @@ import pytest
 from conftest import error, slow_but
 
 import fmmloopy as fl
+from fmmloopy.checking import kernels
 from fmmloopy.checking.check import check_book
 from fmmloopy.checking.kernels import KernelState, UncertifiedError, kernel_state, validate
+from fmmloopy.checking.proof import NotProved
 from fmmloopy.common import store
 from fmmloopy.common.bundle import open_bundle, write_bundle
 from fmmloopy.components import Components
@@ -163,12 +166,16 @@ def test_a_kernel_that_is_proved_for_one_function_is_not_for_another(opencl_devi
     assert kernel_state(key, code).state == "unknown"
 
 
-def test_a_right_kernel_that_is_not_proved_is_tested(opencl_device, own_cache):
+def test_a_right_kernel_that_is_not_proved_is_tested(opencl_device, own_cache, monkeypatch):
+    monkeypatch.setattr(kernels, "verdict_on", lambda *_: NotProved("what it does is unusual", "it"))
     fmm, wrong = _evaluate(_book(_unusual), opencl_device, "first-use")
     assert wrong < 1e-2
     (row,) = (row for row in fmm.plan_report().kernels if row.operator == "p2p")
-    assert row.state in ("proved", "tested")
-    assert (row.state == "proved") == (row.reason == "")
+    assert (row.state, row.reason) == ("tested", "it: what it does is unusual")
+    assert re.match(r"exact, hostile, numerical; at most .*\d target boxes, [\d,]+ list entries, ", row.tests), (
+        row.tests
+    )
+    assert f"tested ({row.tests})" in str(fmm.plan_report())
 
 
 def test_a_wrong_kernel_never_runs(opencl_device, own_cache):
