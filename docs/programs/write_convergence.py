@@ -1,14 +1,16 @@
 """Measure the error of each order for all functions that ship, fit a line, and write the table and the picture.
 
-    python docs/programs/write_convergence.py [NAME ...]
+    python docs/programs/write_convergence.py [NAME ...] [--keep]
 
-Only the named functions are measured, and others are kept as they are. It takes some minutes.
+Only the named functions are measured, and others are kept as they are. It takes some minutes. With ``--keep`` nothing
+is measured: the table takes over new orders and speeds from the pages that ``python -m benchmarks.accuracy`` and
+``python -m benchmarks.kernels`` write.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from fmmloopy.measuring.verify import fit_digits
 
 GENERATED = Path(__file__).resolve().parents[1] / "generated"
 MEASURED = GENERATED / "convergence.json"
+ACCURACY, SPEEDS = GENERATED / "kernel_accuracy.md", GENERATED / "kernel_speeds.md"
 NPOINTS, NCRIT, NCHECKED = 3000, 50, 500
 DIGITS = (3, 6, 9)
 
@@ -75,32 +78,45 @@ def measure(kernel: fl.GreensFunction, order: int) -> float:
     return fmm.estimate_error(charges, k=NCHECKED)
 
 
-def order_for(digits: float, errors: dict[int, float]) -> str:
-    """Return the lowest measured order with so many digits; the fitted line's, with a tilde, if there is none."""
-    reached = [order for order, error in errors.items() if error <= 10.0**-digits]
-    if reached:
-        return str(min(reached))
-    orders = sorted(errors)
-    if errors[orders[-1]] > errors[orders[-3]] / 3:
-        return "–"
-    slope, offset = fit_digits(orders, [errors[order] for order in orders])
-    return f"~{max(int(np.ceil((digits - offset) / slope)), orders[-1] + 1)}"
+def rows_of(page: Path) -> list[list[str]]:
+    """Return the rows of the table in a page, without its head."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.read_text().splitlines() if "|" in line]
+    return rows[2:]
+
+
+def chosen_orders(page: Path) -> dict[str, dict[int, str]]:
+    """Return the orders that digits led to, by function and digits; "refused" where there was none."""
+    found: dict[str, dict[int, str]] = {}
+    for name, digits, order, *_ in rows_of(page):
+        found.setdefault(name, {})[int(digits)] = order or "refused"
+    return found
+
+
+def speeds(page: Path) -> dict[str, dict[str, str]]:
+    """Return the times relative to Laplace's, by function and output."""
+    found: dict[str, dict[str, str]] = {}
+    for name, output, _, slower, *_ in rows_of(page):
+        found.setdefault(name, {})[output] = slower
+    return found
 
 
 def table(measured: dict[str, dict[int, float]]) -> str:
     """Return the table of all functions."""
     lines = [
-        "| function | $G$ | homogeneity | parity | order for 3, 6, 9 digits | digits at order $p$ |",
-        "|---|---|---|---|---|---|",
+        "| function | $G$ | homogeneity | parity | order for 3, 6, 9 digits | digits at order $p$ "
+        "| time of potentials, gradients, Laplace = 1 |",
+        "|---|---|---|---|---|---|---|",
     ]
+    orders_of, times_of = chosen_orders(ACCURACY), speeds(SPEEDS)
     for name, errors in measured.items():
         each = FUNCTIONS[name]
         slope, offset = fit_digits(sorted(errors), [errors[order] for order in sorted(errors)])
         homogeneity = "–" if each.kernel.homogeneity is None else str(each.kernel.homogeneity)
         parity = {1: "even", -1: "odd", None: "–"}[each.kernel.parity]
-        orders = ", ".join(order_for(digits, errors) for digits in DIGITS)
+        orders = ", ".join(orders_of[name][digits] for digits in DIGITS)
         fit = f"${slope:.2f}\\, p {offset:+.2f}$"
-        lines.append(f"| `{each.call}` | ${each.formula}$ | {homogeneity} | {parity} | {orders} | {fit} |")
+        times = ", ".join(times_of[name][output] for output in ("potentials", "gradients"))
+        lines.append(f"| `{each.call}` | ${each.formula}$ | {homogeneity} | {parity} | {orders} | {fit} | {times} |")
     return "\n".join(lines)
 
 
@@ -130,28 +146,45 @@ def draw(measured: dict[str, dict[int, float]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main(names: list[str]) -> None:
+def page(measured: dict[str, dict[int, float]]) -> str:
+    """Return the page."""
+    return (
+        f"{table(measured)}\n\n"
+        "Orders are those that `digits=` chose, the highest for the point sets of the [table of accuracy](#accuracy), "
+        "whose parameters they have; times are those of the [table of speeds](#speed).\n\n"
+        f"Digits at order $p$ are a line through the errors of {NPOINTS:,} points in the unit cube with charges of "
+        f"both signs, ncrit {NCRIT}, float64. Here $\\lambda = 1$, $k = 3$, $\\nu = 1/4$, $\\varepsilon = 10^{{-4}}$ and "
+        "$w = 6$. Plummer's function converges as Laplace's does as long as boxes are much wider than $\\varepsilon$; "
+        "beyond that it stalls, and more digits are refused.\n\n"
+        "![Errors against the order](generated/images/convergence.png)\n\n"
+        f"Relative errors in the 2-norm by order:\n\n{errors_table(measured)}\n"
+    )
+
+
+def read_measured() -> dict[str, dict[int, float]]:
+    """Return the errors that are kept, by function and order."""
     kept = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
-    measured = {name: {int(order): error for order, error in errors.items()} for name, errors in kept.items()}
-    for name in names or FUNCTIONS:
+    return {name: {int(order): error for order, error in errors.items()} for name, errors in kept.items()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", metavar="NAME", help="functions to measure (default: all)")
+    parser.add_argument("--keep", action="store_true", help="measure nothing")
+    arguments = parser.parse_args(argv)
+    measured = read_measured()
+    for name in () if arguments.keep else arguments.names or FUNCTIONS:
         measured[name] = {}
         for order in range(3, FUNCTIONS[name].last + 1):
             measured[name][order] = measure(FUNCTIONS[name].kernel, order)
             print(f"{name} {order} {measured[name][order]:.1e}", flush=True)
         MEASURED.write_text(json.dumps(measured, indent=1) + "\n")
     measured = {name: measured[name] for name in FUNCTIONS if name in measured}
-    text = (
-        f"{table(measured)}\n\n"
-        f"For {NPOINTS:,} points in the unit cube with charges of both signs, ncrit {NCRIT}, float64. Here "
-        "$\\lambda = 1$, $k = 3$, $\\nu = 1/4$, $\\varepsilon = 10^{-4}$ and $w = 6$. A tilde marks orders beyond "
-        "those measured, from the fitted line in the last column; a dash, digits that higher orders do not reach.\n\n"
-        "![Errors against the order](generated/images/convergence.png)\n\n"
-        f"Relative errors in the 2-norm by order:\n\n{errors_table(measured)}\n"
-    )
-    (GENERATED / "convergence.md").write_text(text)
-    draw(measured, GENERATED / "images" / "convergence.png")
+    (GENERATED / "convergence.md").write_text(page(measured))
+    if not arguments.keep:
+        draw(measured, GENERATED / "images" / "convergence.png")
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", ".* may not suit the method", UserWarning)
-    main(sys.argv[1:])
+    main()
