@@ -153,9 +153,9 @@ def page(measured: dict[str, dict[int, float]]) -> str:
         "Orders are those that `digits=` chose, the highest for the point sets of the [table of accuracy](#accuracy), "
         "whose parameters they have; times are those of the [table of speeds](#speed).\n\n"
         f"Digits at order $p$ are a line through the errors of {NPOINTS:,} points in the unit cube with charges of "
-        f"both signs, ncrit {NCRIT}, float64. Here $\\lambda = 1$, $k = 3$, $\\nu = 1/4$, $\\varepsilon = 10^{{-4}}$ and "
-        "$w = 6$. Plummer's function converges as Laplace's does as long as boxes are much wider than $\\varepsilon$; "
-        "beyond that it stalls, and more digits are refused.\n\n"
+        f"both signs, ncrit {NCRIT}, float64. Here $\\lambda = 1$, $k = 3$, $\\nu = 1/4$, $\\varepsilon = 10^{{-4}}$ "
+        "and $w = 6$. Plummer's function converges as Laplace's does as long as boxes are much wider than "
+        "$\\varepsilon$; beyond that it stalls, and more digits are refused.\n\n"
         "![Errors against the order](generated/images/convergence.png)\n\n"
         f"Relative errors in the 2-norm by order:\n\n{errors_table(measured)}\n"
     )
