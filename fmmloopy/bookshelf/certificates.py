@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -75,6 +75,7 @@ def record(
     level: str,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     skipped: Sequence[str] = (),
+    tested: Mapping[tuple[str, str], Iterable[str]] | None = None,
 ) -> None:
     """Record that recipes have passed or failed a check.
 
@@ -86,17 +87,20 @@ def record(
         level: quick, full or FAILED.
         parameters: keyword arguments of the recipes, by operator, other than their defaults on the device.
         skipped: layers that could not be run here, in words.
+        tested: by operator and types, the kernels that have run, as `kernel_for`.
     """
     path = certificates_file(book, device)
     entries = _read(path)
     for operator in operators:
         for dtype in dtypes:
-            key = _key(book, device, operator, _types(book, operator, dtype), (parameters or {}).get(operator))
+            types = _types(book, operator, dtype)
+            key = _key(book, device, operator, types, (parameters or {}).get(operator))
             entry = {"level": level, "skipped": list(skipped), "subject": _subject(book, device, operator)}
             if level != FAILED:
                 chosen = (parameters or {}).get(operator)
                 with suppress(RecipeError):  # without kernels, an edited recipe must be checked again
-                    entry["kernels"] = kernels_of(book, device, operator, _types(book, operator, dtype), chosen)
+                    always = kernels_of(book, device, operator, types, chosen)
+                    entry["kernels"] = sorted({*always, *(tested or {}).get((operator, types), ())})
             known = entries.get(key, {})
             if not (level == "quick" and known.get("level") == "full" and known.get("subject") == entry["subject"]):
                 entries[key] = entry

@@ -36,6 +36,7 @@ import numpy as np
 
 from fmmloopy.bookshelf import certificates
 from fmmloopy.checking import sanitizer
+from fmmloopy.checking.kernels import keep_proofs
 from fmmloopy.checking.meter import Meter, Notify
 from fmmloopy.checking.report import Report
 from fmmloopy.checking.request import LAYERS, Request
@@ -112,11 +113,15 @@ def check_book(
     with ExitStack() as stack:
         tell = notify or stack.enter_context(showing(f"checking {book.name}"))
         workers = stack.enter_context(Workers(library, Meter(tell, len(requests), len(names), library is not None)))
-        findings, proofs = workers.check(requests)
+        findings, proofs, ran = workers.check(requests)
         if not findings and chosen:
             findings = workers.check_whole(_with(book, chosen), device, names, given, full)
     if not findings:
-        certificates.record(book, device, chosen, names, level, parameters, skipped)
+        tested: dict[tuple[str, str], set[str]] = {}
+        for request, kernels in zip(requests, ran, strict=True):
+            tested.setdefault((request.operator, request.dtype), set()).update(kernels)
+        certificates.record(book, device, chosen, names, level, parameters, skipped, tested)
+        keep_proofs(device, proofs)
     else:
         failed = {f.operator for f in findings} if all(f.operator for f in findings) else set(chosen)
         certificates.record(book, device, sorted(failed), names, certificates.FAILED, parameters)

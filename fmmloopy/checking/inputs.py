@@ -133,7 +133,7 @@ def inputs(
             for count in VECTORS if full else VECTORS[1:2]:
                 yield Input(specification(POLYNOMIAL_2X2.for_vectors(count), 3))
         if operator.form == Form.TRANSFORM:
-            for order in (5, 7, 8, 9) if full else orders_of_transforms(types):
+            for order in (5, 7, 8, 9, 10, 11, 12) if full else orders_of_transforms(types):
                 yield Input(specification(POLYNOMIAL, order))
     elif layer == "hostile":
         for greens in POLYNOMIALS if full else functions[1:]:

@@ -6,6 +6,7 @@ yields another kernel for another order, Green's function or environment, nothin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fmmloopy.checking.request import LAYERS, Request
 from fmmloopy.common import store
 from fmmloopy.common.isolation import ChildError, Worker
 from fmmloopy.common.messages import one_line
+from fmmloopy.execution.devices import Device
 from fmmloopy.execution.generate import generate, keep
 from fmmloopy.execution.key import CodeKey, versions
 from fmmloopy.execution.launch import CompiledOperator
@@ -102,7 +104,7 @@ def validate(key: CodeKey, code: CompiledOperator) -> KernelState:
     if proof is None:
         return KernelState(UNKNOWN, CHANGES)
     found = KernelState(PROVED) if proof.proved else _test(key, code, proof.reason)
-    store.keep(_file(key, code), _text(key, code), asdict(found))
+    _keep(key.operator, kernel_for(key.specification, code.kernel), key.device, found)
     return found
 
 
@@ -120,7 +122,7 @@ def prove_kernel(key: CodeKey, code: CompiledOperator) -> KernelState:
     if proof is None:
         return KernelState(UNKNOWN, CHANGES)
     found = KernelState(PROVED) if proof.proved else KernelState(UNKNOWN, f"it was not proved: {proof.reason}")
-    store.keep(_file(key, code), _text(key, code), asdict(found))
+    _keep(key.operator, kernel_for(key.specification, code.kernel), key.device, found)
     return found
 
 
@@ -178,29 +180,33 @@ def _test(key: CodeKey, code: CompiledOperator, reason: str) -> KernelState:
     return KernelState(WRONG, failure.message) if failure else KernelState(TESTED, reason, how)
 
 
+def keep_proofs(device: Device, proofs: Iterable[Proof]) -> None:
+    """Store which kernels a check has proved, as if they were proved when they run."""
+    for proof in proofs:
+        if proof.proved and proof.kernel:
+            _keep(proof.operator, proof.kernel, device, KernelState(PROVED))
+
+
 def _kept(key: CodeKey, code: CompiledOperator) -> KernelState | None:
     """Read the state of a kernel from disk; None if there is none."""
+    text = _text(kernel_for(key.specification, code.kernel), key.device)
     try:
-        found = KernelState(**store.kept(_file(key, code), _text(key, code), packed=False))
+        found = KernelState(**store.kept(_file(key.operator, text), text, packed=False))
     except TypeError:
         return None
     is_state = found.state in KEPT and isinstance(found.reason, str) and isinstance(found.tests, str)
     return found if is_state else None
 
 
-def _file(key: CodeKey, code: CompiledOperator) -> Path:
-    return store.keyed_file("kernels", _text(key, code), f"{key.operator}-")
+def _keep(operator: str, kernel: str, device: Device, state: KernelState) -> None:
+    text = _text(kernel, device)
+    store.keep(_file(operator, text), text, asdict(state))
 
 
-def _text(key: CodeKey, code: CompiledOperator) -> str:
-    """Return everything that the state of a kernel depends on as text."""
-    return repr(
-        (
-            kernel_for(key.specification, code.kernel),
-            key.device.description,
-            key.device.driver,
-            CHECKER,
-            prover_hash(),
-            versions(),
-        )
-    )
+def _file(operator: str, text: str) -> Path:
+    return store.keyed_file("kernels", text, f"{operator}-")
+
+
+def _text(kernel: str, device: Device) -> str:
+    """Return everything that the state of a kernel, as `kernel_for`, depends on as text."""
+    return repr((kernel, device.description, device.driver, CHECKER, prover_hash(), versions()))

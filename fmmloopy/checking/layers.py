@@ -17,6 +17,7 @@ import numpy as np
 from loopy.tools import LoopyKeyBuilder
 from numpy.typing import NDArray
 
+from fmmloopy.bookshelf.certificates import kernel_for
 from fmmloopy.checking import sanitizer
 from fmmloopy.checking.case import POLYNOMIALS, Case, Layout, run_case
 from fmmloopy.checking.cases import make_case
@@ -65,10 +66,13 @@ def check_operator(stage: Stage, request: Request, steps: int | None = None) -> 
     return OperatorCheck(stage, request, steps).run()
 
 
-def check_and_prove(stage: Stage, request: Request) -> tuple[Failure | None, tuple[Proof, ...]]:
-    """Run the layers of a request in order; return the failure, and what the symbolic layer has shown."""
+def check_and_prove(stage: Stage, request: Request) -> tuple[Failure | None, tuple[Proof, ...], frozenset[str]]:
+    """Run the layers of a request in order; return the failure, what the symbolic layer has shown, and what has run.
+
+    The latter are the kernels after the last step, as `fmmloopy.bookshelf.certificates.kernel_for`.
+    """
     check = OperatorCheck(stage, request)
-    return check.run(), tuple(check.proofs)
+    return check.run(), tuple(check.proofs), frozenset(check.ran) - {""}
 
 
 def check_kernel(stage: Stage, request: Request, greens: GreensFunction, order: int) -> tuple[Failure | None, str, str]:
@@ -95,6 +99,7 @@ class OperatorCheck:
         self._suspicions: list[tuple[int, Wrong]] = []
         self.proofs: list[Proof] = []
         self.largest = ""
+        self.ran: set[str] = set()
 
     def run(self) -> Failure | None:
         """Run the layers of the request."""
@@ -190,7 +195,7 @@ class OperatorCheck:
                 continue
             self._announce(f"proving the kernel after step {_name(steps, len(steps))}", self._request.code_limit)
             verdict = verdict_on(spec, steps[-1])
-            self.proofs.append(proof_of(spec, verdict))
+            self.proofs.append(proof_of(spec, verdict, self._identity(steps[-1])))
             if isinstance(verdict, Wrong):
                 self._suspicions.append((order, verdict))
 
@@ -315,9 +320,12 @@ class OperatorCheck:
             code = self._code_of_case(case, number)
             limit = self._request.run_limit * (SIMULATED if self._layer == "sanitized" else 1)
             self._announce(f"running step {number} {code.steps[-1]!r}", limit)
-            return run_case(case, code, self._runtime)
+            found = run_case(case, code, self._runtime)
         except (DeviceError, RecipeError, TypeError) as error:
             return one_line(error)
+        if number == len(self._steps(case.spec.greens, case.spec.order)):
+            self.ran.add(kernel_for(case.spec, code.kernel))
+        return found
 
     def _math(self, greens: GreensFunction, order: int) -> tuple[str, Any]:
         """Return the kernel of the math with its hash; that of most operators is the same for all orders."""

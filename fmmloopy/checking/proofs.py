@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from fmmloopy.bookshelf.certificates import came_proved, read_shipped, sources_hash
+from fmmloopy.bookshelf.certificates import came_proved, kernel_for, read_shipped, sources_hash
 from fmmloopy.checking import proof
 from fmmloopy.checking.case import POLYNOMIAL_2X2, Layout
 from fmmloopy.checking.proof import NotProved, Proved, Verdict, Wrong, prove
@@ -40,6 +40,7 @@ class Proof:
         order: of the surfaces.
         proved: whether it does what the sequential kernel does for all sizes; else it is only tested.
         reason: why it is not proved, with the statement that is in the way.
+        kernel: which one, see `fmmloopy.bookshelf.certificates.kernel_for`; "" if it is not known.
     """
 
     operator: str
@@ -48,6 +49,7 @@ class Proof:
     order: int
     proved: bool
     reason: str = ""
+    kernel: str = field(default="", compare=False)
 
 
 def functions(operator: Operator) -> tuple[GreensFunction, ...]:
@@ -79,10 +81,11 @@ def is_still_proved(spec: Specification, identity: str) -> bool:
     return came_proved(spec, identity) and hashes == (prover_hash(), sources_hash())
 
 
-def proof_of(spec: Specification, verdict: Verdict) -> Proof:
-    """Return a verdict as a report has it."""
+def proof_of(spec: Specification, verdict: Verdict, identity: str = "") -> Proof:
+    """Return a verdict on a kernel with an identity as a report has it."""
     operator, dtype = spec.operator.name, spec.types.name
-    return Proof(operator, dtype, spec.greens.name, spec.order, isinstance(verdict, Proved), _reason(verdict))
+    proved, kernel = isinstance(verdict, Proved), kernel_for(spec, identity)
+    return Proof(operator, dtype, spec.greens.name, spec.order, proved, _reason(verdict), kernel)
 
 
 def _reason(verdict: Verdict) -> str:

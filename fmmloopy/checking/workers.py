@@ -25,8 +25,8 @@ from fmmloopy.common.messages import one_line
 from fmmloopy.execution.devices import Device
 from fmmloopy.recipes.book import RecipeBook
 
-Outcome = tuple[Failure | None, tuple[Proof, ...]]
-"""What is wrong with an operator, if anything, and which of its kernels are proved."""
+Outcome = tuple[Failure | None, tuple[Proof, ...], frozenset[str]]
+"""What is wrong with an operator, if anything, which of its kernels are proved, and which have run."""
 
 
 class Workers:
@@ -65,8 +65,11 @@ class Workers:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def check(self, requests: Sequence[Request]) -> tuple[list[Finding], list[Proof]]:
-        """Check all requests, several in parallel; findings and proofs are in the order of the requests."""
+    def check(self, requests: Sequence[Request]) -> tuple[list[Finding], list[Proof], list[frozenset[str]]]:
+        """Check all requests, several in parallel; return findings, proofs, and the kernels that each request has run.
+
+        All are in the order of the requests.
+        """
 
         def check(request: Request) -> Outcome:
             pair = self._pairs.get()
@@ -78,22 +81,23 @@ class Workers:
             return outcome
 
         outcomes: list[Outcome] = self._map(check, requests)
-        failures = [failure for failure, _ in outcomes]
+        failures = [failure for failure, _, _ in outcomes]
         findings = [
             Finding(request.book.name, request.operator, request.dtype, **asdict(failure))
             for request, failure in zip(requests, failures, strict=True)
             if failure
         ]
-        return merged(findings), [proof for _, proofs in outcomes for proof in proofs]
+        proofs = [proof for _, proofs, _ in outcomes for proof in proofs]
+        return merged(findings), proofs, [ran for _, _, ran in outcomes]
 
     def _check(self, pair: tuple[Worker, Worker], request: Request) -> Outcome:
         def watch(stage: str) -> None:
             self._meter.begin(_words(request), stage.partition(":")[0])
 
-        failure, proofs = _survive(pair[0], request, watch)
+        failure, proofs, ran = _survive(pair[0], request, watch)
         if not failure and self._sanitizes:
-            failure, _ = _survive(pair[1], replace(request, layers=("sanitized",)), watch)
-        return failure, proofs
+            failure, _, _ = _survive(pair[1], replace(request, layers=("sanitized",)), watch)
+        return failure, proofs, ran
 
     def check_whole(
         self,
@@ -145,7 +149,7 @@ def _survive(worker: Worker, request: Request, watch: Callable[[str], None]) -> 
         outcome: Outcome = worker.call(check_and_prove, request, watch=watch)
         return outcome
     except MemoryError as error:
-        return Failure("static", "", str(error)), ()
+        return Failure("static", "", str(error)), (), frozenset()
     except ChildError as error:
         layer, step = _where(error)
         if "proving" in error.stage:  # a proof that ends like this is none, and says nothing of the kernel
@@ -153,8 +157,8 @@ def _survive(worker: Worker, request: Request, watch: Callable[[str], None]) -> 
             return _survive(worker, replace(request, layers=others), watch)
         if layer not in LAYERS or layer == "static":
             reason = f"{error.reason}, {error.stage.removeprefix('static: ')}".rstrip(", ")
-            return Failure("static", step, reason), ()
-        return _find_step(worker, replace(request, layers=(layer,))), ()
+            return Failure("static", step, reason), (), frozenset()
+        return _find_step(worker, replace(request, layers=(layer,))), (), frozenset()
 
 
 def _where(error: ChildError) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from fmmloopy.bookshelf import certificates
 from fmmloopy.bookshelf.certificates import (
     FAILED,
     UncertifiedWarning,
+    checked_kernels,
     kernels_of,
     record,
     status,
@@ -89,6 +90,17 @@ def _written_in_another_way(knl):
 
 def _another_schedule(knl):
     yield "lanes", separate_lanes(fix_lanes(knl, tlanes=2))
+
+
+def test_a_certificate_is_for_the_kernels_that_have_run_too():
+    book = RecipeBook("mine", "", {"p2p": _groups})
+    tested = {("p2p", "float64"): ["one that has run"], ("p2p", "float32"): ["another"]}
+    record(book, DEVICE, ["p2p"], ["float64"], "quick", skipped=["no oclgrind"], tested=tested)
+    found = checked_kernels(book, DEVICE, "p2p", "float64")
+    assert set(found) == {*kernels_of(book, DEVICE, "p2p", "float64"), "one that has run"}
+    assert set(found.values()) == {"level quick; no oclgrind"}
+    assert not checked_kernels(book, DEVICE, "p2p", "float32")
+    assert status(book, DEVICE) == "certified"
 
 
 def test_a_certificate_is_for_kernels_and_not_for_the_code_that_makes_them():

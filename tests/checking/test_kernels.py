@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import loopy as lp
 import numpy as np
 import pytest
-from conftest import error, slow_but
+from conftest import error, slow, slow_but
 
 import fmmloopy as fl
 from fmmloopy.checking import kernels
@@ -195,19 +195,27 @@ def test_a_recipe_that_yields_something_else_each_time_is_refused(opencl_device,
         _evaluate(_book(recipe), opencl_device, "first-use")
 
 
-def test_a_certificate_does_not_cover_the_kernel_of_another_order(opencl_device, own_cache):
+@slow
+def test_a_check_covers_the_kernels_that_it_has_run_and_no_others(opencl_device, own_cache):
+    """A check at level quick runs transforms in float64 at orders 3, 5 and 9."""
+
     def transform(knl):
         yield "lanes", separate_lanes(fix_lanes(knl))
 
     book = RecipeBook("transforms", "", {"m2l_forward": transform})
     assert check_book(book, device=opencl_device, dtypes=[np.float64]).ok
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fmm, _ = _evaluate(book, opencl_device, "require")
-    assert _states(fmm)["m2l_forward"] in ("proved", "tested")
     points = np.random.default_rng(3).random((FEW, 3))
+    given = {"recipes": book, "device": opencl_device, "certify": "require"}
+    for order, state in ((3, "proved"), (5, "tested")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fmm = fl.Fmm(points, order=order, ncrit=30, m2l="fft", **given)
+            fmm.evaluate(np.ones(FEW))
+        assert _states(fmm)["m2l_forward"] == state
+    (row,) = (row for row in fmm.plan_report().kernels if row.operator == "m2l_forward")
+    assert row.tests.startswith("exact, hostile, numerical, sanitized, fmm; level quick")
     with pytest.raises(UncertifiedError, match=r"m2l_forward of book 'transforms' \(laplace, order 4, float64\)"):
-        fl.Fmm(points, order=4, ncrit=30, recipes=book, device=opencl_device, certify="require")
+        fl.Fmm(points, order=4, ncrit=30, m2l="fft", **given)
 
 
 @pytest.mark.parametrize("order", [5, 6])

@@ -39,8 +39,10 @@ def request(device: Device, *edits: Any) -> Request:
 
 
 def test_a_right_recipe_is_proved(opencl_device: Device) -> None:
-    failure, proofs = check_and_prove(lambda text, limit: None, request(opencl_device))
+    failure, proofs, ran = check_and_prove(lambda text, limit: None, request(opencl_device))
     assert failure is None
+    assert not ran
+    assert len({proof.kernel for proof in proofs} - {""}) == len(proofs)
     assert {proof.greens for proof in proofs} == {greens.name for greens in functions(P2P)}
     assert all(proof.proved for proof in proofs)
 
@@ -48,7 +50,8 @@ def test_a_right_recipe_is_proved(opencl_device: Device) -> None:
 def test_a_suspicion_that_a_run_shows_is_a_finding(opencl_device: Device) -> None:
     # The other layers have no box with so many sources that they would see this.
     mistake = at_most("src_end", "src_start + 1500", "src_start"), with_lanes(tlanes=4)
-    failure, proofs = check_and_prove(lambda text, limit: None, request(opencl_device, *mistake))
+    failure, proofs, ran = check_and_prove(lambda text, limit: None, request(opencl_device, *mistake))
+    assert ran, "the kernel ran at the point at which it is wrong"
     assert not any(proof.proved for proof in proofs)
     assert failure is not None
     assert (failure.layer, failure.step) == ("symbolic", "2 'mistake'")
@@ -57,7 +60,7 @@ def test_a_suspicion_that_a_run_shows_is_a_finding(opencl_device: Device) -> Non
 
 def test_a_suspicion_that_no_run_shows_is_none(opencl_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "verdict_on", lambda spec, last: Wrong("ntargets=3", "store0: terms are lost"))
-    failure, proofs = check_and_prove(lambda text, limit: None, request(opencl_device))
+    failure, proofs, _ = check_and_prove(lambda text, limit: None, request(opencl_device))
     assert failure is None
     assert all(proof.reason == "store0: terms are lost, at ntargets=3" for proof in proofs)
 
@@ -69,7 +72,7 @@ def test_kernels_that_came_proved_are_proved_anew_at_level_full(
     shipped = Request(load_recipes("pocl_cpu"), opencl_device, "m2m", "float64", layers=("symbolic",))
 
     def tried(request: Request) -> bool:
-        _, found = check_and_prove(lambda text, limit: None, request)
+        _, found, _ = check_and_prove(lambda text, limit: None, request)
         assert len(found) == len(stated(M2M) if request.full else functions(M2M))
         return any(proof.reason == "tried" for proof in found)
 
@@ -98,7 +101,7 @@ def test_a_report_says_what_is_proved() -> None:
     assert report.ok
     assert report.as_dict()["proofs"][1] == {
         "operator": "p2p", "dtype": "float64", "greens": "laplace", "order": 3, "proved": False,
-        "reason": "store: took too long",
+        "reason": "store: took too long", "kernel": "",
     }  # fmt: skip
     assert report.proved == summary([proved, tested])
 
