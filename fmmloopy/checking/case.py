@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fmmloopy.common.sizes import LANES
 from fmmloopy.execution.devices import DeviceError
-from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.launch import CompiledOperator, count_tiles
 from fmmloopy.execution.runtime import Array, Runtime
 from fmmloopy.greens import GreensFunction
 from fmmloopy.operators import Specification
@@ -146,10 +146,11 @@ class Case:
     def arguments_for(self, lanes: Mapping[str, int]) -> dict[str, Any]:
         """Return all arguments, including the numbers of tiles for these lanes."""
         arguments = dict(self.arguments)
+        tiles = count_tiles(arguments.get("nblocks", 0), arguments.get("nrows", 0), lanes)
         if "nrows" in arguments:
-            arguments["itiles"] = arguments["nrows"] // lanes.get("ilanes", 1)
+            arguments["itiles"] = tiles["itiles"]
         if "nblocks" in arguments:
-            arguments["btiles"] = -(-arguments["nblocks"] // lanes.get("blanes", 1))
+            arguments["btiles"] = tiles["btiles"]
         return arguments
 
 

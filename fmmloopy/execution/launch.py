@@ -115,6 +115,19 @@ class Runtime(Protocol):
         """Compile a program and return its machine code; None if it is generated only at launch."""
 
 
+def count_tiles(boxes: int, rows: int, lanes: Mapping[str, int]) -> dict[str, int]:
+    """Return how many tiles of boxes and of rows a dense product is launched with, ``btiles`` and ``itiles``.
+
+    Proofs take these numbers for granted (`fmmloopy.checking.proof.contract`).
+
+    Args:
+        boxes: number of boxes, or of parents; the last tile may be partly filled.
+        rows: length of the vectors, a multiple of the number of lanes.
+        lanes: numbers of lanes that a recipe has fixed, by name.
+    """
+    return {"btiles": -(-boxes // lanes.get("blanes", 1)), "itiles": rows // lanes.get("ilanes", 1)}
+
+
 def launch_sizes(
     operator: CompiledOperator, arguments: Mapping[str, Any], limits: Limits
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -19,7 +19,7 @@ from fmmloopy.common.range import shift, shift_back
 from fmmloopy.components import CHARGES, Components, by_vector
 from fmmloopy.execution.arrays import Boxes, DeviceArrays
 from fmmloopy.execution.key import CodeKey
-from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.launch import CompiledOperator, count_tiles
 from fmmloopy.execution.part import Part
 from fmmloopy.execution.runtime import Array, Launch, Runtime
 from fmmloopy.execution.setup import Setup
@@ -275,8 +275,7 @@ class Plan:
         """Return the number of tiles of a dense product for copies of boxes, given the lanes fixed by the recipe."""
         lanes, nsurface = dict(self.code(operator, notify).lanes), self.expansions.nsurface
         return {
-            "btiles": -(-len(boxes) // lanes.get("blanes", 1)),
-            "itiles": rows * nsurface // lanes["ilanes"],
+            **count_tiles(len(boxes), rows * nsurface, lanes),
             "ncolumns": columns * nsurface,
             "nboxes": self.copied.tree.nboxes,
         }

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from fmmloopy.checking.case import POLYNOMIAL, POLYNOMIAL_2X2
 from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.over import octets
-from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
+from fmmloopy.checking.proof.contract import TILES_OF_ROWS, Contract
+from fmmloopy.checking.proof.integers import Affine, Argument, Floor
+from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER, ROWS
+from fmmloopy.execution.launch import count_tiles
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.operators.operator import Array, Boxes, Families, Lists, Number, Octets, Pairs
 from fmmloopy.precision import FLOAT64
@@ -79,3 +82,35 @@ def test_independent_loops_store_to_different_entries(name: str, seed: int) -> N
     entries = np.concatenate(groups)
     assert len(groups) > 1
     assert len(np.unique(entries)) == len(entries)
+
+
+def _value(form: Affine, sizes: dict[str, int]) -> int:
+    """Evaluate what a proof assumes of a number of tiles."""
+
+    def of_atom(atom: Any) -> int:
+        match atom:
+            case Argument():
+                return sizes[atom.name]
+            case Floor():
+                return _value(atom.numerator, sizes) // atom.divisor
+        raise AssertionError(atom)
+
+    return form.constant + sum(factor * of_atom(atom) for atom, factor in form.terms)
+
+
+@pytest.mark.parametrize("name", ["m2m", "l2l", "check_to_equivalent", "m2l", "m2l_svd"])
+def test_proofs_assume_as_many_tiles_as_are_launched(name: str) -> None:
+    operator = OPERATORS[name]
+    count = {Families: "nparents", Boxes: "ntargets"}.get(type(operator.over))
+    seen = set()
+    for blanes in (1, 2, 3, 8):
+        for ilanes in (1, 2, 4, 8):
+            lanes = {"blanes": blanes, "ilanes": ilanes}
+            assumed = Contract(operator, []).launch(lanes)
+            seen |= set(assumed)
+            for boxes in range(20):
+                for blocks in (1, 7):
+                    sizes = {TILES_OF_ROWS: blocks, **({count: boxes} if count else {})}
+                    launched = count_tiles(boxes, blocks * ROWS, lanes)
+                    assert {n: _value(form, sizes) for n, form in assumed.items()} == {n: launched[n] for n in assumed}
+    assert seen == {a.name for a in operator.arguments if isinstance(a, Number)} & {"btiles", "itiles"}
