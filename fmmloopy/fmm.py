@@ -30,7 +30,7 @@ from fmmloopy.choosing.root_size import check_width, faster_in_wider_root, width
 from fmmloopy.choosing.work import count_work
 from fmmloopy.common.arguments import check_count
 from fmmloopy.common.bundle import Bundle, open_bundle
-from fmmloopy.common.exchange import check_out, like, on_host
+from fmmloopy.common.exchange import like, on_host, write_out
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.common.turns import BUILDING, Turn
@@ -538,11 +538,12 @@ class Fmm:
             dipoles: dipole moments, shape (nsources, 3), or (nsources, components, 3); a last axis as for charges.
             gradient: whether to compute the gradient with respect to the target too.
             hessian: whether to compute the second derivatives with respect to the target too.
-            out: numpy array for the result, or a tuple of them, of its shape and dtype; None for new ones.
+            out: array for the result, or a tuple of them, of its shape and dtype; None for new ones. It may be one of
+                numpy, pyopencl (contiguous) or a library with DLPack, whatever charges are.
 
         Charges and dipoles may be numpy arrays, or arrays of pyopencl or of a library with DLPack, such as PyTorch or
-        CuPy. Results are arrays of the same library, on the same device, unless ``out`` is given. They are copied,
-        except those in the memory of the host.
+        CuPy, with any strides. Results are arrays of the same library, on the same device, unless ``out`` is given.
+        They are copied, except those in the memory of the host.
 
         Returns:
             Potentials, shape (ntargets,) or (ntargets, components). With ``gradient`` or ``hessian``, a tuple of the
@@ -563,10 +564,7 @@ class Fmm:
             model = charges if charges is not None else dipoles
             results = tuple(like(result, model) for result in results)
         else:
-            arrays = check_out(out, results)
-            for array, result in zip(arrays, results, strict=True):
-                np.copyto(array, result)
-            results = arrays
+            results = write_out(out, results)
         return results if isinstance(found, tuple) else results[0]
 
     def estimate_error(

@@ -9,6 +9,7 @@ import pytest
 from conftest import OPENCL, cube
 
 import fmmloopy as fl
+from fmmloopy.common.exchange import on_host
 
 N = 500
 
@@ -129,6 +130,57 @@ def test_results_are_written_to_out(fmm, charges):
     assert fmm.evaluate(Foreign(charges), out=out) is out
 
 
+class Writeable(Foreign):
+    """One that can be written to, as most libraries' can."""
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.shape, self.dtype = values.shape, f"library.{values.dtype}"
+
+    def __setitem__(self, where, other):
+        self.values[where] = other.values
+
+
+def test_results_are_written_to_arrays_of_other_libraries(fmm, charges):
+    expected = fmm.evaluate(charges, gradient=True)
+    out = Writeable(np.empty(N)), Writeable(np.empty((N, 3)))
+    found = fmm.evaluate(charges, gradient=True, out=out)
+    assert all(one is other for one, other in zip(found, out, strict=True))
+    assert all(np.array_equal(one.values, other) for one, other in zip(out, expected, strict=True))
+    with pytest.raises(ValueError, match=r"out has shape \(499,\) and dtype float64, expected shape \(500,\)"):
+        fmm.evaluate(charges, out=Writeable(np.empty(N - 1)))
+    constant = Foreign(np.empty(N))
+    constant.shape, constant.dtype = (N,), np.dtype(np.float64)
+    with pytest.raises(ValueError, match=r"out is an array of type .*Foreign, which cannot be written to \("):
+        fmm.evaluate(charges, out=constant)
+
+
+@pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
+def test_results_are_written_to_arrays_of_pyopencl(fmm, charges):
+    context = cl.Context([OPENCL[0].handle])
+    queue = cl.CommandQueue(context)
+    expected = fmm.evaluate(charges, gradient=True)
+    in_columns = cl.array.to_device(queue, np.zeros((N, 3), order="F"))
+    out = cl.array.zeros(queue, N, np.float64), in_columns
+    assert fmm.evaluate(charges, gradient=True, out=out)[1] is in_columns
+    assert all(np.array_equal(one.get(), other) for one, other in zip(out, expected, strict=True))
+    with pytest.raises(ValueError, match="out has shape .* and dtype float32, expected shape .* and dtype float64"):
+        fmm.evaluate(charges, out=cl.array.zeros(queue, N, np.float32))
+    with pytest.raises(ValueError, match="out is an array of pyopencl with gaps, expected a contiguous one"):
+        fmm.evaluate(charges, out=cl.array.zeros(queue, 2 * N, np.float64)[::2])
+
+
+@pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
+@pytest.mark.parametrize(
+    "take", [lambda a: a[::2], lambda a: a[1:, :2], lambda a: a[:, 1], lambda a: a.T, lambda a: a[1::3].T]
+)
+def test_arrays_of_pyopencl_with_any_strides(take):
+    context = cl.Context([OPENCL[0].handle])
+    queue = cl.CommandQueue(context)
+    values = np.arange(24.0).reshape(8, 3)
+    assert np.array_equal(on_host(take(cl.array.to_device(queue, values)), "values"), take(values))
+
+
 def _read_only():
     array = np.empty(N)
     array.flags.writeable = False
@@ -138,9 +190,9 @@ def _read_only():
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        (np.empty(N - 1), r"out has shape \(499,\) and dtype float64, expected .* shape \(500,\) and dtype float64"),
+        (np.empty(N - 1), r"out has shape \(499,\) and dtype float64, expected shape \(500,\) and dtype float64"),
         (np.empty(N, np.float32), r"out has shape \(500,\) and dtype float32, expected"),
-        (np.ma.zeros(N), "out is an array of type numpy.ma.*MaskedArray, expected a numpy array"),
+        (np.ma.zeros(N), "out is an array of type numpy.ma.*MaskedArray, expected one of numpy, pyopencl or DLP"),
         ([0.0] * N, "out has 500 arrays, expected 1"),
         ((np.empty(N), np.empty((N, 3))), "out has 2 arrays, expected 1"),
         (_read_only(), "out cannot be written to"),

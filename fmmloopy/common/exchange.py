@@ -30,7 +30,7 @@ def on_host(values: Any, name: str) -> Any:
         return values
     try:
         if _library(values) == OPENCL:
-            return values.get()
+            return values.get() if values.flags.forc else _strided(values)
         if values.__dlpack_device__()[0] != HOST:
             copy = next((method for method in COPIES if hasattr(values, method)), None)
             return np.asarray(getattr(values, copy)() if copy else values)
@@ -56,24 +56,64 @@ def like(result: NDArray[Any], given: Any) -> Any:
     return functions.asarray(result, **({"device": given.device} if library == "torch" else {}))
 
 
-def check_out(out: Any, results: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
-    """Return the arrays that results are written to.
+def write_out(out: Any, results: tuple[NDArray[Any], ...]) -> tuple[Any, ...]:
+    """Write results to the arrays of the caller, of whatever library, and return these.
 
     Raises:
-        ValueError: they are not as many as the results, or not numpy arrays of their shapes and types.
+        ValueError: they are not as many as the results, or not arrays of their shapes and types that can be written to.
+            If the first two are wrong, nothing has been written.
     """
-    arrays = out if isinstance(out, (tuple, list)) else (out,)
+    arrays = tuple(out) if isinstance(out, (tuple, list)) else (out,)
     if len(arrays) != len(results):
         raise ValueError(f"out has {len(arrays)} arrays, expected {len(results)}: one for each result")
     for array, result in zip(arrays, results, strict=True):
-        expected = f"expected a numpy array of shape {result.shape} and dtype {result.dtype}"
-        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-            raise ValueError(f"out is an array of type {_type_name(array)}, {expected}")
-        if (array.shape, array.dtype) != (result.shape, result.dtype):
-            raise ValueError(f"out has shape {array.shape} and dtype {array.dtype}, {expected}")
-        if not array.flags.writeable:
-            raise ValueError("out cannot be written to, expected a writeable array")
-    return tuple(arrays)
+        _check_out(array, result)
+    for array, result in zip(arrays, results, strict=True):
+        if isinstance(array, np.ndarray):
+            np.copyto(array, result)
+            continue
+        try:
+            if _library(array) == OPENCL:
+                array.set(np.require(result, requirements="C" if array.flags.c_contiguous else "F"))
+            else:
+                array[...] = like(result, array)
+        except Exception as error:  # each library has its own
+            said = " ".join(str(error).split())
+            raise ValueError(
+                f"out is an array of type {_type_name(array)}, which cannot be written to ({said}); leave it out"
+            ) from error
+    return arrays
+
+
+def _check_out(array: Any, result: NDArray[Any]) -> None:
+    """Make sure that an array can take a result."""
+    expected = f"shape {result.shape} and dtype {result.dtype}"
+    is_numpy = isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
+    if not is_numpy and not _is_foreign(array):
+        raise ValueError(
+            f"out is an array of type {_type_name(array)}, expected one of numpy, pyopencl or DLPack, of {expected}"
+        )
+    shape = tuple(getattr(array, "shape", ()))
+    dtype = str(getattr(array, "dtype", "unknown")).rpartition(".")[2]  # torch.float64
+    if (shape, dtype) != (result.shape, result.dtype.name):
+        raise ValueError(f"out has shape {shape} and dtype {dtype}, expected {expected}")
+    if is_numpy and not array.flags.writeable:
+        raise ValueError("out cannot be written to, expected a writeable array")
+    if _library(array) == OPENCL and not array.flags.forc:
+        raise ValueError("out is an array of pyopencl with gaps, expected a contiguous one")
+
+
+def _strided(values: Any) -> NDArray[Any]:
+    """Return an array of pyopencl that has gaps, or another order, by copying the memory that it spans."""
+    itemsize = values.dtype.itemsize
+    reaches = [(length - 1) * stride for length, stride in zip(values.shape, values.strides, strict=True)]
+    below, above = sum(min(reach, 0) for reach in reaches), sum(max(reach, 0) for reach in reaches)
+    count = (above - below) // itemsize + 1
+    memory = type(values)(
+        values.queue, (count,), values.dtype, data=values.base_data, offset=values.offset + below
+    ).get()
+    view = np.lib.stride_tricks.as_strided(memory[-below // itemsize :], values.shape, values.strides)
+    return np.ascontiguousarray(view)
 
 
 def _is_foreign(values: Any) -> bool:
