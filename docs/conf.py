@@ -24,6 +24,7 @@ exclude_patterns = [
     "generated/corpus_run.md",
     "generated/faults.md",
     "generated/mutants.md",
+    "generated/proofs.md",
 ]
 
 autodoc_member_order = "bysource"

@@ -11,10 +11,11 @@ from pathlib import Path
 from fmmloopy.bookshelf.certificates import came_proved, kernel_for, read_shipped, sources_hash
 from fmmloopy.checking import proof
 from fmmloopy.checking.case import POLYNOMIAL_2X2, Layout
+from fmmloopy.checking.inputs import SHIPPED
 from fmmloopy.checking.proof import NotProved, Proved, Verdict, Wrong, prove
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
+from fmmloopy.components import CHARGES, Components
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.kernels import helmholtz, stokeslet
 from fmmloopy.operators import Form, Operator, Specification
 from fmmloopy.recipes.apply import Step
 from fmmloopy.recipes.fingerprint import hash_of_sources
@@ -23,8 +24,17 @@ from fmmloopy.recipes.lanes import sequential_recipe
 ORDER = 3
 """The order that kernels are proved for in a check; only transforms have another kernel for another order."""
 
-OTHERS = (stokeslet(), helmholtz(1.0))
+OTHERS = SHIPPED["stokeslet"], *(function for name, function in SHIPPED.items() if name != "stokeslet")
 """Green's functions whose kernels are proved for shipped books and at level full, too: the first has 3 x 3 entries."""
+
+EXTENDED = (
+    Components(dipoles=True),
+    Components(gradient=True, hessian=True),
+    Components(dipoles=True, gradient=True, hessian=True),
+    Components(vectors=2),
+    Components(vectors=8),
+)
+"""What is proved, for Laplace's function, beside charges and gradients."""
 
 LARGEST_WITNESS = 2000
 """Numbers of points up to this are tried where a proof says that kernels differ."""
@@ -64,8 +74,20 @@ def stated(operator: Operator) -> tuple[tuple[GreensFunction, int], ...]:
     """Return the Green's functions and orders for which the kernels of shipped books are proved."""
     more = [order for order in range(FIRST_ORDER, LAST_ORDER + 1) if order != ORDER]
     orders = [ORDER, *(more if operator.form == Form.TRANSFORM else ())]
-    found = *functions(operator), *(OTHERS if operator.particles else OTHERS[:1])
+    found = *functions(operator), *(_others(operator) if operator.particles else OTHERS[:1])
     return tuple((greens, order) for order in orders for greens in found)
+
+
+def _others(operator: Operator) -> tuple[GreensFunction, ...]:
+    """Return the other functions whose kernels are proved for shipped books.
+
+    Of functions of several components, only the Stokeslet has its gradient among them: each of these takes up to six
+    seconds, a dozen times for each operator. Where they are used, they are proved in the background.
+    """
+    gradients = [f.with_gradient() for f in OTHERS if f is OTHERS[0] or len(f.matrix) == len(f.matrix[0]) == 1]
+    components = dict.fromkeys(operator.own(each) for each in EXTENDED)
+    more = [each.of(laplace()) for each in components if each not in (CHARGES, Components(gradient=True))]
+    return (*OTHERS, *(gradients if operator.gives_potentials else ()), *more)
 
 
 def verdict_on(spec: Specification, last: Step) -> Verdict:

@@ -229,15 +229,16 @@ def judge_mutant(stage: Stage, request: Request, original: RecipeBook) -> tuple[
 
 def _proof(request: Request, operator: Operator) -> str:
     """Return PROVED if all kernels of a mutant are proved, WRONG if the prover says that one is wrong, else ""."""
-    verdicts = []
+    proved = True
     for greens in functions(operator, request.dtype):
         spec = Specification(operator, greens, ORDER, find_types(request.dtype))
         given = request.book.parameters_on(request.operator, request.device, request.parameters)
         last = apply_recipe(request.book, request.operator, spec.kernel(), given)[-1]
-        verdicts.append(verdict_on(spec, last))
-    if any(isinstance(verdict, Wrong) for verdict in verdicts):
-        return WRONG
-    return PROVED if all(isinstance(verdict, Proved) for verdict in verdicts) else ""
+        verdict = verdict_on(spec, last)
+        if isinstance(verdict, Wrong):
+            return WRONG
+        proved = proved and isinstance(verdict, Proved)
+    return PROVED if proved else ""
 
 
 class _Judges:
