@@ -75,7 +75,8 @@ def _special(name: str) -> Callable[[Any], Any]:
 
 
 FUNCTIONS = {
-    **{name: _unary(getattr(np, name)) for name in ("exp", "log", "sqrt", "sin", "cos")},
+    **{name: _unary(getattr(np, name)) for name in ("exp", "log", "sqrt", "sin", "cos", "sinh", "cosh", "tanh")},
+    "atan": _unary(np.arctan),
     **{name: _special(name) for name in ("erf", "erfc")},
 }
 """The functions that expressions may call, by name."""
@@ -244,6 +245,10 @@ def _function_derivative(
         "sqrt": 1 / (2 * var("sqrt")(x)),
         "sin": var("cos")(x),
         "cos": -1 * var("sin")(x),
+        "sinh": var("cosh")(x),
+        "cosh": var("sinh")(x),
+        "tanh": 1 - var("tanh")(x) ** 2,
+        "atan": 1 / (1 + x * x),
         "erf": bell,
         "erfc": -1 * bell,
     }

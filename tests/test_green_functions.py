@@ -251,9 +251,10 @@ def test_kepler_orbits():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("device", devices())
-def test_error_functions_on_every_device(device, dtype, rng):
-    """All pairs are near pairs; a derivative calls the exponential."""
-    kernel = fl.GreensFunction("screened", "(erf(a*r) + 3*erfc(2*a*r))/r", {"a": 1.5})
+def test_special_functions_on_every_device(device, dtype, rng):
+    """All pairs are near pairs; derivatives call exp, cosh and sinh too."""
+    text = "(erf(a*r) + 3*erfc(2*a*r) + sinh(r)/2 + cosh(a*r)/4 + tanh(a*r) + atan(3*r))/r"
+    kernel = fl.GreensFunction("screened", text, {"a": 1.5})
     points, charges = rng.random((200, 3)).astype(dtype), rng.random(200).astype(dtype) - dtype(0.3)
     found = fl.Fmm(points, kernel=kernel, order=2, ncrit=500, device=device, recipes="sequential").evaluate(
         charges, gradient=True

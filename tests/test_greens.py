@@ -241,7 +241,13 @@ def test_homogeneity_of_a_matrix() -> None:
     assert not GreensFunction("turn", (("0", "d0"), ("-1*d0", "0"))).is_symmetric
 
 
-@pytest.mark.parametrize("text", ["erf(a*r)/r", "erfc(a*r)*rinv", "exp(-1*r*r)*d0/r**3", "r**3*log(r)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("erf(a*r)/r", "erfc(a*r)*rinv", "exp(-1*r*r)*d0/r**3", "r**3*log(r)"),
+        *("sinh(r)/r", "cosh(a*r)", "tanh(d0)/r", "atan(a*r*d1)"),
+    ],
+)
 def test_gradients_of_strings(text: str, differences: np.ndarray) -> None:
     """Central differences: the error is 1e-10 of third derivatives, and rounding 1e-16 / 1e-5."""
     greens = GreensFunction("found", text, {"a": 1.5})

@@ -38,7 +38,10 @@ RECIPROCAL_ROOTS = ("rsqrt", "fmmloopy_rsqrt")
 POWER = "fmmloopy_power"
 """The function that `fmmloopy.transforms.steps.polynomial_exp` inserts."""
 
-PLAIN = ("sqrt", "exp", "sin", "cos", "log", "pow", "fabs", "rsqrt", "tanh", "erf", "erfc")
+PLAIN = (
+    *("sqrt", "exp", "sin", "cos", "log", "pow", "fabs", "rsqrt"),
+    *("sinh", "cosh", "tanh", "atan", "erf", "erfc"),
+)
 """Functions of loopy that are what their names say."""
 
 
