@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from fmmloopy.bookshelf.certificates import came_proved, kernel_for, read_shipped, sources_hash
@@ -17,6 +17,7 @@ from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.components import CHARGES, Components
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.operators import Form, Operator, Specification
+from fmmloopy.operators.operator import Kernel
 from fmmloopy.recipes.apply import Step
 from fmmloopy.recipes.fingerprint import hash_of_sources
 from fmmloopy.recipes.lanes import sequential_recipe
@@ -92,8 +93,13 @@ def _others(operator: Operator) -> tuple[GreensFunction, ...]:
 
 def verdict_on(spec: Specification, last: Step) -> Verdict:
     """Return what is shown of the last kernel of a recipe."""
+    return prove(_sequential(spec), last.kernel, spec.operator)
+
+
+@lru_cache(maxsize=32)
+def _sequential(spec: Specification) -> Kernel:
     ((_, sequential),) = sequential_recipe(spec.kernel())
-    return prove(sequential, last.kernel, spec.operator)
+    return sequential
 
 
 def is_still_proved(spec: Specification, identity: str) -> bool:

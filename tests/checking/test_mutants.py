@@ -19,9 +19,12 @@ from fmmloopy.checking.mutants.score import (
     Score,
     all_mutations,
     judge_mutant,
+    keep_score,
+    kept_score,
     mutant,
     score,
     table,
+    with_section,
 )
 from fmmloopy.checking.request import Request
 from fmmloopy.execution.devices import find_devices
@@ -124,8 +127,24 @@ def test_scores_are_written_down():
     found = Score("m2m", "float64", 9, (Judged(one, SURVIVED), noticed, Judged(replace(one, number=1), SAME)))
     assert (found.mutants, found.killed, found.survivors) == (2, 0.5, (one,))
     text = table([found], {"book": "a book"})
-    assert "| m2m | float64 | 3 | 9 | 1 |  | 2 |  | 1 |  |  |  | 1 | 50.0 % |" in text
+    assert "| m2m | float64 | 3 | 9 | 1 |  | 2 |  | 1 |  |  |  |  | 1 | 50.0 % | 2.5 % |" in text
     assert "| m2m | float64 | 2 |  | 1 | 1 | 1 |  |  |" in text
     assert "Survivors: 1." in text
     assert "Noticed though proved: 0." in text
     assert "- m2m, float64: index of sum\n" in text
+
+
+def test_scores_are_kept_and_pages_have_sections(own_cache):
+    noticed = Judged(Mutation("bound", "j", 1, "tighter"), "exact", WRONG, ("exact", "hostile"))
+    found = Score("m2m", "float64", 9, (noticed,) * 300)
+    assert kept_score("key") is None
+    keep_score("key", found)
+    assert kept_score("key") == found
+    assert found.suffices
+    assert found.at_least == pytest.approx(0.05 ** (1 / 300)), "the chance of no survivor is 5 %"
+    assert not replace(found, judged=(*found.judged, replace(noticed, proof=PROVED))).suffices
+    assert not replace(found, judged=(noticed, Judged(noticed.mutation, SURVIVED))).suffices
+    page = with_section("head\n", "a, float64", "one")
+    page = with_section(page, "b, float64", "two")
+    page = with_section(page, "a, float64", "three")
+    assert page == "head\n\n#### a, float64\n\nthree\n\n#### b, float64\n\ntwo\n"

@@ -10,12 +10,14 @@ comes after the one that notices a mutant is run alone, to see what it would not
 from __future__ import annotations
 
 import functools
+import math
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -29,6 +31,8 @@ from fmmloopy.checking.mutants.changes import KINDS, Mutation, mutated, mutation
 from fmmloopy.checking.proof import Proved, Wrong
 from fmmloopy.checking.proofs import verdict_on
 from fmmloopy.checking.request import LAYERS, Request
+from fmmloopy.checking.whole import check_whole
+from fmmloopy.common import store
 from fmmloopy.common.isolation import ChildError, Stage, Worker
 from fmmloopy.execution.devices import Device
 from fmmloopy.greens import GreensFunction, laplace, yukawa
@@ -47,6 +51,12 @@ LIMIT = 60.0
 
 ORDER = 3
 """Order of the kernels that mutations are made from."""
+
+WHOLE = "fmm"
+"""The layer of whole evaluations, which is tried for survivors."""
+
+ENOUGH, CONFIDENCE = 0.995, 0.95
+"""The part of the mutants of an operator that layers must notice, and how sure the part of all of them is."""
 
 TESTS = tuple(layer for layer in LAYERS if layer != "symbolic")
 """The layers that run kernels or generate their code, the cheapest first."""
@@ -76,7 +86,7 @@ class Judged:
     @property
     def is_unsound(self) -> bool:
         """Whether a layer noticed it though it was proved: an error of the prover, or of the layer."""
-        return self.proof == PROVED and self.verdict in LAYERS
+        return self.proof == PROVED and self.verdict in (*LAYERS, WHOLE)
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,24 @@ class Score:
     def killed(self) -> float:
         """The part of the mutants that some layer notices."""
         return 1 - self.counts[SURVIVED] / self.mutants if self.mutants else 1.0
+
+    @property
+    def at_least(self) -> float:
+        """The part that layers notice of all mutants, with 95 % confidence, if those tried were drawn at random."""
+        lower, upper, survivors = 0.0, 1.0, self.counts[SURVIVED]
+        for _ in range(50):  # Clopper and Pearson (1934): so few survivors have a chance of 5 %
+            middle = (lower + upper) / 2
+            chance = sum(
+                math.comb(self.mutants, k) * (1 - middle) ** k * middle ** (self.mutants - k)
+                for k in range(survivors + 1)
+            )
+            lower, upper = (middle, upper) if chance < 1 - CONFIDENCE else (lower, middle)
+        return lower if self.mutants else 0.0
+
+    @property
+    def suffices(self) -> bool:
+        """Whether enough mutants are noticed, and nothing that was proved is."""
+        return self.killed >= ENOUGH and not self.unsound
 
     @property
     def survivors(self) -> tuple[Mutation, ...]:
@@ -284,6 +312,8 @@ class _Judges:
             verdict, proof = _noticed(lambda: device.call(judge_mutant, whole, original))
             if verdict == SURVIVED and notices("sanitized"):
                 verdict = "sanitized"
+            if verdict == SURVIVED and proof != PROVED and _noticed_whole(device, whole):
+                verdict = WHOLE
             alone: tuple[str, ...] = (verdict,) if verdict in TESTS else ()
             # Other layers cannot run what has no code.
             if every_layer and verdict in TESTS and verdict != "static":
@@ -295,6 +325,16 @@ class _Judges:
         return Judged(mutation, verdict, proof, alone if every_layer else ())
 
 
+def _noticed_whole(worker: Worker, request: Request) -> bool:
+    """Return whether whole evaluations with a mutant are wrong, or do not return."""
+    parameters = {request.operator: dict(request.parameters)}
+    arguments = request.book, request.device.description, request.dtype, parameters, False
+    try:
+        return bool(worker.call(check_whole, *arguments).message)
+    except ChildError:
+        return True
+
+
 def _noticed(judge: Callable[[], tuple[str, str]]) -> tuple[str, str]:
     """Call a judge; if its process dies or does not return, the layer that it was in has noticed."""
     try:
@@ -304,16 +344,55 @@ def _noticed(judge: Callable[[], tuple[str, str]]) -> tuple[str, str]:
         return layer if layer in LAYERS else "static", ""
 
 
+def keep_score(key: str, found: Score) -> None:
+    """Store a score on disk under everything that it depends on, so that a run can be resumed."""
+    store.keep(store.keyed_file("mutants", key), key, asdict(found))
+
+
+def kept_score(key: str) -> Score | None:
+    """Return the score that is stored under a key; None if there is none."""
+    try:
+        content = store.kept(store.keyed_file("mutants", key), key, packed=False)
+        judged = tuple(
+            Judged(Mutation(**each["mutation"]), each["verdict"], each["proof"], tuple(each["alone"]))
+            for each in content["judged"]
+        )
+        return Score(content["operator"], content["dtype"], content["places"], judged)
+    except (TypeError, KeyError):
+        return None
+
+
+def with_section(page: str, title: str, text: str) -> str:
+    """Return a page with one section replaced, or with a new one at its end; others stay."""
+    head, *sections = re.split(r"(?m)^(?=#### )", page)
+    new = f"#### {title}\n\n{text.strip()}\n"
+    at = next((n for n, old in enumerate(sections) if old.startswith(f"#### {title}\n")), len(sections))
+    sections[at : at + 1] = [new]
+    return head.rstrip() + "\n\n" + "\n".join(section.strip() + "\n" for section in sections)
+
+
 def table(scores: Sequence[Score], head: Mapping[str, str]) -> str:
     """Write scores down in Markdown: tables by operator, and the survivors."""
     lines = [f"- {name}: {text}" for name, text in head.items()]
-    columns = ("operator", "numbers", "faults tried", "of", "same code", "proved equal", "mutants", *TESTS, SURVIVED)
-    lines += _head(*columns, "score")
+    columns = (
+        "operator",
+        "numbers",
+        "faults tried",
+        "of",
+        "same code",
+        "proved equal",
+        "mutants",
+        *TESTS,
+        WHOLE,
+        SURVIVED,
+    )
+    lines += _head(*columns, "score", "at least, 95 %")
     for each in scores:
         counts = each.counts
         numbers = [len(each.judged), each.places, counts[SAME], counts[EQUAL], each.mutants]
-        numbers += [counts[column] for column in (*TESTS, SURVIVED)]
-        lines.append(_row(each.operator, each.dtype, *numbers, f"{100 * each.killed:.1f} %"))
+        numbers += [counts[column] for column in (*TESTS, WHOLE, SURVIVED)]
+        shown = f"{100 * each.killed:.1f} %", f"{100 * each.at_least:.1f} %"
+        lines.append(_row(each.operator, each.dtype, *numbers, *shown))
     if any(judged.alone for each in scores for judged in each.judged):
         lines += [
             "",
