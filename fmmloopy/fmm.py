@@ -477,16 +477,21 @@ class Fmm:
             before, setup = self._evaluation, self._decision.setup
             with timed(timings, "tree"):
                 sorted_points = self._sort(points, others, setup.method.precision.points, self._root_width)
-            fitting = _fit(self._narrowest, sorted_points, self.kernel, self._is_given)
             decision, rates, coincident = self._decision, self._rates, self._coincident
-            if fitting != setup.method.precision:
+            most = self._most_of(sorted_points)
+
+            def set_up() -> tuple[Decision, KnownRates]:
+                fitting = _fit(self._narrowest, sorted_points, self.kernel, self._is_given)
+                if fitting == setup.method.precision:
+                    return decision, rates
                 method = replace(setup.method, precision=fitting)
-                admit, setup = setup.admit, _set_up(method, setup.device, setup.book, self._parameters)
-                setup = replace(setup, admit=admit)
-                decision = replace(decision, setup=setup)
-                rates = KnownRates(setup, before.runtime, self._most_of(sorted_points))
+                other = _set_up(method, setup.device, setup.book, self._parameters)
+                other = replace(other, admit=setup.admit)
+                return replace(decision, setup=other), KnownRates(other, before.runtime, most)
+
+            decision, rates = self._together(set_up)
             try:
-                evaluation = self._evaluate_on(setup, sorted_points, None, before.runtime, timings, before)
+                evaluation = self._evaluate_on(decision.setup, sorted_points, None, before.runtime, timings, before)
             except BaseException:
                 self._coincident = coincident
                 raise
@@ -559,12 +564,15 @@ class Fmm:
         with self._turn, self._proving():  # the points stay what they are
             given = self._checked(charges, dipoles, gradient, hessian)
             found = write_results(self.kernel, given.components, self._run(given), given.is_single)
-        results = found if isinstance(found, tuple) else (found,)
-        if out is None:
+
+        def hand_over() -> tuple[Any, ...]:
+            results = found if isinstance(found, tuple) else (found,)
+            if out is not None:
+                return write_out(out, results)
             model = charges if charges is not None else dipoles
-            results = tuple(like(result, model) for result in results)
-        else:
-            results = write_out(out, results)
+            return tuple(like(result, model) for result in results)
+
+        results = self._together(hand_over)
         return results if isinstance(found, tuple) else results[0]
 
     def estimate_error(

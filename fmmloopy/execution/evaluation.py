@@ -110,20 +110,23 @@ class Evaluation:
         self.timings: Timings = {} if timings is None else timings
         method = setup.method
         searched = method.precision.near != method.precision.points
+        self._exchanges: Part | _Whole = part or _Whole(tree)
+        together = self._exchanges.together
         with timed(self.timings, "lists"):
             lists, distance = _lists(points, tree, method, searched) if part is None else (part.lists, part.distance)
         with timed(self.timings, "tables"):
             like = previous if previous is not None and previous.setup is setup else None
-            tables = _tables(method, level_radii(tree) if radius is None else np.array([radius]), like)
+            radii = level_radii(tree) if radius is None else np.array([radius])
+            tables = together(lambda: _tables(method, radii, like))
         with timed(self.timings, "setup"):
             self.problem = Problem(tree, lists, tables, distance, part)
-            self._plan: Plan = Plan(runtime, setup, self.problem, like=None if like is None else like._plan)
+            used = None if like is None else like._plan
+            self._plan: Plan = together(lambda: Plan(runtime, setup, self.problem, like=used))
             self._plans = {1: self._plan}
             self._expansions: dict[Components, tuple[tuple[Launch | Exchange, ...], Multipoles, Locals]] = {}
             self._recorded: dict[Components, tuple[tuple[Launch | Exchange, ...], Potentials]] = {}
             self._last = CHARGES
             wanted = CHARGES if previous is None else previous._last
-            self._exchanges: Part | _Whole = part or _Whole(tree)
             self.prepare(wanted if wanted.vectors <= self.most_vectors(wanted) else CHARGES)
 
     @classmethod

@@ -25,7 +25,8 @@ from fmmloopy.octree.tree import (
     find_root,
     sort_in_root,
 )
-from fmmloopy.parts.transport import Rows, Transport
+from fmmloopy.parts.team import Team
+from fmmloopy.parts.transport import Rows, Transport, in_all_parts
 
 END = np.uint64(1) << np.uint64(3 * DEEPEST_LEVEL)
 """One past the last key."""
@@ -139,8 +140,8 @@ def share_out(
     counts = transport.reduce(np.array([len(side) for side in given]), "sum")
     for name, count in zip(("sources", "targets"), counts, strict=False):
         if not count:
-            raise ValueError(f"{name} has shape (0, 3) in all parts, expected at least one point")
-    bounds = [find_bounds(side, "points") for side in given if len(side)]
+            raise in_all_parts(ValueError(f"{name} has shape (0, 3) in all parts, expected at least one point"))
+    bounds = Team(transport).together(lambda: [find_bounds(side, "points") for side in given if len(side)])
     lower = np.min([each for each, _ in bounds], axis=0, initial=np.inf) if bounds else np.full(3, np.inf)
     upper = np.max([each for _, each in bounds], axis=0, initial=-np.inf) if bounds else np.full(3, -np.inf)
     root = find_root(transport.reduce(lower, "min"), transport.reduce(upper, "max"), dtype, width)

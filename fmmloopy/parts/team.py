@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 
 from fmmloopy.common.messages import one_line
-from fmmloopy.parts.transport import Transport
+from fmmloopy.parts.transport import PartError, Transport, in_all_parts, is_in_all_parts
+
+__all__ = ["PartError", "Team"]
 
 Result = TypeVar("Result")
-
-
-class PartError(RuntimeError):
-    """Another part has failed; the message says which one, and why."""
 
 
 class Team:
@@ -30,6 +29,34 @@ class Team:
 
     def __init__(self, transport: Transport) -> None:
         self.transport, self.rank, self.size = transport, transport.rank, transport.size
+        self._is_inside, self._failed = False, ""
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Enter what all parts call: if it fails in one of them, all others raise an error, and none waits for it.
+
+        Most errors are found by `together`, and leave all parts as they were. After others, which come from anywhere,
+        parts may be in different states: the team cannot be used any more.
+
+        Raises:
+            PartError: another part has failed, or any has before.
+        """
+        if self._is_inside:
+            yield
+            return
+        if self._failed:
+            raise PartError(f"an earlier call has failed: {self._failed}; build it anew")
+        self._is_inside = True
+        try:
+            self.transport.look()
+            yield
+            self.together(lambda: None)  # all have come so far
+        except BaseException as error:
+            if not is_in_all_parts(error):
+                self._failed = self.transport.fail(error)
+            raise
+        finally:
+            self._is_inside = False
 
     def together(self, call: Callable[[], Result]) -> Result:
         """Return the result of a call that exchanges nothing.
@@ -44,7 +71,7 @@ class Team:
         except Exception as raised:
             error = raised
         if self.transport.reduce(np.array([int(error is not None)]), "max")[0]:
-            agreed = self._agreed(error)
+            agreed = in_all_parts(self._agreed(error))
             if agreed is error:
                 raise agreed
             raise agreed from error
@@ -77,6 +104,9 @@ class Team:
             given = [each[name] for each in everywhere]
             other = next((rank for rank, each in enumerate(given) if each != given[0]), None)
             if other is not None:
-                raise ValueError(
-                    f"{name} is {given[0]} in part 0 and {given[other]} in part {other}, expected the same in all parts"
+                raise in_all_parts(
+                    ValueError(
+                        f"{name} is {given[0]} in part 0 and {given[other]} in part {other}, expected the same in all "
+                        "parts"
+                    )
                 )

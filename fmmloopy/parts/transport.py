@@ -1,22 +1,54 @@
 """How parts talk to each other: as processes of MPI, or as threads of one process.
 
-All parts call the same methods in the same order.
+All parts call the same methods in the same order. A part that cannot go on says so with `Transport.fail`; then whoever
+waits for it, or for anybody else, raises `PartError`.
 """
 
 from __future__ import annotations
 
+import pickle
 import threading
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.messages import one_line
+
 Result = TypeVar("Result")
 
 Rows = NDArray[Any]
 """Rows of numbers or of records, along the first axis."""
+
+
+MOST_BYTES = 2**30
+"""Larger messages are sent in pieces: MPI counts with 32 bits."""
+
+EAGER, RELAXED, LONGEST = 1e-4, 0.05, 1e-3
+"""Who waits for a message looks for it all the time for the first seconds, then at intervals that are this share of the
+time waited, and these seconds at most."""
+
+FAREWELL = 1.0
+"""Seconds in which a part that fails tries to tell the others."""
+
+
+class PartError(RuntimeError):
+    """Another part has failed; the message says which one, and why."""
+
+
+def in_all_parts(error: Exception) -> Exception:
+    """Return an error, marked as one that all parts raise at the same place."""
+    error.__dict__["in_all_parts"] = True
+    return error
+
+
+def is_in_all_parts(error: BaseException) -> bool:
+    """Return whether all parts raise an error at the same place."""
+    return "in_all_parts" in error.__dict__
 
 
 class Transport(Protocol):
@@ -46,65 +78,173 @@ class Transport(Protocol):
     def send(self, sends: Mapping[int, Rows], buffers: Mapping[int, Rows]) -> None:
         """Send rows to some parts, and fill buffers by their sender; their sizes are known."""
 
+    def look(self) -> None:
+        """Raise an error if another part has failed.
+
+        Raises:
+            PartError: it has. All other methods raise it too.
+        """
+
+    def fail(self, error: BaseException) -> str:
+        """Tell all other parts that this one fails, unless one of them has told it; return what they raise."""
+
+
+@dataclass
+class _Channel:
+    """Where the messages of a communicator go, until a part fails.
+
+    Attributes:
+        messages, failures: its duplicates.
+        told: what a part that fails has said.
+        unfinished: requests that may never finish; they keep their buffers.
+    """
+
+    messages: Any
+    failures: Any
+    told: str | None = None
+    unfinished: list[Any] = field(default_factory=list)
+
+    def free(self) -> None:
+        """Free the duplicates, unless messages are on their way."""
+        if self.told is None:
+            self.messages.Free()
+            self.failures.Free()
+
 
 class Mpi:
-    """Processes of MPI.
+    """Processes of MPI. They never wait in MPI itself, so that they notice if one of them fails.
 
     Args:
-        comm: a communicator of mpi4py, which must not be freed before this. Its duplicate carries the messages.
+        comm: a communicator of mpi4py, which must not be freed before this. Duplicates carry the messages.
     """
 
     def __init__(self, comm: Any) -> None:
-        self._comm = _duplicate(comm)
+        self._whole = comm
+        self._channel = _channel(comm)
         self.rank, self.size = int(comm.rank), int(comm.size)
 
     def gather(self, value: Any) -> list[Any]:
-        found: list[Any] = self._comm.allgather(value)
-        return found
+        packed = np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), np.uint8)
+        sizes = self._gather_equal(np.array([len(packed)]))[:, 0]
+        pieces: list[list[NDArray[np.uint8]]] = [[] for _ in sizes]
+        step = max(MOST_BYTES // self.size, 1)
+        for start in range(0, int(sizes.max()), step):
+            counts = np.clip(sizes - start, 0, step)
+            ends = np.cumsum(counts)
+            found = np.empty(ends[-1], np.uint8)
+            sent = packed[start : start + step]
+            self._wait([self._messages.Iallgatherv(sent, [found, counts, ends - counts, _mpi().BYTE])])
+            for piece, count, end in zip(pieces, counts, ends, strict=True):
+                piece.append(found[end - count : end])
+        return [pickle.loads(np.concatenate(piece).data) for piece in pieces]
 
     def reduce(self, values: NDArray[Any], how: str) -> NDArray[Any]:
-        from mpi4py import MPI
-
-        result = np.empty_like(values)
-        self._comm.Allreduce(
-            np.ascontiguousarray(values), result, {"sum": MPI.SUM, "min": MPI.MIN, "max": MPI.MAX}[how]
-        )
+        operation = {"sum": _mpi().SUM, "min": _mpi().MIN, "max": _mpi().MAX}[how]
+        given = np.ascontiguousarray(values)
+        result = np.empty_like(given)
+        for part, into in zip(_pieces(given.reshape(-1)), _pieces(result.reshape(-1)), strict=True):
+            self._wait([self._messages.Iallreduce(part, into, operation)])
         return result
 
     def exchange(self, sends: Mapping[int, Rows], like: Rows) -> dict[int, Rows]:
         counts, incoming = np.zeros((2, self.size), np.int64)
         for receiver, rows in sends.items():
             counts[receiver] = len(rows)
-        self._comm.Alltoall(counts, incoming)
+        self._wait([self._messages.Ialltoall(counts, incoming)])
         buffers = {r: np.empty((n, *like.shape[1:]), like.dtype) for r, n in enumerate(incoming) if n}
         self.send(sends, buffers)
         return buffers
 
     def send(self, sends: Mapping[int, Rows], buffers: Mapping[int, Rows]) -> None:
-        from mpi4py import MPI
+        requests = []
+        for sender, rows in buffers.items():
+            requests += [self._messages.Irecv(piece, sender) for piece in _pieces(_bytes(rows))]
+        for receiver, rows in sends.items():
+            sent = _bytes(np.ascontiguousarray(rows))
+            requests += [self._messages.Isend(piece, receiver) for piece in _pieces(sent)]
+        self._wait(requests)
 
-        packed = {receiver: _bytes(np.ascontiguousarray(rows)) for receiver, rows in sends.items() if len(rows)}
-        requests = [self._comm.Irecv(_bytes(rows), sender) for sender, rows in buffers.items() if len(rows)]
-        requests += [self._comm.Isend(rows, receiver) for receiver, rows in packed.items()]
-        MPI.Request.Waitall(requests)
+    def look(self) -> None:
+        if self._channel.told is None and self._channel.failures.Iprobe():
+            status = _mpi().Status()
+            self._channel.failures.Probe(status=status)
+            told = np.empty(status.Get_count(), np.uint8)
+            self._channel.failures.Recv(told, status.source)
+            self._channel.told = told.tobytes().decode()
+        if self._channel.told is not None:
+            raise PartError(self._channel.told)
+
+    def fail(self, error: BaseException) -> str:
+        channel = self._channel
+        if channel.told is None:
+            channel.told = _line(error, self.rank, self.size)
+            told = np.frombuffer(channel.told.encode(), np.uint8)
+            sent = [channel.failures.Isend(told, other) for other in range(self.size) if other != self.rank]
+            channel.unfinished += sent
+            end = time.perf_counter() + FAREWELL
+            while not _mpi().Request.Testall(sent) and time.perf_counter() < end:
+                time.sleep(LONGEST)
+        return channel.told
+
+    @property
+    def _messages(self) -> Any:
+        """The communicator that carries the messages: a new one after a part has failed, in an earlier call."""
+        if self._channel.told is not None:
+            self._channel = _channel(self._whole)
+        return self._channel.messages
+
+    def _gather_equal(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return arrays of the same shape of all parts, along a new first axis."""
+        found = np.empty((self.size, *values.shape), values.dtype)
+        self._wait([self._messages.Iallgather(values, found)])
+        return found
+
+    def _wait(self, requests: list[Any]) -> None:
+        """Wait until messages have come and gone."""
+        start = time.perf_counter()
+        try:
+            while not _mpi().Request.Testall(requests):
+                self.look()
+                waited = time.perf_counter() - start
+                time.sleep(min(RELAXED * waited, LONGEST) if waited > EAGER else 0)
+        except BaseException:
+            self._channel.unfinished += requests
+            raise
 
 
-def _duplicate(comm: Any) -> Any:
-    """Return the duplicate of a communicator, made once: MPI has only some 2,000 communicators."""
-    found = comm.Get_attr(_place())
-    if found is None:
-        found = comm.Dup()
+def _mpi() -> Any:
+    """Return the module, which starts MPI when it is imported."""
+    from mpi4py import MPI
+
+    return MPI
+
+
+def _channel(comm: Any) -> _Channel:
+    """Return the channel of a communicator, made once: MPI has only some 2,000 communicators.
+
+    After a part has failed, there is a new one: messages of the old one may still come.
+    """
+    found: _Channel | None = comm.Get_attr(_place())
+    if found is None or found.told is not None:
+        found = _Channel(comm.Dup(), comm.Dup(), unfinished=[] if found is None else found.unfinished)
         comm.Set_attr(_place(), found)
     return found
 
 
 @cache
 def _place() -> int:
-    """Return the key under which communicators have their duplicates, which are freed with them."""
-    from mpi4py import MPI
-
-    key: int = MPI.Comm.Create_keyval(delete_fn=lambda comm, key, duplicate: duplicate.Free())
+    """Return the key under which communicators have their channels, which are freed with them."""
+    key: int = _mpi().Comm.Create_keyval(delete_fn=lambda comm, key, channel: channel.free())
     return key
+
+
+def _line(error: BaseException, rank: int, size: int) -> str:
+    """Return what the others say of an error in a part."""
+    name = type(error).__name__
+    text = one_line(error)
+    if not isinstance(error, Exception) or not text:  # such as KeyboardInterrupt
+        text = f"{name}: {text}" if text else name
+    return f"{text} (in part {rank} of {size})"
 
 
 def _bytes(rows: Rows) -> NDArray[np.uint8]:
@@ -112,11 +252,25 @@ def _bytes(rows: Rows) -> NDArray[np.uint8]:
     return rows.reshape(-1).view(np.uint8)
 
 
+def _pieces(values: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return contiguous pieces of an array, none of which has too many bytes; none of an empty array."""
+    step = max(MOST_BYTES // values.itemsize, 1)
+    return [values[start : start + step] for start in range(0, len(values), step)]
+
+
 class Board:
-    """Where threads leave what others read."""
+    """Where threads leave what others read.
+
+    Attributes:
+        size: number of threads.
+        barrier: where they wait for each other.
+        slots: shape (size,), what each has left.
+        told: what a thread that fails has said.
+    """
 
     def __init__(self, size: int) -> None:
         self.size, self.barrier, self.slots = size, threading.Barrier(size), [None] * size
+        self.told: str | None = None
 
 
 class Thread:
@@ -133,9 +287,9 @@ class Thread:
     def gather(self, value: Any) -> list[Any]:
         slots: list[Any] = self._board.slots
         slots[self.rank] = value.copy() if isinstance(value, np.ndarray) else value  # its owner may change it
-        self._board.barrier.wait()
+        self._wait()
         found = list(slots)
-        self._board.barrier.wait()
+        self._wait()
         return found
 
     def reduce(self, values: NDArray[Any], how: str) -> NDArray[Any]:
@@ -152,6 +306,22 @@ class Thread:
             if len(rows):
                 rows[...] = found[sender]
 
+    def look(self) -> None:
+        if self._board.told is not None:
+            raise PartError(self._board.told)
+
+    def fail(self, error: BaseException) -> str:
+        told = self._board.told = self._board.told or _line(error, self.rank, self.size)
+        self._board.barrier.abort()
+        return told
+
+    def _wait(self) -> None:
+        try:
+            self._board.barrier.wait()
+        except threading.BrokenBarrierError:
+            self.look()
+            raise
+
 
 def in_threads(board: Board, call: Callable[[Thread], Result]) -> list[Result]:
     """Call a function once in each of as many threads as a board has, and return the results in order.
@@ -163,11 +333,13 @@ def in_threads(board: Board, call: Callable[[Thread], Result]) -> list[Result]:
     errors: list[BaseException | None] = [None] * board.size
 
     def body(rank: int) -> None:
+        thread = Thread(board, rank)
         try:
-            results[rank] = call(Thread(board, rank))
+            results[rank] = call(thread)
         except BaseException as error:
             errors[rank] = error
-            board.barrier.abort()  # the others wait for this one
+            if not is_in_all_parts(error):
+                thread.fail(error)  # the others wait for this one
 
     threads = [threading.Thread(target=body, args=(rank,)) for rank in range(1, board.size)]
     for each in threads:
@@ -178,5 +350,6 @@ def in_threads(board: Board, call: Callable[[Thread], Result]) -> list[Result]:
     raised = [error for error in errors if error is not None]
     if raised:
         board.barrier.reset()
-        raise next((error for error in raised if not isinstance(error, threading.BrokenBarrierError)), raised[0])
+        board.told = None
+        raise next((error for error in raised if not isinstance(error, PartError)), raised[0])
     return results

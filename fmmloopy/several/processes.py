@@ -43,8 +43,8 @@ class PartFmm(Fmm):
     targets, in its order. Inside, each process has a range of the points along the Morton curve, and a device.
 
     Every method that computes something is called by all processes, in the same order and with arguments of the same
-    kind. Potentials are those of one process up to rounding, and the same from run to run. If a process fails, all
-    raise an error with the same message.
+    kind. Potentials are those of one process up to rounding, and the same from run to run. If a process fails, the
+    others raise `fmmloopy.parts.team.PartError`, or ValueError for arguments, with what it says and its number.
 
     Args:
         sources, targets: as for `Fmm`, the share of this process: shape (n, 3), and n may be 0.
@@ -74,7 +74,8 @@ class PartFmm(Fmm):
         self._team = team or Team(Mpi(comm))
         self._speeds = np.ones(self._team.size) if speeds is None else speeds
         self._fastest: float | None = None
-        super().__init__(sources, targets, *arguments, **options)
+        with self._team.calling():
+            super().__init__(sources, targets, *arguments, **options)
 
     # -- what is done by all parts
 
@@ -163,10 +164,11 @@ class PartFmm(Fmm):
 
     def _points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         part, shares = self._part, self._part.shares
-        sources, targets = (
-            home.take_out(np.ascontiguousarray(side.points.T + shares.origin))
-            for home, side in ((part.sources, shares.sources), (part.targets, shares.targets))
-        )
+        with self._team.calling():
+            sources, targets = (
+                home.take_out(np.ascontiguousarray(side.points.T + shares.origin))
+                for home, side in ((part.sources, shares.sources), (part.targets, shares.targets))
+            )
         return sources, targets
 
     def _check_derivatives(self, results: NDArray[Any]) -> None:
@@ -190,8 +192,9 @@ class PartFmm(Fmm):
         seed: int = 0,
     ) -> float:
         """Compare potentials with the direct sum at some targets of all parts; see `Fmm.estimate_error`."""
-        given = self._vectors if charges is None and dipoles is None else self._checked(charges, dipoles)
-        return self._compare(given, k, seed)
+        with self._team.calling():
+            given = self._vectors if charges is None and dipoles is None else self._checked(charges, dipoles)
+            return self._compare(given, k, seed)
 
     def _compare(self, given: Vectors | None, k: int, seed: int) -> float:
         """Return the relative error at some targets of all parts."""
@@ -245,23 +248,35 @@ class PartFmm(Fmm):
                 raise ValueError("there are no times yet; evaluate first")
             return self._fastest
 
-        seconds = np.array(self._team.transport.gather(self._together(measured)))
-        if seconds.max() <= BALANCED * seconds.mean():
-            return False
-        self._speeds = self._speeds / np.maximum(seconds, seconds[seconds > 0].min())
-        self._speeds /= self._speeds.sum()
-        sources, targets = self._points()
-        self.update(sources, None if self._same_points else targets)
+        with self._team.calling():
+            seconds = np.array(self._team.transport.gather(self._together(measured)))
+            if seconds.max() <= BALANCED * seconds.mean():
+                return False
+            self._speeds = self._speeds / np.maximum(seconds, seconds[seconds > 0].min())
+            self._speeds /= self._speeds.sum()
+            sources, targets = self._points()
+            self.update(sources, None if self._same_points else targets)
         return True
 
     def update(self, sources: ArrayLike, targets: ArrayLike | None = None) -> None:
         """Replace the points; see `Fmm.update`."""
-        super().update(sources, targets)
+        with self._team.calling():
+            super().update(sources, targets)
         self._fastest = None
+
+    def evaluate(self, *arguments: Any, **options: Any) -> Any:
+        """Compute potentials, at the targets of this process and with its charges; see `Fmm.evaluate`."""
+        with self._team.calling():
+            return super().evaluate(*arguments, **options)
+
+    def _evaluate_transposed(self, charges: NDArray[Any]) -> NDArray[Any]:
+        with self._team.calling():
+            return super()._evaluate_transposed(charges)
 
     def _run(self, given: Vectors) -> NDArray[Any]:
         before = self._evaluated
-        found = super()._run(given)
+        with self._team.calling():
+            found = super()._run(given)
         seconds = sum(self.timings.get(name, 0.0) for name in OPERATORS)
         is_first = self._fastest is None or self._evaluated != before
         self._fastest = seconds if is_first else min(seconds, self._fastest or seconds)

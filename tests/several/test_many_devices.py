@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from conftest import OPENCL, POINT_SETS, clustered, cube, error, slow_but, sphere
+from faults import PLACES, call, failing
 
 import fmmloopy as fl
 from fmmloopy import fmm
@@ -206,6 +209,39 @@ def test_a_failing_device_fails_all(device, rng, monkeypatch):
         many.evaluate(np.ones(500))
     monkeypatch.undo()
     assert np.isfinite(many.evaluate(np.ones(500))).all()
+
+
+IN_THREADS = [place for place in PLACES if not place.endswith("write_results")]  # which no part calls
+
+
+@pytest.mark.parametrize("place", slow_but(lambda place: place.endswith("take_out"), IN_THREADS))
+def test_a_thread_fails_anywhere(place, device, rng):
+    which, text, kind = PLACES[place]
+    points, began, fault = cube(rng, 300), [], kind(text)
+
+    def build():
+        return fl.Fmm(points, devices=[device] * 2, order=ORDER, ncrit=NCRIT, m2l="fft")
+
+    def here():
+        return bool(began) and threading.current_thread() is not threading.main_thread()
+
+    with failing(place, fault, here), pytest.raises(kind, match=text):
+        call(which, build, points, lambda: began.append(1))
+    assert build().evaluate(np.ones(300)).shape == (300,)
+
+
+def test_parts_that_may_differ_are_not_used_again(device, rng):
+    points = cube(rng, 300)
+    many = fl.Fmm(points, devices=[device] * 2, order=ORDER, ncrit=NCRIT, m2l="fft")
+
+    def here():
+        return threading.current_thread() is not threading.main_thread()
+
+    fault = RuntimeError("lost")
+    with failing("fmmloopy.several.processes.build_part", fault, here), pytest.raises(RuntimeError, match="^lost$"):
+        many.update(points)
+    with pytest.raises(PartError, match=r"an earlier call has failed: lost \(in part 1 of 2\); build it anew"):
+        many.evaluate(np.ones(300))
 
 
 def test_a_device_is_divided(device, rng):
