@@ -68,7 +68,7 @@ class ManyDevices(Fmm):
         self.parts: tuple[PartFmm, ...] = tuple(in_threads(self._board, build))
         first = self.parts[0]
         self.kernel, self.dtype, self._certify = first.kernel, first.dtype, first._certify
-        self._turn, self._adjoint, self._vectors = Turn(), None, None
+        self._turn, self._adjoint, self._vectors, self._proofs = Turn(), None, None, None
         self._root_width = first.root_width
         self._counts = len(points), len(points if others is None else others)
         self._take_over()
