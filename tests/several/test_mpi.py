@@ -61,7 +61,8 @@ def test_several_processes_agree_with_one(size):
 
 
 @needs_mpi
-def test_processes_have_one_duplicate_of_a_communicator():
+def test_processes_talk_to_each_other():
+    """With one duplicate of a communicator, with messages in pieces, and after a failure."""
     done = run_processes(2, HERE / "transport_program.py")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("fine") == 2
