@@ -243,7 +243,7 @@ class Fmm:
         with self._building():
 
             def set_up() -> tuple[Runtime, Setup]:
-                used = _open(device, runtime)
+                used = _open(self._usual_device() if device is None and runtime is None else device, runtime)
                 self._narrowest = accuracy.precision
                 fitting = _fit(self._narrowest, sorted_points, self.kernel, self._is_given)
                 setup = _set_up(Method(self.kernel, accuracy.order, fitting), used.device, recipes, parameters)
@@ -313,6 +313,10 @@ class Fmm:
     def _sort(self, points: NDArray[Any], others: NDArray[Any] | None, dtype: DTypeLike, width: float) -> SortedPoints:
         """Sort points along the curve, in a root so many times as wide."""
         return sort_points(points, others, dtype, width)
+
+    def _usual_device(self) -> Device | None:
+        """Return the device to use if none is given; None for the preferred one."""
+        return None
 
     def _most_of(self, points: SortedPoints) -> int:
         """Return the number of sources or of targets of all parts, whichever is larger."""

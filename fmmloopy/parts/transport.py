@@ -56,10 +56,12 @@ class Transport(Protocol):
 
     Attributes:
         rank, size: number of this part, from 0, and of parts.
+        here: number of this part among those on its machine, and how many these are.
     """
 
     rank: int
     size: int
+    here: tuple[int, int]
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all parts, in order."""
@@ -95,12 +97,14 @@ class _Channel:
 
     Attributes:
         messages, failures: its duplicates.
+        here: see `Transport`.
         told: what a part that fails has said.
         unfinished: requests that may never finish; they keep their buffers.
     """
 
     messages: Any
     failures: Any
+    here: tuple[int, int]
     told: str | None = None
     unfinished: list[Any] = field(default_factory=list)
 
@@ -121,7 +125,7 @@ class Mpi:
     def __init__(self, comm: Any) -> None:
         self._whole = comm
         self._channel = _channel(comm)
-        self.rank, self.size = int(comm.rank), int(comm.size)
+        self.rank, self.size, self.here = int(comm.rank), int(comm.size), self._channel.here
 
     def gather(self, value: Any) -> list[Any]:
         packed = np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), np.uint8)
@@ -226,7 +230,10 @@ def _channel(comm: Any) -> _Channel:
     """
     found: _Channel | None = comm.Get_attr(_place())
     if found is None or found.told is not None:
-        found = _Channel(comm.Dup(), comm.Dup(), unfinished=[] if found is None else found.unfinished)
+        machine = comm.Split_type(_mpi().COMM_TYPE_SHARED)
+        here = int(machine.rank), int(machine.size)
+        machine.Free()
+        found = _Channel(comm.Dup(), comm.Dup(), here, unfinished=[] if found is None else found.unfinished)
         comm.Set_attr(_place(), found)
     return found
 
@@ -282,7 +289,7 @@ class Thread:
     """
 
     def __init__(self, board: Board, rank: int) -> None:
-        self._board, self.rank, self.size = board, rank, board.size
+        self._board, self.rank, self.size, self.here = board, rank, board.size, (rank, board.size)
 
     def gather(self, value: Any) -> list[Any]:
         slots: list[Any] = self._board.slots

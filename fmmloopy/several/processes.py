@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -16,6 +18,8 @@ from fmmloopy.common.range import shift, shift_back
 from fmmloopy.common.sizes import count_points
 from fmmloopy.components import by_vector, in_rows
 from fmmloopy.direct import sum_vectors
+from fmmloopy.execution.device import CPU
+from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE, Device, find_devices, processors
 from fmmloopy.execution.evaluation import Evaluation, Timings, deepest_level, timed
 from fmmloopy.execution.runtime import Runtime
 from fmmloopy.execution.setup import Setup
@@ -108,6 +112,9 @@ class PartFmm(Fmm):
     def _sort(self, points: NDArray[Any], others: NDArray[Any] | None, dtype: DTypeLike, width: float) -> SortedPoints:
         self._shares: Shares = share_out(self._team.transport, points, others, np.dtype(dtype), self._speeds, width)
         return self._shares.sorted
+
+    def _usual_device(self) -> Device | None:
+        return None if os.environ.get(ENVIRONMENT_VARIABLE) else device_here(find_devices(), *self._team.transport.here)
 
     def _most_of(self, points: SortedPoints) -> int:
         counts = np.array([len(points.sources.keys), len(points.targets.keys)])
@@ -287,3 +294,31 @@ class PartFmm(Fmm):
 
     def __repr__(self) -> str:
         return f"<part {self._team.rank} of {self._team.size}: {super().__repr__()[1:]}"
+
+
+def device_here(found: Sequence[Device], number: int, count: int) -> Device | None:
+    """Return the device of a process: all of the best kind in turn, since processes share a machine.
+
+    Args:
+        found: the devices of the machine, the preferred one first.
+        number: of this process among those on this machine, from 0.
+        count: how many these are.
+
+    Returns:
+        A device; None for the preferred one.
+
+    Warns:
+        UserWarning: each process would use all cores; the first one on the machine says so.
+    """
+    best = found[0]
+    if best.kind == CPU:
+        cores = min(best.cores, processors())
+        if number == 0 and count > 1 and cores * count > (os.cpu_count() or 1):
+            warnings.warn(
+                f"{count} processes on this machine use {cores} cores each, and it has {os.cpu_count()}; bind them to "
+                "cores (mpiexec -bind-to core, srun --cpu-bind=cores), or set POCL_MAX_PTHREAD_COUNT",
+                stacklevel=2,
+            )
+        return None
+    alike = [each for each in found if (each.kind, each.runtime) == (best.kind, best.runtime)]
+    return alike[number % len(alike)]

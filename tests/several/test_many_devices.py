@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from fmmloopy.execution.device import CPU, GPU, OTHER, Device
 from fmmloopy.execution.devices import C_DEVICE, DeviceError, choose_devices
 from fmmloopy.fmm import Fmm
 from fmmloopy.parts.team import PartError
+from fmmloopy.several import processes
 from fmmloopy.several.devices import ManyDevices, _all_devices
+from fmmloopy.several.processes import device_here
 
 ORDER, NCRIT = 4, 40
 
@@ -182,6 +185,26 @@ def test_all_devices_are_accelerators_and_one_runtime_of_the_cpu():
     assert _all_devices(found) == (gpu, first, other)
     assert _all_devices((first, second, C_DEVICE)) == (first,)
     assert _all_devices((C_DEVICE,)) == ()
+
+
+def test_processes_on_a_machine_take_its_devices_in_turn(monkeypatch):
+    def made_up(name, kind, cores, runtime):
+        return Device("opencl", name, name, kind=kind, cores=cores, runtime=runtime)
+
+    gpus = tuple(made_up(f"g{number}", GPU, 132, "nvidia") for number in range(3))
+    cpu = made_up("c", CPU, 8, "intel")
+    found = (*gpus, made_up("g0 again", GPU, 132, "pocl"), cpu)
+    assert [device_here(found, number, 4) for number in range(4)] == [*gpus, gpus[0]]
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(processes, "processors", lambda: 8)
+    with pytest.warns(UserWarning, match="2 processes on this machine use 8 cores each, and it has 8; bind them"):
+        assert device_here((cpu,), 0, 2) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        device_here((cpu,), 1, 2)  # the first one says it
+        device_here((cpu,), 0, 1)
+        monkeypatch.setattr(processes, "processors", lambda: 4)
+        device_here((cpu,), 0, 2)  # bound to their cores
 
 
 def test_the_choice_of_ncrit_knows_all_points(device, rng, monkeypatch):
