@@ -32,6 +32,9 @@ REDUCED_FROM = 64
 """From this number of parts on, multipoles of the coarse levels, those with no more boxes than parts, are summed over
 all parts at once: the owner of a coarse box would send it to most of them."""
 
+MOST_POINTS = 2**31 - 1
+"""The most sources, ghosts among them, or targets of a part: kernels count with 32 bits."""
+
 _POINT = np.dtype([("key", "u8"), ("place", "f8", 3)])
 
 
@@ -178,6 +181,7 @@ class LocalPart:
         meta = _tree(shares, boxes, counts, of_targets, sides[0], sides[1])
         self.lists: InteractionLists = absorb_small_boxes(meta, build_lists(meta), npoints)
         merged = self._find_sources(first, last)
+        team.together(lambda: _check_counts(len(merged.keys), len(shares.targets.keys)))
         of_sources = np.searchsorted(merged.keys, first), np.searchsorted(merged.keys, last)
         tree = _tree(shares, boxes, of_sources, of_targets, merged.points, shares.targets.points)
         here = np.searchsorted(shares.sources.keys, first), np.searchsorted(shares.sources.keys, last)
@@ -337,6 +341,17 @@ class LocalPart:
         if self._coincident is not None:
             found[..., self._coincident.targets] = self._coincident.contributions(at_zero, own)
         return by_vector(self.take_out(in_rows(found)), vectors)
+
+
+def _check_counts(nsources: int, ntargets: int) -> None:
+    """Make sure that kernels can count the points of a part.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    for name, count in (("sources with those of its neighbours", nsources), ("targets", ntargets)):
+        if count > MOST_POINTS:
+            raise ValueError(f"a part has {count:,} {name}, expected {MOST_POINTS:,} at most; use more parts")
 
 
 def _outermost(first: NDArray[np.uint64], last: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

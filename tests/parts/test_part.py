@@ -12,6 +12,7 @@ from fmmloopy.octree.lists import build_lists
 from fmmloopy.octree.near_pairs import least_distance
 from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import DEEPEST_LEVEL, grow_tree, sort_points
+from fmmloopy.parts import part as part_module
 from fmmloopy.parts.part import build_part
 from fmmloopy.parts.shares import END, overlapping, share_out
 from fmmloopy.parts.team import Team
@@ -170,6 +171,15 @@ def test_no_points_at_all():
     nothing = np.empty((0, 3))
     with pytest.raises(ValueError, match=r"sources has shape \(0, 3\) in all parts, expected at least one point"):
         build([nothing, nothing])
+
+
+def test_more_points_than_kernels_count(rng, monkeypatch):
+    monkeypatch.setattr(part_module, "MOST_POINTS", 600)
+    build(np.split(cube(rng, 600), 2))
+    with pytest.raises(
+        ValueError, match="a part has .* sources with those of its neighbours, expected 600 at most; use"
+    ):
+        build(np.split(cube(rng, 1400), 2))
 
 
 @pytest.mark.parametrize("reduced_from", [1000, 1])
