@@ -83,14 +83,25 @@ class Accuracy:
         return bool(self.refusal) or max(self.errors.values()) < 10.0**-self.digits
 
 
-def measure(kernel: GreensFunction, digits: int, count: int) -> Accuracy:
-    """Measure the errors of one function."""
+def measure(
+    kernel: GreensFunction, digits: int, count: int, names: Sequence[str] = tuple(DISTRIBUTIONS), sets: int = 1
+) -> Accuracy:
+    """Measure the errors of one function.
+
+    Args:
+        kernel: the function.
+        digits: what is asked for.
+        count: points, and targets if there are others.
+        names: distributions of points.
+        sets: sets of charges. Errors are relative to the potentials of all together, which vary less than those of one.
+    """
     errors, order, precision = {}, 0, ""
-    for name, (sources_in, targets_in) in DISTRIBUTIONS.items():
+    for name in names:
+        sources_in, targets_in = DISTRIBUTIONS[name]
         random = np.random.default_rng(0)
         sources = sources_in(random, count)
         targets = None if targets_in is None else targets_in(random, count)
-        charges = draw_charges(random, kernel, count)
+        charges = np.stack([draw_charges(random, kernel, count) for _ in range(sets)], axis=-1)
         try:
             fmm = Fmm(sources, targets, kernel, digits)
         except ValueError as error:
