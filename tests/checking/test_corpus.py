@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from corpus.run import Group, check, groups, judge, report
 
 from fmmloopy.checking import sanitizer
 from fmmloopy.checking.check import check_book
+from fmmloopy.checking.proofs import Proof
 from fmmloopy.checking.report import Finding
 from fmmloopy.operators import OPERATORS
 from fmmloopy.recipes import RecipeBook
@@ -52,7 +54,7 @@ TESTED_RIGHT = _tested(RIGHT, kind=lambda e: OPERATORS[e.operator].form, spread=
 
 @cache
 def _findings(group: Group) -> tuple[Finding, ...]:
-    return check(group, OPENCL[0], all_dtypes=False)
+    return check(group, OPENCL[0], all_dtypes=False).findings
 
 
 def _parameters(entries: Sequence[Wrong | Right]) -> list[object]:
@@ -136,11 +138,13 @@ def test_verdicts_compare_findings_with_what_should_be_found():
     fmm = next(e for e in WRONG if e.layer == "fmm")
     right = RIGHT[0]
     other = _finding(exact, "static", operator="another")
+    proof = Proof(right.operator, "float64", "laplace", 3, proved=True)
+    assert not judge(right, [], [proof, replace(proof, proved=False)]).proved
     good = [
         judge(exact, [_finding(exact, "exact", exact.step), other]),
         judge(fmm, [_finding(fmm, "fmm", fmm.step)]),
         judge(fmm, [_finding(fmm, "symbolic", fmm.step)]),
-        judge(right, [other]),
+        judge(right, [other], [proof, replace(proof, operator="another", proved=False)]),
     ]
     assert [(v.layers, v.complaint) for v in good] == [(("exact",), ""), (("fmm",), ""), (("symbolic",), ""), ((), "")]
     bad = {
@@ -161,7 +165,7 @@ def test_verdicts_compare_findings_with_what_should_be_found():
     assert f"| {exact.family} | 2 |  | 1 |  |  |  |  |  | 1 |" in text
     assert f"| {fmm.family} | 1 |  |  |  |  |  |  | 1 |  |" in text
     assert "| all | 3 |  | 1 |  |  |  |  | 1 | 1 |" in text
-    assert f"| {right.operator} | 1 | 1 |" in text
+    assert f"| {right.operator} | 1 | 1 | 1 |" in text
     assert f"- {exact.id}: it is wrong, and was accepted" in text
     assert report(good, {}).endswith("All verdicts were as they should be.")
 

@@ -41,8 +41,8 @@ def main() -> int:
         return 2
     start, verdicts = time.monotonic(), list[Verdict]()
     for group in (group for entries in chosen for group in groups(entries)):
-        findings = check(group, device)
-        verdicts += [judge(entry, findings) for entry in group]
+        found = check(group, device)
+        verdicts += [judge(entry, found.findings, found.proofs) for entry in group]
         done = f"{len(verdicts)} of {sum(map(len, chosen))}"
         print(f"[{time.monotonic() - start:5.0f} s] {done}: {', '.join(entry.id for entry in group)}", flush=True)
         for verdict in verdicts[-len(group) :]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from corpus.entries import LAYERS, Right, Wrong
 from fmmloopy.checking.check import check_book
-from fmmloopy.checking.report import Finding
+from fmmloopy.checking.proofs import Proof
+from fmmloopy.checking.report import Finding, Report
 from fmmloopy.execution.devices import Device
 from fmmloopy.recipes import RecipeBook
 
@@ -40,7 +41,7 @@ def _alike(one: Wrong | Right, other: Wrong | Right) -> bool:
     return not alone and (one.level, one.dtype) == (other.level, other.dtype)
 
 
-def check(group: Group, device: Device, all_dtypes: bool = True) -> tuple[Finding, ...]:
+def check(group: Group, device: Device, all_dtypes: bool = True) -> Report:
     """Check a group as one book; right recipes in all their types, or else in the first."""
     recipes = {entry.operator: entry.recipe for entry in group}
     tuning = {e.operator: e.tuning for e in group if isinstance(e, Wrong) and e.tuning}
@@ -48,7 +49,7 @@ def check(group: Group, device: Device, all_dtypes: bool = True) -> tuple[Findin
     book = RecipeBook(f"corpus, {first.id}", device="", recipes=recipes, tuning=tuning)
     dtypes, level = ([first.dtype], first.level) if isinstance(first, Wrong) else (first.dtypes, "quick")
     dtypes = dtypes if all_dtypes else dtypes[:1]
-    return check_book(book, device=device, dtypes=dtypes, level=level).findings
+    return check_book(book, device=device, dtypes=dtypes, level=level)
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,16 @@ class Verdict:
         entry: a recipe of the corpus.
         layers: that found something, in the order of the check; none if it was accepted.
         complaint: what should have been said and was not; empty if the verdict is right.
+        proved: whether all its kernels that the check looks at are proved for all sizes.
     """
 
     entry: Wrong | Right
     layers: tuple[str, ...]
     complaint: str = ""
+    proved: bool = False
 
 
-def judge(entry: Wrong | Right, findings: Sequence[Finding]) -> Verdict:
+def judge(entry: Wrong | Right, findings: Sequence[Finding], proofs: Sequence[Proof] = ()) -> Verdict:
     """Pick what a check of its group has found about an entry, and compare it with what should be found.
 
     A wrong recipe has to be rejected by its layer alone, at the step of the mistake; a right one has to be accepted.
@@ -76,7 +79,9 @@ def judge(entry: Wrong | Right, findings: Sequence[Finding]) -> Verdict:
     layers = tuple(layer for layer in LAYERS if layer in {f.layer for f in mine})
     said = "; ".join(map(str, mine))
     if isinstance(entry, Right):
-        return Verdict(entry, layers, f"it is right, and was rejected: {said}" if mine else "")
+        shown = [proof.proved for proof in proofs if proof.operator == entry.operator]
+        complaint = f"it is right, and was rejected: {said}" if mine else ""
+        return Verdict(entry, layers, complaint, bool(shown) and all(shown))
     if not mine:
         return Verdict(entry, layers, "it is wrong, and was accepted")
     # Where a proof fails there may be an input on which results differ, found before the layers that come later.
@@ -112,12 +117,15 @@ def report(verdicts: Sequence[Verdict], head: Mapping[str, str]) -> str:
     for verdict in right:
         by_operator.setdefault(verdict.entry.operator, []).append(verdict)
     rejected = [(name, *_by_layer(found)) for name, found in by_family.items()]
-    accepted = [(name, len(found), sum(not v.layers for v in found)) for name, found in by_operator.items()]
+    accepted = [
+        (name, len(found), sum(not v.layers for v in found), sum(v.proved for v in found))
+        for name, found in by_operator.items()
+    ]
     complaints = [f"- {v.entry.id}: {v.complaint}" for v in verdicts if v.complaint]
     blocks = [
         "\n".join(f"- {name}: {value}" for name, value in head.items()),
         _table(("mistake", "wrong", *(f"rejected by {layer}" for layer in LAYERS), "accepted"), rejected),
-        _table(("operator", "right", "accepted"), accepted),
+        _table(("operator", "right", "accepted", "proved"), accepted),
         "\n".join(["Not as it should be:", "", *complaints]) if complaints else "All verdicts were as they should be.",
     ]
     return "\n\n".join(block for block in blocks if block)
