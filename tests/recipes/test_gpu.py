@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import made_up_device, made_up_nvidia, made_up_pocl, slow, slow_but, specification
+from conftest import error, made_up_device, made_up_nvidia, made_up_pocl, slow_but, specification
 
 import fmmloopy as fl
 from fmmloopy.checking.case import POLYNOMIALS, run_case
@@ -140,12 +140,14 @@ def test_seeded_roots_are_right_to_two_units_in_the_last_place(rng):
     assert fmm.evaluate(charges)[1] == pytest.approx(fl.direct(points, charges)[1], rel=5e-16)
 
 
-@slow
 @pytest.mark.filterwarnings("ignore::fmmloopy.UncertifiedWarning")
-def test_a_whole_evaluation_with_gradients(rng):
-    points, charges = rng.random((400, 3)), rng.random(400)
-    fmm = fl.Fmm(points, order=4, ncrit=20, m2l="fft", device=EMULATED_DEVICE, recipes="gpu")
-    for found, expected in zip(
-        fmm.evaluate(charges, gradient=True), fl.direct(points, charges, gradient=True), strict=True
-    ):
-        assert np.linalg.norm(found - expected) < 2e-3 * np.linalg.norm(expected)
+@pytest.mark.parametrize("precision", slow_but(lambda name: name == "mixed", ["single", "mixed", "double"]))
+def test_a_whole_evaluation_with_gradients_of_three_vectors(rng, precision):
+    """At order 3 the method leaves errors of 1e-2, and of twice that in gradients; float32 adds nothing to these."""
+    points, charges = rng.random((120, 3)), rng.random((120, 3))
+    fmm = fl.Fmm(points, order=3, ncrit=12, m2l="fft", device=EMULATED_DEVICE, recipes="gpu", precision=precision)
+    found, expected = fmm.evaluate(charges, gradient=True), fl.direct(points, charges, gradient=True)
+    assert len(fmm.timings) > 8
+    for values, right in zip(found, expected, strict=True):
+        for vector in range(3):
+            assert error(values[..., vector], right[..., vector]) < 3e-2
