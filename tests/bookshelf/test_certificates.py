@@ -8,7 +8,7 @@ import warnings
 
 import loopy as lp
 import pytest
-from conftest import made_up_pocl
+from conftest import made_up_nvidia, made_up_pocl
 
 from fmmloopy.bookshelf import certificates
 from fmmloopy.bookshelf.certificates import (
@@ -22,6 +22,7 @@ from fmmloopy.bookshelf.certificates import (
 )
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE
 from fmmloopy.common.trust import CacheWarning
+from fmmloopy.execution.backends.cuda_emulator import EMULATED_DEVICE
 from fmmloopy.recipes import RecipeBook, fix_lanes, separate_lanes, shipped_books
 from fmmloopy.recipes.fingerprint import hash_of_sources
 
@@ -33,9 +34,9 @@ def no_certificates(tmp_path, monkeypatch):
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
 
 
-def shipped(monkeypatch, sources, kernels):
+def shipped(monkeypatch, sources, kernels, book="pocl_cpu", device=DEVICE):
     """Let a book have come with certificates of these sources, for these kernels."""
-    label = certificates.shipping_label(shipped_books()["pocl_cpu"], DEVICE)
+    label = certificates.shipping_label(shipped_books()[book], device)
     content = {"sources": sources, "certified": {label: {"level": "full", "kernels": kernels}}}
     monkeypatch.setattr(certificates, "read_shipped", lambda: content)
 
@@ -47,6 +48,16 @@ def test_every_book_comes_with_certificates_of_all_its_recipes():
     assert {label.partition(" on ")[0] for label in certified} - {"gpu"} == for_cpus
     for label, entry in certified.items():
         assert set(entry["kernels"]) == set(shipped_books()[label.partition(" on ")[0]].recipes)
+
+
+def test_a_certificate_by_emulation_is_none_for_a_gpu(monkeypatch):
+    book = shipped_books()["gpu"]
+    shipped(monkeypatch, certificates.sources_hash(), {}, "gpu", EMULATED_DEVICE)
+    assert "as CUDA text, by emulation" in EMULATED_DEVICE.description
+    assert [status(book, device) for device in (EMULATED_DEVICE, made_up_nvidia(), DEVICE)] == [
+        "certified",
+        *2 * ["none"],
+    ]
 
 
 def test_a_shipped_book_is_certified_where_it_was_checked(monkeypatch):
