@@ -318,7 +318,7 @@ class OperatorCheck:
         """Run the kernel after a step on a case; if it cannot run, return the reason as text."""
         try:
             code = self._code_of_case(case, number)
-            limit = self._request.run_limit * (SIMULATED if self._layer == "sanitized" else 1)
+            limit = self._request.run_limit * (SIMULATED if self._runtime.device.is_simulator else 1)
             self._announce(f"running step {number} {code.steps[-1]!r}", limit)
             found = run_case(case, code, self._runtime)
         except (DeviceError, RecipeError, TypeError) as error:

@@ -20,7 +20,8 @@ RUN_LIMIT = 60.0
 """Seconds for compiling and running a kernel on a small case; the run takes milliseconds, the compiler seconds."""
 
 SIMULATED = 5
-"""Factor by which oclgrind may run longer; it is slow on boxes with many neighbours."""
+"""Factor by which simulators may run longer: oclgrind is slow on boxes with many neighbours, and the emulated GPU runs
+every launch in three orders."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Request:
         layers: some of LAYERS, in their order.
         reproducers: folder for reproducers, "" for none.
         code_limit: seconds for a step of the recipe, and for generating code.
-        run_limit: seconds for compiling and running a kernel; SIMULATED times as many in oclgrind.
+        run_limit: seconds for compiling and running a kernel; SIMULATED times as many on simulators.
         smallest: whether to look for the smallest input that fails.
         every_step: whether the static layer generates code after every step, or after the last one only.
     """

@@ -12,7 +12,7 @@ from conftest import slow_but
 
 from fmmloopy.checking.check import _sanitizer
 from fmmloopy.checking.layers import check_operator
-from fmmloopy.checking.request import Request
+from fmmloopy.checking.request import SIMULATED, Request
 from fmmloopy.common.isolation import ChildError, Worker
 from fmmloopy.execution.backends.cuda_emulator import EMULATED_DEVICE
 from fmmloopy.execution.devices import DeviceError, choose_device, find_devices
@@ -149,7 +149,14 @@ def test_a_program_that_is_no_program():
 def test_a_recipe_is_checked_as_cuda_text(layers):
     """Work-items of the SIMD book, in every layer that needs no other process."""
     request = Request(load_recipes("simd_cpu"), EMULATED_DEVICE, "p2m", "float32", layers=layers)
-    assert check_operator(lambda what, limit: None, request) is None
+    limits = set()
+
+    def announce(what, limit):
+        if "running step" in what:
+            limits.add(limit)
+
+    assert check_operator(announce, request) is None
+    assert limits == {SIMULATED * request.run_limit}
 
 
 def test_where_a_check_runs():
