@@ -7,16 +7,19 @@ shipped books are right, too, and are checked for every operator.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import pytest
 from conftest import OPENCL, slow
-from corpus import RIGHT, WRONG, tables
+from corpus import RIGHT, WRONG, tables, wrong_gpu
 from corpus.entries import LAYERS, Right, Wrong
 from corpus.run import Group, check, groups, judge, report
 
@@ -24,8 +27,14 @@ from fmmloopy.checking import sanitizer
 from fmmloopy.checking.check import check_book
 from fmmloopy.checking.proofs import Proof
 from fmmloopy.checking.report import Finding
+from fmmloopy.execution.backends.cuda_emulator import EMULATED_DEVICE
 from fmmloopy.operators import OPERATORS
 from fmmloopy.recipes import RecipeBook
+
+needs_cxx = pytest.mark.skipif(
+    not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++")),
+    reason="no C++ compiler: none of $CXX, g++, clang++, c++ is there",
+)
 
 Entry = TypeVar("Entry", Right, Wrong)
 
@@ -77,6 +86,21 @@ def test_wrong_recipes_are_rejected(entry, group):
     findings = _findings(group)
     assert judge(entry, findings).complaint == ""
     assert not any("\n" in text or "\0" in text for text in map(str, findings))
+
+
+@slow
+@needs_cxx
+@pytest.mark.parametrize("group", groups(wrong_gpu.ENTRIES), ids=lambda group: group[0].id)
+def test_mistakes_that_only_gpus_have_are_found_in_cuda_text(group):
+    """`tests/recipes/test_gpu.py` has quicker ones, in the text itself."""
+    findings = check(group, EMULATED_DEVICE, all_dtypes=False)
+    assert not [verdict.complaint for entry in group if (verdict := judge(entry, findings)).complaint]
+
+
+def test_the_page_on_gpus_names_the_mistakes_that_are_found():
+    page = (Path(__file__).parents[2] / "docs" / "write_a_gpu_recipe.md").read_text()
+    for entry in wrong_gpu.ENTRIES:
+        assert f"| {entry.name.removeprefix('GPU, ')} | {entry.operator} |" in page
 
 
 @needs_opencl
