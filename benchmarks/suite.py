@@ -25,6 +25,7 @@ PARTICLES = ("p2p", "p2m", "p2l", "l2p", "m2p")
 
 NAMES = {
     "p2p": "P2P",
+    "p2p_mutual": "mutual P2P",
     "p2m": "P2M",
     "p2l": "P2L",
     "m2m": "M2M",

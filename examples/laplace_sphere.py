@@ -30,7 +30,7 @@ NCHECKED = 1000  # targets at which the potential is compared with the direct su
 PASSES = {
     "upward": ("p2m", "check_to_equivalent", "m2m"),
     "downward": ("m2l_forward", "m2l_hadamard", "m2l_inverse", "m2l_svd", "p2l", "l2l"),
-    "potential": ("l2p", "m2p", "p2p"),
+    "potential": ("l2p", "m2p", "p2p", "p2p_mutual"),
 }
 
 

@@ -7,6 +7,7 @@ of ``(1 - r)**4`` are much larger than their sum where r is about 1.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -180,3 +181,35 @@ def _sum(terms: Iterable[Expression]) -> Expression:
 def _product(number: Any, factors: Sequence[Expression]) -> Expression:
     children = (*(() if number == 1 and factors else (number,)), *factors)
     return children[0] if len(children) == 1 else Product(children)
+
+
+def parity(expression: Expression, odd: frozenset[str]) -> int | None:
+    """Return 1 if an expression stays the same where some variables change their sign, -1 if it changes its sign.
+
+    Args:
+        expression: the expression.
+        odd: the names of these variables.
+
+    Returns:
+        None if it does neither, or if its form does not show it.
+    """
+    if isinstance(expression, Variable):
+        return -1 if expression.name in odd else 1
+    if not isinstance(expression, ExpressionNode):
+        return 1
+    if isinstance(expression, Sum):
+        found = {parity(child, odd) for child in expression.children}
+        return found.pop() if len(found) == 1 else None
+    if isinstance(expression, Product | Quotient):
+        parts = (
+            expression.children if isinstance(expression, Product) else (expression.numerator, expression.denominator)
+        )
+        signs = [parity(child, odd) for child in parts]
+        return None if None in signs else math.prod(sign for sign in signs if sign)
+    if isinstance(expression, Power):
+        sign = parity(expression.base, odd)
+        is_whole = isinstance(expression.exponent, int) and sign is not None
+        return sign if is_whole and expression.exponent % 2 else 1 if sign == 1 or is_whole else None
+    if isinstance(expression, Call):
+        return 1 if all(parity(child, odd) == 1 for child in expression.parameters) else None
+    return None

@@ -222,7 +222,7 @@ BAD_FILES = {
     "not a book": ("BOOK = {}\n", "book.py defines no BOOK; end it with BOOK = RecipeBook("),
     "operator": (
         "from fmmloopy import RecipeBook\nBOOK = RecipeBook('b', '', {'p2q': None})\n",
-        "b: recipes for 'p2q', expected one of p2p, p2m, ",
+        "b: recipes for 'p2q', expected one of p2p, p2p_mutual, p2m, ",
     ),
     "tuning": (
         "from fmmloopy import RecipeBook\nBOOK = RecipeBook('b', '', tuning={'p2p': {'lanes': (1,)}})\n",

@@ -42,6 +42,20 @@ def particle_vectors(knl: Kernel, width: int, roots: str = "newton") -> Steps:
     yield "targets in lanes", knl
     knl = steps.one_group_per(knl, "ibox")
     yield "one work-group per box", knl
+    yield from vector_arithmetic(knl, roots)
+
+
+def mutual_vectors(knl: Kernel, width: int, sources: int, roots: str) -> Steps:
+    """Put the points of one box in vectors of ``width`` bytes, and share each pair with a point of the other box."""
+    knl = steps.mutual_tiles(knl, width // steps.itemsize(knl), sources)
+    yield "tiles of both boxes", knl
+    knl = steps.one_group_per(knl, "iunit")
+    yield "one work-group per unit", knl
+    yield from vector_arithmetic(knl, roots)
+
+
+def vector_arithmetic(knl: Kernel, roots: str) -> Steps:
+    """Use arithmetic that vectorizes, and then vectors."""
     knl = yield from reciprocal_roots(knl, roots)
     if (rewritten := steps.polynomial_exp(knl)) is not knl:
         knl = rewritten

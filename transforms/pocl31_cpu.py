@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fmmloopy.recipes import RecipeBook
-from fmmloopy.transforms import cpu, pocl_cpu
+from fmmloopy.transforms import cpu, pocl_cpu, steps
 
 Kernel = Any
 
@@ -25,6 +25,15 @@ def p2p(knl: Kernel, *, width: int = 64, roots: str = "auto") -> Iterator[tuple[
     yield from cpu.particle_vectors(knl, width, cpu.choose_roots(knl, roots, "both"))
 
 
+def p2p_mutual(knl: Kernel, *, width: int = 64, sources: int = 64, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
+    """Each pair serves both of its points. Sums for 64 points of the other box stay in the first-level cache.
+
+    Several sums, such as potential and gradient, need more registers, so vectors have half as many bytes.
+    """
+    width = width if steps.sums(knl) == 1 else width // 2
+    yield from cpu.mutual_vectors(knl, width, sources, cpu.choose_roots(knl, roots, "both"))
+
+
 def new_pocl(device: Any) -> bool:
     """CPUs through PoCL 3.1 and newer."""
     return bool(device.kind == "cpu" and device.runtime == "pocl" and device.version >= (3, 1))
@@ -35,6 +44,7 @@ BOOK = RecipeBook(
     device=new_pocl,
     recipes={
         "p2p": p2p,
+        "p2p_mutual": p2p_mutual,
         "p2m": p2p,
         "p2l": p2p,
         "l2p": p2p,
@@ -49,7 +59,8 @@ BOOK = RecipeBook(
         "m2l_svd": cpu.m2l_svd,
     },
     tuning={
-        **pocl_cpu.BOOK.tuning,
+        **pocl_cpu.TUNING,
+        "p2p_mutual": {"width": (32, 64), "sources": (16, 32, 64), "roots": ("auto", "newton")},
         **{key: {"width": (32, 64), "roots": ("auto", "newton")} for key in cpu.PARTICLE_OPERATORS},
     },
     by_device={

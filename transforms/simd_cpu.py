@@ -62,7 +62,7 @@ BOOK = RecipeBook(
         "m2l_svd": cpu.m2l_svd,
     },
     tuning={
-        **pocl_cpu.BOOK.tuning,
+        **pocl_cpu.TUNING,
         **{key: {"lanes": (16, 32), "roots": ("auto", "newton")} for key in cpu.PARTICLE_OPERATORS},
         "p2p": {"lanes": (16, 32), "roots": ("auto", "newton", "builtin")},
     },

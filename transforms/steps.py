@@ -28,7 +28,8 @@ def itemsize(knl: Kernel) -> int:
 
 def sums(knl: Kernel) -> int:
     """Return the number of sums of a particle operator for each target: 1, or 4 with the gradient of a scalar."""
-    return sum(insn.id.startswith("sum") for insn in knl.default_entrypoint.instructions)
+    ids = [insn.id for insn in knl.default_entrypoint.instructions]
+    return sum(name.startswith("sum") and not name.startswith("sum_back") for name in ids)
 
 
 def lane_arrays(knl: Kernel, lanes: int) -> Kernel:
@@ -47,8 +48,26 @@ def lane_arrays(knl: Kernel, lanes: int) -> Kernel:
     return lp.prioritize_loops(knl, "ttile,ilist,stile,s,t")
 
 
+def mutual_tiles(knl: Kernel, lanes: int, sources: int) -> Kernel:
+    """Let ``lanes`` points of one box act on a tile of ``sources`` points of the other, and those on them.
+
+    Before, one point of each box::
+
+        v = 0;  for ttile: (u = 0;  u += G(x - y) q;  v += G(y - x) p;  store u);  store v
+
+    After; the sums for the tile stay in cache, and those over its lanes are made once for each pair of boxes::
+
+        double v[sources, lanes];
+        for ttile: (double u[lanes];  for s: for t: (u[t] += G(x[t] - y[s]) q[s];  v[s, t] += G(y[s] - x[t]) p[t]);
+                    store u)
+        for s: store the sum of v[s, :]
+    """
+    knl = separate_lanes(fix_lanes(knl, tlanes=lanes, slanes=sources))
+    return lp.prioritize_loops(knl, "stile,ttile,s,t")
+
+
 def lane_vectors(knl: Kernel) -> Kernel:
-    """Turn the arrays of `lane_arrays`, and the temporaries of each pair, into vectors of the device's language.
+    """Turn the arrays of `lane_arrays` or `mutual_tiles` into vectors of the device's language, and each pair's values.
 
     Before: ``for t in 0..7: d = x[t] - y;  rinv = rsqrt(d * d);  u[t] += rinv * q``. After, with one call per lane::
 
@@ -333,6 +352,8 @@ def _is_polynomial(expression: Any, unsafe: set[str]) -> bool:
     """Return whether an expression is a polynomial in variables other than the unsafe ones."""
     if isinstance(expression, (Sum, Product)):
         return all(_is_polynomial(child, unsafe) for child in expression.children)
+    if isinstance(expression, Subscript):
+        return _is_polynomial(expression.aggregate, unsafe)
     if isinstance(expression, Variable):
         return expression.name not in unsafe
     return not isinstance(expression, ExpressionNode)
@@ -369,7 +390,7 @@ def share_factors(knl: Kernel) -> Kernel:
     """
     from fmmloopy.transforms.rewriting import Order, Untested
 
-    knl = _expand(knl, lambda name, _: name.startswith("G_"))
+    knl = _expand(knl, lambda name, _: name.startswith(("G_", "H_")))
     order = Order()
     kernel = knl.default_entrypoint
     sums = {i.id: i.with_transformed_expressions(order) for i in kernel.instructions if i.id.startswith("sum")}

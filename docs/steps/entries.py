@@ -73,6 +73,7 @@ NO_STEPS = {"itemsize", "lanes_of", "sums"}
 """Public functions beside the steps: they return no kernel."""
 
 POINTS = ("ttile", "x0", "y0", "d0", "r2", "rinv", "u0", "potentials")
+MUTUAL_POINTS = ("ttile", "p0", "y0", "rinv", "u0", "v0", "potentials")
 PAIR = ("d0", "d1", "d2", "r2", "rinv", "u0")
 
 ENTRIES = (
@@ -179,6 +180,26 @@ ENTRIES = (
                 "A tile has at most 64 lanes, because idle lanes may read that far past the end of an array.",
                 examples.too_many_lanes,
                 sign="expected 1 to 64",
+            ),
+        ),
+    ),
+    Entry(
+        "mutual_tiles",
+        when="""For mutual P2P, with the compilers that [lane_arrays](lane_arrays.md) suits. Each pair of points adds to
+            the sums of both. Those of a lane are in registers, those of a tile of the other box in an array over its
+            points and the lanes, which is read and written for each pair, and should fit into the first-level cache.
+            Follow with [one_group_per](one_group_per.md), with `iunit`, and [lane_vectors](lane_vectors.md).""",
+        recipe=examples.mutual_tiles,
+        operator="p2p_mutual",
+        look="""Before, there is one point of each box. After, `s` runs over the points of a tile of one box, and the
+            innermost loop over eight points of the other.""",
+        keep=MUTUAL_POINTS,
+        new=("v0[8 * s + t]", "for (int t = 0; t <= 7; ++t)"),
+        root="stile",
+        traps=(
+            Trap(
+                """Larger tiles have fewer sums over lanes, of which there is one for each point of a tile and each pair
+                of boxes, but more sums in cache."""
             ),
         ),
     ),

@@ -26,6 +26,11 @@ def lane_arrays(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     yield "targets in lanes", knl
 
 
+def mutual_tiles(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.mutual_tiles(knl, lanes=8, sources=64)
+    yield "tiles of both boxes", knl
+
+
 def work_items(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     knl = steps.work_items(knl, lanes=8)
     yield "one work-item per target of a tile", knl

@@ -68,7 +68,7 @@ def drawn(
 def large(operator: Operator, full: bool = False) -> Iterator[Layout]:
     """Yield layouts that are large in numbers; at level full, with more octets and chunks."""
     name, over = "numbers beyond 16 bits", operator.over
-    if isinstance(over, Lists) and operator.particles:
+    if operator.particles:
         yield large_points(operator)
     elif isinstance(over, Lists):
         lists = (189, 0, 3, 1, 120)
@@ -108,7 +108,7 @@ def random_layout(operator: Operator, rng: np.random.Generator, lanes: Mapping[s
     name, over = "drawn at random", operator.over
     ntables = int(rng.integers(3, 6))
     tables = (ntables, int(rng.integers(ntables)))
-    if isinstance(over, Lists) and operator.particles:
+    if operator.particles:
         count = int(rng.integers(3, 14))
         widths = [1, *(lanes.get(name, 1) for name in ("tlanes", "slanes"))]
         near = sorted({0, 1, 2, *(k * width + more for width in widths for k in (1, 2, 3) for more in (-1, 0, 1))})

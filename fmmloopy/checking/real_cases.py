@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fmmloopy.checking.case import DEFAULT, Case, Layout
 from fmmloopy.checking.cases import global_arguments, local_arguments, make_case, points_in_boxes, positions_of
 from fmmloopy.checking.over.octets import surface_grid
+from fmmloopy.checking.over.units import pairs_of
 from fmmloopy.greens import GreensFunction
 from fmmloopy.operators import Specification
 from fmmloopy.precision import FLOAT64
@@ -110,6 +111,18 @@ def _single(spec: Specification, arguments: Mapping[str, Any], rng: np.random.Ge
     radii[np.arange(nboxes) if particles.targets.is_surface else following] = scales
     moved = np.empty_like(sources)
     moved[:, following] = scales * sources
+    if particles.is_mutual:  # pairs of a box and the next one, on the scale of the first
+        numbers = np.arange(nboxes, dtype=np.int32)
+        places = np.where(numbers % 2, scales[numbers - 1] * sources, scales * targets)
+        return {
+            "sources": _padded(places.astype(outer), arguments["nsources"]),
+            "centres": np.zeros((3, nboxes), outer),
+            "unit_starts": np.array([0, nboxes // 4, nboxes // 2], np.int32),
+            "nunits": 2,
+            "pair_targets": numbers[:-1:2],
+            "pair_sources": numbers[1::2],
+            **{name: 0 * arguments[name] for name in spec.operator.outputs},
+        }
     return {
         "targets": _padded((scales * targets).astype(outer), arguments["ntargets"]),
         "sources": _padded(moved.astype(outer), arguments["nsources"]),
@@ -157,22 +170,35 @@ def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str
     a, name = case.arguments, particles.targets.array
     magnitudes = np.abs(a[name])
     surface = a["radius_factor"] * a["surface"][:, : a["npoints"]]
-    boxes = a["target_boxes"]
-    has_work = a["list_starts"][boxes + 1] > a["list_starts"][boxes]
-    if not particles.targets.is_surface:
-        has_work &= a["box_target_ends"][boxes] > a["box_target_starts"][boxes]
-    for box in boxes[has_work]:
-        entries = a["lists"][a["list_starts"][box] : a["list_starts"][box + 1]]
+    for box, entries in _coupled(case):
         here = slice(a["box_target_starts"][box], a["box_target_ends"][box])
         y, q = _sources_of(case, entries, surface)
         where: Any = (slice(None), here)
         if particles.targets.is_surface:
             x, where = a["radii"][box] * surface + a["centres"][:, box, None], (box, slice(None), slice(a["npoints"]))
         else:
-            x = a[positions_of(particles.targets)][:, here]
+            side = "source" if particles.is_mutual else "target"
+            x = a[positions_of(particles.targets)][:, a[f"box_{side}_starts"][box] : a[f"box_{side}_ends"][box]]
         values = _condition(case.spec.greens, x[:, :, None] - y[:, None, :])
         magnitudes[where] += np.einsum("ijts,js->it", values, np.abs(q))
     return {name: magnitudes}
+
+
+def _coupled(case: Case) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield the boxes with targets, and the entries of their lists."""
+    a, particles = case.arguments, case.operator.particles
+    assert particles
+    if particles.is_mutual:
+        for pair in pairs_of(case):
+            yield int(pair[0]), pair[1:]
+            yield int(pair[1]), pair[:1]
+        return
+    boxes = a["target_boxes"]
+    has_work = a["list_starts"][boxes + 1] > a["list_starts"][boxes]
+    if not particles.targets.is_surface:
+        has_work &= a["box_target_ends"][boxes] > a["box_target_starts"][boxes]
+    for box in boxes[has_work].tolist():
+        yield box, a["lists"][a["list_starts"][box] : a["list_starts"][box + 1]]
 
 
 def _sources_of(case: Case, entries: NDArray[Any], surface: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.choosing.work import Work, count_m2l, count_without_m2l
-from fmmloopy.common.sizes import count_points
-from fmmloopy.execution.setup import Method
+from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.octree.lists import build_lists
-from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import Tree
 from fmmloopy.operators import OPERATORS
 from fmmloopy.tables.svd import is_radial
@@ -197,12 +195,12 @@ class Candidate:
         return sum(self.seconds[name] for name in near) > rest
 
 
-def estimate_work(tree: Tree, method: Method, forms: Sequence[str], sample: int = SAMPLE) -> list[dict[str, Work]]:
+def estimate_work(tree: Tree, setup: Setup, forms: Sequence[str], sample: int = SAMPLE) -> list[dict[str, Work]]:
     """Estimate the work of every operator from the lists of a few boxes.
 
     Args:
         tree: the octree.
-        method: Green's function, order and precision.
+        setup: Green's function, order and precision; and whether pairs of leaves are evaluated for both at once.
         forms: forms of M2L.
         sample: number of split boxes whose children have lists; if the tree has no more, the work is exact.
 
@@ -210,7 +208,7 @@ def estimate_work(tree: Tree, method: Method, forms: Sequence[str], sample: int 
         Work as from `fmmloopy.choosing.work.count_work`, for each form.
     """
     parents, weights = sample_boxes(tree, sample)
-    lists = absorb_small_boxes(tree, build_lists(tree, parents), count_points(method.order))
+    lists, method = setup.near_lists(tree, build_lists(tree, parents)), setup.method
     shared = count_without_m2l(tree, lists, method, weights=weights)
     return [shared | count_m2l(tree, lists, method, form, weights) for form in forms]
 
@@ -303,7 +301,7 @@ class Choice:
 def choose(
     grow: Callable[[int], Tree],
     most: int,
-    method: Method,
+    setup: Setup,
     rates_of: Callable[[str], Rates | None],
     forms: Sequence[str],
     ncrit: int | None,
@@ -313,7 +311,7 @@ def choose(
     Args:
         grow: builds the tree for an ncrit.
         most: number of sources or targets, whichever is larger.
-        method: Green's function, order and precision.
+        setup: the method, recipes and device.
         rates_of: returns the rates with a form of M2L, None if there are none; not called if both are given.
         forms: forms of M2L to choose from; the first is used if there are no rates for it, others only if there are.
         ncrit: None to choose it.
@@ -332,7 +330,7 @@ def choose(
     def predict(ncrit: int) -> list[Candidate]:
         tree = trees[ncrit] = grow(ncrit)
         found = []
-        for form, work in zip(list(rates), estimate_work(tree, method, list(rates)), strict=True):
+        for form, work in zip(list(rates), estimate_work(tree, setup, list(rates)), strict=True):
             try:
                 found.append(Candidate(ncrit, form, tree.nboxes, rates[form].seconds(work)))
             except UnknownRate:  # the probes had no work for this operator
@@ -341,7 +339,7 @@ def choose(
                 del rates[form]
         return found
 
-    rule, missing = ncrit_for(method.order), "rates"
+    rule, missing = ncrit_for(setup.method.order), "rates"
     if rates:
         try:
             candidates = predict(ncrit) if ncrit is not None else search_ncrit(rule, most, predict)

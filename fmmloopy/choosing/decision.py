@@ -53,5 +53,5 @@ def decide(
     """
     fft_alone = None if m2l else why_fft_alone(setup.method, most)
     forms = (m2l,) if m2l else ("fft",) if fft_alone else ("fft", "svd")
-    choice, tree = choose(grow, most, setup.method, rates_of, forms, ncrit)
+    choice, tree = choose(grow, most, setup, rates_of, forms, ncrit)
     return Decision(setup, choice, fft_alone, digits), tree

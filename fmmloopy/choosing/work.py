@@ -39,7 +39,7 @@ from fmmloopy.greens import GreensFunction
 from fmmloopy.octree.lists import CSR, InteractionLists
 from fmmloopy.octree.tree import FIRST_LEVEL, Tree, level_radii
 from fmmloopy.operators import M2L_FORMS, OPERATORS, Operator
-from fmmloopy.operators.operator import Boxes, Families, Lists, Pairs
+from fmmloopy.operators.operator import Boxes, Families, Lists, Octets, Pairs
 from fmmloopy.tables.cache import cached_factors
 from fmmloopy.tables.fft import OCTETS_PER_CHUNK
 from fmmloopy.tables.surfaces import INNER, table_radii
@@ -151,6 +151,7 @@ class _Counter:
         if isinstance(over, Pairs):
             frequencies = self.method.specification(operator).frequencies
             return {"pairs": npairs, "tables": frequencies * DIRECTIONS * -(-ntargets // OCTETS_PER_CHUNK)}
+        assert isinstance(over, Octets)
         return {"octets": nsources if over.side == "sources" else ntargets, "children": nchildren}
 
     def _pairs(self, operator: Operator, gradient: bool) -> Work:
@@ -168,7 +169,10 @@ class _Counter:
             csr: CSR = getattr(self.lists, particles.list)
             pairs = _count_pairs(csr, weights * targets, sources)
             blocks = round(float(weights @ csr.lengths))
-        return Work(pairs, pairs * flops_per_pair(spec.greens), blocks)
+        flops = flops_per_pair(spec.greens)
+        if particles.is_mutual:  # products with the charges on the other side
+            flops += 2 * spec.greens.ntarget_components * spec.greens.nsource_components
+        return Work(pairs, pairs * flops, blocks)
 
     def _points(self, is_surface: bool, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the points of every box on one side of an operator."""
@@ -268,8 +272,10 @@ def mean_list_sizes(tree: Tree, lists: InteractionLists) -> dict[str, float]:
     """
     has_targets = tree.box_target_ends > tree.box_target_starts
     near, far = has_targets & tree.is_leaf, has_targets & (tree.box_levels >= FIRST_LEVEL)
+    paired = lists.mutual.lengths + np.bincount(lists.mutual.lists, minlength=tree.nboxes)
     boxes = {"u": near, "v": far, "w": near, "x": far}
-    sizes = {name: np.diff(getattr(lists, name).starts)[boxes[name]] for name in boxes}
+    lengths = {name: getattr(lists, name).lengths + (paired if name == "u" else 0) for name in boxes}
+    sizes = {name: lengths[name][boxes[name]] for name in boxes}
     return {name: float(size.mean()) if size.size else 0.0 for name, size in sizes.items()}
 
 

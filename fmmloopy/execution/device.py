@@ -58,6 +58,8 @@ class Limits:
         piece_targets: the number of targets of a piece is a multiple of this: full vectors, and enough of them to pay
             for reading the sources.
         groups: work-groups that fill the device, many for each core.
+        pairs_from: fewest points for which pairs of leaves are evaluated for both at once, in several launches; with
+            fewer, these take a good part of an evaluation.
         probes: problems on which rates are measured.
     """
 
@@ -68,6 +70,7 @@ class Limits:
     heavy_share: float = 1 / 1024
     piece_targets: int = 64
     groups: int = 128
+    pairs_from: int = 20_000
     probes: Probes = Probes()
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from fmmloopy.common.progress import generating
 from fmmloopy.common.range import shift_back
-from fmmloopy.common.sizes import count_points
 from fmmloopy.components import CHARGES, Components, by_vector
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
@@ -28,7 +27,6 @@ from fmmloopy.execution.stages import Stages
 from fmmloopy.execution.values import Locals, Multipoles, Potentials
 from fmmloopy.octree.lists import InteractionLists, build_lists
 from fmmloopy.octree.near_pairs import least_distance
-from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import DEEPEST_LEVEL, SortedPoints, Tree, grow_tree, level_radii, sort_points
 from fmmloopy.operators import Operator
 from fmmloopy.precision import Precision
@@ -113,7 +111,7 @@ class Evaluation:
         self._exchanges: Part | _Whole = part or _Whole(tree)
         together = self._exchanges.together
         with timed(self.timings, "lists"):
-            lists, distance = _lists(points, tree, method, searched) if part is None else (part.lists, part.distance)
+            lists, distance = _lists(points, tree, setup, searched) if part is None else (part.lists, part.distance)
         with timed(self.timings, "tables"):
             like = previous if previous is not None and previous.setup is setup else None
             radii = level_radii(tree) if radius is None else np.array([radius])
@@ -255,11 +253,11 @@ class _Whole:
         return call()
 
 
-def _lists(points: SortedPoints, tree: Tree, method: Method, searched: bool) -> tuple[InteractionLists, float | None]:
+def _lists(points: SortedPoints, tree: Tree, setup: Setup, searched: bool) -> tuple[InteractionLists, float | None]:
     """Return the interaction lists of a whole tree, and a lower bound on distances if it is searched for."""
     with ThreadPoolExecutor(1) as beside:
         distance = beside.submit(least_distance, points, tree) if searched else None
-        lists = absorb_small_boxes(tree, build_lists(tree), count_points(method.order))
+        lists = setup.near_lists(tree, build_lists(tree))
     return lists, distance.result() if distance else None
 
 

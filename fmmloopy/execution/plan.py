@@ -27,6 +27,7 @@ from fmmloopy.execution.together import compile_together
 from fmmloopy.execution.values import Potentials
 from fmmloopy.octree.copies import copy_boxes
 from fmmloopy.octree.lists import CSR, InteractionLists
+from fmmloopy.octree.mutual import make_rounds
 from fmmloopy.octree.near_pairs import find_unit, replace_by_leaves
 from fmmloopy.octree.tree import FIRST_LEVEL, Tree
 from fmmloopy.operators import OPERATORS, Operator
@@ -343,6 +344,20 @@ class Plan:
         assert unit is not None
         scaling = kernel.scaling * unit ** -(kernel.homogeneity or 0)
         return {"sources": self.spectra.local_sources(unit), "unit": unit, "scaling": scaling}
+
+    @cached_property
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the arguments for each round of pairs of leaves that act on each other."""
+        upload = self.runtime.upload
+        return [
+            {
+                "unit_starts": upload(each.unit_starts),
+                "nunits": len(each.unit_starts) - 1,
+                "pair_targets": upload(each.targets),
+                "pair_sources": upload(each.sources),
+            }
+            for each in make_rounds(self.problem.tree, self.problem.lists.mutual, self.setup.cores)
+        ]
 
     @cached_property
     def _leaves_of_u(self) -> CSR:

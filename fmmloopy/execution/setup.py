@@ -6,12 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fmmloopy.common.sizes import count_points
 from fmmloopy.components import CHARGES, Components
-from fmmloopy.execution.devices import Device
+from fmmloopy.execution.devices import Device, processors
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.greens import GreensFunction
-from fmmloopy.operators import Operator, Specification
+from fmmloopy.octree.lists import InteractionLists
+from fmmloopy.octree.mutual import pair_leaves
+from fmmloopy.octree.small_boxes import absorb_small_boxes
+from fmmloopy.octree.tree import Tree
+from fmmloopy.operators import P2P_MUTUAL, Operator, Specification
 from fmmloopy.precision import DOUBLE, Precision, Types
 from fmmloopy.recipes.book import RecipeBook
 
@@ -80,6 +85,27 @@ class Setup:
     admit: Callable[[CodeKey, CompiledOperator], CompiledOperator] | None = field(
         default=None, hash=False, compare=False
     )
+
+    def pairs_leaves(self, tree: Tree) -> bool:
+        """Whether pairs of leaves that act on each other are evaluated for both at once, if there is a recipe."""
+        return (
+            P2P_MUTUAL.name in self.book.recipes and tree.same_points and tree.nsources >= self.device.limits.pairs_from
+        )
+
+    def near_lists(self, tree: Tree, lists: InteractionLists) -> InteractionLists:
+        """Return the lists that operators use, from those of `build_lists`.
+
+        Args:
+            tree: the tree.
+            lists: its lists.
+        """
+        lists = absorb_small_boxes(tree, lists, count_points(self.method.order))
+        return pair_leaves(tree, lists, self.cores) if self.pairs_leaves(tree) else lists
+
+    @property
+    def cores(self) -> int:
+        """Cores of the device that work-groups are divided among."""
+        return self.device.cores or processors()
 
     def code_key(self, operator: str, components: Components = CHARGES, types: Types | None = None) -> CodeKey:
         """Return the key of an operator's code; arguments as for `Method.specification`, with the operator's name."""

@@ -22,7 +22,7 @@ from fmmloopy.octree.copies import copies
 from fmmloopy.octree.heavy_boxes import cut_heavy_boxes
 from fmmloopy.octree.lists import CSR
 from fmmloopy.octree.tree import FIRST_LEVEL
-from fmmloopy.operators import CHECK_TO_EQUIVALENT, L2L, L2P, M2M, M2P, P2L, P2M, P2P, Operator
+from fmmloopy.operators import CHECK_TO_EQUIVALENT, L2L, L2P, M2M, M2P, P2L, P2M, P2P, P2P_MUTUAL, Operator
 from fmmloopy.operators.operator import Families
 
 Notify = Callable[[str], None]
@@ -116,8 +116,9 @@ class Stages:
         return potentials
 
     def p2p(self, charges: Charges, potentials: Potentials) -> Potentials:
-        """Charges of the U lists -> potentials."""
+        """Charges of the U lists, and of pairs of leaves that act on each other -> potentials."""
         self.particles(P2P, charges, potentials)
+        self.particles(P2P_MUTUAL, charges, potentials)
         return potentials
 
     # -- how operators are bound
@@ -136,7 +137,7 @@ class Stages:
         components = writes.components if isinstance(writes, Potentials) else self.components
         particles, types = plan.particles_of(operator), plan.types_of(operator, components)
         local = plan.setup.book.operator(operator.name).is_local and types.is_mixed
-        csr = plan.list_of(particles.list, by_leaves=local)
+        csr = plan.list_of(particles.list, by_leaves=local and not particles.is_mutual)
         boxes = plan.boxes_of(particles)
         if not len(boxes):
             return
@@ -160,6 +161,10 @@ class Stages:
             "ntarget_boxes": len(boxes),
             **(plan.local_points(components) if local else {}),
         }
+        if particles.is_mutual:
+            for each in plan.rounds:
+                self._bind(operator, arguments | each, components)
+            return
         if operator.gives_potentials:
             arguments |= self._pieces(boxes, csr, by_sources=operator.is_near)
         self._bind(operator, arguments, components)

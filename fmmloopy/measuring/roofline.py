@@ -28,7 +28,7 @@ from fmmloopy.measuring.peaks import Peaks
 from fmmloopy.octree.lists import CSR, InteractionLists
 from fmmloopy.octree.tree import FIRST_LEVEL, Tree
 from fmmloopy.operators import M2L_FORMS, OPERATORS, Operator, Specification
-from fmmloopy.operators.operator import Boxes, Families, Lists, Pairs, Particles
+from fmmloopy.operators.operator import Boxes, Families, Lists, Octets, Pairs, Particles
 from fmmloopy.tables.fft import find_octet_pairs
 
 ROOT_FLOPS = 2
@@ -127,6 +127,8 @@ class _Counter:
         else:
             csr: CSR = getattr(self.lists, particles.list)
             rows, entries = csr.lengths > 0, np.bincount(csr.lists, minlength=tree.nboxes) > 0
+            if particles.is_mutual:
+                rows = entries = rows | entries
         if particles.targets.is_surface:
             targets = 2 * n * spec.rows * int(rows.sum())
         else:
@@ -157,6 +159,7 @@ class _Counter:
         octets = find_octet_pairs(tree, lists, range(FIRST_LEVEL, max(tree.nlevels, FIRST_LEVEL)))
         if isinstance(over, Pairs):
             return {"sources": len(octets.source_children), "rows": len(octets.target_children)}
+        assert isinstance(over, Octets)
         children = octets.source_children if over.side == "sources" else octets.target_children
         return {"octets": len(children), "children": int((children < tree.nboxes).sum())}
 

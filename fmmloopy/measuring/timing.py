@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from fmmloopy.accuracy import ncrit_for
 from fmmloopy.choosing.work import Work, count_work
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER, count_points
 from fmmloopy.components import CHARGES, GRADIENT
-from fmmloopy.execution.devices import Device, DeviceError
+from fmmloopy.execution.devices import Device, DeviceError, processors
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.plan import Plan
 from fmmloopy.execution.plan import Problem as PlannedProblem
@@ -29,6 +30,7 @@ from fmmloopy.execution.values import Charges, Checks, Locals, Multipoles, Poten
 from fmmloopy.greens import SHIPPED, GreensFunction
 from fmmloopy.measuring.roofline import count_bytes
 from fmmloopy.octree.lists import InteractionLists, build_lists
+from fmmloopy.octree.mutual import pair_leaves
 from fmmloopy.octree.near_pairs import least_distance
 from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import FIRST_LEVEL, Tree, grow_tree, level_radii, sort_points
@@ -157,10 +159,16 @@ class Problem:
         """Return the lists that an operator is timed on.
 
         For operators on W or X lists, these include all small boxes: if no box has more points than a surface, `Fmm`
-        leaves no work for these operators.
+        leaves no work for these operators. P2P has all pairs, mutual P2P those that `Fmm` takes from it.
         """
         particles = OPERATORS[operator].particles
+        if particles and particles.is_mutual:
+            return self._paired
         return self.whole_lists if particles and particles.list in ("w", "x") else self.lists
+
+    @cached_property
+    def _paired(self) -> InteractionLists:
+        return pair_leaves(self.tree, self.lists, processors())
 
     def work(self, operator: str, gradient: bool = False) -> Work:
         """Count the work of an operator."""

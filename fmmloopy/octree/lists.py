@@ -105,7 +105,7 @@ class InteractionLists:
     sources are not entries of any row; neither is true for ``colleagues``.
 
     Attributes:
-        u: leaves adjacent to each leaf, the leaf itself included.
+        u: leaves adjacent to each leaf, the leaf itself included, but for those in ``mutual``.
         v: for each box, boxes of its level that are children of its parent's colleagues and not adjacent to it.
         w: for each leaf, children of its colleagues that are not adjacent to it.
         x: for each box, leaves that are colleagues of its parent and not adjacent to it.
@@ -113,6 +113,8 @@ class InteractionLists:
             source box minus that of the target box, -3 to 3 along each axis, it is (k0+3) + 7 (k1+3) + 49 (k2+3).
         colleagues: shape (nboxes, 27), int32: adjacent boxes of the same level, -1 where there is none. With a the
             direction, -1 to 1 along each axis, the column is (a0+1) + 3 (a1+1) + 9 (a2+1); the box itself is in 13.
+        mutual: pairs of leaves that act on each other, each in the row of the lower number; empty unless
+            `fmmloopy.octree.mutual.pair_leaves` has moved them here.
     """
 
     u: CSR
@@ -121,11 +123,12 @@ class InteractionLists:
     x: CSR
     v_transfers: NDArray[np.int32]
     colleagues: NDArray[np.int32]
+    mutual: CSR
 
     @property
     def nbytes(self) -> int:
         """Bytes in all arrays."""
-        lists = sum(csr.nbytes for csr in (self.u, self.v, self.w, self.x))
+        lists = sum(csr.nbytes for csr in (self.u, self.v, self.w, self.x, self.mutual))
         return lists + self.v_transfers.nbytes + self.colleagues.nbytes
 
 
@@ -172,7 +175,8 @@ def build_lists(tree: Tree, parents: NDArray[np.integer[Any]] | None = None) -> 
     )
     v, x, transfers = _find_far(tree, boxes, split)
     u, w = _find_near(tree, boxes, leaves)
-    return InteractionLists(u, v, w, x, transfers, boxes.colleagues[:-1])
+    none = CSR(np.zeros(tree.nboxes + 1, np.int32), np.empty(0, np.int32))
+    return InteractionLists(u, v, w, x, transfers, boxes.colleagues[:-1], none)
 
 
 def _with_ancestors(tree: Tree, boxes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

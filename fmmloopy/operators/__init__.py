@@ -20,6 +20,7 @@ from fmmloopy.operators.operator import Form, Kernel, Operator, Specification
 from fmmloopy.operators.p2l import P2L
 from fmmloopy.operators.p2m import P2M
 from fmmloopy.operators.p2p import P2P
+from fmmloopy.operators.p2p_mutual import P2P_MUTUAL
 
 __all__ = [
     "CHECK_TO_EQUIVALENT",
@@ -37,6 +38,7 @@ __all__ = [
     "P2L",
     "P2M",
     "P2P",
+    "P2P_MUTUAL",
     "Form",
     "Kernel",
     "Operator",
@@ -45,6 +47,7 @@ __all__ = [
 
 ALL = (
     P2P,
+    P2P_MUTUAL,
     P2M,
     P2L,
     M2M,

@@ -186,7 +186,19 @@ class Octets:
     side: str
 
 
-Over = Lists | Families | Boxes | Pairs | Octets
+@dataclass(frozen=True)
+class Units:
+    """Pairs of boxes that act on each other, in units that share no box: ``unit_starts``, ``pair_targets``,
+    ``pair_sources``.
+
+    Attributes:
+        count: argument that counts the units.
+    """
+
+    count: str
+
+
+Over = Lists | Families | Boxes | Pairs | Octets | Units
 
 
 # -- operators on particles
@@ -220,7 +232,8 @@ class Particles:
 
     Attributes:
         targets, sources: the sides.
-        list: which interaction list: ``"u"``, ``"w"``, ``"x"``, or ``"own"`` for the box itself.
+        list: which interaction list: ``"u"``, ``"w"``, ``"x"``, ``"own"`` for the box itself, or ``"mutual"`` for
+            pairs of boxes that act on each other.
         surface: radius of the surface: ``"inner"`` or ``"outer"``; "" if both sides are points.
     """
 
@@ -228,6 +241,11 @@ class Particles:
     sources: Side
     list: str
     surface: str = ""
+
+    @property
+    def is_mutual(self) -> bool:
+        """Whether pairs of boxes act on each other, so that each pair of points adds to two sums."""
+        return self.list == "mutual"
 
 
 # -- the record

@@ -107,6 +107,11 @@ def pair_rules(greens: GreensFunction, dtype: np.dtype[Any]) -> list[Any]:
     ]
 
 
+def entry_rule(name: str, entry: Any, greens: GreensFunction, dtype: np.dtype[Any]) -> Any:
+    """Return an entry of a Green's function as a substitution rule."""
+    return lp.SubstitutionRule(name, (), _Entry(greens, dtype).entry(entry))
+
+
 @lru_cache(maxsize=64)
 def _shared(greens: GreensFunction) -> Shared:
     """Return the entries, row by row, and the values that they share."""
@@ -151,7 +156,7 @@ def _text(spec: Specification, particles: Particles, unit: str) -> str:
     targets, sources = particles.targets, particles.sources
     # A target is relative to the centre of the source box if its position says so: read once a list entry then.
     per_source_box = "srcbox" in targets.position
-    positions, points, differences = _coordinates(sources.rest, _declared(spec, particles))
+    positions, points, differences = _coordinates(sources.rest, declared(spec, particles))
     begin, clear, fold, store = _sums(spec, particles, unit)
     return f"""
 itgt(t_) := tgt_start + tlanes*ttile + t_
@@ -179,12 +184,10 @@ for ibox
             {clear if begin else ""}
             for stile, s
                 {points}
-                {_charges(spec)}
+                {source_charges(spec)}
                 for t
                     {differences}
-                    <> r2 = d0*d0 + d1*d1 + d2*d2 {{id=r2,dep=d0:d1:d2}}
-                    {_distance(spec.greens)}
-                    {_values(spec.greens)}
+                    {pair_values(spec.greens)}
                     {_terms(spec)}
                 end
             end
@@ -198,7 +201,7 @@ end
 """
 
 
-def _declared(spec: Specification, particles: Particles) -> str:
+def declared(spec: Specification, particles: Particles) -> str:
     """Return the type of coordinates and sums, where loopy has two to infer it from; else ""."""
     used = {a.kind for a in spec.operator.arrays_for(spec.types) if a.kind != Kind.INDEX}
     return str(spec.types.inner.name) if spec.types.is_mixed and len(used) > 1 else ""
@@ -207,72 +210,109 @@ def _declared(spec: Specification, particles: Particles) -> str:
 def _coordinates(rest: str, real: str) -> tuple[str, str, str]:
     """Write the statements for target coordinates, source coordinates, and their differences."""
     positions = [f"<{real}> x{k}[t] = target({k}, t) {{id=x{k}}}" for k in range(3)]
-    points = [f"<{real}> y{k} = source({k}, s) {{id=y{k},dep=src_start}}" for k in range(3)]
-    differences = [f"<> d{k} = x{k}[t] - y{k} {{id=d{k},dep=x{k}:y{k}}}" for k in range(3)]
     if rest:
         positions += [f"<{real}> x{k}_rest[t] = target({k}, t) - x{k}[t] {{id=x{k}_rest,dep=x{k}}}" for k in range(3)]
+    points, differences = separations(bool(rest), real)
+    return "\n".join(positions), points, differences
+
+
+def separations(has_rest: bool, real: str) -> tuple[str, str]:
+    """Write the statements for the coordinates of a source, and for their differences to those of a target.
+
+    Args:
+        has_rest: whether coordinates are two numbers, of which the second is what rounding has left.
+        real: type of coordinates; "" if loopy infers it.
+    """
+    points = [f"<{real}> y{k} = source({k}, s) {{id=y{k},dep=src_start}}" for k in range(3)]
+    differences = [f"<> d{k} = x{k}[t] - y{k} {{id=d{k},dep=x{k}:y{k}}}" for k in range(3)]
+    if has_rest:
         points += [f"<{real}> y{k}_rest = source_rest({k}, s) {{id=y{k}_rest,dep=src_start}}" for k in range(3)]
         differences = [
             f"<> e{k} = x{k}_rest[t] - y{k}_rest {{id=e{k},dep=x{k}_rest:y{k}_rest}}\n"
             f"<> d{k} = x{k}[t] - y{k} + e{k} {{id=d{k},dep=x{k}:y{k}:e{k}}}"
             for k in range(3)
         ]
-    return "\n".join(positions), "\n".join(points), "\n".join(differences)
+    return "\n".join(points), "\n".join(differences)
 
 
-def _charges(spec: Specification) -> str:
+def source_charges(spec: Specification) -> str:
     """Write the statements that read the charge of a source."""
     return "\n".join(f"<> q{j} = charge({j}, s) {{id=q{j},dep=src_start:src_end}}" for j in range(spec.columns))
 
 
-def _distance(greens: GreensFunction) -> str:
-    """Write the statements for rinv and r, if the Green's function uses them."""
+def pair_values(greens: GreensFunction) -> str:
+    """Write the statements for what entries of the Green's function have in common, of one pair.
+
+    These are r2, rinv and r, if the function uses them, and values that its entries share.
+    """
     used = greens.variables
-    lines = []
+    lines = ["<> r2 = d0*d0 + d1*d1 + d2*d2 {id=r2,dep=d0:d1:d2}"]
     if used & {"r", "rinv"}:
         lines.append("<> rinv = 1/sqrt(r2) {id=rinv,dep=r2}")
     if "r" in used:
         lines.append("<> r = r2*rinv {id=r,dep=rinv:r2}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_values(greens)])
 
 
-def _values(greens: GreensFunction) -> str:
+def _values(greens: GreensFunction) -> list[str]:
     """Write the statements for values that entries share; functions and quotients are 0 at distance zero."""
-    names, lines = set[str](), []
+    names, lines = set[str](), list[str]()
     for name, value in _shared(greens).values:
         used = sorted(names & {str(variable) for variable in DependencyMapper()(value)})
         tested = f"G_{name}" if isinstance(value, Product) else f"(G_{name} if r2 > 0 else 0)"
         lines.append(f"<> {name} = {tested} {{id={name},dep={':'.join(['r*', 'd*', *used])}}}")
         names.add(name)
-    return "\n".join(lines)
+    return lines
 
 
 def _terms(spec: Specification) -> str:
-    """Write the statements that add what a pair of points gives; entries that are 0 add nothing."""
-    rows, ncolumns = range(spec.greens.ntarget_components), spec.greens.nsource_components
-    columns = [_columns(row) for row in spec.greens.matrix]
-    shared = f":{SHARED}*" if _shared(spec.greens).values else ""
-    if spec.greens.vectors > 1:
+    """Write the statements that add what a pair of points gives to the target."""
+    return sums_of_terms(spec.greens, "u{}[t]", "sum{}", "init{}", "q{}")
+
+
+def sums_of_terms(
+    greens: GreensFunction, total: str, name: str, begun: str, charge: str, entries: str = "G", weights: str = "w"
+) -> str:
+    """Write the statements that add what a pair of points gives; entries that are 0 add nothing.
+
+    Args:
+        greens: the Green's function.
+        total: what is added to, with braces for the row; ``name`` and ``begun``: the ids of the statements that add,
+            and of those that set it to zero.
+        charge: a charge, with braces for the column.
+        entries: prefix of the rules for entries.
+        weights: prefix of the temporaries for entries, of kernels for several vectors of charges.
+    """
+    rows, ncolumns = range(greens.ntarget_components), greens.nsource_components
+    columns = [nonzero_columns(row) for row in greens.matrix]
+    shared = f":{SHARED}*" if _shared(greens).values else ""
+    charges = charge.format("*").split("[")[0]
+
+    def added(row: int, terms: str, needs: str) -> str:
+        into, begin = total.format(row), begun.format(row)
+        return f"{into} = {into} + {terms} {{id={name.format(row)},dep={begin}:{needs}:{charges}{shared}}}"
+
+    if greens.vectors > 1:
         before = f"r*:d*{shared}"
-        entries = [
-            f"<> w{i}_{j} = (G_{i}_{j} if r2 > 0 else 0) {{id=w{i}_{j},dep={before}}}" for i in rows for j in columns[i]
+        values = [
+            f"<> {weights}{i}_{j} = ({entries}_{i}_{j} if r2 > 0 else 0) {{id={weights}{i}_{j},dep={before}}}"
+            for i in rows
+            for j in columns[i]
         ]
         sums = [
-            (len(rows) * vector + i, " + ".join(f"w{i}_{j}*q{ncolumns * vector + j}" for j in columns[i]))
-            for vector in range(spec.greens.vectors)
+            (
+                len(rows) * vector + i,
+                " + ".join(f"{weights}{i}_{j}*{charge.format(ncolumns * vector + j)}" for j in columns[i]),
+            )
+            for vector in range(greens.vectors)
             for i in rows
         ]
-        return "\n".join(
-            [*entries, *(f"u{i}[t] = u{i}[t] + {terms} {{id=sum{i},dep=init{i}:w*:q*}}" for i, terms in sums)]
-        )
-    products = [" + ".join(f"G_{i}_{j}*q{j}" for j in columns[i]) for i in rows]
-    return "\n".join(
-        f"u{i}[t] = u{i}[t] + ({product} if r2 > 0 else 0) {{id=sum{i},dep=init{i}:r*:d*:q*{shared}}}"
-        for i, product in enumerate(products)
-    )
+        return "\n".join([*values, *(added(i, terms, f"{weights}*") for i, terms in sums)])
+    products = [" + ".join(f"{entries}_{i}_{j}*{charge.format(j)}" for j in columns[i]) for i in rows]
+    return "\n".join(added(i, f"({product} if r2 > 0 else 0)", "r*:d*") for i, product in enumerate(products))
 
 
-def _columns(row: tuple[Any, ...]) -> list[int]:
+def nonzero_columns(row: tuple[Any, ...]) -> list[int]:
     """Return the columns of a row whose entries are not 0; the first if all are."""
     return [j for j, entry in enumerate(row) if not is_zero(entry)] or [0]
 
@@ -283,7 +323,7 @@ def _sums(spec: Specification, particles: Particles, unit: str) -> tuple[str, st
     If the output is of a wider type, sums end with a list entry and are folded into totals; else nothing begins or
     folds.
     """
-    rows, real = range(spec.rows), _declared(spec, particles)
+    rows, real = range(spec.rows), declared(spec, particles)
     output = next(a for a in spec.operator.arrays_for(spec.types) if a.name == particles.targets.array)
     wide = spec.dtype_of(output.kind)
     clear = "\n".join(f"<{real}> u{i}[t] = 0 {{id=init{i}}}" for i in rows)

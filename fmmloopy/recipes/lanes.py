@@ -19,7 +19,15 @@ LANE_BOUNDS = {
 }
 """Allowed numbers of lanes in a tile: idle lanes read padding, which is this long; ilanes must divide ROWS."""
 
-_PHASES = {"load": "x[0-9]*", "src": "src", "begin": "begin*", "init": "init*", "fold": "fold*", "store": "store*"}
+_PHASES = {
+    "load": "x[0-9]*",
+    "weigh": "p[0-9]*",
+    "src": "src",
+    "begin": "begin*",
+    "init": "init*",
+    "fold": "fold*",
+    "store": "store*",
+}
 """Statements of a lane iname outside the innermost loops, by the suffix of their new iname."""
 
 

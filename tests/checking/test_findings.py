@@ -301,4 +301,4 @@ def test_the_command_reports_in_text_and_in_json(tmp_path):
     assert document["operators"] == ["check_to_equivalent"]
     result = _run("check", "small.py", "--operator", "p3p", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
-    assert "operator is 'p3p', expected one of p2p, p2m" in result.stderr
+    assert "operator is 'p3p', expected one of p2p, p2p_mutual, p2m" in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -26,14 +27,17 @@ from fmmloopy.choosing.cost_model import (
 )
 from fmmloopy.choosing.work import Work, count_work
 from fmmloopy.common.sizes import count_points
-from fmmloopy.execution.setup import Method
+from fmmloopy.execution.devices import C_DEVICE
+from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.octree.lists import build_lists
 from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import build_tree, grow_tree, sort_points
+from fmmloopy.recipes import SEQUENTIAL, load_recipes
 
 ORDER = 4
 METHOD = Method(laplace(), ORDER)
+SETUP = Setup(METHOD, SEQUENTIAL, C_DEVICE)
 PARTICLES = ("p2p", "p2m", "p2l", "l2p", "m2p")
 DENSE = ("m2m", "l2l", "check_to_equivalent", "m2l", "m2l_svd", "m2l_forward", "m2l_hadamard", "m2l_inverse")
 
@@ -64,11 +68,21 @@ def test_estimated_seconds_are_near_those_of_all_work(make, ncrit, separate, rng
     n = 30_000
     points = sort_points(make(rng, n), sphere(rng, n) if separate else None)
     tree, forms = grow_tree(points, ncrit), ("fft", "svd", "dense")
-    for form, estimated in zip(forms, estimate_work(tree, METHOD, forms), strict=True):
+    for form, estimated in zip(forms, estimate_work(tree, SETUP, forms), strict=True):
         true = counted(tree, form)
         assert estimated.keys() == true.keys()
         expected = sum(rates().seconds(true).values())
         assert sum(rates().seconds(estimated).values()) == pytest.approx(expected, rel=0.1)
+
+
+def test_pairs_of_leaves_are_estimated_from_one_of_them(rng):
+    """A pair is counted where its leaf of the lower number is in the sample; the tolerance is that of other work."""
+    setup = Setup(METHOD, load_recipes("pocl_cpu"), C_DEVICE)
+    tree = grow_tree(sort_points(cube(rng, 30_000)), 40)
+    (estimated,) = estimate_work(tree, setup, ["fft"])
+    true = count_work(tree, setup.near_lists(tree, build_lists(tree)), METHOD)
+    assert true["p2p_mutual"].pairs > 4 * true["p2p"].pairs
+    assert estimated["p2p_mutual"].pairs == pytest.approx(true["p2p_mutual"].pairs, rel=0.1)
 
 
 @pytest.mark.parametrize("greens", [laplace(), yukawa()], ids=lambda greens: greens.name)
@@ -76,7 +90,7 @@ def test_estimates_of_few_boxes_are_exact(greens, rng):
     tree = build_tree(clustered(rng, 1000), sphere(rng, 700), 20)
     assert np.count_nonzero(~tree.is_leaf) > 20
     method = Method(greens, ORDER)
-    (estimated,) = estimate_work(tree, method, ["fft"], sample=10_000)
+    (estimated,) = estimate_work(tree, replace(SETUP, method=method), ["fft"], sample=10_000)
     true = counted(tree, method=method)
     assert estimated == true
     assert [work.blocks for work in estimated.values()] == [work.blocks for work in true.values()]
@@ -94,7 +108,7 @@ def test_chosen_boxes_stand_for_all_split_boxes(rng):
 
 def test_a_root_that_is_a_leaf_has_work(rng):
     tree = build_tree(cube(rng, 30), None, 100)
-    (estimated,) = estimate_work(tree, METHOD, ["fft"])
+    (estimated,) = estimate_work(tree, SETUP, ["fft"])
     assert estimated["p2p"] == Work(900, 900 * 12)
 
 
@@ -162,7 +176,7 @@ def points():
 
 def choose_for(points, rates_of, forms=("fft",), ncrit=None):
     grow = partial(grow_tree, points)
-    return choose(grow, points.most, METHOD, rates_of, forms, ncrit)
+    return choose(grow, points.most, SETUP, rates_of, forms, ncrit)
 
 
 def test_ncrit_follows_the_rates(points):
@@ -246,7 +260,9 @@ def test_a_choice_reads_factors_once(points, monkeypatch):
     greens = GreensFunction("only_here", (("rinv",),), homogeneity=-1)
     for _ in range(2):
         grow = partial(grow_tree, points)
-        choice, _ = choose(grow, points.most, Method(greens, 3), lambda form: rates(), ("fft", "svd"), None)
+        choice, _ = choose(
+            grow, points.most, replace(SETUP, method=Method(greens, 3)), lambda form: rates(), ("fft", "svd"), None
+        )
         assert len({candidate.ncrit for candidate in choice.candidates}) > 1
     assert len(read) == 1
 
@@ -289,6 +305,6 @@ def test_trees_that_stay_the_same_end_the_search():
     """Coincident points are one leaf whatever ncrit: no smaller one is looked for, and none is taken."""
     points = sort_points(np.zeros((5000, 3)))
     grow = partial(grow_tree, points, split_coincident=False)
-    choice, _ = choose(grow, points.most, METHOD, lambda form: rates(), ("fft",), None)
+    choice, _ = choose(grow, points.most, SETUP, lambda form: rates(), ("fft",), None)
     assert choice.ncrit >= ncrit_for(ORDER)
     assert len(choice.candidates) <= 4

@@ -245,7 +245,7 @@ def test_chunks_do_not_matter(chunk, monkeypatch):
 
 def test_nbytes_counts_all_arrays():
     _, lists = _tree_and_lists("cube-same-6")
-    csrs = (lists.u, lists.v, lists.w, lists.x)
+    csrs = (lists.u, lists.v, lists.w, lists.x, lists.mutual)
     arrays = [array for csr in csrs for array in (csr.starts, csr.lists)] + [lists.v_transfers, lists.colleagues]
     assert lists.nbytes == sum(array.nbytes for array in arrays)
 

@@ -40,7 +40,8 @@ def test_devices_of_the_book():
     amd = made_up_device("GPU", "AMD Accelerated Parallel Processing", "OpenCL 2.1", "gfx90a")
     assert all(BOOK.suits(device) for device in (EMULATED_DEVICE, made_up_nvidia(), amd))
     assert not any(BOOK.suits(device) for device in (C_DEVICE, made_up_pocl("3.1+debian")))
-    assert set(BOOK.recipes) == set(OPERATORS)
+    # Pairs of leaves are for a few cores: a GPU needs more units than there are chunks without a common leaf.
+    assert set(BOOK.recipes) == set(OPERATORS) - {"p2p_mutual"}
 
 
 def test_roots_of_another_kind():

@@ -204,7 +204,9 @@ def one(knl, *, lanes: int = 4, boxes: int = 2):
 
 def test_book_checks_operators_and_tuning():
     RecipeBook("b", "", {"p2p": one}, {"p2p": {"lanes": (4, 8), "boxes": (2,)}})
-    with pytest.raises(RecipeError, match=r"^b: recipes for 'P2P', expected one of p2p, p2m, .*, check_to_equivalent$"):
+    with pytest.raises(
+        RecipeError, match=r"^b: recipes for 'P2P', expected one of p2p, p2p_mutual, p2m, .*, check_to_equivalent$"
+    ):
         RecipeBook("b", "", {"P2P": one})
     with pytest.raises(RecipeError, match=r"^b: tuning for 'p3p', expected one of p2p, "):
         RecipeBook("b", "", {"p2p": one}, {"p3p": {}})

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.checking.case import Case, Layout
-from fmmloopy.checking.over import boxes, families, lists, octets, pairs
+from fmmloopy.checking.over import boxes, families, lists, octets, pairs, units
 from fmmloopy.operators import Operator, Specification
-from fmmloopy.operators.operator import Boxes, Families, Lists, Octets, Pairs
+from fmmloopy.operators.operator import Boxes, Families, Lists, Octets, Pairs, Units
 
 
 class Domain(Protocol):
@@ -36,7 +36,7 @@ class Domain(Protocol):
     words: Callable[[Case], str]
 
 
-_DOMAINS: dict[type, Any] = {Lists: lists, Families: families, Boxes: boxes, Pairs: pairs, Octets: octets}
+_DOMAINS: dict[type, Any] = {Lists: lists, Families: families, Boxes: boxes, Pairs: pairs, Octets: octets, Units: units}
 
 
 def domain_of(operator: Operator) -> Domain:

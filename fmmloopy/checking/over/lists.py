@@ -23,19 +23,19 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
 
 def _of_points(spec: Specification, rng: np.random.Generator, layout: Layout) -> dict[str, Any]:
     nboxes, npoints = max(len(layout.sizes), layout.boxes), count_points(spec.order)
-    here = _numbers(rng, nboxes, len(layout.sizes))
+    here = numbers(rng, nboxes, len(layout.sizes))
     list_starts, lists, idle = _lists(rng, nboxes, here, layout)
     boxes = np.setdiff1d(rng.permutation(nboxes), idle, assume_unique=True)
     skipped = layout.skipped
     if skipped is None:
         skipped = 2 if spec.operator.gives_potentials and not spec.operator.is_near else 0
     boxes = boxes[: max(len(boxes) - skipped, 1)]
-    source_starts, source_ends, nsources = _in_order(layout.sizes, layout.ahead)
+    source_starts, source_ends, nsources = in_order(layout.sizes, layout.ahead)
     target_starts, target_ends, ntargets = source_starts.copy(), source_ends.copy(), nsources
     if layout.target_sizes is not None:
-        source_starts, source_ends, nsources = _scattered(rng, here, nboxes, layout.sizes, layout.ahead)
+        source_starts, source_ends, nsources = scattered(rng, here, nboxes, layout.sizes, layout.ahead)
         ahead = layout.ahead + layout.ahead // 32 + 17
-        target_starts, target_ends, ntargets = _scattered(rng, here, nboxes, layout.target_sizes, ahead)
+        target_starts, target_ends, ntargets = scattered(rng, here, nboxes, layout.target_sizes, ahead)
     return {
         "box_source_starts": source_starts,
         "box_source_ends": source_ends,
@@ -53,7 +53,7 @@ def _of_points(spec: Specification, rng: np.random.Generator, layout: Layout) ->
     }
 
 
-def _numbers(rng: np.random.Generator, nboxes: int, count: int) -> NDArray[np.intp]:
+def numbers(rng: np.random.Generator, nboxes: int, count: int) -> NDArray[np.intp]:
     """Choose numbers of boxes: all, or the first, the last, those around powers of two, and others, in random order."""
     if count == nboxes:
         return np.arange(nboxes)
@@ -63,13 +63,13 @@ def _numbers(rng: np.random.Generator, nboxes: int, count: int) -> NDArray[np.in
     return np.asarray(rng.permutation(np.append(found, others[: count - len(found)])))
 
 
-def _in_order(sizes: tuple[int, ...], ahead: int) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
+def in_order(sizes: tuple[int, ...], ahead: int) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
     """Return where the points of boxes start and end, one box after the other, and the end of the last."""
     starts = (np.cumsum([0, *sizes]) + ahead).astype(np.int32)
     return starts[:-1].copy(), starts[1:].copy(), int(starts[-1])
 
 
-def _scattered(
+def scattered(
     rng: np.random.Generator, here: NDArray[np.intp], nboxes: int, sizes: tuple[int, ...], ahead: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
     """Return where the points of boxes start and end, and the end of all: in random order, with gaps in between.
@@ -91,7 +91,7 @@ def _of_vectors(spec: Specification, rng: np.random.Generator, layout: Layout) -
     assert isinstance(over, Lists)
     count = (layout.blocks or 18) + 1
     nboxes = max(count, layout.boxes)
-    starts, lists, idle = _lists(rng, nboxes, _numbers(rng, nboxes, count), layout)
+    starts, lists, idle = _lists(rng, nboxes, numbers(rng, nboxes, count), layout)
     boxes = np.setdiff1d(rng.permutation(nboxes), idle, assume_unique=True)[: -(layout.skipped or 1)]
     labels = {over.labels: rng.integers(0, TRANSFERS, len(lists)).astype(np.int32)} if over.labels else {}
     return {
