@@ -213,7 +213,8 @@ def checked_kernels(
     if _other_than_defaults(book, device, operator, parameters) or not comes_certified(book, device, operator, types):
         return {}
     shipped = read_shipped()["certified"][shipping_label(book, device)]
-    return {kernel: f"level {shipped['level']}" for kernel in shipped["kernels"].get(operator, ()) if kernel}
+    level = shipped.get("levels", {}).get(operator, shipped["level"])
+    return {kernel: f"level {level}" for kernel in shipped["kernels"].get(operator, ()) if kernel}
 
 
 @cache
@@ -232,8 +233,9 @@ def read_shipped() -> dict[str, Any]:
     """Return the shipped certificates.
 
     Returns:
-        ``sources``: the hash of all sources at that time. ``certified``: by label, ``level``, ``processor``, and
-        ``kernels`` by operator, as `kernel_for`, for the types and parameters that were checked. ``proved``: by
+        ``sources``: the hash of all sources at that time. ``certified``: by label, ``level``, ``processor``,
+        ``levels`` of operators that were checked at another level, and ``kernels`` by operator, as `kernel_for`, for
+        the types and parameters that were checked. ``proved``: by
         operator, separated by spaces, the kernels that are proved for all sizes. ``prover``: the hash of what proved
         them.
     """
