@@ -125,7 +125,7 @@ def test_single_precision_reaches_its_floor(name):
 def test_long_w_and_x_lists(order, monkeypatch):
     """Boxes of a few points go to P2P; without that, M2P and P2L must give what P2P gave."""
     lists_as_defined = fl.Fmm(clustered(np.random.default_rng(2), 3000), order=order, ncrit=20)
-    monkeypatch.setattr("fmmloopy.execution.evaluation.absorb_small_boxes", lambda tree, lists, npoints: lists)
+    monkeypatch.setattr("fmmloopy.execution.setup.absorb_small_boxes", lambda tree, lists, npoints: lists)
     rng = np.random.default_rng(2)
     sources, charges = clustered(rng, 3000), rng.random(3000) - 0.3
     fmm = fl.Fmm(sources, order=order, ncrit=20)

@@ -495,12 +495,13 @@ def test_a_backend_is_all_that_a_device_needs(monkeypatch, tmp_path):
     try:
         assert choose_device().backend == "other"
         fmm = fl.Fmm(POINTS, order=4, ncrit=500, recipes="sequential")
+        potentials = fmm.evaluate(CHARGES)
     finally:
         monkeypatch.undo()
         find_devices.cache_clear()
     assert fmm.device.name == "Other"
     expected = fl.direct(POINTS, CHARGES)
-    assert np.linalg.norm(fmm.evaluate(CHARGES) - expected) <= 1e-13 * np.linalg.norm(expected)
+    assert np.linalg.norm(potentials - expected) <= 1e-13 * np.linalg.norm(expected)
 
 
 # -- what wheels hide
