@@ -18,6 +18,7 @@ from corpus import (
     wrong_limits,
     wrong_m2l_fft,
     wrong_m2l_svd,
+    wrong_mutual,
     wrong_particles,
     wrong_work_items,
 )
@@ -26,6 +27,7 @@ from fmmloopy.operators import OPERATORS
 
 WRONG: tuple[Wrong, ...] = (
     *wrong_particles.ENTRIES,
+    *wrong_mutual.ENTRIES,
     *wrong_arithmetic.ENTRIES,
     *wrong_work_items.ENTRIES,
     *wrong_dense.ENTRIES,

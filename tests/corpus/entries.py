@@ -22,7 +22,7 @@ DENSE = ("m2m", "l2l", "m2l", "check_to_equivalent")
 TRANSFORMS = ("m2l_forward", "m2l_hadamard", "m2l_inverse")
 
 SCHEDULES: Mapping[str, Edit] = {
-    **dict.fromkeys(PARTICLES, lanes(tlanes=4, slanes=3)),
+    **dict.fromkeys((*PARTICLES, "p2p_mutual"), lanes(tlanes=4, slanes=3)),
     **dict.fromkeys(("m2m", "l2l", "check_to_equivalent"), lanes(blanes=3, ilanes=2)),
     "m2l": lanes(ilanes=2),
     "m2l_hadamard": lanes(blanes=3),

@@ -146,6 +146,8 @@ def _particles() -> list[Right]:
               lanes(tlanes=2, slanes=2), dtypes=BOTH),
         right("p2l", "one group for each box", lanes(tlanes=32), one_group_per("ibox"),
               _order("ttile,ilist,stile,s,t")),
+        right("p2p_mutual", "tiles of odd numbers", lanes(tlanes=5, slanes=7)),
+        right("p2p_mutual", "one point of a box at a time", lanes(tlanes=1, slanes=64)),
         right("l2p", "targets in lanes of an odd number", lanes(tlanes=11), dtypes=BOTH),
         right("l2p", "surface in local memory", staged(4)),
         right("l2p", "targets stored backwards", lanes(tlanes=4), _reversed("t_store", "3")),
