@@ -287,6 +287,8 @@ class Operator:
             ``"rows"`` of check potentials.
         independent: loops of the math-level kernel: iterations that differ in one of them store to different entries.
             Only these may become work-items or work-groups that store.
+        tiled: loops of the math-level kernel over tiles of the points of one box. In mixed types, sums over them may
+            be held in the inner type, as sums over the points of one tile are.
     """
 
     name: str
@@ -305,6 +307,7 @@ class Operator:
     block: float = 0.0
     vectors: tuple[str, str] = ("columns", "rows")
     independent: tuple[str, ...] = ()
+    tiled: tuple[str, ...] = ()
 
     def types_in(self, precision: Precision) -> Types:
         """Return the types of its kernel in an evaluation of a precision."""

@@ -259,4 +259,5 @@ P2P_MUTUAL = Operator(
     timed_like="p2p",
     block=150.0,
     independent=("iunit",),
+    tiled=("stile", "ttile"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import islpy as isl
@@ -16,6 +16,10 @@ from fmmloopy.checking.proof.races import Stored, refuse_races
 from fmmloopy.checking.proof.sets import Match, difference_of, make_set, point_of
 from fmmloopy.checking.proof.terms import Piece
 from fmmloopy.checking.proof.verdict import Unproved
+from fmmloopy.operators.operator import Operator
+
+Slot = tuple[str, tuple[int | None, ...]]
+"""An array, and the constants in the index of a store to it."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,13 @@ class Kernel:
 
 
 def compare(
-    sequential: Kernel, transformed: Kernel, independent: Sequence[str], context: Context, tick: Callable[[], None]
+    sequential: Kernel, transformed: Kernel, operator: Operator, context: Context, tick: Callable[[], None]
 ) -> int:
     """Show that a kernel stores what the sequential one does, and return the number of sums.
 
     Args:
         sequential, transformed: the kernels.
-        independent: loops whose iterations store to different entries.
+        operator: whose kernels they are.
         context: what holds for all points.
         tick: called now and then; raises an error if the proof takes too long.
 
@@ -45,8 +49,8 @@ def compare(
         Unproved: it does not, or that is not shown.
     """
     _compare_arrays(sequential, transformed)
-    _compare_stores(sequential, transformed, independent, context, tick)
-    return _compare_sums(sequential, transformed, context, tick)
+    goes_to = _compare_stores(sequential, transformed, operator.independent, context, tick)
+    return _compare_sums(sequential, transformed, goes_to, operator.tiled, context, tick)
 
 
 def _compare_arrays(sequential: Kernel, transformed: Kernel) -> None:
@@ -63,48 +67,79 @@ def _compare_arrays(sequential: Kernel, transformed: Kernel) -> None:
 # -- entries
 
 
+@dataclass(frozen=True)
+class _Entries:
+    """A store, the map from its points to those of one of the sequential kernel, and all points of that one."""
+
+    stored: Stored
+    moved: isl.Map
+    every: isl.Set
+
+
 def _compare_stores(
     sequential: Kernel, transformed: Kernel, independent: Sequence[str], context: Context, tick: Callable[[], None]
-) -> None:
-    """Show that the same entries are stored, each by one work-item, and those that are overwritten once."""
-    slots = [(store.array, store.slot) for store in sequential.stores]
-    if len(set(slots)) != len(slots):
-        raise Unproved("two statements of the sequential kernel store to the same entries")
-    found: dict[tuple[str, tuple[int | None, ...]], list[tuple[Stored, isl.Set]]] = {slot: [] for slot in slots}
-    by_slot = dict(zip(slots, sequential.stores, strict=True))
+) -> dict[str, str]:
+    """Show that the same entries are stored, each by one work-item, and those that are overwritten once.
+
+    Returns:
+        Which statement of the sequential kernel stores to the entries of each one of the transformed kernel.
+    """
+    slots: dict[Slot, list[Store]] = {}
+    for store in sequential.stores:
+        slots.setdefault((store.array, store.slot), []).append(store)
+    if any(len(stores) > 1 and not all(store.adds for store in stores) for stores in slots.values()):
+        raise Unproved("two statements of the sequential kernel overwrite the same entries")
+    found: dict[Slot, list[_Entries]] = {slot: [] for slot in slots}
     for store in transformed.stores:
         tick()
         slot = store.array, store.slot
-        if slot not in by_slot:
+        if slot not in slots:
             raise Unproved(f"stores to other entries of {store.array} than the sequential kernel", store.id)
-        side, other = Side(store, None, transformed.reader), Side(by_slot[slot], None, sequential.reader)
-        match = find_match(side, other, context)
-        if isinstance(match, str):
-            raise Unproved(f"stores to other entries of {store.array}: {match}", store.id)
-        found[slot].append((Stored(side, match[0]), match[1]))
+        side = Side(store, None, transformed.reader)
+        others = [Side(other, None, sequential.reader) for other in slots[slot]]
+        found[slot].append(_find_entries(side, others, context))
     for slot, stored in found.items():
         tick()
-        _compare_entries(Side(by_slot[slot], None, sequential.reader), stored, context)
-        refuse_races([one for one, _ in stored], by_slot[slot], independent, context)
+        first = slots[slot][0]
+        if not first.adds:
+            _refuse_twice(first, stored)
+        refuse_races([one.stored for one in stored], independent, context)
+    every = [one.stored for stored in found.values() for one in stored]
+    return {one.side.store.id: one.sequential.store.id for one in every}
 
 
-def _compare_entries(sequential: Side, stored: Sequence[tuple[Stored, isl.Set]], context: Context) -> None:
-    """Show that stores go to entries of a sequential one, and if it overwrites: to all of them, once."""
-    store, union = sequential.store, None
-    for one, points in stored:
-        every = sequential_points(sequential, one.match, context)
-        moved = mapping(one.side, sequential, one.match, context).intersect_domain(points)
-        image = moved.range()
-        where = one.side.store.id
-        if not image.is_subset(every):
-            raise Unproved(f"stores to other entries of {store.array}", where, point_of(image.subtract(every)))
-        if not store.adds and (not moved.is_injective() or (union is not None and not image.is_disjoint(union))):
-            raise Unproved(f"overwrites an entry of {store.array} twice", where)
-        union = image if union is None else union.union(image)
-        if one is stored[-1][0] and not store.adds and not every.is_subset(union):
-            raise Unproved(f"entries of {store.array} are not stored", where, difference_of(union, every))
-    if not stored and not store.adds:
-        raise Unproved(f"nothing stores to {store.array} as {store.id} does")
+def _find_entries(side: Side, others: Sequence[Side], context: Context) -> _Entries:
+    """Find the store of the sequential kernel whose entries a store goes to."""
+    reasons: dict[str, str] = {}
+    for other in others:
+        found = find_match(side, other, context)
+        if isinstance(found, str):
+            reasons.setdefault(f"stores to other entries of {side.store.array}: {found}", "")
+            continue
+        match, points = found
+        every = sequential_points(other, match, context)
+        moved = mapping(side, other, match, context).intersect_domain(points)
+        if moved.range().is_subset(every):
+            return _Entries(Stored(side, other, match), moved, every)
+        reasons.setdefault(f"stores to other entries of {side.store.array}", point_of(moved.range().subtract(every)))
+    reason, witness = next(iter(reasons.items()))
+    raise Unproved(reason, side.store.id, witness)
+
+
+def _refuse_twice(sequential: Store, stored: Sequence[_Entries]) -> None:
+    """Refuse to overwrite other than all entries of a store of the sequential kernel, each once."""
+    if not stored:
+        raise Unproved(f"nothing stores to {sequential.array} as {sequential.id} does")
+    union = isl.Set.empty(stored[0].every.get_space())
+    for one in stored:
+        image = one.moved.range()
+        if not one.moved.is_injective() or not image.is_disjoint(union):
+            raise Unproved(f"overwrites an entry of {sequential.array} twice", one.stored.side.store.id)
+        union = union.union(image)
+    last = stored[-1]
+    if not last.every.is_subset(union):
+        where = last.stored.side.store.id
+        raise Unproved(f"entries of {sequential.array} are not stored", where, difference_of(union, last.every))
 
 
 # -- sums
@@ -119,7 +154,14 @@ class _Found:
     store: Store
 
 
-def _compare_sums(sequential: Kernel, transformed: Kernel, context: Context, tick: Callable[[], None]) -> int:
+def _compare_sums(
+    sequential: Kernel,
+    transformed: Kernel,
+    goes_to: Mapping[str, str],
+    tiled: Sequence[str],
+    context: Context,
+    tick: Callable[[], None],
+) -> int:
     """Show that every term is added once."""
     others = [x for x in sequential.sides() if x.piece and not is_nothing(x.piece.node, context.field)]
     found: dict[int, list[_Found]] = {number: [] for number in range(len(others))}
@@ -131,7 +173,8 @@ def _compare_sums(sequential: Kernel, transformed: Kernel, context: Context, tic
         assert side.piece is not None
         _refuse_unwritten(side, side.piece, context)
         if not is_nothing(side.piece.node, context.field):
-            number, part = _find(side, others, found, context)
+            same = {n: other for n, other in enumerate(others) if other.store.id == goes_to[side.store.id]}
+            number, part = _find(side, same, found, tiled, context)
             found[number].append(part)
     for number, parts in found.items():
         tick()
@@ -157,17 +200,21 @@ def _refuse_unwritten(side: Side, piece: Piece, context: Context) -> None:
             raise Unproved(need.text, need.statement, point_of(outside))
 
 
-def _find(side: Side, others: Sequence[Side], found: dict[int, list[_Found]], context: Context) -> tuple[int, _Found]:
+def _find(
+    side: Side,
+    others: Mapping[int, Side],
+    found: Mapping[int, Sequence[_Found]],
+    tiled: Sequence[str],
+    context: Context,
+) -> tuple[int, _Found]:
     """Find which sum of the sequential kernel a sum is a part of."""
     reasons: dict[str, str] = {}
-    for number, other in enumerate(others):
-        if (other.store.array, other.store.slot) != (side.store.array, side.store.slot):
-            continue
+    for number, other in others.items():
         matched = find_match(side, other, context)
         if isinstance(matched, str):
             reasons.setdefault(matched, "")
             continue
-        part, reason, witness = _part(side, other, *matched, found[number], context)
+        part, reason, witness = _part(side, other, *matched, found[number], tiled, context)
         if part:
             return number, part
         reasons.setdefault(reason, witness)
@@ -176,7 +223,13 @@ def _find(side: Side, others: Sequence[Side], found: dict[int, list[_Found]], co
 
 
 def _part(
-    side: Side, other: Side, match: Match, points: isl.Set, before: Sequence[_Found], context: Context
+    side: Side,
+    other: Side,
+    match: Match,
+    points: isl.Set,
+    before: Sequence[_Found],
+    tiled: Sequence[str],
+    context: Context,
 ) -> tuple[_Found | None, str, str]:
     """Return the part of a sum that another one is; or None, why it is none, and a point."""
     every = sequential_points(other, match, context)
@@ -188,15 +241,17 @@ def _part(
         return None, "adds a term more than once", ""
     if any(not image.is_disjoint(part.image) for part in before):
         return None, "adds a term that another statement adds, too", ""
-    if loop := _narrow_loop(side, other, match):
+    if loop := _narrow_loop(side, other, match, tiled):
         return None, f"sums over {loop} in a narrower type than the sequential kernel", ""
     return _Found(image, every, side.store), "", ""
 
 
-def _narrow_loop(side: Side, other: Side, match: Match) -> str:
-    """Return a loop over which a sum is held in a narrower type than that of the sequential kernel."""
+def _narrow_loop(side: Side, other: Side, match: Match, tiled: Sequence[str]) -> str:
+    """Return a loop over which a sum is held in a narrower type than that of the sequential kernel, but for tiles."""
     sizes, other_sizes = _sizes(side), _sizes(other)
     for name, value in match.image.items():
+        if other.dims[name] in tiled:
+            continue
         for mine in dims_in(value):
             if sizes[mine] < other_sizes[name]:
                 return side.dims[mine]

@@ -245,7 +245,7 @@ def difference(left: Node, name_left: Naming, right: Node, name_right: Naming, f
 
 
 def is_nothing(node: Node, field: Field) -> bool:
-    """Return whether a term is zero because a factor is, and a test guards all quotients and roots in it."""
+    """Return whether a term is zero because factors are, and a test guards all quotients and roots in it."""
     if node is ZERO:
         return True
     if not _has_zero(node):
@@ -261,6 +261,8 @@ def is_nothing(node: Node, field: Field) -> bool:
 def _has_zero(node: Node) -> bool:
     if isinstance(node, Multiply):
         return _has_zero(node.left) or _has_zero(node.right)
+    if isinstance(node, Add):
+        return _has_zero(node.left) and _has_zero(node.right)
     if isinstance(node, Select):
         return _has_zero(node.then) and _has_zero(node.other)
     return node is ZERO

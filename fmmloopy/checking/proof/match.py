@@ -195,7 +195,7 @@ def determined_dims(values: Iterable[Affine]) -> set[str]:
 
 
 def _pairings(mine: list[Entry], others: list[Entry]) -> Iterator[list[tuple[Entry, Entry]] | None]:
-    """Yield ways to pair loads of the same arrays; None if there is no way."""
+    """Yield ways to pair loads of the same arrays, the likeliest first; None if there is no way."""
     groups, other_groups = _grouped(mine), _grouped(others)
     if {k: len(v) for k, v in groups.items()} != {k: len(v) for k, v in other_groups.items()}:
         yield None
@@ -208,10 +208,15 @@ def _pairings(mine: list[Entry], others: list[Entry]) -> Iterator[list[tuple[Ent
 
 def _grouped(entries: list[Entry]) -> dict[tuple[object, ...], list[Entry]]:
     groups: dict[tuple[object, ...], list[Entry]] = {}
-    for entry in entries:
+    for entry in sorted(entries, key=_loaded):
         slot = tuple(i.constant if i.is_constant else None for i in entry.index)
         groups.setdefault((entry.array, slot), []).append(entry)
     return groups
+
+
+def _loaded(entry: Entry) -> list[str]:
+    """Return the arrays that the index of an entry is read from: where two are alike, the entries are likely a pair."""
+    return sorted({atom.array for form in entry.index for atom in atoms_of(form) if isinstance(atom, Load)})
 
 
 def _other_data(side: Side, sequential: Side) -> str:

@@ -73,7 +73,7 @@ def _prove(sequential: Any, transformed: Any, operator: Operator, tick: _Clock) 
     tick()
     after = Kernel(second, read_stores(second))
     tick()
-    return compare(before, after, operator.independent, context, tick)
+    return compare(before, after, operator, context, tick)
 
 
 def _text(facts: Facts) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import islpy as isl
@@ -31,24 +31,26 @@ from fmmloopy.checking.proof.verdict import Unproved
 
 @dataclass(frozen=True)
 class Stored:
-    """A store of the transformed kernel, and where its points go."""
+    """A store of the transformed kernel, the one of the sequential kernel that it matches, and where its points go."""
 
     side: Side
+    sequential: Side
     match: Match
 
 
-def refuse_races(stores: Sequence[Stored], sequential: Store, independent: Iterable[str], context: Context) -> None:
+def refuse_races(stores: Sequence[Stored], independent: Collection[str], context: Context) -> None:
     """Refuse stores of several work-items to one entry.
 
     Stores of the sequential kernel go to different entries if they differ in a loop that the operator declares
-    independent. So each value of these must belong to one work-item, in all statements that store the entry.
+    independent, whichever statements they are. So each value of these must belong to one work-item, in all statements
+    that store to the array.
 
     Raises:
         Unproved: it does not, or that depends on loads that these loops do not decide.
     """
-    names = [name for name, iname in sorted(sequential.inames.items()) if _lane(iname) in set(independent)]
     together: isl.Map | None = None
     for stored in stores:
+        names = _independent(stored.sequential.store, independent)
         axes = _axes(stored.side)
         if not axes:
             return
@@ -57,6 +59,12 @@ def refuse_races(stores: Sequence[Stored], sequential: Store, independent: Itera
     if together is not None and not together.is_single_valued():
         loops = ", ".join(sorted(stores[0].side.store.inames[name] for name in _axes(stores[0].side).values()))
         raise Unproved(f"several work-items or groups ({loops}) store to one entry", stores[0].side.store.id)
+
+
+def _independent(store: Store, independent: Collection[str]) -> list[str]:
+    """Return the loop variables of a store that an operator declares independent, in the order of their inames."""
+    loops = sorted((_lane(iname), name) for name, iname in store.inames.items())
+    return [name for lane, name in loops if lane in independent]
 
 
 def _lane(iname: str) -> str:

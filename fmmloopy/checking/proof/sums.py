@@ -85,8 +85,9 @@ def read_sum(read: Read) -> list[Piece]:
         common = read.shared(first, update)
         shared = {own: other for own, other in shared.items() if own in common}
     pieces, instance = assigned(read, first, shared)
+    cleared, _ = read.conditions(first, instance)
     for update in updates:
-        pieces = pieces + _updated(read, first, instance, update, shared)
+        pieces = pieces + _updated(read, first, instance, update, shared, cleared)
     return as_one(pieces)
 
 
@@ -110,9 +111,17 @@ def assigned(read: Read, first: Statement, shared: Mapping[str, str]) -> tuple[l
 
 
 def _updated(
-    read: Read, first: Statement, cleared: memory.Instance, update: Statement, shared: Mapping[str, str]
+    read: Read,
+    first: Statement,
+    cleared: memory.Instance,
+    update: Statement,
+    shared: Mapping[str, str],
+    known: Iterable[Condition],
 ) -> list[Piece]:
-    """Return what an update has added to an entry, over all iterations since the assignment."""
+    """Return what an update has added to an entry, over all iterations since the assignment.
+
+    Where the entry was assigned (``known``) must hold of the reader anyway, so that is no condition of the update.
+    """
     here = read.scope.apart()
     of_first = read.shared(update, first)
     own = {u: shared[f] for u, f in of_first.items() if f in shared}
@@ -126,8 +135,9 @@ def _updated(
     loops = frozenset((new, size) for new in instance.free)
     conditions, more = read.conditions(update, instance)
     pieces = read.reader.written_value(update, Scope(update, instance.env), memory.update_of(update))
-    needs = {**here.needs, **more}
-    return [Piece(x.node, x.loops | loops, tuple(conditions), x.needs).under(x.conditions, needs) for x in pieces]
+    needs = {**here.needs, **more, **read.needs(first, known)}
+    left = tuple(condition for condition in conditions if condition not in set(known))
+    return [Piece(x.node, x.loops | loops, left, x.needs).under(x.conditions, needs) for x in pieces]
 
 
 def _refuse_parts(read: Read, update: Statement, own: Mapping[str, str], instance: memory.Instance) -> None:

@@ -17,7 +17,7 @@ from fmmloopy.checking.proof.integers import Affine, Argument, Floor
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER, ROWS
 from fmmloopy.execution.launch import count_tiles
 from fmmloopy.operators import OPERATORS, Specification
-from fmmloopy.operators.operator import Array, Boxes, Families, Lists, Number, Octets, Pairs
+from fmmloopy.operators.operator import Array, Boxes, Families, Lists, Number, Octets, Pairs, Units
 from fmmloopy.precision import FLOAT64
 from fmmloopy.tables import surfaces
 
@@ -69,6 +69,10 @@ def _groups(over: Any, arguments: Any) -> list[NDArray[Any]]:
             starts, targets = arguments["pair_starts"], arguments["pair_targets"]
             bounds = starts[:: over.groups]
             return [np.unique(targets[start:end]) for start, end in pairwise(bounds)]
+        case Units():
+            both = np.stack([arguments["pair_targets"], arguments["pair_sources"]])
+            bounds = arguments["unit_starts"][: arguments["nunits"] + 1]
+            return [np.unique(both[:, start:end]) for start, end in pairwise(bounds)]
     raise AssertionError(over)
 
 

@@ -58,8 +58,8 @@ def _as_it_is(self: Any, pieces: Any, *_: Any) -> Any:
 def _always_disjoint(patch: pytest.MonkeyPatch) -> None:
     """Let several statements add one term."""
     original = compare._part
-    patch.setattr(compare, "_part", lambda side, other, match, points, before, context: original(
-        side, other, match, points, (), context))  # fmt: skip
+    patch.setattr(compare, "_part", lambda side, other, match, points, before, *rest: original(
+        side, other, match, points, (), *rest))  # fmt: skip
 
 
 def _one_prime(patch: pytest.MonkeyPatch) -> None:
@@ -129,7 +129,7 @@ def _one_sum(self: Any, node: Any) -> tuple[int, ...]:
 
 CASES: dict[str, tuple[str, Weaken]] = {
     "a later writer": ("overwritten after the read", gone(memory, "refuse_later")),
-    "entries overwritten once": ("m2m: overwritten by zero", gone(compare, "_compare_entries")),
+    "entries overwritten once": ("m2m: overwritten by zero", gone(compare, "_refuse_twice")),
     "types of sums": ("mixed: total in float32", gone(compare, "_narrow_loop", lambda *_: "")),
     "types of numbers": ("charges in float32", gone(Reader, "rounded", _as_it_is)),
     "assumptions": ("assumes full tiles", gone(interface, "_refuse_assumptions")),

@@ -35,7 +35,7 @@ from corpus.mistakes import lanes as with_lanes
 from loopy.symbolic import TypeCast
 
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.kernels import helmholtz
+from fmmloopy.kernels import helmholtz, stokeslet
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import FLOAT32, FLOAT64, MIXED, Types
 from fmmloopy.recipes import SEQUENTIAL, apply_recipe
@@ -73,6 +73,11 @@ def lane8(knl: Kernel) -> Kernel:
 
 def dense(knl: Kernel) -> Kernel:
     return steps.dense_blocks(knl, boxes=6, rows=8, chunk=32)
+
+
+def mutual(*edits: Edit) -> Edit:
+    """Make mistakes in mutual P2P before scheduling."""
+    return then(*edits, lambda knl: steps.mutual_tiles(knl, 8, 4))
 
 
 def early(*edits: Edit) -> Edit:
@@ -329,6 +334,53 @@ WRONG: Mapping[str, Made] = {
         then(with_lanes(blanes=2), one_group_per("chunk", "f", "d")), "m2l_hadamard"
     ),
     "m2l_svd: pairs of the first chunk": Made(rewrite("pair_start", ("chunk", "0*chunk")), "m2l_svd"),
+    "mutual: tail of the first box lost": Made(mutual(rewrite("ttiles", (" + tlanes + -1", ""))), "p2p_mutual"),
+    "mutual: tail of the second box lost": Made(mutual(rewrite("stiles", (" + slanes + -1", ""))), "p2p_mutual"),
+    "mutual: first sums dropped": Made(mutual(without("store0")), "p2p_mutual"),
+    "mutual: second sums dropped": Made(mutual(without("back0")), "p2p_mutual"),
+    "mutual: second sums stored to the first box": Made(
+        mutual(rewrite("out_src_start", ("srcbox", "box")), with_dependency("out_src_start", "box")), "p2p_mutual"
+    ),
+    "mutual: first sums stored to the second box": Made(
+        mutual(rewrite("out_start", ("[box]", "[srcbox]")), with_dependency("out_start", "srcbox")), "p2p_mutual"
+    ),
+    "mutual: second sums replace": Made(mutual(store_in_place_of_adding("back*")), "p2p_mutual"),
+    "mutual: idle lanes have charges": Made(
+        mutual(rule("other_charge", ("< tgt_end", "< tgt_end + tlanes"))), "p2p_mutual"
+    ),
+    "mutual: idle lanes stored": Made(mutual(guard("store*")), "p2p_mutual"),
+    "mutual: second sums not cleared": Made(mutual(outside("clear0", "stile")), "p2p_mutual"),
+    "mutual: second sums cleared in every tile": Made(mutual(inside("clear0", "ttile")), "p2p_mutual"),
+    "mutual: second sums stored in every tile": Made(mutual(inside("back0", "ttile")), "p2p_mutual"),
+    "mutual: first sums not cleared": Made(mutual(outside("init0", "ttile")), "p2p_mutual"),
+    "mutual: charges of the other box": Made(
+        mutual(rewrite("sum0", ("q0", "p0[t]")), with_dependency("sum0", "p0")), "p2p_mutual"
+    ),
+    "mutual: pairs as work-groups": Made(
+        mutual(inside("pair_*", "ipair"), tagged(ipair="g.0", iunit="g.1")), "p2p_mutual"
+    ),
+    "mutual: boxes in int16": Made(mutual(in_dtype(np.int16, "srcbox")), "p2p_mutual"),
+    "mutual: half of the pairs of a unit": Made(
+        mutual(guard("store0", "{} and ipair < pair_start + 100"), with_dependency("store0", "pair_start")),
+        "p2p_mutual",
+    ),
+    "mutual: force without its sign": Made(
+        mutual(rule("H_1_0", ("(-1)*", ""))), "p2p_mutual", greens=laplace().with_gradient()
+    ),
+    "mutual: mixed, sums of all tiles in float32": Made(
+        mutual(outside("init0", "stile", "ttile"), outside("store0", "stile")), "p2p_mutual", types=MIXED
+    ),
+    "mutual: mixed, sums of the list in float32": Made(
+        mutual(outside("clear0", "ipair", "stile")), "p2p_mutual", types=MIXED
+    ),
+    "mutual: mixed, what rounding leaves added in some lanes": Made(
+        mutual(guard("x0_wide", "t < tlanes - 1")), "p2p_mutual", types=MIXED
+    ),
+    "mutual: mixed, what rounding leaves added twice": Made(mutual(again("x0_wide")), "p2p_mutual", types=MIXED),
+    "mutual: mixed, another centre": Made(
+        mutual(rewrite("x0_centre", ("[0, box]", "[0, srcbox]"))), "p2p_mutual", types=MIXED
+    ),
+    "mutual: mixed, roots in float16": Made(mutual(in_dtype(np.float16, "rinv")), "p2p_mutual", types=MIXED),
 }  # fmt: skip
 """Wrong kernels by mistake."""
 
@@ -344,6 +396,10 @@ RIGHT: Mapping[str, Made] = {
     "polynomials for sine and cosine in float32": Made(
         late(steps.polynomial_sin_cos), greens=helmholtz(1.0), types=FLOAT32
     ),
+    "mutual P2P in tiles": Made(mutual(), "p2p_mutual"),
+    "mutual P2P in tiles, stresses from densities": Made(mutual(), "p2p_mutual", greens=stokeslet(0.7)),
+    "mutual P2P in tiles, mixed": Made(mutual(), "p2p_mutual", types=MIXED),
+    "mutual P2P, sequential tiles": Made(with_lanes(tlanes=5, slanes=3), "p2p_mutual"),
     "m2m in blocks": Made(dense, "m2m"),
     "m2l_forward as it is": Made(lambda k: k, "m2l_forward"),
     "m2l_inverse as it is": Made(lambda k: k, "m2l_inverse"),
