@@ -52,6 +52,7 @@ class Problem:
         ncrit: the most points of a leaf.
         m2l: form of M2L.
         gradient: whether gradients are wanted too.
+        pairs: whether pairs of leaves are evaluated for both at once, if the book can, as it does with many points.
     """
 
     name: str
@@ -62,10 +63,12 @@ class Problem:
     ncrit: int
     m2l: str
     gradient: bool
+    pairs: bool = False
 
     def __str__(self) -> str:
         what = f"{self.kernel.name}{' with gradients' if self.gradient else ''}"
-        return f"{self.name}, {what}, order {self.order}, M2L by {self.m2l}"
+        pairs = ", pairs of leaves" if self.pairs else ""
+        return f"{self.name}, {what}, order {self.order}, M2L by {self.m2l}{pairs}"
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def problems(book: RecipeBook, dtype: str, full: bool) -> Iterator[Problem]:
     own = any(operator.gives_potentials for operator in book.operators.values())
     first, second, third = _forms(book, dtype, full)
     low, high = sorted(orders_of_transforms(M2L_FORWARD.types_in(find_precision(dtype))))
-    yield from (Problem("sphere", sphere, None, laplace(), 6, 60, form, own) for form in first)
+    yield from (Problem("sphere", sphere, None, laplace(), 6, 60, form, own, pairs=True) for form in first)
     deep = Problem("separate targets, near and far, of clusters", clusters, apart, yukawa(2.0), low, 20, "", True)
     yield from (replace(deep, m2l=form) for form in second)
     large = Problem("cube with large leaves", cube[: count // 2], None, laplace(), high, count // 7, "", own)
@@ -211,7 +214,9 @@ class _Trial:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             method = Method(problem.kernel, problem.order, self._precision)
-            setup = Setup(method, book, self._runtime.device, parameters)
+            device = self._runtime.device
+            limits = replace(device.limits, pairs_from=0 if problem.pairs else len(problem.sources) + 1)
+            setup = Setup(method, book, replace(device, limits=limits), parameters)
             evaluation = Evaluation.of_points(
                 setup, problem.m2l, problem.ncrit, self._sources, self._runtime, self._targets
             )
