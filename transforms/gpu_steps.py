@@ -99,6 +99,37 @@ def work_item_tiles(knl: Kernel, lanes: int, each: int, sources: int) -> Kernel:
     return lp.tag_inames(steps.unroll(knl, *unrolled), {"ibox": "g.0"})
 
 
+def mutual_items(knl: Kernel, lanes: int, sources: int) -> Kernel:
+    """Give each point of a tile of one box a work-item, which also adds up its part of the sums of the other box.
+
+    Before, one point of each box::
+
+        v = 0;  for ttile: (u = 0;  u += G(x - y) q;  v += G(y - x) p;  store u);  store v
+
+    After, in a work-group of ``lanes`` that goes through tiles of ``sources`` points of the other box::
+
+        local double v[sources, lanes];
+        for ttile: (u = 0;  for s: (u += G(x - y[s]) q[s];  v[s, get_local_id(0)] += G(y[s] - x) p);  store u)
+        barrier
+        for s = get_local_id(0), get_local_id(0) + lanes ..: store the sum of v[s, :]
+
+    The points of a box belong to the same work-items whichever side the box is on, so no two store to one entry.
+
+    Raises:
+        ValueError: ``sources`` is not a multiple of ``lanes``.
+    """
+    if sources % lanes:
+        raise ValueError(f"sources is {sources}, expected a multiple of lanes = {lanes}")
+    knl = fix_lanes(knl, tlanes=lanes, slanes=sources)
+    shared = arrays_over(knl, "t_clear")
+    knl = lp.unprivatize_temporaries_with_inames(knl, {"t"}, arrays_over(knl, "t") - shared)
+    knl = lp.rename_iname(knl, "t_clear", "t", existing_ok=True)
+    knl = lp.split_iname(knl, "s_back", lanes, inner_iname="s_item", outer_iname="s_back_tile", inner_tag="l.0")
+    knl = lp.set_temporary_address_space(knl, ",".join(sorted(shared)), "local")
+    knl = lp.tag_inames(knl, {"t": "l.0", "iunit": "g.0"})
+    return lp.prioritize_loops(knl, "stile,ttile,s")
+
+
 def stage_sources(knl: Kernel) -> Kernel:
     """Let the work-items of a group load a tile of sources into local memory together.
 

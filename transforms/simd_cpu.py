@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fmmloopy.recipes import RecipeBook
-from fmmloopy.transforms import cpu, pocl31_cpu, pocl_cpu, steps
+from fmmloopy.transforms import cpu, gpu_steps, pocl31_cpu, pocl_cpu, steps
 
 Kernel = Any
 
@@ -33,6 +33,17 @@ def p2p(knl: Kernel, *, lanes: int = 16, roots: str = "auto") -> Iterator[tuple[
     yield "shared factors, one test for coinciding points", knl
 
 
+def p2p_mutual(knl: Kernel, *, lanes: int = 16, sources: int = 64, roots: str = "auto") -> Iterator[tuple[str, Kernel]]:
+    """Each pair serves both of its points. The work-items' sums for 64 points of the other box stay in cache."""
+    everywhere = {"l.0": "t"}
+    roots = cpu.choose_roots(knl, roots, "newton")
+    knl = gpu_steps.mutual_items(knl, lanes, sources)
+    yield "one work-group per unit, points of one box as work-items", gpu_steps.on_all_items(knl, everywhere)
+    knl = yield from cpu.reciprocal_roots(gpu_steps.on_all_items(knl, everywhere), roots)
+    knl = steps.share_factors(knl)
+    yield "shared factors, one test for coinciding points", knl
+
+
 def m2l_hadamard(knl: Kernel, *, pairs: int = 1) -> Iterator[tuple[str, Kernel]]:
     """Like ``pocl_cpu``, but with one pair of octets per block, which loads its own matrix."""
     yield from cpu.blocks_of_pairs(knl, pairs)
@@ -48,6 +59,7 @@ BOOK = RecipeBook(
     device=intel_runtime,
     recipes={
         "p2p": p2p,
+        "p2p_mutual": p2p_mutual,
         "p2m": p2p,
         "p2l": p2p,
         "l2p": p2p,
@@ -65,6 +77,7 @@ BOOK = RecipeBook(
         **pocl_cpu.TUNING,
         **{key: {"lanes": (16, 32), "roots": ("auto", "newton")} for key in cpu.PARTICLE_OPERATORS},
         "p2p": {"lanes": (16, 32), "roots": ("auto", "newton", "builtin")},
+        "p2p_mutual": {"lanes": (16, 32), "sources": (32, 64), "roots": ("auto", "newton", "builtin")},
     },
     by_device={
         **pocl31_cpu.BOOK.by_device,

@@ -287,6 +287,8 @@ class Operator:
             ``"rows"`` of check potentials.
         independent: loops of the math-level kernel: iterations that differ in one of them store to different entries.
             Only these may become work-items or work-groups that store.
+        ranges: arrays of the starts of ranges, one for each box that is stored to, that have no entry in common.
+            Work-items may share a range if each entry belongs to one of them.
         tiled: loops of the math-level kernel over tiles of the points of one box. In mixed types, sums over them may
             be held in the inner type, as sums over the points of one tile are.
     """
@@ -307,6 +309,7 @@ class Operator:
     block: float = 0.0
     vectors: tuple[str, str] = ("columns", "rows")
     independent: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = ()
     tiled: tuple[str, ...] = ()
 
     def types_in(self, precision: Precision) -> Types:

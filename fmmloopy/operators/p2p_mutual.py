@@ -29,7 +29,7 @@ Statements
     y0, y1, y2, q0 ...              one point of B
     d0, d1, d2, r2, rinv, r, g0 ..., w0_0 ..., h0_0 ...     one pair
     sum0 ..., sum_back0 ...         both sums
-    store0 ..., back0 ...           accumulate into the output, guarded by the ends of tiles
+    store0 ..., back0 ...           accumulate into the output, guarded by the ends of boxes
 
 Idle lanes stand for the last point of their box with a charge of 0, and their sums are never stored. Pairs at distance
 zero contribute nothing. Arguments:
@@ -100,8 +100,9 @@ def p2p_mutual(spec: Specification) -> Kernel:
             "{[iunit]: 0 <= iunit < nunits}",
             "{[ipair]: pair_start <= ipair < pair_end}",
             "{[stile, ttile]: 0 <= stile < stiles and 0 <= ttile < ttiles}",
-            "{[s, s_clear, s_back]: 0 <= s, s_clear, s_back < slanes and s < points and s_clear < points "
-            "and s_back < points}",
+            "{[s, s_clear]: 0 <= s, s_clear < slanes and s < points and s_clear < points}",
+            # No bound of work-items may depend on data.
+            "{[s_back]: 0 <= s_back < slanes}",
             "{[t, t_clear, t_sum]: 0 <= t, t_clear, t_sum < tlanes}",
         ],
         [*pair_rules(spec.greens, spec.types.inner), *_reversed_rules(spec), _text(spec)],
@@ -200,7 +201,7 @@ for iunit
                     {newline.join(stores)}
                 end
             end
-            for s_back
+            if isrc(s_back) < src_end
                 {newline.join(backs)}
             end
         end
@@ -259,5 +260,6 @@ P2P_MUTUAL = Operator(
     timed_like="p2p",
     block=150.0,
     independent=("iunit",),
+    ranges=("box_target_starts",),
     tiled=("stile", "ttile"),
 )

@@ -49,7 +49,7 @@ def compare(
         Unproved: it does not, or that is not shown.
     """
     _compare_arrays(sequential, transformed)
-    goes_to = _compare_stores(sequential, transformed, operator.independent, context, tick)
+    goes_to = _compare_stores(sequential, transformed, operator, context, tick)
     return _compare_sums(sequential, transformed, goes_to, operator.tiled, context, tick)
 
 
@@ -77,7 +77,7 @@ class _Entries:
 
 
 def _compare_stores(
-    sequential: Kernel, transformed: Kernel, independent: Sequence[str], context: Context, tick: Callable[[], None]
+    sequential: Kernel, transformed: Kernel, operator: Operator, context: Context, tick: Callable[[], None]
 ) -> dict[str, str]:
     """Show that the same entries are stored, each by one work-item, and those that are overwritten once.
 
@@ -103,7 +103,7 @@ def _compare_stores(
         first = slots[slot][0]
         if not first.adds:
             _refuse_twice(first, stored)
-        refuse_races([one.stored for one in stored], independent, context)
+        refuse_races([one.stored for one in stored], operator, context)
     every = [one.stored for stored in found.values() for one in stored]
     return {one.side.store.id: one.sequential.store.id for one in every}
 

@@ -27,6 +27,7 @@ from fmmloopy.checking.proof.match import Context, Side, determined_dims
 from fmmloopy.checking.proof.number_reader import Reader
 from fmmloopy.checking.proof.sets import Match, make_map, make_set, point_of
 from fmmloopy.checking.proof.verdict import Unproved
+from fmmloopy.operators.operator import Operator
 
 
 @dataclass(frozen=True)
@@ -38,33 +39,45 @@ class Stored:
     match: Match
 
 
-def refuse_races(stores: Sequence[Stored], independent: Collection[str], context: Context) -> None:
+def refuse_races(stores: Sequence[Stored], operator: Operator, context: Context) -> None:
     """Refuse stores of several work-items to one entry.
 
     Stores of the sequential kernel go to different entries if they differ in a loop that the operator declares
-    independent, whichever statements they are. So each value of these must belong to one work-item, in all statements
-    that store to the array.
+    independent, whichever statements they are, or in a range of entries that it declares to have none in common. So
+    each value of these loops, and each place in a range, must belong to one work-item, in all statements that store to
+    the array.
 
     Raises:
         Unproved: it does not, or that depends on loads that these loops do not decide.
     """
     together: isl.Map | None = None
-    for stored in stores:
-        names = _independent(stored.sequential.store, independent)
+    places = [_place(stored.side.store, operator.ranges) for stored in stores]
+    for stored, place in zip(stores, places, strict=True):
+        values = _independent(stored, operator.independent)
+        if None not in places:
+            values.append(("place", place))
         axes = _axes(stored.side)
         if not axes:
             return
-        work_items = _work_items(stored, names, axes, context)
+        work_items = _work_items(stored, values, axes, context)
         together = work_items if together is None else together.union(work_items)
     if together is not None and not together.is_single_valued():
         loops = ", ".join(sorted(stores[0].side.store.inames[name] for name in _axes(stores[0].side).values()))
         raise Unproved(f"several work-items or groups ({loops}) store to one entry", stores[0].side.store.id)
 
 
-def _independent(store: Store, independent: Collection[str]) -> list[str]:
-    """Return the loop variables of a store that an operator declares independent, in the order of their inames."""
-    loops = sorted((_lane(iname), name) for name, iname in store.inames.items())
-    return [name for lane, name in loops if lane in independent]
+def _independent(stored: Stored, independent: Collection[str]) -> list[tuple[str, Affine]]:
+    """Return the values of the loops that an operator declares independent, in the order of their inames."""
+    loops = sorted((_lane(iname), name) for name, iname in stored.sequential.store.inames.items())
+    return [(name, stored.match.image[name]) for lane, name in loops if lane in independent]
+
+
+def _place(store: Store, ranges: Collection[str]) -> Affine | None:
+    """Return the place of an entry in its range, None if its index is not the start of a range and a place there."""
+    loads = [atom for atom, factor in store.index[-1].terms if isinstance(atom, Load) and factor == 1]
+    if len(loads) != 1 or loads[0].array not in ranges:
+        return None
+    return store.index[-1] - of(loads[0])
 
 
 def _lane(iname: str) -> str:
@@ -78,10 +91,9 @@ def _axes(side: Side) -> dict[str, str]:
     return dict(sorted((axes[i], n) for n, i in side.store.inames.items() if i in axes))
 
 
-def _work_items(stored: Stored, names: list[str], axes: dict[str, str], context: Context) -> isl.Map:
-    """Return which work-items have which values of the independent loops, at all points and some more."""
+def _work_items(stored: Stored, images: list[tuple[str, Affine]], axes: dict[str, str], context: Context) -> isl.Map:
+    """Return which work-items have which values of some forms, at all points and some more."""
     side, match = stored.side, stored.match
-    images = [(name, match.image[name]) for name in names]
     decided = determined_dims(value for _, value in images)
     if any(not _known(value, decided) for _, value in images):
         raise Unproved("which work-item stores an entry depends on loads", side.store.id)

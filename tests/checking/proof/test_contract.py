@@ -17,7 +17,7 @@ from fmmloopy.checking.proof.integers import Affine, Argument, Floor
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER, ROWS
 from fmmloopy.execution.launch import count_tiles
 from fmmloopy.operators import OPERATORS, Specification
-from fmmloopy.operators.operator import Array, Boxes, Families, Lists, Number, Octets, Pairs, Units
+from fmmloopy.operators.operator import Array, Boxes, Families, Lists, Number, Octets, Operator, Pairs, Units
 from fmmloopy.precision import FLOAT64
 from fmmloopy.tables import surfaces
 
@@ -86,6 +86,18 @@ def test_independent_loops_store_to_different_entries(name: str, seed: int) -> N
     entries = np.concatenate(groups)
     assert len(groups) > 1
     assert len(np.unique(entries)) == len(entries)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("operator", [operator for operator in OPERATORS.values() if operator.ranges])
+def test_ranges_have_no_entry_in_common(operator: Operator, seed: int) -> None:
+    arguments = make_case(Specification(operator, POLYNOMIAL, 3, FLOAT64), seed).arguments
+    boxes = np.unique([arguments["pair_targets"], arguments["pair_sources"]])
+    counts = arguments["box_source_ends"] - arguments["box_source_starts"]
+    entries = [start + np.arange(count) for start, count in zip(arguments[operator.ranges[0]], counts, strict=True)]
+    stored = np.concatenate([entries[box] for box in boxes])
+    assert len(boxes) > 2
+    assert len(np.unique(stored)) == len(stored)
 
 
 def _value(form: Affine, sizes: dict[str, int]) -> int:

@@ -143,6 +143,7 @@ CASES: dict[str, tuple[str, Weaken]] = {
     ),
     "layout of arguments": ("output by columns", gone(interface, "_is_row_major", lambda *_: True)),
     "races": ("m2l_hadamard: directions as work-groups", gone(compare, "refuse_races")),
+    "work-items of ranges": ("mutual: sums of neighbours stored by one work-item", gone(compare, "refuse_races")),
     "what has been written": ("tile too short", gone(compare, "_refuse_unwritten")),
     "lost terms": ("list of at most 100", gone(compare, "_refuse_lost")),
     "barriers and options": ("tile without a barrier", gone(interface, "_refuse_extras")),

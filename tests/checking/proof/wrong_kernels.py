@@ -38,8 +38,8 @@ from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.kernels import helmholtz, stokeslet
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import FLOAT32, FLOAT64, MIXED, Types
-from fmmloopy.recipes import SEQUENTIAL, apply_recipe
-from fmmloopy.transforms import steps
+from fmmloopy.recipes import SEQUENTIAL, apply_recipe, fix_lanes
+from fmmloopy.transforms import gpu_steps, steps
 from fmmloopy.transforms.inline import INLINE, InlineFunction
 
 Kernel = Any
@@ -78,6 +78,22 @@ def dense(knl: Kernel) -> Kernel:
 def mutual(*edits: Edit) -> Edit:
     """Make mistakes in mutual P2P before scheduling."""
     return then(*edits, lambda knl: steps.mutual_tiles(knl, 8, 4))
+
+
+def mutual_items(*edits: Edit) -> Edit:
+    """Make mistakes before the points of one box become work-items."""
+    return then(*edits, lambda knl: gpu_steps.on_all_items(gpu_steps.mutual_items(knl, 8, 16), {"l.0": "t"}))
+
+
+def in_blocks(knl: Kernel) -> Kernel:
+    """Let each work-item store the sums of neighbouring points of the other box, which are others' in the first box."""
+    knl = fix_lanes(knl, tlanes=8, slanes=16)
+    shared = gpu_steps.arrays_over(knl, "t_clear")
+    knl = lp.unprivatize_temporaries_with_inames(knl, {"t"}, gpu_steps.arrays_over(knl, "t") - shared)
+    knl = lp.rename_iname(knl, "t_clear", "t", existing_ok=True)
+    knl = lp.split_iname(knl, "s_back", 2, outer_iname="s_item", outer_tag="l.0")
+    knl = lp.set_temporary_address_space(knl, ",".join(sorted(shared)), "local")
+    return gpu_steps.on_all_items(lp.tag_inames(knl, {"t": "l.0", "iunit": "g.0"}), {"l.0": "t"})
 
 
 def early(*edits: Edit) -> Edit:
@@ -359,6 +375,13 @@ WRONG: Mapping[str, Made] = {
     "mutual: pairs as work-groups": Made(
         mutual(inside("pair_*", "ipair"), tagged(ipair="g.0", iunit="g.1")), "p2p_mutual"
     ),
+    "mutual: sums of neighbours stored by one work-item": Made(in_blocks, "p2p_mutual"),
+    "mutual: tail of the second box lost by work-items": Made(
+        mutual_items(rewrite("stiles", (" + slanes + -1", ""))), "p2p_mutual"
+    ),
+    "mutual: second sums stored to the first box by work-items": Made(
+        mutual_items(rewrite("out_src_start", ("srcbox", "box")), with_dependency("out_src_start", "box")), "p2p_mutual"
+    ),
     "mutual: boxes in int16": Made(mutual(in_dtype(np.int16, "srcbox")), "p2p_mutual"),
     "mutual: half of the pairs of a unit": Made(
         mutual(guard("store0", "{} and ipair < pair_start + 100"), with_dependency("store0", "pair_start")),
@@ -400,6 +423,8 @@ RIGHT: Mapping[str, Made] = {
     "mutual P2P in tiles, stresses from densities": Made(mutual(), "p2p_mutual", greens=stokeslet(0.7)),
     "mutual P2P in tiles, mixed": Made(mutual(), "p2p_mutual", types=MIXED),
     "mutual P2P, sequential tiles": Made(with_lanes(tlanes=5, slanes=3), "p2p_mutual"),
+    "mutual P2P by work-items": Made(mutual_items(), "p2p_mutual"),
+    "mutual P2P by work-items, mixed": Made(mutual_items(), "p2p_mutual", types=MIXED),
     "m2m in blocks": Made(dense, "m2m"),
     "m2l_forward as it is": Made(lambda k: k, "m2l_forward"),
     "m2l_inverse as it is": Made(lambda k: k, "m2l_inverse"),
