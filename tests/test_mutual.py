@@ -66,3 +66,18 @@ def test_an_update_pairs_the_new_leaves(rng):
     expected = fl.direct(points, charges, points[:100])
     # Order 4 has 3 to 4 digits.
     assert np.linalg.norm(paired.evaluate(charges)[:100] - expected) <= 1e-3 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("precision", ["double", pytest.param("mixed", marks=slow)])
+def test_parts_pair_their_own_leaves(precision, rng):
+    points, charges = clustered(np.random.default_rng(4), 1500), rng.uniform(-1, 1, 1500)
+    device = PAIRED[0]
+    small = replace(device, limits=replace(device.limits, pairs_from=0))
+    options = {"order": 4, "ncrit": 40, "m2l": "fft", "precision": precision}
+    paired, alone = fl.Fmm(points, devices=[small] * 2, **options), fl.Fmm(points, devices=[device] * 2, **options)
+    ours, expected = (fmm.evaluate(charges, gradient=True) for fmm in (paired, alone))
+    assert paired.timings["p2p_mutual"] > 0
+    assert "p2p_mutual" not in alone.timings
+    eps = 1e-13 if precision == "double" else 1e-5  # as above
+    for found, others in zip(ours, expected, strict=True):
+        assert np.abs(found - others).max() <= eps * np.abs(others).max()

@@ -111,7 +111,10 @@ class Evaluation:
         self._exchanges: Part | _Whole = part or _Whole(tree)
         together = self._exchanges.together
         with timed(self.timings, "lists"):
-            lists, distance = _lists(points, tree, setup, searched) if part is None else (part.lists, part.distance)
+            if part is None:
+                lists, distance = _lists(points, tree, setup, searched)
+            else:
+                lists, distance = together(lambda: setup.lists_of(part)), part.distance
         with timed(self.timings, "tables"):
             like = previous if previous is not None and previous.setup is setup else None
             radii = level_radii(tree) if radius is None else np.array([radius])

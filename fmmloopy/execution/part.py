@@ -21,12 +21,14 @@ class Part(Protocol):
     Attributes:
         tree: the part's boxes, and those of others that its targets interact with.
         lists: interaction lists of the part's boxes.
+        same_points: whether the part's targets are its sources, and other parts' are not its own.
         distance: lower bound on the distance of two points of the whole problem that do not coincide; None if some are
             too close together for float32, or if it is not needed.
     """
 
     tree: Tree
     lists: InteractionLists
+    same_points: bool
     distance: float | None
 
     def bring_in(self, charges: NDArray[Any]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from fmmloopy.components import CHARGES, Components
 from fmmloopy.execution.devices import Device, processors
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.part import Part
 from fmmloopy.greens import GreensFunction
 from fmmloopy.octree.lists import InteractionLists
 from fmmloopy.octree.mutual import pair_leaves
@@ -88,9 +89,10 @@ class Setup:
 
     def pairs_leaves(self, tree: Tree) -> bool:
         """Whether pairs of leaves that act on each other are evaluated for both at once, if there is a recipe."""
-        return (
-            P2P_MUTUAL.name in self.book.recipes and tree.same_points and tree.nsources >= self.device.limits.pairs_from
-        )
+        return tree.same_points and self._pairs(tree)
+
+    def _pairs(self, tree: Tree) -> bool:
+        return P2P_MUTUAL.name in self.book.recipes and tree.ntargets >= self.device.limits.pairs_from
 
     def near_lists(self, tree: Tree, lists: InteractionLists) -> InteractionLists:
         """Return the lists that operators use, from those of `build_lists`.
@@ -101,6 +103,11 @@ class Setup:
         """
         lists = absorb_small_boxes(tree, lists, count_points(self.method.order))
         return pair_leaves(tree, lists, self.cores) if self.pairs_leaves(tree) else lists
+
+    def lists_of(self, part: Part) -> InteractionLists:
+        """Return the lists that operators use in a part of a problem: pairs of its own leaves are evaluated at once."""
+        pairs = part.same_points and self._pairs(part.tree)
+        return pair_leaves(part.tree, part.lists, self.cores) if pairs else part.lists
 
     @property
     def cores(self) -> int:

@@ -45,7 +45,7 @@ def pair_leaves(tree: Tree, lists: InteractionLists, cores: int) -> InteractionL
     """Move pairs of leaves that act on each other from U lists to `InteractionLists.mutual`.
 
     Args:
-        tree: a tree whose targets are its sources.
+        tree: a tree whose targets are its sources, or those of them that are in boxes with targets.
         lists: its lists, as `absorb_small_boxes` returns them; if only some rows are there, so are only the pairs in
             which theirs is the lower number.
         cores: cores of the device.

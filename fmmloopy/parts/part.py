@@ -154,7 +154,7 @@ class LocalPart:
         boxes, is_own: all boxes of the local essential tree, and which have points of this part.
 
     Attributes:
-        tree, lists, distance: see `fmmloopy.execution.part.Part`.
+        tree, lists, same_points, distance: see `fmmloopy.execution.part.Part`.
         shares: as given.
         sources, targets: the ways to the callers of the part's points.
     """
@@ -173,6 +173,7 @@ class LocalPart:
     ) -> None:
         self._team, self._transport, self.shares = team, team.transport, shares
         self._boxes, self._is_own = boxes, is_own
+        self.same_points = shares.targets is shares.sources
         first, last = first_keys(boxes), last_keys(boxes)
         of_targets = np.searchsorted(shares.targets.keys, first), np.searchsorted(shares.targets.keys, last)
         # Of sources, lists depend on how many there are, not on where they are.
@@ -188,7 +189,7 @@ class LocalPart:
         self.tree = replace(tree, box_has_sources=boxes["nsources"] > 0, box_gathers=is_own & (here[1] > here[0]))
         self._find_multipoles(own, reduced_from)
         self.sources = self.targets = Home(self._transport, shares.sources, shares.given[0])
-        if shares.targets is not shares.sources:
+        if not self.same_points:
             self.targets = Home(self._transport, shares.targets, shares.given[1])
         self.distance = self._find_distance(merged) if searched else None
         self._coincident: Coincident | None = None

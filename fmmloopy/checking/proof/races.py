@@ -51,11 +51,11 @@ def refuse_races(stores: Sequence[Stored], operator: Operator, context: Context)
         Unproved: it does not, or that depends on loads that these loops do not decide.
     """
     together: isl.Map | None = None
-    places = [_place(stored.side.store, operator.ranges) for stored in stores]
-    for stored, place in zip(stores, places, strict=True):
+    places = [place for stored in stores if (place := _place(stored.side.store, operator.ranges)) is not None]
+    for number, stored in enumerate(stores):
         values = _independent(stored, operator.independent)
-        if None not in places:
-            values.append(("place", place))
+        if len(places) == len(stores):
+            values.append(("place", places[number]))
         axes = _axes(stored.side)
         if not axes:
             return
