@@ -58,6 +58,9 @@ SMALL = 1000
 SHORT, MOST_RUNS = 0.5, 30
 """Seconds that all runs together take at least, and runs after which it is enough."""
 
+MOVES, STEP = 4, 1e-3
+"""How often points move, of which the first may generate code, and how far: a step of a simulation."""
+
 CONSTRUCTION = ("tree", "choice", "lists", "tables", "setup")
 """Keys of ``Fmm.timings`` that belong to its construction."""
 
@@ -67,6 +70,11 @@ Array = NDArray[Any]
 def task(case: Case, device: str, folder: Path) -> str:
     """Write down one measurement for a child: the case, the device's description, a folder for potentials to reuse."""
     return json.dumps({"kind": type(case).__name__, "case": asdict(case), "device": device, "folder": str(folder)})
+
+
+def is_cold(text: str) -> bool:
+    """Return whether a task wants empty caches."""
+    return bool(json.loads(text)["case"].get("cold"))
 
 
 def main(text: str) -> None:
@@ -161,6 +169,7 @@ def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation
         fmm.evaluate(charges[0])
     seconds, cpu, potentials = _repeat(fmm, charges, case.runs)
     error = relative_error(case, points.astype(np.float64), potentials, folder)
+    moved = _time_moves(fmm, points, charges[0]) if case.moving else None
     if not np.isfinite(error):
         raise ValueError(f"the potentials are no numbers, or the direct sum is 0: the error is {error}")
     return [
@@ -176,8 +185,21 @@ def evaluate(case: EvaluationCase, device: str, folder: Path) -> list[Evaluation
             *sum_up_runs(seconds),
             min(cpu),
             _amounts(fmm, seconds),
+            moved,
         )
     ]
+
+
+def _time_moves(fmm: Fmm, points: Array, charges: Array) -> float:
+    """Move all points a little, several times, and return the fewest seconds for that and an evaluation."""
+    rng, seconds = np.random.default_rng(3), []
+    for _ in range(MOVES):
+        there = points + rng.normal(0, STEP, points.shape).astype(points.dtype)
+        start = time.perf_counter()
+        fmm.update(there)
+        fmm.evaluate(charges)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def _amounts(fmm: Fmm, timed: Iterable[str]) -> dict[str, Amount]:

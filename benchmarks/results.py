@@ -58,6 +58,7 @@ class Evaluation:
         outside: seconds outside kernels: the median of the runs, since a single one may be lucky.
         cpu: core-seconds of the run that took fewest.
         work: by operator.
+        update: seconds of ``update`` with moved points and one evaluation, the best of several; None if not measured.
     """
 
     runtime: str
@@ -81,6 +82,7 @@ class Evaluation:
     outside: float
     cpu: float
     work: dict[str, Amount]
+    update: float | None = None
 
     @property
     def evaluate(self) -> float:

@@ -144,7 +144,8 @@ def _measure_case(
     try:
         for _ in range(ATTEMPTS):
             quiet = quietness is None or quietness.is_quiet()
-            records = [r for _ in range(processes) for r in run_child(child.task(case, device.description, folder))]
+            task = child.task(case, device.description, folder)
+            records = [r for _ in range(processes) for r in run_child(task)]
             if quietness is None or (quiet and quietness.is_quiet()):
                 break
             notify(f"{what}: the machine was slow")
@@ -169,7 +170,7 @@ def _lacking_memory(case: Case) -> str:
 
 
 def run_child(task: str, limit: float = LIMIT) -> list[Record]:
-    """Do a task in a new process.
+    """Do a task in a new process; a case that is cold gets caches of its own.
 
     Returns:
         Its records; evaluations with the seconds from the start of the process to its first potentials.
@@ -179,7 +180,9 @@ def run_child(task: str, limit: float = LIMIT) -> list[Record]:
     """
     command = [sys.executable, "-m", "benchmarks.child", task]
     environment = {**os.environ, "MPLBACKEND": "Agg"}
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryDirectory() as caches:
+        if child.is_cold(task):
+            environment |= dict.fromkeys(("XDG_CACHE_HOME", "FMMLOOPY_CACHE_DIR", "POCL_CACHE_DIR"), caches)
         start = time.perf_counter()
         with subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True

@@ -8,7 +8,8 @@ GROUPS = {
     "operators": "every operator by itself, against the roofline",
     "evaluate": "whole evaluations of a million points on the sphere, in the cube, clustered; their memory",
     "sizes": "time against the number of points",
-    "start": "ten thousand points: a warm evaluation, and the first potentials of a new process",
+    "start": "a thousand and ten thousand points: a warm evaluation, and the first potentials of a new process",
+    "first": "the first potentials of a million points in a new process, with empty caches and with warm ones",
     "accuracy": "time against error",
     "steps": "L2P after every step of its recipe, from the sequential loop on",
     "peers": "fmm3dpy on the same points, where it is installed",
@@ -19,6 +20,9 @@ MILLION = 1_000_000
 
 FIRST_SPHERE, FIRST_CUBE = "sphere, error 1.3e-6", "cube, error 2.7e-4"
 """Names of the two cases that the literature on other libraries has figures for; the targets ask for them."""
+
+COLD, WARM = "sphere, 6 digits, empty caches", "sphere, 6 digits, warm caches"
+"""Names of the cases of group first."""
 
 TRANSLATIONS = ("m2m", "m2l_forward", "m2l_hadamard", "m2l_inverse", "l2l", "check_to_equivalent")
 PARTICLES = ("p2p", "p2m", "p2l", "l2p", "m2p")
@@ -56,6 +60,8 @@ class EvaluationCase:
         draws: sets of charges that the error is taken over, no more than runs: it differs much between them.
         processes: how often all of it is done, each time in a new process.
         everywhere: on every device, or on the first alone.
+        moving: whether the points move, too: `fmmloopy.Fmm.update`, and an evaluation.
+        cold: whether all caches are empty at first.
     """
 
     group: str
@@ -70,6 +76,8 @@ class EvaluationCase:
     draws: int = 1
     processes: int = 1
     everywhere: bool = True
+    moving: bool = False
+    cold: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ Case = EvaluationCase | OperatorCase | StepsCase | PeerCase
 
 
 def full_suite() -> list[Case]:
-    """Return all cases; on two cores, about four minutes for each device."""
+    """Return all cases; on two cores, about five minutes for each device."""
     ragged = OperatorCase(PARTICLES, 500_000, ncrit=300)  # 97% of the points are in leaves of 50 to 300
     cube = OperatorCase(TRANSLATIONS, 400_000, "cube")
     cases: list[Case] = [
@@ -157,10 +165,17 @@ def full_suite() -> list[Case]:
     for distribution in ("sphere", "cube", "clustered"):
         for digits, dtype in ((6, "float64"), (3, "float64"), (3, "float32")):
             name = f"{distribution}, {digits} digits"
-            cases.append(EvaluationCase("evaluate", name, MILLION, distribution, dtype, digits, runs=3, draws=3))
+            case = EvaluationCase("evaluate", name, MILLION, distribution, dtype, digits, runs=3, draws=3)
+            cases.append(replace(case, moving=digits == 6))
+    for distribution in ("sphere", "cube"):
+        name = f"{distribution}, 9 digits"
+        cases.append(EvaluationCase("evaluate", name, MILLION, distribution, digits=9, runs=3, draws=3))
+    cases.append(EvaluationCase("first", COLD, MILLION, digits=6, runs=1, cold=True))
+    cases.append(EvaluationCase("first", WARM, MILLION, digits=6, runs=1, processes=2))
     for points in (10_000, 30_000, 100_000, 300_000, MILLION, 3 * MILLION, 10 * MILLION):
         cases.append(EvaluationCase("sizes", "sphere, 3 digits", points, digits=3, runs=3))
-    cases.append(EvaluationCase("start", "cube, 6 digits", 10_000, "cube", digits=6, runs=20, processes=4))
+    for points in (1_000, 10_000):
+        cases.append(EvaluationCase("start", "cube, 6 digits", points, "cube", digits=6, runs=20, processes=4))
     for dtype, most in (("float64", 12), ("float32", 5)):
         for digits in range(2, most + 1):
             name = f"sphere, {digits} digits"
@@ -178,7 +193,7 @@ def quick_suite() -> list[Case]:
         particles,
         replace(particles, operators=("p2p",), dtype="float32"),
         OperatorCase(TRANSLATIONS, 20_000, "cube", order=4),
-        EvaluationCase("evaluate", "sphere, 3 digits", 20_000, digits=3),
+        EvaluationCase("evaluate", "sphere, 3 digits", 20_000, digits=3, moving=True),
         EvaluationCase("evaluate", "cube, 3 digits", 20_000, "cube", "float32", digits=3),
         EvaluationCase("sizes", "sphere, 3 digits", 10_000, digits=3),
         EvaluationCase("sizes", "sphere, 3 digits", 30_000, digits=3),

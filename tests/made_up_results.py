@@ -31,7 +31,7 @@ def made_up(case: suite.Case, runtime: str) -> list:
             Evaluation(
                 *(runtime, case.group, case.name, case.points, case.distribution, case.dtype, case.digits),
                 *(case.order or 5, 125, "fft", "double", 0.5 * 10.0 ** -(case.digits or 6)),
-                *(0.9, 800 * case.points),
+                *(5.9 if case.cold else 0.9, 800 * case.points),
                 {"tree": 0.2, "lists": 0.1, "tables": 0.01, "setup": 0.3},
                 1.0,
                 *sum_up_runs(
@@ -39,6 +39,7 @@ def made_up(case: suite.Case, runtime: str) -> list:
                 ),
                 1.9e-6 * case.points,
                 {name: Amount(*(n * case.points for n in vars(amount).values())) for name, amount in work.items()},
+                2.4e-6 * case.points if case.moving else None,
             )
         ]
     if isinstance(case, OperatorCase):
