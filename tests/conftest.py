@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from fmmloopy import cli
 from fmmloopy.bookshelf.tuned import ENVIRONMENT_VARIABLE as CONFIG_VARIABLE
 from fmmloopy.checking.background import ENVIRONMENT_VARIABLE as PROOFS_VARIABLE
+from fmmloopy.checking.workers import Workers
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE, cache_folder
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.backends.opencl import device_of
@@ -257,6 +258,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (folder / tables.name).hardlink_to(tables)
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(folder))
     return folder
+
+
+@pytest.fixture
+def no_whole_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the last layer of checks, which takes longest, where a test is about what surrounds the layers."""
+    monkeypatch.setattr(Workers, "check_whole", lambda *_: [])
 
 
 @pytest.fixture

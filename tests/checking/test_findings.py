@@ -120,11 +120,17 @@ def test_a_segmentation_fault_on_large_inputs_is_a_finding(tmp_path):
 def test_a_kernel_that_does_not_return_is_a_finding():
     def endless(knl):
         knl = _statement(knl, "x", "targets[0, 0] + 0*tgt_start")
-        return _statement(knl, "ttiles", "2000000000")
+        # One work-group alone, which keeps one core busy.
+        return _statement(knl, "ttiles", "if(ibox == 0, 2000000000, (tgt_end - tgt_start + 7) // 8)")
 
-    report = _check(_book(endless), limit=2.0)
+    def recipe(knl):
+        knl = steps.one_group_per(steps.lane_arrays(knl, 8), "ibox")
+        yield "lanes and groups", knl
+        yield "mistake", endless(knl)
+
+    report = _check(RecipeBook("wrong", "", {"p2p": recipe}), limit=2.0)
     (finding,) = report.findings
-    assert (finding.layer, finding.step) == ("exact", "3 'mistake'")
+    assert (finding.layer, finding.step) == ("exact", "2 'mistake'")
     assert "did not return within 2 s" in finding.message
 
 
@@ -173,7 +179,7 @@ def test_a_race_that_gives_the_right_answer_is_a_finding(tmp_path):
     assert "oclgrind" in Path(finding.reproducer).read_text()
 
 
-def test_without_oclgrind_a_line_says_so(monkeypatch):
+def test_without_oclgrind_a_line_says_so(monkeypatch, no_whole_evaluations):
     monkeypatch.setattr(sanitizer, "find_library", lambda: None)
     report = _check(RecipeBook("right", "", {"check_to_equivalent": _lanes}), operators=["check_to_equivalent"])
     assert report.ok
@@ -184,7 +190,7 @@ def _lanes(knl):
     yield "lanes", steps.separate_lanes(steps.fix_lanes(knl, blanes=3, ilanes=4))
 
 
-def test_certificates_hold_until_something_changes(own_cache):
+def test_certificates_hold_until_something_changes(own_cache, no_whole_evaluations):
     device = OPENCL[0]
     book = RecipeBook("certified_here", "", {"check_to_equivalent": _lanes, "m2m": _lanes})
     assert status(book, device) == "none"
@@ -211,10 +217,15 @@ def test_certificates_hold_until_something_changes(own_cache):
     assert status(failing, device) == "failed for check_to_equivalent"
 
 
-def test_assert_recipe():
+def test_assert_recipe(no_whole_evaluations):
+    def wrong(knl):
+        yield from _lanes(knl)
+        yield "mistake", steps.separate_lanes(steps.fix_lanes(_statement(knl, "store", "0*scales[0]"), ilanes=4))
+
     assert_recipe(_lanes, "check_to_equivalent", OPENCL[0], [np.float64])
-    with pytest.raises(AssertionError, match="wrong, p2p, float64: exact, first at step 3 'mistake'"):
-        assert_recipe(_book(lambda k: _statement(k, "ttiles", "(tgt_end - tgt_start) // 8")), "p2p", dtypes=["float64"])
+    book = RecipeBook("wrong", "", {"check_to_equivalent": wrong})
+    with pytest.raises(AssertionError, match="wrong, check_to_equivalent, float64: exact, first at step 2 'mistake'"):
+        assert_recipe(book, "check_to_equivalent", dtypes=["float64"])
     with pytest.raises(ValueError, match="certified_p2p has no recipe for p2m"):
         assert_recipe(RecipeBook("certified_p2p", "", {"p2p": _lanes}), "p2m")
     with pytest.raises(ValueError, match="dtype is 'foo', expected float32 or float64"):

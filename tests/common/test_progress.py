@@ -69,11 +69,11 @@ COMMAND = ("-c", "from fmmloopy.cli import main; main()")
 def test_a_check_shows_operator_layer_percentage_and_time_left(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("WRONG = False\n" + BOOK)
-    words = ("check", str(path), "--device", OPENCL[0].description, "--dtype", "float32")
+    words = ("check", str(path), "--device", OPENCL[0].description, "--dtype", "float64")
     status, text = on_a_terminal(100, *COMMAND, *words)
     assert status == 0, text
-    assert re.search("checking mine: m2m, float32, (static|exact|hostile|numerical|sanitized)", text)
-    assert "checking mine: whole evaluation, float32, fmm" in text
+    assert re.search("checking mine: m2m, float64, (static|exact|hostile|numerical|sanitized)", text)
+    assert "checking mine: whole evaluation, float64, fmm" in text
     shares = [int(share) for share in re.findall(r"(\d+)%", text)]
     assert min(shares) < max(shares)
     assert shares == sorted(shares)

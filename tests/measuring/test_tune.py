@@ -92,7 +92,7 @@ def _entry(**changes):
 
 
 @needs_opencl
-def test_the_winner_is_certified_and_used():
+def test_the_winner_is_certified_and_used(no_whole_evaluations):
     told = []
     device = OPENCL[0]
     (search,) = tune(
@@ -125,7 +125,7 @@ def test_the_winner_is_certified_and_used():
 
 
 @needs_opencl
-def test_stored_parameters_are_verified_when_a_version_has_changed():
+def test_stored_parameters_are_verified_when_a_version_has_changed(no_whole_evaluations):
     device = OPENCL[0]
     good, bad = _entry(driver="an older driver"), _entry(driver="an older driver", order=4, parameters={"how": "wrong"})
     other = _entry(book="another book")
@@ -244,7 +244,7 @@ def test_a_damaged_file_is_not_lost(tmp_path):
 
 
 @needs_opencl
-def test_what_a_colleague_has_found_is_certified_here(tmp_path):
+def test_what_a_colleague_has_found_is_certified_here(tmp_path, no_whole_evaluations):
     device = OPENCL[0]
     path = tmp_path / "shared.json"
     tuned.write_entries(path, device.description, [_entry(), _entry(order=4, parameters={"how": "wrong"})])
@@ -379,7 +379,7 @@ FASTEST = RecipeBook("fastest", "", {"m2m": best_is_the_default}, {"m2m": {"how"
 
 
 @needs_opencl
-def test_that_the_defaults_are_best_is_kept_exported_and_imported(tmp_path):
+def test_that_the_defaults_are_best_is_kept_exported_and_imported(tmp_path, no_whole_evaluations):
     device = OPENCL[0]
     (search,) = tune(FASTEST, ["m2m"], device, 300.0, SMALL, [np.float32])
     assert (search.is_faster, len(search.trials), search.candidates, search.whole) == (False, 2, 2, True)
