@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import OPENCL, cube, error
+from conftest import OPENCL, cube, error, slow_but
 
 import fmmloopy as fl
 from fmmloopy.components import Components
@@ -137,7 +137,7 @@ def test_refused(same_as, message, rng):
 
 
 @pytest.mark.parametrize("separate", [False, True], ids=["own targets", "other targets"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", slow_but(lambda dtype: dtype is np.float64, [np.float32, np.float64]))
 def test_whole_evaluations(separate, dtype, rng):
     """Most of a potential is from the same place, so a term that is missing or doubled is no small error."""
     sources = doubled(rng, 800).astype(dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def errors(name, kernel, order):
 
 
 CASES = [("laplace", name, ORDERS) for name in PROBLEMS]
-CASES += [("yukawa 0.5", "sphere", ORDERS[:3]), ("yukawa 8", "separate", ORDERS[:3])]
+CASES += [("yukawa 8", "separate", ORDERS[:3]), pytest.param("yukawa 0.5", "sphere", ORDERS[:3], marks=slow)]
 CASES += [pytest.param("yukawa 8", "clustered", ORDERS[:2], marks=slow)]  # tables for each of 20 levels
 
 
@@ -236,7 +237,13 @@ def _is_tried(book, device):
 
 
 PAIRS = [
-    pytest.param(*parameter.values, book, marks=parameter.marks, id=f"{parameter.id}-{book}")
+    # `test_gpu.py` has a whole evaluation with the book for GPUs.
+    pytest.param(
+        *parameter.values,
+        book,
+        marks=[*parameter.marks, *([slow] if book == "gpu" and parameter.values[0].kind != "gpu" else [])],
+        id=f"{parameter.id}-{book}",
+    )
     for parameter in devices()
     for book in BOOKS
     if _is_tried(book, parameter.values[0])
@@ -269,9 +276,14 @@ def test_fft_gives_what_the_dense_form_gives(book):
     assert np.any(fft != dense), "both are the same algorithm"
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kernel", [fl.laplace(), fl.yukawa(3.0)], ids=lambda kernel: kernel.name)
-@pytest.mark.parametrize("order", [4, 7])
+@pytest.mark.parametrize(
+    ("order", "kernel", "dtype"),
+    slow_but(
+        lambda order, kernel, dtype: (order == 7) == (kernel.name == "yukawa") == (dtype is np.float64),
+        itertools.product([4, 7], [fl.laplace(), fl.yukawa(3.0)], [np.float32, np.float64]),
+    ),
+    ids=lambda value: getattr(value, "name", getattr(value, "__name__", value)),
+)
 def test_compression_does_not_show(order, kernel, dtype):
     """What is left out of M2L is below the error of the order, and adds to it as unrelated errors do: 10% is plenty.
 

@@ -63,7 +63,7 @@ def test_it_is_the_matrix_of_direct_sums(rng, kernel, separate):
     sources = cube(rng, N)
     targets = 0.8 * sphere(rng, M) + 0.5 if separate else None
     dense = matrix(kernel, sources, sources if targets is None else targets)
-    fmm = fl.Fmm(sources, targets, kernel, order=5, ncrit=25)
+    fmm = fl.Fmm(sources, targets, kernel, order=5, ncrit=25, recipes="sequential")
     operator = fmm.as_linear_operator()
     assert fmm.lists.v.lists.size, "nothing goes through expansions"
     assert isinstance(operator, LinearOperator)
@@ -115,7 +115,7 @@ def test_float32(rng):
 
 def test_after_an_update_it_is_of_the_new_points(rng):
     kernel, first, targets = fl.rotlet(), cube(rng, N), sphere(rng, M)
-    fmm = fl.Fmm(first, targets, kernel, order=5, ncrit=25)
+    fmm = fl.Fmm(first, targets, kernel, order=5, ncrit=25, recipes="sequential")
     operator, y = fmm.as_linear_operator(), rng.standard_normal(3 * M)
     for sources in (first, first**2, 3 * first):
         fmm.update(sources, targets)

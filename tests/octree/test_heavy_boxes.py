@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import cube, devices
+from conftest import cube, devices, slow
 
 import fmmloopy as fl
 from fmmloopy.execution.device import CPU_LIMITS
@@ -84,7 +84,9 @@ def test_no_boxes_at_all(rng):
     assert cut_heavy_boxes(tree, np.zeros(0, np.intp), empty, None, SHARE, TARGETS) is None
 
 
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize(
+    "device", [devices()[0], *(pytest.param(*d.values, marks=[slow, *d.marks], id=d.id) for d in devices()[1:])]
+)
 def test_no_bit_changes(device, rng):
     """Every target has the same sums in the same order; with gradients, and of W lists too."""
     points = np.concatenate([0.3 + 1e-9 * rng.random((700, 3)), rng.random((800, 3)) ** 3])

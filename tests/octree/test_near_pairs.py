@@ -290,7 +290,7 @@ def test_pairs_beyond_what_float32_tells_apart_are_in_double(make, digits, rng):
 CONSTANT = GreensFunction("constant", (("6.674e-11*rinv",),), homogeneity=-1)
 
 
-@pytest.mark.parametrize("precision", ["mixed", "reduced"])
+@pytest.mark.parametrize("precision", ["mixed", pytest.param("reduced", marks=slow)])
 def test_constants_of_a_function_leave_room(precision, rng):
     points, charges = cube(rng, 1000), rng.uniform(0, 1, 1000)
     fmm, double = (fl.Fmm(points, kernel=CONSTANT, order=5, precision=p) for p in (precision, "double"))
@@ -305,7 +305,7 @@ def test_a_gradient_is_a_kernel_like_others(rng):
     kernel = fl.laplace().with_gradient()
     expected, slopes = fl.direct(points, charges, None, kernel, gradient=True)
     for precision in ("double", "mixed"):
-        fmm = fl.Fmm(points, kernel=kernel, order=5, ncrit=40, precision=precision)
+        fmm = fl.Fmm(points, kernel=kernel, order=5, ncrit=40, precision=precision, recipes="sequential")
         found, their_slopes = fmm.evaluate(charges, gradient=True)
         assert error(found, expected) <= 1e-3
         assert error(their_slopes, slopes) <= 1e-3

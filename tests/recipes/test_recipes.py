@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import loopy as lp
 import numpy as np
 import pytest
-from conftest import specification
+from conftest import slow, specification
 from loopy.tools import LoopyKeyBuilder
 
 import fmmloopy as fl
@@ -310,17 +310,31 @@ def test_parameters_reach_the_recipe():
 
 
 def _distinct_recipes():
-    """Each recipe of a shipped book with each of its operators; books share many."""
+    """Each recipe of a shipped book with each of its operators, as recipe, book and operator; books share many."""
     found = {}
     for book in (*shipped_books().values(), SEQUENTIAL):
         for operator in OPERATORS:
             recipe = book.recipes.get(operator)
             if recipe is not None or book is SEQUENTIAL:
-                found.setdefault((recipe, operator), pytest.param(book, operator, id=f"{book.name}-{operator}"))
-    return list(found.values())
+                found.setdefault((recipe, operator), book)
+    return [(recipe, book, operator) for (recipe, operator), book in found.items()]
 
 
-@pytest.mark.parametrize(("book", "operator"), _distinct_recipes())
+def _recipes_with_operators():
+    """In a quick run, one operator of each recipe, of the next recipe the next one; `test_show.py` schedules all."""
+    operators_of, rows = {}, _distinct_recipes()
+    for recipe, _, operator in rows:
+        operators_of.setdefault(recipe, []).append(operator)
+    chosen = {recipe: names[number % len(names)] for number, (recipe, names) in enumerate(operators_of.items())}
+    return [
+        pytest.param(
+            book, name, id=f"{book.name}-{name}", marks=[] if recipe is None or name == chosen[recipe] else slow
+        )
+        for recipe, book, name in rows
+    ]
+
+
+@pytest.mark.parametrize(("book", "operator"), _recipes_with_operators())
 def test_every_step_of_every_shipped_recipe_is_a_whole_kernel(book, operator):
     steps = apply_recipe(book, operator, math(operator))
     assert len({step.name for step in steps}) == len(steps)
@@ -331,7 +345,7 @@ def test_every_step_of_every_shipped_recipe_is_a_whole_kernel(book, operator):
     assert entry in generated.device_code()
 
 
-@pytest.mark.parametrize(("book", "operator"), _distinct_recipes())
+@pytest.mark.parametrize(("book", "operator"), _recipes_with_operators())
 def test_every_shipped_recipe_takes_single_precision(book, operator):
     knl = apply_recipe(book, operator, math(operator, np.float32))[-1].kernel.default_entrypoint
     assert {arg.dtype.numpy_dtype for arg in knl.args if arg.dtype.numpy_dtype.kind == "f"} == {np.dtype(np.float32)}
@@ -370,12 +384,21 @@ def test_every_shipped_parameter_has_its_default_among_the_values_worth_trying()
                 assert value in book.tuning[operator][keyword], f"{book.name}, {operator}: {keyword}"
 
 
-def test_every_combination_of_shipped_tuning_values_can_be_applied():
+def _one_by_one(lists):
+    """Return the first of each list, and each other value in place of one of these."""
+    first = [values[0] for values in lists]
+    return [first, *([*first[:i], v, *first[i + 1 :]] for i, values in enumerate(lists) for v in values[1:])]
+
+
+@pytest.mark.parametrize(
+    "chosen", [_one_by_one, pytest.param(lambda lists: itertools.product(*lists), id="all", marks=slow)]
+)
+def test_shipped_tuning_values_can_be_applied(chosen):
     """Each recipe is tried on the first operator that has it."""
     first = {(book.name, book.recipes[operator]): (book, operator) for book, operator in reversed(_shipped())}
     for book, operator in first.values():
         math, tuning = specification(operator).kernel(), book.tuning.get(operator, {})
-        for values in itertools.product(*tuning.values()):
+        for values in chosen([*tuning.values()]):
             *_, last = apply_recipe(book, operator, math, dict(zip(tuning, values, strict=True)))
             for lane, count in lanes_of(last.kernel).items():
                 assert count in LANE_BOUNDS[lane], f"{book.name}, {operator}, {values}: {lane} is {count}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import islpy as isl
@@ -63,8 +64,13 @@ class Made:
 
     def kernels(self) -> tuple[Kernel, Kernel]:
         """Return the sequential kernel, and the one that is made."""
-        math = Specification(OPERATORS[self.operator], self.greens, 3, self.types).kernel()
-        return apply_recipe(SEQUENTIAL, self.operator, math)[-1].kernel, self.edit(math)
+        specification = Specification(OPERATORS[self.operator], self.greens, 3, self.types)
+        return _sequential(specification), self.edit(specification.kernel())
+
+
+@cache
+def _sequential(specification: Specification) -> Kernel:
+    return apply_recipe(SEQUENTIAL, specification.operator.name, specification.kernel())[-1].kernel
 
 
 def lane8(knl: Kernel) -> Kernel:
