@@ -43,7 +43,7 @@ C_PARAMETER = devices()[-1]
 
 
 @pytest.mark.parametrize("device", [devices()[0], pytest.param(*C_PARAMETER.values, marks=[*C_PARAMETER.marks, slow])])
-def test_starter_passes_the_check_as_it_is(device, tmp_path):
+def test_starter_passes_the_check_as_it_is(device, tmp_path, no_whole_evaluations):
     """On the preferred device and on the C compiler, whose books are not alike."""
     started = start_book(tmp_path / "my_device.py", device=device)
     book = load_recipes(started.path)
