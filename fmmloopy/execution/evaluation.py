@@ -124,6 +124,7 @@ class Evaluation:
             used = None if like is None else like._plan
             self._plan: Plan = together(lambda: Plan(runtime, setup, self.problem, like=used))
             self._plans = {1: self._plan}
+            self._texts: dict[int, tuple[CodeKey, str]] = {}
             self._expansions: dict[Components, tuple[tuple[Launch | Exchange, ...], Multipoles, Locals]] = {}
             self._recorded: dict[Components, tuple[tuple[Launch | Exchange, ...], Potentials]] = {}
             self._last = CHARGES
@@ -157,7 +158,14 @@ class Evaluation:
     @property
     def kernels(self) -> tuple[tuple[CodeKey, CompiledOperator], ...]:
         """The kernels that were bound so far, with what their code was generated from."""
-        return tuple({key.text(): (key, code) for plan in self._plans.values() for key, code in plan.kernels}.values())
+        bound = (pair for plan in self._plans.values() for pair in plan.kernels)
+        return tuple({self._text(key): (key, code) for key, code in bound}.values())
+
+    def _text(self, key: CodeKey) -> str:
+        """Return a key as text; it is made once, since that takes a fraction of a millisecond."""
+        if id(key) not in self._texts:
+            self._texts[id(key)] = key, key.text()
+        return self._texts[id(key)][1]
 
     def most_vectors(self, components: Components) -> int:
         """Return how many vectors of charges to evaluate at once: a power of two.
