@@ -16,6 +16,7 @@ from fmmloopy.checking import background
 from fmmloopy.checking.background import ENVIRONMENT_VARIABLE, BackgroundProofs
 from fmmloopy.common import isolation
 from fmmloopy.common.isolation import WorkerError
+from fmmloopy.execution.key import CodeKey
 from fmmloopy.recipes import RecipeBook
 from fmmloopy.transforms import steps
 
@@ -129,3 +130,15 @@ def test_no_process_is_left_behind(opencl_device, own_cache):
         return False
 
     _wait(has_ended)
+
+
+def test_an_evaluation_makes_no_keys_anew(rng, monkeypatch):
+    """They are asked for after each evaluation, and take milliseconds, as much as a small evaluation itself."""
+    fmm = fl.Fmm(rng.random((500, 3)), order=3, ncrit=100)
+    fmm.evaluate(np.ones(500))
+    made = []
+    original = CodeKey.text
+    monkeypatch.setattr(CodeKey, "text", lambda key: made.append(key) or original(key))
+    fmm.evaluate(np.ones(500))
+    assert not made
+    assert fmm.plan_report().kernels
