@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -125,3 +126,21 @@ def test_errors_are_measured_against_the_same_sums(tmp_path):
     assert len(kept) == 2
     np.save(kept[1], 2 * np.load(kept[1]))
     assert child.relative_error(case, points, exact, tmp_path) == pytest.approx(0.5 / 2**0.5)
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_cold_cases_have_empty_caches_of_their_own(cold, monkeypatch):
+    seen = {}
+
+    def start(command, *, env, **options):
+        seen.update(env)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(run.subprocess, "Popen", start)
+    case = EvaluationCase("first", "cube", 10, digits=3, cold=cold)
+    with pytest.raises(FileNotFoundError):
+        run.run_child(child.task(case, "any", Path()))
+    own = [
+        seen.get(name) != os.environ.get(name) for name in ("FMMLOOPY_CACHE_DIR", "POCL_CACHE_DIR", "XDG_CACHE_HOME")
+    ]
+    assert own == [cold] * 3
