@@ -44,8 +44,18 @@ def telling() -> Iterator[Callable[[str], None]]:
         return
     from rich.markup import escape
 
+    from fmmloopy.common.progress import shown_by
+
     with Console(stderr=True).status("") as status:
-        yield lambda text: status.update(escape(text))
+        now = ""
+
+        def tell(text: str) -> None:
+            nonlocal now
+            now = text
+            status.update(escape(text))
+
+        with shown_by(lambda what, share: status.update(escape(f"{now}: {what}"))):
+            yield tell
 
 
 def print_json(document: Any) -> None:

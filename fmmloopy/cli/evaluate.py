@@ -5,17 +5,15 @@ from __future__ import annotations
 import ast
 import os
 import time
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fmmloopy.cli.common import JsonOption, console, print_json, telling
+from fmmloopy.cli.common import JsonOption, console, print_json
 
 if TYPE_CHECKING:
-    from fmmloopy.files import Problem
     from fmmloopy.greens import GreensFunction
 
 STARTED_BY = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS")
@@ -57,31 +55,37 @@ def evaluate(
     Files have arrays points (or sources), charges, and perhaps targets; tables have columns x, y, z and charge. Under
     mpiexec, each process takes its share of the points, and writes the results there to a file of its own.
     """
-    from fmmloopy.files import WRITTEN, check_suffix, read_problem, write_results
+    from fmmloopy.common.progress import stepping
+    from fmmloopy.execution.evaluation import DONE_IN
+    from fmmloopy.files import WHOLE, Share, check_output, read_problem, write_results
     from fmmloopy.fmm import Fmm
 
     if output:
-        check_suffix(output, WRITTEN)
-    function = kernel_from(kernel)
-    with telling() as tell:
-        tell(f"reading {file}")
-        problem, comm = read_problem(file, charges), world()
-        nsources = len(problem.sources)
-        ntargets = nsources if problem.targets is None else len(problem.targets)
+        check_output(output)
+    function, comm = kernel_from(kernel), world()
+    reading, evaluating, comparing, writing = (
+        f"reading {file.name}",
+        "evaluating",
+        f"comparing {compare} targets with the direct sum",
+        f"writing {output.name if output else ''}",
+    )
+    steps = [reading, *DONE_IN.values(), evaluating, *[comparing] * bool(compare), *[writing] * bool(output)]
+    with stepping(steps, quiet=json or (comm is not None and comm.rank > 0)) as begin:
+        begin(reading)
+        share = WHOLE if comm is None else Share(comm.rank, comm.size)
+        problem = read_problem(file, charges, share)
         options: dict[str, Any] = {"order": order, "precision": precision, "bundle": bundle}
         if comm is not None:
-            problem = share_of(problem, comm.rank, comm.size)
             output = output and output.with_suffix(f".{comm.rank}{output.suffix}")
             options["comm"] = comm
         if device and len(device) > 1:
             options["devices"] = device
         elif device:
             options["device"] = device[0]
-        tell("tree, lists and tables")
         start = time.perf_counter()
         fmm = Fmm(problem.sources, problem.targets, function, digits, **options)
         built = time.perf_counter()
-        tell("evaluating")
+        begin(evaluating)
         if gradient:
             potentials, gradients = fmm.evaluate(problem.charges, gradient=True)
             found = {"potentials": potentials, "gradients": gradients}
@@ -90,10 +94,10 @@ def evaluate(
         done = time.perf_counter()
         error = None
         if compare:
-            tell(f"comparing {compare} targets with the direct sum")
+            begin(comparing)
             error = fmm.estimate_error(k=compare)
         if output:
-            tell(f"writing {output}")
+            begin(writing)
             write_results(output, problem.sources if problem.targets is None else problem.targets, found)
     if comm is not None and comm.rank:
         return
@@ -102,8 +106,8 @@ def evaluate(
         "file": str(file),
         "output": str(output) if output else None,
         "kernel": function.name,
-        "sources": nsources,
-        "targets": ntargets,
+        "sources": problem.nsources,
+        "targets": problem.ntargets,
         "processes": 1 if comm is None else comm.size,
         "device": fmm.device.description if len(device or ()) < 2 else ", ".join(device or ()),
         "order": fmm.order,
@@ -125,15 +129,6 @@ def world() -> Any:
     from mpi4py import MPI
 
     return MPI.COMM_WORLD if MPI.COMM_WORLD.size > 1 else None
-
-
-def share_of(problem: Problem, rank: int, size: int) -> Problem:
-    """Return the share of one of several processes, which is empty if there are more of them than points."""
-
-    def rows(array: Any) -> Any:
-        return None if array is None else array[len(array) * rank // size : len(array) * (rank + 1) // size]
-
-    return replace(problem, sources=rows(problem.sources), charges=rows(problem.charges), targets=rows(problem.targets))
 
 
 def kernel_from(text: str) -> GreensFunction:

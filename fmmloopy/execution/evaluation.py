@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.common.progress import generating
+from fmmloopy.common.progress import doing, generating
 from fmmloopy.common.range import shift_back
 from fmmloopy.components import CHARGES, Components, by_vector
 from fmmloopy.execution.key import CodeKey
@@ -46,11 +46,22 @@ that does not say."""
 Timings = dict[str, float]
 
 
+DONE_IN = {
+    "tree": "tree",
+    "choice": "choosing order and ncrit",
+    "lists": "interaction lists",
+    "tables": "translation tables",
+    "setup": "code and arrays",
+}
+"""What is done in the stages of a construction, for those who wait."""
+
+
 @contextmanager
 def timed(timings: Timings, name: str) -> Iterator[None]:
-    """Add the duration of a block to a dictionary, in seconds."""
+    """Add the duration of a block to a dictionary, in seconds, and show what it does."""
     start = time.perf_counter()
-    yield
+    with doing(DONE_IN.get(name, name)):
+        yield
     timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
 
 

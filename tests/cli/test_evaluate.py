@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
+import zipfile
 
 import h5py
 import numpy as np
@@ -11,8 +14,8 @@ from conftest import OPENCL, run_command
 
 import fmmloopy as fl
 from fmmloopy import cli
-from fmmloopy.cli.evaluate import kernel_from, share_of
-from fmmloopy.files import Problem, read_problem, write_results
+from fmmloopy.cli.evaluate import kernel_from
+from fmmloopy.files import Share, check_output, read_problem, write_results
 
 needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
@@ -168,13 +171,159 @@ def test_what_cannot_be_written_is_said_before_anything_is_computed(tmp_path, ca
     status, _, said = run(capsys, "evaluate", tmp_path / "missing.npz", "-o", tmp_path / "out.docx")
     assert status == 2
     assert "has the suffix '.docx', expected one of .npz, .csv, .h5" in said
+    status, _, said = run(capsys, "evaluate", tmp_path / "missing.npz", "-o", tmp_path / "nowhere" / "out.h5")
+    assert status == 2
+    assert "nowhere to write out.h5 to" in said
 
 
-def test_shares_of_processes():
-    problem = Problem(np.arange(15).reshape(5, 3), np.arange(5), None)
-    shares = [share_of(problem, rank, 7) for rank in range(7)]
-    assert np.array_equal(np.concatenate([each.charges for each in shares]), problem.charges)
-    assert all(len(each.sources) == len(each.charges) <= 1 and each.targets is None for each in shares)
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".csv", ".h5", ".vtu"])
+def test_shares_of_processes(tmp_path, suffix):
+    path = tmp_path / f"points{suffix}"
+    write(path)
+    for size in (1, 3, 47):
+        shares = [read_problem(path, share=Share(rank, size)) for rank in range(size)]
+        np.testing.assert_allclose(np.concatenate([each.sources for each in shares]), POINTS, rtol=1e-15)
+        np.testing.assert_allclose(np.concatenate([each.charges for each in shares]), CHARGES, rtol=1e-15)
+        assert all(abs(len(each.sources) - 40 / size) < 1 for each in shares)
+        assert all((each.targets, each.nsources, each.ntargets) == (None, 40, 40) for each in shares)
+
+
+def is_mapped(array):
+    """Whether an array is a part of a file that is mapped into memory."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap.mmap)
+
+
+def test_a_share_of_arrays_in_chunks_reads_only_its_rows(tmp_path, monkeypatch):
+    path = tmp_path / "points.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("points", data=POINTS, chunks=(8, 3), compression="gzip")
+        file.create_dataset("charges", data=CHARGES, chunks=(8,))
+        file["other"] = CHARGES
+    read, getitem = [], h5py.Dataset.__getitem__
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda self, rows: read.append(rows) or getitem(self, rows))
+    problem = read_problem(path, share=Share(1, 4))
+    np.testing.assert_array_equal(problem.sources, POINTS[10:20])
+    np.testing.assert_array_equal(problem.charges, CHARGES[10:20])
+    assert (problem.nsources, problem.ntargets) == (40, 40)
+    assert read == [slice(10, 20)] * 2, "nothing of other arrays"
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">f8", "<f4", "<i4", ">c16"])
+@pytest.mark.parametrize("userblock", [0, 512])
+def test_arrays_are_mapped(tmp_path, dtype, userblock):
+    points, charges = (100 * POINTS).astype("<f4"), (100 * CHARGES).astype(dtype)
+    np.savez(tmp_path / "points.npz", points=np.asfortranarray(points), charges=charges, targets=points[:9])
+    with h5py.File(tmp_path / "points.h5", "w", userblock_size=userblock) as file:
+        file["points"], file["charges"], file["targets"] = points, charges, points[:9]
+    for name in ("points.npz", "points.h5"):
+        problem = read_problem(tmp_path / name)
+        assert all(map(is_mapped, (problem.sources, problem.charges, problem.targets)))
+        np.testing.assert_array_equal(problem.sources, points)
+        np.testing.assert_array_equal(problem.charges, charges)
+        np.testing.assert_array_equal(problem.targets, points[:9])
+        assert problem.charges.dtype == np.dtype(dtype)
+        assert is_mapped(read_problem(tmp_path / name, share=Share(1, 3)).sources)
+
+
+def test_arrays_that_cannot_be_mapped_are_read(tmp_path):
+    np.savez_compressed(tmp_path / "compressed.npz", points=POINTS, charges=CHARGES)
+    np.savez(tmp_path / "empty.npz", points=POINTS, charges=CHARGES, targets=np.empty((0, 3)))
+    with h5py.File(tmp_path / "pieces.h5", "w") as file:
+        file.create_dataset("points", data=POINTS, chunks=(7, 3), shuffle=True, fletcher32=True)
+        file.create_dataset("charges", data=CHARGES, external=[(str(tmp_path / "outside"), 0, CHARGES.nbytes)])
+        file["targets"] = np.empty((0, 3))
+    for name in ("compressed.npz", "empty.npz", "pieces.h5"):
+        problem = read_problem(tmp_path / name)
+        np.testing.assert_array_equal(problem.sources, POINTS)
+        np.testing.assert_array_equal(problem.charges, CHARGES)
+        assert problem.targets is None or problem.targets.shape == (0, 3)
+        assert is_mapped(problem.sources) == (name == "empty.npz")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".h5"])
+def test_files_that_end_early(tmp_path, suffix):
+    path = tmp_path / f"points{suffix}"
+    write(path)
+    content = path.read_bytes()
+    for length in (len(content) - 8, len(content) // 2, 60, 3, 0):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=f"is no {suffix} file"):
+            read_problem(path)
+
+
+def test_archives_with_other_things_in_them(tmp_path):
+    def said(path):
+        with pytest.raises(ValueError, match=r"is no \.npz file with arrays") as caught:
+            read_problem(path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    path = tmp_path / "points.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("points.npy", b"no array")
+        archive.writestr("charges.npy", b"no array")
+    assert "magic string is not correct" in said(path)
+    np.savez(path, points=POINTS, charges=np.array([{}] * 40))
+    assert "Object arrays cannot be loaded" in said(path)
+    np.savez(path, points=POINTS, charges=1.0)
+    assert "'charges' is a single number" in said(path)
+    np.savez_compressed(path, points=POINTS, charges=CHARGES)
+    content = bytearray(path.read_bytes())
+    content[60:600] = bytes(540)
+    path.write_bytes(content)
+    said(path)
+    with path.open("wb") as file:
+        np.save(file, POINTS)
+    assert "a single array" in said(path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".csv", ".vtu"])
+def test_the_file_that_was_read_can_be_replaced(tmp_path, suffix):
+    path = tmp_path / f"points{suffix}"
+    write(path)
+    (tmp_path / f"link{suffix}").symlink_to(path)
+    problem = read_problem(path)
+    write_results(tmp_path / f"link{suffix}", problem.sources, {"charges": 2 * problem.charges})
+    np.testing.assert_allclose(problem.charges, CHARGES, rtol=1e-15)
+    found = read_problem(path)
+    np.testing.assert_allclose(found.sources, POINTS, rtol=1e-15)
+    np.testing.assert_allclose(found.charges, 2 * CHARGES, rtol=1e-15)
+    assert (tmp_path / f"link{suffix}").is_symlink()
+    assert len(os.listdir(tmp_path)) == 2, "nothing else is left"
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path):
+    path = tmp_path / "points.h5"
+    write(path)
+    with pytest.raises(TypeError):
+        write_results(path, POINTS, {"potentials": np.array([object()])})
+    np.testing.assert_array_equal(read_problem(path).charges, CHARGES)
+    assert os.listdir(tmp_path) == ["points.h5"]
+
+
+def test_places_that_cannot_be_written_to(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*missing to write out\.h5 to"):
+        check_output(tmp_path / "missing" / "out.h5")
+    (tmp_path / "folder.h5").mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder, expected the name of a file"):
+        check_output(tmp_path / "folder.h5")
+    check_output(tmp_path / "out.h5")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=r"out\.h5 cannot be written to folder"):
+        check_output(tmp_path / "out.h5")
+
+
+@needs_opencl
+def test_results_replace_the_points(tmp_path, capsys):
+    path = tmp_path / "points.npz"
+    np.savez(path, points=POINTS, charges=CHARGES, targets=POINTS[:7] + 0.5)
+    words = ("evaluate", path, "-o", path, "--order", 4, "--device", OPENCL[0].description)
+    assert run(capsys, *words)[0] == 0
+    with np.load(path) as file:
+        np.testing.assert_array_equal(file["points"], POINTS[:7] + 0.5)
+        np.testing.assert_allclose(file["potentials"], fl.direct(POINTS, CHARGES, POINTS[:7] + 0.5), rtol=1e-4)
 
 
 def test_several_devices(tmp_path, capsys, rng, opencl_device):

@@ -13,6 +13,7 @@ import sys
 import termios
 from types import ModuleType
 
+import numpy as np
 import pytest
 from conftest import OPENCL
 
@@ -20,7 +21,7 @@ from fmmloopy.checking.meter import Meter
 from fmmloopy.checking.request import LAYERS
 from fmmloopy.cli.common import wrapped
 from fmmloopy.common import progress
-from fmmloopy.common.progress import Progress, showing
+from fmmloopy.common.progress import Progress, doing, generating, showing, stepping
 
 needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
@@ -42,12 +43,12 @@ BOOK = RecipeBook("mine", device="", recipes={"m2m": m2m})
 """
 
 
-def on_a_terminal(columns, *words):
+def on_a_terminal(columns, *words, **variables):
     """Run a command on a terminal; return its exit status and what it wrote there, without colours and cursor moves."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    environment |= {"TERM": "xterm", "NO_COLOR": "1"}
+    environment |= {"TERM": "xterm", "NO_COLOR": "1"} | variables
     with subprocess.Popen(
         [sys.executable, *words], stdin=child, stdout=child, stderr=child, env=environment
     ) as process:
@@ -98,6 +99,71 @@ def test_findings_are_merged_across_precisions_and_wrapped(tmp_path):
     assert result.stdout.splitlines()[0].startswith("mine, m2m, float64 and float32: exact, ")
     assert result.stdout.splitlines()[1].startswith("    to see it"), "one line each where programs read"
     assert "checking mine" not in result.stdout + result.stderr, "progress is for terminals"
+
+
+@needs_opencl
+def test_an_evaluation_shows_one_bar_with_its_steps(tmp_path):
+    rng = np.random.default_rng(1)
+    np.savez(tmp_path / "points.npz", points=rng.random((300, 3)), charges=rng.random(300))
+    output = tmp_path / "out.h5"
+    words = ("evaluate", str(tmp_path / "points.npz"), "-o", str(output), "--device", OPENCL[0].description)
+    environment = {"FMMLOOPY_CACHE_DIR": str(tmp_path / "cache")}
+    status, text = on_a_terminal(100, *COMMAND, *words, **environment)
+    assert status == 0, text
+    shown, printed = text.split("300 sources", 1)
+    assert re.search(r"\d/9 code and arrays: code for \w+ ", shown)
+    assert "preparing" not in shown, "kernels have no bar of their own"
+    numbers = [int(number) for number in re.findall(r"(\d)/9 ", shown)]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == 9
+    assert f"{os.path.basename(output)}" in printed
+    status, text = on_a_terminal(100, *COMMAND, *words, "--json", **environment)
+    assert text.lstrip().startswith("{"), "no bar"
+
+
+def test_steps_and_what_is_done_in_them(monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, *columns):
+            bars.append([])
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def add_task(self, *_, **__):
+            return 0
+
+        def update(self, task, description, completed, step):
+            bars[-1].append((step, description, round(completed, 2)))
+
+    monkeypatch.setattr(progress, "_on_terminal", lambda: True)
+    monkeypatch.setattr(progress, "_bar", Bar)
+    with stepping(["reading", "tables", "code", "writing"]) as begin:
+        begin("reading")
+        with doing("tables"), doing("code"), generating("gpu") as notify:
+            notify("p2p")
+        with doing("code"), generating("gpu") as notify:
+            notify("p2p")
+            notify("l2p")
+        begin("writing")
+        with generating("gpu") as notify:
+            notify("m2p")
+    assert len(bars) == 1
+    assert bars[0] == [
+        ("1/4", "reading", 0),
+        ("2/4", "tables", 1),
+        ("2/4", "tables: code", 1),
+        ("2/4", "tables: code for p2p", 1.09),
+        ("3/4", "code", 2),
+        ("3/4", "code: code for p2p", 2.09),
+        ("3/4", "code: code for l2p", 2.18),
+        ("4/4", "writing", 3),
+        ("4/4", "writing: code for m2p", 3.09),
+    ]
 
 
 def test_errors_wrap_on_a_terminal():

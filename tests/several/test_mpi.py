@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from conftest import OPENCL, error, slow_but
@@ -69,11 +70,17 @@ def test_processes_talk_to_each_other():
 
 
 @needs_mpi
-def test_the_command_evaluates_a_file_in_several_processes(tmp_path, rng):
+@pytest.mark.parametrize("name", ["points.npz", "points.h5"])
+def test_the_command_evaluates_a_file_in_several_processes(tmp_path, rng, name):
     points, charges = rng.uniform(-1, 1, (3000, 3)), rng.uniform(-1, 1, 3000)
-    np.savez(tmp_path / "points.npz", points=points, charges=charges)
+    if name == "points.npz":
+        np.savez(tmp_path / name, points=points, charges=charges)
+    else:
+        with h5py.File(tmp_path / name, "w") as file:
+            file.create_dataset("points", data=points, chunks=(100, 3))
+            file["charges"] = charges
     program = Path(sys.executable).parent / "fmmloopy"
-    words = ("evaluate", "points.npz", "-o", "found.npz", "--digits", "4", "--json")
+    words = ("evaluate", name, "-o", "found.npz", "--digits", "4", "--json")
     done = run_processes(2, program, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout)
