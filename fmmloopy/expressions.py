@@ -101,13 +101,16 @@ def read_expression(text: str, variables: Collection[str]) -> Expression:
         parsed = parse(text)
     except ZeroDivisionError:
         raise ValueError(f"{text!r} divides by zero") from None
-    except (ParseError, InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        said = str(error).splitlines()[0]
-        raise ValueError(f"{text!r} is not an expression: {said}; write it as in Python") from None
+    except NOT_PARSED as error:
+        said = "".join(f": {line}" for line in str(error).splitlines()[:1])
+        raise ValueError(f"{text!r} is not an expression{said}; write it as in Python") from None
     if (why := refusal(parsed, {*variables, "pi"})) is not None:
         raise ValueError(f"{text!r} {why}")
     return _Plain()(parsed)
 
+
+NOT_PARSED = (ParseError, InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError, AssertionError)
+"""What pymbolic raises for texts that it cannot parse; it asserts things about True and False."""
 
 _IMAGINARY = re.compile(r"(?<![\w.])(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?[jJ]\b")
 """A number of Python that is not real."""

@@ -138,6 +138,7 @@ def test_refused(arguments: tuple, message: str) -> None:
     [
         ("exp(1j*r)/r", "has an imaginary number, expected real ones; write a complex function as a matrix of its"),
         ("2.5e3J", "has an imaginary number"),
+        ("True/r", "is not an expression; write it as in Python"),
         ("1/r;", "is not an expression: at index 3: ...;...; write it as in Python"),
         ("r²", "is not an expression: at index 1: ...²...; write it as in Python"),
         ("0x10/r", "is not an expression: could not convert string to float: '0x'; write it as in Python"),

@@ -26,6 +26,10 @@ NPOINTS, NCRIT, NCHECKED, SEED = 5000, 50, 500, 20040801
 ROUNDING = 1e-13
 """Errors below this are rounding, and not part of the fit."""
 
+FEWEST_DIGITS = 0.3
+"""Digits per order, a factor of two, below which errors hardly fall. Laplace's function has 0.9, r has 0.4; Plummer's
+has none, as a density on a surface cannot represent it."""
+
 
 @dataclass(frozen=True)
 class Convergence:
@@ -58,7 +62,10 @@ class Convergence:
         """The fitted line in words."""
         if math.isnan(self.digits_per_order):
             return "fit: none, for fewer than two errors above rounding"
-        return f"fit: error = 10^-({self.digits_per_order:.2f} p {self.offset:+.2f}), p the order"
+        line = f"fit: error = 10^-({self.digits_per_order:.2f} p {self.offset:+.2f}), p the order"
+        if self.digits_per_order > FEWEST_DIGITS and np.isfinite(self.errors).all():
+            return line
+        return f"{line}; errors hardly fall with the order: if they are too large, use fmmloopy.direct"
 
     def plot(self, path: str | Path) -> None:
         """Draw errors, expected errors and the fitted line.
@@ -116,7 +123,7 @@ def verify_kernel(
     errors, expected = [], []
     for order in chosen:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".* may not suit the method", UserWarning)
+            warnings.filterwarnings("ignore", ".* (may not suit the method|is not finite)", UserWarning)
             fmm = Fmm(where, kernel=kernel, device=device, order=order, ncrit=NCRIT)
         errors.append(fmm.estimate_error(values, k=NCHECKED))
         expected.append(fmm.error_estimate)

@@ -169,7 +169,8 @@ def greens_matrix(kernel: GreensFunction, targets: FloatArray, sources: FloatArr
     Returns:
         Shape (tc ntargets, sc nsources), component-major in rows and columns, scaling included.
     """
-    entries = np.asarray(kernel.evaluate(targets[:, :, None] - sources[:, None, :]), np.float64)
+    with np.errstate(all="ignore"):  # callers look for what is not finite
+        entries = np.asarray(kernel.evaluate(targets[:, :, None] - sources[:, None, :]), np.float64)
     tc, sc, ntargets, nsources = entries.shape
     return entries.transpose(0, 2, 1, 3).reshape(tc * ntargets, sc * nsources)
 
@@ -462,7 +463,7 @@ def m2l_spectrum(kernel: GreensFunction, order: int, radius: float, inner: float
         84 MB for Laplace at order 16.
 
     Raises:
-        ValueError: order is not an integer from 2 to 16.
+        ValueError: order is not an integer from 2 to 16, or the function is not finite at distances between the grids.
     """
     order = check_order(order)
     size = grid_period(order)
@@ -477,6 +478,9 @@ def m2l_spectrum(kernel: GreensFunction, order: int, radius: float, inner: float
     at_once = max(1, BATCH // size**3)
     for first in range(0, len(indices), at_once):
         some = slice(first, first + at_once)
-        values = kernel.evaluate(steps[:, None] - away[:, some])
+        with np.errstate(all="ignore"):
+            values = kernel.evaluate(steps[:, None] - away[:, some])
+        if not np.isfinite(values).all():
+            raise ValueError(not_finite(kernel, radius))
         spectrum[list(indices[some])] = np.moveaxis(np.fft.rfftn(values, axes=(3, 4, 5)), 2, 0)
     return spectrum

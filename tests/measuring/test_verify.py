@@ -37,6 +37,25 @@ def test_the_fit_is_a_line_through_the_digits():
     assert "fit: none" in str(found)
 
 
+def test_a_fit_that_falls_too_little_says_so():
+    def said(digits, *errors):
+        return fl.Convergence("k", "p", (3, 4), errors, errors, digits, 0.0).fit
+
+    assert said(0.9, 1e-3, 1e-4) == "fit: error = 10^-(0.90 p +0.00), p the order"
+    assert said(0.05, 1e-3, 9e-4).endswith(
+        "errors hardly fall with the order: if they are too large, use fmmloopy.direct"
+    )
+    assert "errors hardly fall" in said(0.9, 1e-3, math.nan)
+
+
+@pytest.mark.parametrize("formula", ["exp(1000*r)", "1/(r-0.3)"])
+def test_functions_that_are_not_finite_are_refused_in_one_line(formula, recwarn, opencl_device):
+    kernel = fl.GreensFunction("mine", formula)
+    with pytest.raises(ValueError, match="mine is not finite at distances of about .*, the radius of a box"):
+        fl.verify_kernel(kernel, (3, 8), echo=lambda line: None, device=opencl_device)
+    assert not [each for each in recwarn if issubclass(each.category, (RuntimeWarning, UserWarning))]
+
+
 def test_a_function_that_does_not_converge_is_drawn_too(tmp_path):
     found = fl.Convergence("k", "p", (3, 4), (1e-3, math.inf), (math.inf, 0.0), math.nan, math.nan)
     found.plot(tmp_path / "k.png")

@@ -336,5 +336,8 @@ def test_other_refusals() -> None:
     with pytest.raises(ValueError, match="dtype is float16, expected float32 or float64"):
         build_tables(laplace(), 4, [1.0], np.float16)
     growing = GreensFunction("growing", (("exp(r)*rinv",),))
-    with np.errstate(over="ignore"), pytest.raises(ValueError, match="growing is not finite at distances of about 800"):
+    with pytest.raises(ValueError, match="growing is not finite at distances of about 800"):
         build_tables(growing, 2, [800.0])
+    pole = GreensFunction("pole", "1/(d0 - 4)")
+    with np.errstate(all="raise"), pytest.raises(ValueError, match="pole is not finite at distances of about 2.0"):
+        m2l_spectrum(pole, 3, 2.0)
