@@ -6,6 +6,7 @@ which are measured when they are needed (`fmmloopy.prediction`).
 
 from __future__ import annotations
 
+import math
 import numbers
 import warnings
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ FLOORS = {"double": 0.0, "mixed": 3e-7, "reduced": 1.6e-6, "single": 1.3e-6}
 
 Mixed and reduced are compared with double, also for pairs that are 1e-9 apart and a million units from the origin. The
 cases are in docs/measurements/constants.csv.
+"""
+
+LEAF_ROUNDING = 2.5e-8
+"""The sum over the sources of a leaf is in float32 in all precisions but double. It loses this much more, times the
+square root of the number of sources, which matters in large leaves: 1.5e-6 with 5,000 sources.
 """
 
 SAFETY = 3.0
@@ -109,16 +115,28 @@ class Estimate:
         return f"{self.error:.1e}, {self.source}"
 
 
-def estimate(predictor: Predictor, order: int, precision: Precision) -> Estimate:
+def rounding_for(precision: str, leaf: int) -> float:
+    """Return the error from rounding alone, by the name of the precision and the sources in the largest leaf."""
+    floor = FLOORS[precision]
+    return math.hypot(floor, LEAF_ROUNDING * math.sqrt(leaf)) if floor else 0.0
+
+
+def estimate(predictor: Predictor, order: int, precision: Precision, ncrit: int | None = None) -> Estimate:
     """Return the expected error of potentials; it takes seconds if chains were not measured before.
+
+    Args:
+        predictor: the Green's function and the points.
+        order, precision: of the evaluation.
+        ncrit: the most points in a leaf; None for that of the rule.
 
     Raises:
         UnpredictableError: the Green's function is not finite where it is needed.
     """
-    errors, floor = errors_for(predictor.kernel), FLOORS[precision.name]
+    errors, leaf = errors_for(predictor.kernel), ncrit_for(order) if ncrit is None else ncrit
+    rounding = rounding_for(precision.name, min(leaf, len(predictor.points.sources.keys)))
     if errors is not None:
-        return Estimate(errors[order - FIRST_ORDER] + floor, "from the table of measured errors")
-    return Estimate(predictor.error(order, precision) + floor, "predicted from chains of translations")
+        return Estimate(math.hypot(errors[order - FIRST_ORDER], rounding), "from the table of measured errors")
+    return Estimate(math.hypot(predictor.error(order, precision), rounding), "predicted from chains of translations")
 
 
 @dataclass(frozen=True)
@@ -192,8 +210,9 @@ def order_for(predictor: Predictor, digits: Any, precision: str = "double") -> i
             does not reach them.
     """
     digits = digits_for(digits, precision)
-    errors, floor = errors_for(predictor.kernel), FLOORS[precision]
-    most = np.floor(-np.log10((errors or ERRORS["laplace"])[-1] + floor))
+    errors = errors_for(predictor.kernel)
+    last = rounding_for(precision, ncrit_for(LAST_ORDER))
+    most = np.floor(-np.log10(math.hypot((errors or ERRORS["laplace"])[-1], last)))
     remedy = "" if precision == "double" else "; use dtype=numpy.float64 and precision='double'"
     if not isinstance(digits, numbers.Real) or isinstance(digits, bool) or not 1 <= float(digits) <= most:
         raise ValueError(
@@ -201,11 +220,27 @@ def order_for(predictor: Predictor, digits: Any, precision: str = "double") -> i
         )
     if errors is None:
         return _raise_order(predictor, float(digits), PRECISIONS[precision])
-    return _lowest_order(errors, 10.0 ** -float(digits) - floor)
+    return _lowest_order(errors, 10.0 ** -float(digits), precision)
 
 
-def _lowest_order(errors: tuple[float, ...], wanted: float) -> int:
-    return next(order for order, error in enumerate(errors, FIRST_ORDER) if error <= wanted)
+def _lowest_order(errors: tuple[float, ...], wanted: float, precision: str = "double") -> int:
+    orders = enumerate(errors, FIRST_ORDER)
+    return next(p for p, error in orders if math.hypot(error, rounding_for(precision, ncrit_for(p))) <= wanted)
+
+
+def largest_leaf(predictor: Predictor, accuracy: Accuracy) -> int | None:
+    """Return the largest ncrit that leaves the wanted digits; None if any does.
+
+    An evaluation in one leaf has no error but that of rounding. Leaves of the rule's size are always allowed.
+    """
+    precision, order = accuracy.precision, accuracy.order
+    if accuracy.digits is None or precision == DOUBLE:
+        return None
+    wanted, nsources = 10.0**-accuracy.digits, len(predictor.points.sources.keys)
+    if rounding_for(precision.name, nsources) <= wanted:
+        return None
+    alone = estimate(predictor, order, precision, 0).error
+    return max(ncrit_for(order), int(max(wanted**2 - alone**2, 0.0) / LEAF_ROUNDING**2))
 
 
 def _raise_order(predictor: Predictor, digits: float, precision: Precision) -> int:
@@ -305,9 +340,13 @@ def precision_for(kernel: GreensFunction, digits: float | None = None) -> str:
     wanted, errors = 10.0 ** -float(digits_for(digits)), errors_for(kernel)
     if errors is None:
         return "double"
-    left = errors[_lowest_order(errors, wanted) - FIRST_ORDER]
-    fitting = (p for p in ("reduced", "mixed") if SAFETY * FLOORS[p] <= wanted and left + FLOORS[p] <= wanted)
-    return next(fitting, "double")
+    order = _lowest_order(errors, wanted)
+    left, leaf = errors[order - FIRST_ORDER], ncrit_for(order)
+
+    def fits(precision: str) -> bool:
+        return bool(max(SAFETY * FLOORS[precision], math.hypot(left, rounding_for(precision, leaf))) <= wanted)
+
+    return next(filter(fits, ("reduced", "mixed")), "double")
 
 
 def ncrit_for(order: int) -> int:

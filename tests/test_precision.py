@@ -8,13 +8,24 @@ from conftest import OPENCL, cube, error, slow, slow_but, sphere
 from loopy.symbolic import IdentityMapper, TypeCast
 
 import fmmloopy as fl
-from fmmloopy.accuracy import FLOORS, SAFETY, precision_for
+from fmmloopy.accuracy import (
+    FLOORS,
+    SAFETY,
+    estimate,
+    largest_leaf,
+    ncrit_for,
+    precision_for,
+    rounding_for,
+    settle_accuracy,
+)
 from fmmloopy.bookshelf.certificates import operator_status, record, status
 from fmmloopy.checking.check import check_book
 from fmmloopy.execution.devices import find_devices
 from fmmloopy.greens import GreensFunction
+from fmmloopy.octree.tree import sort_points
 from fmmloopy.operators import OPERATORS
 from fmmloopy.precision import find_precision
+from fmmloopy.prediction.predict import Predictor
 from fmmloopy.recipes import RecipeBook, sequential_recipe
 
 NPOINTS = 4000
@@ -81,6 +92,40 @@ def test_what_rounding_leaves(make, order, rng):
 def test_the_safety_factor_decides_between_whole_digits():
     least = np.log10(1 / (SAFETY * FLOORS["mixed"]))
     assert [precision_for(fl.laplace(), digits) for digits in (least - 0.01, least + 0.01)] == ["mixed", "double"]
+
+
+@pytest.mark.parametrize(
+    ("make", "precision"),
+    [(sphere, "mixed"), (sphere, "reduced"), (sphere, "single"), (on_scales, "mixed"), (on_scales, "reduced")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_what_large_leaves_leave(make, precision, rng):
+    """All points are in one leaf, whose sums are in float32: errors are those of rounding alone."""
+    points, charges = make(rng, 5000).astype(np.float32), rng.uniform(-1, 1, 5000)
+    fmm = fl.Fmm(points.astype(np.float64), order=3, ncrit=5000, precision=precision)
+    found, allowed = (
+        error(fmm.evaluate(charges)[:300], fl.direct(points, charges, points[:300])),
+        rounding_for(precision, 5000),
+    )
+    assert allowed / 5 <= found <= allowed
+
+
+@pytest.mark.parametrize(("digits", "precision"), [(6, "mixed"), (5, "single"), (5, "reduced")])
+def test_leaves_are_no_larger_than_digits_allow(digits, precision, rng):
+    predictor = Predictor(fl.laplace(), sort_points(cube(rng, 200_000)), 100)
+    accuracy = settle_accuracy(predictor, digits, None, precision)
+    largest = largest_leaf(predictor, accuracy)
+    errors = [estimate(predictor, accuracy.order, accuracy.precision, n).error for n in (largest, largest + 10)]
+    assert largest >= ncrit_for(accuracy.order)
+    assert errors[0] <= 10.0**-digits < errors[1]
+
+
+def test_few_points_may_be_in_one_leaf(rng):
+    """They have no expansions, so rounding may take all of the error; more than these are divided."""
+    for n, is_free in ((1000, True), (2000, False)):
+        predictor = Predictor(fl.laplace(), sort_points(cube(rng, n)), 100)
+        assert (largest_leaf(predictor, settle_accuracy(predictor, 6, None, None)) is None) == is_free
+    assert largest_leaf(predictor, settle_accuracy(predictor, 9, None, None)) is None
 
 
 def test_an_order_is_worked_on_in_double_unless_precision_says_otherwise(rng):

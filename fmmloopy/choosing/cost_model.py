@@ -243,7 +243,9 @@ def sample_boxes(tree: Tree, sample: int) -> tuple[NDArray[np.int64] | None, NDA
     return split[chosen], weights
 
 
-def search_ncrit(start: int, most: int, predict: Callable[[int], Sequence[Candidate]]) -> list[Candidate]:
+def search_ncrit(
+    start: int, most: int, predict: Callable[[int], Sequence[Candidate]], largest: int | None = None
+) -> list[Candidate]:
     """Search for the ncrit with the lowest predicted time: by factors of two, then of the square root of two.
 
     The search goes up if P2P takes less time than the rest, and down otherwise, until the time increases or the tree
@@ -253,6 +255,7 @@ def search_ncrit(start: int, most: int, predict: Callable[[int], Sequence[Candid
         start: the first ncrit to try.
         most: the search stops at the first ncrit that puts this many points into one box.
         predict: predicts for an ncrit, with each form of M2L.
+        largest: the largest ncrit to try; None for any.
 
     Returns:
         All candidates that were tried, in the order of ncrit.
@@ -260,6 +263,7 @@ def search_ncrit(start: int, most: int, predict: Callable[[int], Sequence[Candid
     tried: dict[int, Sequence[Candidate]] = {}
 
     def best_of(ncrit: int) -> Candidate:
+        ncrit = ncrit if largest is None else min(ncrit, largest)
         if ncrit not in tried:
             tried[ncrit] = predict(ncrit)
         return min(tried[ncrit], key=lambda candidate: candidate.total)
@@ -305,6 +309,7 @@ def choose(
     rates_of: Callable[[str], Rates | None],
     forms: Sequence[str],
     ncrit: int | None,
+    largest: int | None = None,
 ) -> tuple[Choice, Tree | None]:
     """Choose ncrit and the form of M2L, unless they are given, by the fastest prediction.
 
@@ -315,6 +320,7 @@ def choose(
         rates_of: returns the rates with a form of M2L, None if there are none; not called if both are given.
         forms: forms of M2L to choose from; the first is used if there are no rates for it, others only if there are.
         ncrit: None to choose it.
+        largest: the largest ncrit to choose; None for any.
 
     Returns:
         The choice; and the tree for it, if it was built for the comparison.
@@ -342,7 +348,7 @@ def choose(
     rule, missing = ncrit_for(setup.method.order), "rates"
     if rates:
         try:
-            candidates = predict(ncrit) if ncrit is not None else search_ncrit(rule, most, predict)
+            candidates = predict(ncrit) if ncrit is not None else search_ncrit(rule, most, predict, largest)
             best = min(candidates, key=lambda candidate: (candidate.total, -candidate.ncrit))
             reason = "predicted to be the fastest" if ncrit is None else "ncrit as given, M2L predicted to be faster"
             for form in (form for form in rates if form != best.m2l):

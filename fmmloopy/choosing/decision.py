@@ -36,6 +36,7 @@ def decide(
     ncrit: int | None = None,
     m2l: str | None = None,
     digits: float | None = None,
+    largest: int | None = None,
 ) -> tuple[Decision, Tree | None]:
     """Choose ncrit and the form of M2L, unless they are given.
 
@@ -47,11 +48,12 @@ def decide(
         ncrit: maximum number of points in a leaf; None to choose.
         m2l: the form of M2L; None to choose.
         digits: the wanted digits.
+        largest: the largest ncrit to choose; None for any.
 
     Returns:
         The decision; and the tree for it, if it was built for the comparison.
     """
     fft_alone = None if m2l else why_fft_alone(setup.method, most)
     forms = (m2l,) if m2l else ("fft",) if fft_alone else ("fft", "svd")
-    choice, tree = choose(grow, most, setup, rates_of, forms, ncrit)
+    choice, tree = choose(grow, most, setup, rates_of, forms, ncrit, largest)
     return Decision(setup, choice, fft_alone, digits), tree

@@ -1,7 +1,12 @@
-"""Sample the pairs of points of a problem: on which level of the tree they meet, and how large G is between them."""
+"""Sample the pairs of points of a problem: on which level of the tree they meet, and how large G is between them.
+
+Where all targets have much the same potential, it is one random number, and may be small: the sum of charges times
+their distances, for a function that grows with the distance. So the sizes of potentials are seen together, too.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,6 +28,18 @@ G, if it is very singular, and the few nearest of all pairs most of that."""
 SELDOM = 1e-3
 """The share of targets with the nearest sources that do not count: of a very singular function, a few of them may have
 most of the sum of the squares of all potentials. Errors are expected relative to the potentials of the others."""
+
+NTOGETHER, NSHARED = 64, 5000
+"""Sampled targets whose potentials are seen together, and the sources that they share."""
+
+SMALL = 0.1
+"""The share of sets of charges that have smaller potentials than those that errors are expected to be relative to."""
+
+NSETS = 2000
+"""Sets of charges that are drawn; the share above is then right to a fifteenth."""
+
+ALONE = 0.8
+"""If the nearest sources of each target have this share of the squares of potentials, these hardly vary together."""
 
 NPLACED = 1024
 """Pairs on each level whose places in their boxes are kept."""
@@ -53,6 +70,30 @@ class Placed:
 
 
 @dataclass(frozen=True, eq=False)
+class Together:
+    """Pairs of a few targets with sources that they share, but for the nearest sources of each.
+
+    Attributes:
+        differences: shape (3, ntargets, nsources), x - y.
+        counts: shape (ntargets, nsources), whether a source is none of the nearest.
+        weight: how many pairs each stands for.
+    """
+
+    differences: FloatArray
+    counts: NDArray[np.bool_]
+    weight: float
+
+    def squares(self, kernel: GreensFunction) -> FloatArray:
+        """Return independent squares, whose sum is that of all potentials: of what charges of unit variance do."""
+        with np.errstate(all="ignore"):
+            values = kernel.evaluate(self.differences.reshape(3, -1))
+        by_pair = np.where(self.counts, values.reshape(*values.shape[:2], *self.counts.shape), 0)
+        matrix = by_pair.transpose(0, 2, 1, 3).reshape(len(values) * len(self.counts), -1)
+        found = np.asarray(np.linalg.eigvalsh(self.weight * (matrix @ matrix.T)), np.float64)
+        return found[found > 0]
+
+
+@dataclass(frozen=True, eq=False)
 class Pairs:
     """Pairs of points of a problem.
 
@@ -66,6 +107,7 @@ class Pairs:
         closest_differences: shape (3, nclosest), x - y of targets and their nearest sources; the others have none of
             these.
         closest_weight: how many pairs each of them stands for.
+        together: pairs of a few targets.
         placed: the places of some pairs of each level that has enough.
     """
 
@@ -78,6 +120,7 @@ class Pairs:
     near_weight: float
     closest_differences: FloatArray
     closest_weight: float
+    together: Together
 
     def size(self, kernel: GreensFunction) -> float:
         """Return the sum of the squares of G over all pairs and components; not finite if G is not."""
@@ -87,6 +130,21 @@ class Pairs:
             (self.closest_weight, self.closest_differences),
         )
         return sum(weight * _squares(kernel, differences) for weight, differences in sampled)
+
+    def spread(self, kernel: GreensFunction, size: float) -> float:
+        """Return how much smaller potentials are in the 2-norm than on average, for charges with rather small ones.
+
+        Args:
+            kernel: the Green's function.
+            size: of all pairs with it.
+        """
+        alone = self.closest_weight * _squares(kernel, self.closest_differences)
+        if alone >= ALONE * size:
+            return 1.0
+        squares = self.together.squares(kernel)
+        drawn = np.random.default_rng(SEED).standard_normal((NSETS, len(squares))) ** 2 @ squares + alone
+        small = float(np.quantile(drawn, SMALL))
+        return math.sqrt((float(squares.sum()) + alone) / small) if small > 0 else 1.0
 
 
 def _squares(kernel: GreensFunction, differences: FloatArray) -> float:
@@ -139,7 +197,18 @@ def sample_pairs(points: SortedPoints, ncrit: int) -> Pairs:
         near_weight=of_targets,
         closest_differences=closest.differences,
         closest_weight=closest.weight,
+        together=_see_together(points, closest, rng),
     )
+
+
+def _see_together(points: SortedPoints, closest: _Closest, rng: np.random.Generator) -> Together:
+    x, y = (
+        side.points[:, np.sort(rng.choice(len(side.keys), min(most, len(side.keys)), replace=False))].astype(np.float64)
+        for side, most in ((points.targets, NTOGETHER), (points.sources, NSHARED))
+    )
+    differences = x[:, :, None] - y[:, None, :]
+    weight = len(points.targets.keys) / x.shape[1] * len(points.sources.keys) / y.shape[1]
+    return Together(differences, _length(differences) > closest.radii_of(x)[:, None], weight)
 
 
 @dataclass(frozen=True, eq=False)

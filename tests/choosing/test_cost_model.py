@@ -166,6 +166,13 @@ def test_search_stops_at_one_box_and_at_one_point():
     assert min(each.ncrit for each in search_ncrit(150, 500, valley(1e-6))) >= 1
 
 
+@pytest.mark.parametrize("largest", [100, 150, 400])
+def test_search_stops_at_the_largest_leaf(largest):
+    tried = [each.ncrit for each in search_ncrit(150, 10**6, valley(10**4), largest)]
+    assert max(tried) == largest
+    assert len(tried) == len(set(tried))
+
+
 # -- choices
 
 
