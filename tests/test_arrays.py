@@ -46,6 +46,19 @@ class OnDevice(Foreign):
         return self.values
 
 
+class Exchanged:
+    """What has DLPack and nothing else: no library that makes arrays."""
+
+    def __init__(self, values, device=1):
+        self.values, self.where = values, device
+
+    def __dlpack_device__(self):
+        return self.where, 0
+
+    def __dlpack__(self, **keywords):
+        return self.values.__dlpack__(**keywords)
+
+
 @pytest.fixture(scope="module")
 def points():
     return cube(np.random.default_rng(1), N)
@@ -59,6 +72,15 @@ def fmm(points):
 @pytest.fixture(scope="module")
 def charges():
     return np.random.default_rng(2).standard_normal(N)
+
+
+def test_what_only_exchanges_arrays_gets_those_of_numpy(fmm, points, charges):
+    found = fmm.evaluate(Exchanged(charges))
+    assert type(found) is np.ndarray
+    np.testing.assert_array_equal(found, fmm.evaluate(charges))
+    np.testing.assert_array_equal(fl.direct(Exchanged(points), Exchanged(charges)), fl.direct(points, charges))
+    with pytest.raises(ValueError, match=r"it is on a device, and has no method to copy it to the host\); convert it"):
+        fmm.evaluate(Exchanged(charges, device=2))
 
 
 @pytest.mark.parametrize("make", [Foreign, lambda values: OnDevice(values, 2)], ids=["host", "device"])

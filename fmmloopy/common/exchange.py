@@ -33,6 +33,8 @@ def on_host(values: Any, name: str) -> Any:
             return values.get() if values.flags.forc else _strided(values)
         if values.__dlpack_device__()[0] != HOST:
             copy = next((method for method in COPIES if hasattr(values, method)), None)
+            if copy is None and not hasattr(values, "__array__"):
+                raise TypeError("it is on a device, and has no method to copy it to the host")
             return np.asarray(getattr(values, copy)() if copy else values)
         return np.from_dlpack(values)
     except Exception as error:  # each library has its own
@@ -44,7 +46,10 @@ def on_host(values: Any, name: str) -> Any:
 
 
 def like(result: NDArray[Any], given: Any) -> Any:
-    """Return a result as an array of the library, and on the device, of what the caller gave."""
+    """Return a result as an array of the library, and on the device, of what the caller gave.
+
+    Libraries that exchange arrays and cannot make them from numpy's get these.
+    """
     if not _is_foreign(given):
         return result
     library = _library(given)
@@ -53,6 +58,8 @@ def like(result: NDArray[Any], given: Any) -> Any:
         copy.set(result)
         return copy
     functions = given.__array_namespace__() if hasattr(given, "__array_namespace__") else sys.modules[library]
+    if not hasattr(functions, "asarray"):
+        return result
     return functions.asarray(result, **({"device": given.device} if library == "torch" else {}))
 
 
@@ -65,7 +72,8 @@ def write_out(out: Any, results: tuple[NDArray[Any], ...]) -> tuple[Any, ...]:
     """
     arrays = tuple(out) if isinstance(out, (tuple, list)) else (out,)
     if len(arrays) != len(results):
-        raise ValueError(f"out has {len(arrays)} arrays, expected {len(results)}: one for each result")
+        given = "1 array" if len(arrays) == 1 else f"{len(arrays)} arrays"
+        raise ValueError(f"out has {given}, expected {len(results)}: one for each result")
     for array, result in zip(arrays, results, strict=True):
         _check_out(array, result)
     for array, result in zip(arrays, results, strict=True):
