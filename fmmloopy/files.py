@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -284,13 +285,20 @@ def _mesh(path: Path) -> Iterator[Opened]:
 
 def _read_csv(path: Path) -> tuple[list[str], Array]:
     """Return the names of the columns, none if there is no header, and the numbers."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        first = next(csv.reader(file), [])
-    header = [] if all(map(_is_number, first)) else [name.strip() for name in first]
     try:
-        values = np.loadtxt(path, delimiter=",", skiprows=1 if header else 0, ndmin=2, encoding="utf-8-sig")
-    except ValueError as error:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = next(csv.reader(file), [])
+            # numpy.savetxt begins a header with #.
+            header = [] if all(map(_is_number, first)) else [name.strip(" #") for name in first]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data", UserWarning)
+            values = np.loadtxt(path, delimiter=",", skiprows=1 if header else 0, ndmin=2, encoding="utf-8-sig")
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} is no table of numbers with commas between them: {error}") from None
+    if not values.size:
+        return header, np.empty((0, len(header)))
+    if header and len(header) != values.shape[1]:
+        raise ValueError(f"{path} has {len(header)} names of columns and {values.shape[1]} columns, expected as many")
     return header, values
 
 

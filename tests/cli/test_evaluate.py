@@ -79,6 +79,16 @@ def test_a_table_without_names_and_one_with_other_columns(tmp_path):
     np.testing.assert_array_equal(read_problem(path, "other").charges, 2 * CHARGES)
 
 
+def test_headers_of_numpy_and_tables_without_rows(tmp_path, recwarn):
+    path = tmp_path / "points.csv"
+    np.savetxt(path, np.column_stack([POINTS, CHARGES]), "%.17g", ",", header="x, y, z, charge")
+    np.testing.assert_array_equal(read_problem(path).charges, CHARGES)
+    path.write_text("x,y,z,charge\n\n")
+    problem = read_problem(path)
+    assert (problem.sources.shape, problem.charges.shape) == ((0, 3), (0,))
+    assert not recwarn, "numpy warns of files without data"
+
+
 def test_targets_and_other_names(tmp_path):
     path = tmp_path / "points.h5"
     write_hdf5(path, sources=POINTS, masses=CHARGES, targets=POINTS[:5] + 1, about=1.0)
@@ -123,6 +133,9 @@ def test_files_that_cannot_be_used(tmp_path):
         assert f"no file {tmp_path}" in said(f"missing{suffix}")
         assert f"bad{suffix} is no {suffix} file" in said(f"bad{suffix}", b"garbage")
     assert "is no table of numbers" in said("bad.csv", b"x,y,z,charge\n1,2,3,4\n1,2,three,4\n")
+    assert "is no table of numbers" in said("binary.csv", bytes(range(256)))
+    assert "has 5 names of columns and 4 columns" in said("more.csv", b"x,y,z,charge,w\n1,2,3,4\n")
+    assert "expected four or more columns" in said("empty.csv", b"")
     assert "has columns x, y, charge, expected x, y, z and charges" in said("flat.csv", b"x,y,charge\n1,2,3\n")
     assert "but none whose name begins with 'charges'" in said("none.csv", b"x,y,z,w\n1,2,3,4\n")
     assert "has arrays 'a', expected an array named points or sources" in said("a.npz", a=POINTS)
