@@ -64,6 +64,7 @@ from fmmloopy.inputs import (
     check_precision,
     check_scaling,
     fits,
+    warn_if_rounded,
 )
 from fmmloopy.limits import is_finite_at_zero, value_at_zero
 from fmmloopy.octree.coincident import find_coincident
@@ -163,6 +164,7 @@ class Fmm:
     Warns:
         UserWarning: the bundle is for another device, or other versions or digits.
         UncertifiedWarning: the recipes have not passed `fmmloopy check` on this device, or have changed since.
+        UserWarning: single precision is too coarse for distances between neighbours, such as beside a point far away.
         UserWarning: ``order`` is given, and a quick test says that the function may not suit the method.
     """
 
@@ -321,7 +323,10 @@ class Fmm:
 
     def _sort(self, points: NDArray[Any], others: NDArray[Any] | None, dtype: DTypeLike, width: float) -> SortedPoints:
         """Sort points along the curve, in a root so many times as wide."""
-        return sort_points(points, others, dtype, width)
+        found = sort_points(points, others, dtype, width)
+        if width == self._root_width:  # not once more for a root that is tried
+            warn_if_rounded(points, found)
+        return found
 
     def _usual_device(self) -> Device | None:
         """Return the device to use if none is given; None for the preferred one."""

@@ -77,6 +77,28 @@ def test_points_beyond_single_precision():
     fails(ValueError, "scale the points", fl.Fmm, points, dtype=np.float32)
 
 
+@pytest.mark.parametrize(
+    ("far", "dtype", "warned"),
+    [(1e3, np.float32, True), (1e6, np.float32, True), (10, np.float32, False), (1e13, np.float64, False)],
+)
+def test_a_point_far_away_costs_digits_in_single_precision_only(rng, recwarn, opencl_device, far, dtype, warned):
+    points, charges = np.append(rng.random((400, 3)), [[far, 0, 0]], axis=0), rng.standard_normal(401)
+    fmm = fl.Fmm(points, dtype=dtype, device=opencl_device)
+    said = [str(each.message) for each in recwarn if "float32 is too coarse" in str(each.message)]
+    assert bool(said) == warned
+    assert all("use dtype=numpy.float64, or leave out points far from the others" in text for text in said)
+    expected = fl.direct(points, charges)
+    off = np.linalg.norm(fmm.evaluate(charges) - expected) / np.linalg.norm(expected)
+    assert off > 2 * fmm.error_estimate if warned else off < 2 * fmm.error_estimate
+
+
+def test_points_that_rounding_does_not_move_are_no_cause_for_a_warning(recwarn, opencl_device):
+    grid = np.mgrid[:6, :6, :6].reshape(3, -1).T
+    for points in (np.append(grid, [[1e6, 0, 0]], axis=0), np.ones((9, 3)), grid[:1]):
+        fl.Fmm(points, dtype=np.float32, order=3, device=opencl_device)
+    assert not [each for each in recwarn if "too coarse" in str(each.message)]
+
+
 def test_the_hint_to_transpose_is_given_only_where_it_helps():
     with pytest.raises(ValueError) as caught:
         fl.Fmm(POINTS[:, :2])
