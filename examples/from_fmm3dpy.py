@@ -5,10 +5,10 @@
     python examples/from_fmm3dpy.py --n 20000 --plot both.png
 
 The Flatiron Institute's FMM3D (https://fmm3d.readthedocs.io) is a library of fast multipole methods for Laplace's,
-Helmholtz' and other functions. From version 2 on, its functions have the same factor 1 / (4 pi), and dipoles the same
-sign. Its arrays have a column per point, where those of fmmloopy have a row, and it builds its tree anew in each call,
-where an `Fmm` keeps it. Without fmm3dpy, this example says so and does nothing. Exit status: 1 if numbers differ by
-more than was asked for, else 0.
+Helmholtz's and other functions. From version 2.1 on, its functions have the same factor 1 / (4 pi), and dipoles the
+same sign. Its arrays have a column per point, where those of fmmloopy have a row, and it builds its tree anew in each
+call, where an `Fmm` keeps it. Without fmm3dpy, this example says so and does nothing. Exit status: 1 if numbers differ
+by more than was asked for, else 0.
 """
 
 from __future__ import annotations

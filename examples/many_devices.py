@@ -1,9 +1,9 @@
-"""Several devices: points on a sphere are divided among them, and moved until all take as long.
+"""Several devices: points on a sphere are divided among them, and moved until all take equally long.
 
     python examples/many_devices.py
     python examples/many_devices.py --devices pocl intel --n 100000 --plot devices.png
 
-Without ``--devices``, it divides the cores of the default device among two, if they can be divided, or else uses it
+Without ``--devices``, it divides the cores of the default device between two, if they can be divided, or else uses it
 twice. Exit status: 0 if potentials agree with those of one device to three digits, 1 if they do not.
 """
 

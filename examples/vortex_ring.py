@@ -1,4 +1,4 @@
-"""Two vortex rings that leapfrog: Biot-Savart's law with smoothed cores, from an own Green's function.
+"""Two vortex rings that leapfrog: Biot-Savart's law with smoothed cores, a Green's function of the example's own.
 
     python examples/vortex_ring.py
     python examples/vortex_ring.py --steps 36 --plot rings.png

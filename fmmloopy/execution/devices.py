@@ -79,7 +79,7 @@ def choose_device(which: str | Device | None = None) -> Device:
 
 
 def choose_devices(which: str) -> tuple[Device, ...]:
-    """Choose a device, or parts of one: ``"pocl/2"`` is PoCL with its cores divided among two devices.
+    """Choose a device, or parts of one: ``"pocl/2"`` is PoCL with its cores divided between two devices.
 
     Raises:
         DeviceError: no device matches, or the one that does cannot be divided.

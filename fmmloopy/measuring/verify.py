@@ -26,9 +26,9 @@ NPOINTS, NCRIT, NCHECKED, SEED = 5000, 50, 500, 20040801
 ROUNDING = 1e-13
 """Errors below this are rounding, and not part of the fit."""
 
-FEWEST_DIGITS = 0.3
-"""Digits per order, a factor of two, below which errors hardly fall. Laplace's function has 0.9, r has 0.4; Plummer's
-has none, as a density on a surface cannot represent it."""
+FEWEST_DIGITS = 0.5
+"""Digits per order below which errors hardly fall. Functions that suit the method have 0.8 or more; r, whose fields
+need two densities on a surface, has 0.4 with one, and Plummer's has none in boxes as wide as its softening."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ class Convergence:
         line = f"fit: error = 10^-({self.digits_per_order:.2f} p {self.offset:+.2f}), p the order"
         if self.digits_per_order > FEWEST_DIGITS and np.isfinite(self.errors).all():
             return line
-        return f"{line}; errors hardly fall with the order: if they are too large, use fmmloopy.direct"
+        return (
+            f"{line}; errors hardly fall, as surfaces do not represent the function: give it Surfaces, or use "
+            "fmmloopy.direct"
+        )
 
     def plot(self, path: str | Path) -> None:
         """Draw errors, expected errors and the fitted line.

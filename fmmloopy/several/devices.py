@@ -35,8 +35,8 @@ class ManyDevices(Fmm):
     Args:
         sources, targets: as for `Fmm`.
         devices: names or devices, as for ``device`` of `Fmm`, one for each part; ``"pocl/2"`` is a CPU through PoCL
-            with its cores divided among two parts; ``"all"`` is all GPUs and other accelerators, and the preferred one
-            of the CPU's runtimes, which would share its cores.
+            with its cores divided between two parts; ``"all"`` is all GPUs and other accelerators, and the preferred
+            one of the CPU's runtimes, which would share its cores.
         options: further arguments of `Fmm`, except ``device`` and ``runtime``.
 
     Attributes:

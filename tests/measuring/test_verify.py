@@ -43,7 +43,7 @@ def test_a_fit_that_falls_too_little_says_so():
 
     assert said(0.9, 1e-3, 1e-4) == "fit: error = 10^-(0.90 p +0.00), p the order"
     assert said(0.05, 1e-3, 9e-4).endswith(
-        "errors hardly fall with the order: if they are too large, use fmmloopy.direct"
+        "as surfaces do not represent the function: give it Surfaces, or use fmmloopy.direct"
     )
     assert "errors hardly fall" in said(0.9, 1e-3, math.nan)
 
