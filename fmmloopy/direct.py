@@ -125,7 +125,7 @@ def _pairs(block: int) -> int:
 
 def _points(name: str, points: ArrayLike) -> FloatArray:
     """Return points as a contiguous (3, n) array."""
-    array = np.asarray(real_numbers(points, name), np.float64)
+    array = np.asarray(real_numbers(points, name, may_be_parts=False), np.float64)
     if array.ndim != 2 or array.shape[1] != 3:
         raise ValueError(f"{name} has shape {array.shape}, expected (n, 3): one row per point")
     if not np.isfinite(array).all():

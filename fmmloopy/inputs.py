@@ -44,7 +44,7 @@ def check_points(points: ArrayLike, name: str, fewest: int = 1) -> NDArray[Any]:
     Raises:
         ValueError: the shape is wrong, there are fewer points, or values are not finite real numbers.
     """
-    array = real_numbers(points, name)
+    array = real_numbers(points, name, may_be_parts=False)
     if array.ndim != 2 or array.shape[1] != 3:
         hint = f"; transpose it: {name}.T" if array.ndim == 2 and array.shape[0] == 3 else ""
         raise ValueError(f"{name} has shape {array.shape}, expected (n, 3): one row per point{hint}")

@@ -45,7 +45,7 @@ BAD_POINTS = {
     "a number": (1.0, " has shape (), expected (n, 3): one row per point"),
     "no points": (POINTS[:0], " has shape (0, 3), expected at least one point"),
     "an empty list": ([], " has shape (0,), expected (n, 3)"),
-    "complex": (POINTS + 0j, " has dtype complex128, expected real numbers: pass real and imaginary parts separately"),
+    "complex": (POINTS + 0j, " has dtype complex128, expected real numbers"),
     "strings": ([["1", "2", "3"]], " has dtype <U1, expected real numbers"),
     "objects": (np.array([[object()] * 3]), " has dtype object, expected real numbers"),
     "dates": (np.zeros((4, 3), "datetime64[s]"), " has dtype datetime64[s], expected real numbers"),
@@ -69,6 +69,12 @@ def test_points(name, which):
 
 def test_points_without_sources():
     fails(ValueError, "sources has dtype object, expected real numbers", fl.Fmm, None)
+
+
+def test_complex_points_cannot_be_passed_in_parts():
+    for call in (fl.Fmm, lambda points: fl.direct(points, np.ones(len(points)))):
+        with pytest.raises(ValueError, match="sources has dtype complex128, expected real numbers$"):
+            call(POINTS + 0j)
 
 
 def test_points_beyond_single_precision():

@@ -359,5 +359,6 @@ def choose(
             missing = f"rate of {error}"
     if ncrit is not None:
         return Choice(ncrit, forms[0], "ncrit as given"), None
-    reason = f"the rule of 25 x order, as no {missing} of this device with M2L in this form is known"
+    be = "are" if missing == "rates" else "is"
+    reason = f"the rule of 25 x order, as no {missing} of this device with M2L in this form {be} known"
     return Choice(rule, forms[0], reason), None

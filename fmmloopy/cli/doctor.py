@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from fmmloopy.cli.common import DOES_NOT_HOLD, JsonOption, console, print_json
+from fmmloopy.cli.common import DOES_NOT_HOLD, JsonOption, console, print_json, telling
 
 
 def doctor(
@@ -20,7 +17,7 @@ def doctor(
     """Examine this machine: packages, OpenCL runtimes, devices, caches. Exit with 1 if something does not work."""
     from fmmloopy.diagnosis.doctor import examine
 
-    with _showing() as show:
+    with telling() as show:
         diagnosis = examine(probe, show)
     if json:
         print_json({"ok": diagnosis.ok, **asdict(diagnosis)})
@@ -28,18 +25,6 @@ def doctor(
         _print(diagnosis)
     if not diagnosis.ok:
         raise typer.Exit(DOES_NOT_HOLD)
-
-
-@contextmanager
-def _showing() -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows the current activity on standard error if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield status.update
 
 
 def _print(diagnosis: Any) -> None:

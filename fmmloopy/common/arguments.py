@@ -11,8 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from fmmloopy.common.exchange import on_host
 
 
-def real_numbers(values: ArrayLike, name: str) -> NDArray[Any]:
+def real_numbers(values: ArrayLike, name: str, may_be_parts: bool = True) -> NDArray[Any]:
     """Return an array of real numbers of any type.
+
+    Args:
+        values, name: the numbers, and what the caller calls them.
+        may_be_parts: whether real and imaginary parts of complex numbers can be passed one after the other.
 
     Raises:
         ValueError: values are complex, masked or no numbers, or rows have different lengths.
@@ -30,9 +34,8 @@ def real_numbers(values: ArrayLike, name: str) -> NDArray[Any]:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} is not an array of numbers: {error}") from None
     if array.dtype.kind == "c":
-        raise ValueError(
-            f"{name} has dtype {array.dtype}, expected real numbers: pass real and imaginary parts separately"
-        )
+        remedy = ": pass real and imaginary parts separately" if may_be_parts else ""
+        raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers{remedy}")
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
     return array

@@ -291,8 +291,8 @@ def test_without_rates_the_rule_is_used(points, missing):
     some = {name: rate for name, rate in rates().per_unit.items() if name != missing}
     choice, tree = choose_for(points, lambda form: None if missing == "all" else Rates(some))
     assert (choice.ncrit, choice.m2l, choice.candidates, tree) == (ncrit_for(ORDER), "fft", (), None)
-    unknown = "rates" if missing == "all" else "rate of m2m"
-    assert choice.reason == f"the rule of 25 x order, as no {unknown} of this device with M2L in this form is known"
+    unknown, known = ("rates", "are known") if missing == "all" else ("rate of m2m", "is known")
+    assert choice.reason == f"the rule of 25 x order, as no {unknown} of this device with M2L in this form {known}"
 
 
 def test_forms_without_rates_are_passed_over(points):
