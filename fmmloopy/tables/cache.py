@@ -42,7 +42,7 @@ from fmmloopy.tables.surfaces import (
 from fmmloopy.tables.svd import Factors, arrange, compress, count_entries
 
 # Increase whenever a table of the same key would have another layout or other numbers.
-TABLE_FORMAT = 4
+TABLE_FORMAT = 5
 
 # Bytes before HDF5's own: the smallest block that it can leave.
 USER_BLOCK = 512

@@ -48,6 +48,9 @@ TRUNCATION = {"float64": 16.0, "float32": 1.0, "mixed": 4.5e5}
 # root mean square. Chains of translations err least for factors of 2 to 5 (docs/measurements/constants.csv).
 RESOLVED = 3.0
 
+EQUAL = 1e-6
+"""Relative difference of singular values that are equal but for rounding."""
+
 
 @dataclass(frozen=True, eq=False)
 class Tables:
@@ -357,7 +360,9 @@ def resolved_tolerance(s: FloatArray, fields: FloatArray, nrows: int) -> float:
 
     The field of such a vector is small at the check points and larger between them. Its coefficient cannot be found
     from potentials at these points: errors of the potentials, divided by the small singular value, would make large
-    densities. Vectors with smaller singular values oscillate more, so none of these is kept either.
+    densities. Vectors with smaller singular values oscillate more, so none of these is kept either. A cube has
+    symmetries, so singular values come in groups of two or three equal ones, whose vectors are arbitrary within the
+    group: it is kept or dropped as a whole.
 
     Args:
         s: singular values of the map from densities to potentials at the check points, descending.
@@ -367,9 +372,14 @@ def resolved_tolerance(s: FloatArray, fields: FloatArray, nrows: int) -> float:
     Returns:
         A tolerance for `_truncated_inverse`; 0 if all are resolved.
     """
-    sizes = np.sqrt((fields**2).sum(axis=0) * (nrows / len(fields)))
-    unresolved = np.flatnonzero(sizes > RESOLVED * s)
-    return float(s[unresolved[0]] / s[0]) if len(unresolved) and s[0] > 0 else 0.0
+    if not s[0] > 0:
+        return 0.0
+    squares = (fields**2).sum(axis=0) * (nrows / len(fields))
+    rounding = 4 * np.finfo(s.dtype).eps * s[0]
+    for group in np.split(np.arange(len(s)), np.flatnonzero(s[1:] < s[:-1] * (1 - EQUAL) - rounding) + 1):
+        if squares[group].mean() > RESOLVED**2 * (s[group] ** 2).mean():
+            return float(s[group[0]] / s[0]) * (1 + EQUAL)
+    return 0.0
 
 
 def not_finite(kernel: GreensFunction, radius: float) -> str:

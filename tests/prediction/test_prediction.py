@@ -172,6 +172,31 @@ def test_float32_is_part_of_a_chain():
     assert double < 1e-8 < mixed < single < 1e-5
 
 
+SHIPPED = [fl.stokeslet(0.7), fl.stresslet(), fl.rotlet(3.0), fl.biot_savart(), fl.kelvin()]
+
+
+@pytest.mark.parametrize("kernel", SHIPPED, ids=lambda kernel: kernel.name)
+def test_chains_that_ship(kernel, monkeypatch):
+    """They are those that would be measured, whatever the scaling; only other orders and precisions are measured."""
+    unit = predict.with_unit_scaling(kernel)
+    for order in (2, 4):
+        ships, measured = predict.shipped_squares(unit, order, 1.0, DOUBLE), measure_chain(kernel, order, 1.0, DOUBLE)
+        for here, there in ((ships.error, measured.error), (ships.size, measured.size)):
+            assert kernel.scaling**2 * here == pytest.approx(there, rel=1e-4)
+    assert [predict.shipped_squares(unit, p, 1.0, DOUBLE) is None for p in (2, 12, 16)] == [False, False, True]
+    assert predict.shipped_squares(unit, 4, 1.0, MIXED_PRECISION) is None
+    monkeypatch.setattr(predict, "measure_chain", None)
+    assert predict.known_squares(kernel, 12, 1.0, DOUBLE).error > 0
+
+
+def test_chains_of_other_functions_do_not_ship():
+    for kernel in (fl.kelvin(1.0, 0.3), fl.biharmonic(), fl.helmholtz(1.0), fl.yukawa(), scalar("laplace", "2*rinv")):
+        assert predict.shipped_squares(predict.with_unit_scaling(kernel), 4, 1.0, DOUBLE) is None
+    for scaling in (0.0, 1e200, 1e-200):
+        kernel = GreensFunction("laplace", "rinv", scaling=scaling)
+        assert predict.with_unit_scaling(kernel) is kernel
+
+
 @pytest.mark.parametrize("make", [cube, sphere, clustered], ids=lambda make: make.__name__)
 def test_pairs_of_few_points_are_all_there(make, rng):
     """Few enough that nothing is sampled: near and far pairs are all pairs, and their squares sum up to all squares."""
