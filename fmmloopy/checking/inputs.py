@@ -19,7 +19,7 @@ from fmmloopy.checking.case import (
 from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.drawn import drawn, large_points
 from fmmloopy.checking.real_cases import real_case
-from fmmloopy.components import Components
+from fmmloopy.components import CHARGES, Components
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.kernels import KERNELS
 from fmmloopy.operators import Form, Operator, Specification
@@ -84,12 +84,22 @@ def orders_of_transforms(types: Types) -> tuple[int, ...]:
 
 def of_other_functions(operator: Operator, types: Types, full: bool) -> Iterator[Input]:
     """Yield numerical inputs with functions other than Laplace's and Yukawa's: at level quick, one that has sines."""
-    if not operator.particles:
+    sides = operator.particles
+    if not sides:
         return
     quick = [SHIPPED["helmholtz"]] if types == FLOAT64 else []
-    gradients = [SHIPPED[name].with_gradient() for name in ("helmholtz", "stokeslet") if operator.gives_potentials]
-    for greens in [*SHIPPED.values(), *gradients] if full else quick:
-        yield Input(Specification(operator, greens, 3, types), real=True)
+    for greens in SHIPPED.values() if full else quick:
+        part = greens.between(sides.sources.is_surface, sides.targets.is_surface)
+        each = all_components(part) if full else (CHARGES,)
+        for function in dict.fromkeys(operator.own(components).of(part) for components in each):
+            yield Input(Specification(operator, function, 3, types), real=True)
+
+
+def all_components(greens: GreensFunction) -> tuple[Components, ...]:
+    """Return all kinds of inputs and outputs of a function; second derivatives if it has a single component."""
+    found = CHARGES, Components(gradient=True), Components(vectors=VECTORS[0])
+    is_scalar = greens.ntarget_components == greens.nsource_components == 1
+    return (*found, Components(dipoles=True, gradient=True, hessian=True)) if is_scalar else found
 
 
 def extended(types: Types, full: bool) -> tuple[Components, ...]:
@@ -97,10 +107,10 @@ def extended(types: Types, full: bool) -> tuple[Components, ...]:
 
     Float64 has several vectors of charges in the exact layer.
     """
-    dipoles, vectors = Components(dipoles=True, gradient=True, hessian=True), Components(vectors=VECTORS[-1])
+    dipoles, *vectors = Components(dipoles=True, gradient=True, hessian=True), *(Components(vectors=k) for k in VECTORS)
     if full:
-        return dipoles, vectors
-    return (dipoles,) if types.is_mixed else () if types == FLOAT64 else (vectors,)
+        return dipoles, *vectors
+    return (dipoles,) if types.is_mixed else () if types == FLOAT64 else (vectors[-1],)
 
 
 def inputs(
@@ -122,6 +132,7 @@ def inputs(
         return Specification(operator, greens, order, types)
 
     functions = [POLYNOMIAL, several(types)]
+    vectors = [POLYNOMIAL_2X2.for_vectors(count) for count in VECTORS] if operator.particles else []
     if layer == "exact":
         for order in (3, 2, 4, 6) if full else (3,):
             for greens in POLYNOMIALS if full else functions:
@@ -129,14 +140,13 @@ def inputs(
                     yield Input(specification(greens, order), seed)
         for greens in (POLYNOMIAL_3X3, POLYNOMIAL_4X3) if full else ():
             yield Input(specification(greens, 3))
-        if operator.particles and (full or types == FLOAT64):
-            for count in VECTORS if full else VECTORS[1:2]:
-                yield Input(specification(POLYNOMIAL_2X2.for_vectors(count), 3))
+        for greens in vectors if full else vectors[1:2] if types == FLOAT64 else ():
+            yield Input(specification(greens, 3))
         if operator.form == Form.TRANSFORM:
             for order in (5, 7, 8, 9, 10, 11, 12) if full else orders_of_transforms(types):
                 yield Input(specification(POLYNOMIAL, order))
     elif layer == "hostile":
-        for greens in POLYNOMIALS if full else functions[1:]:
+        for greens in (*POLYNOMIALS, *vectors) if full else functions[1:]:
             for layout in hostile(greens, 3):
                 yield Input(specification(greens, 3), 1, layout)
         for spec, layout in drawn(operator, types, functions, lanes(functions[1], 3), full):
@@ -161,3 +171,5 @@ def inputs(
         greens, order = functions[1], 3 if operator.form in (Form.TRANSFORM, Form.PRODUCT) else 2
         for layout in (DEFAULT, *(hostile(greens, order) if full else ())):
             yield Input(specification(greens, order), 2, layout)
+        for greens in vectors if full else ():
+            yield Input(specification(greens, order), 2)

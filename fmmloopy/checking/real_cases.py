@@ -13,6 +13,7 @@ from fmmloopy.checking.case import DEFAULT, Case, Layout
 from fmmloopy.checking.cases import global_arguments, local_arguments, make_case, points_in_boxes, positions_of
 from fmmloopy.checking.over.octets import surface_grid
 from fmmloopy.checking.over.units import pairs_of
+from fmmloopy.components import by_vector
 from fmmloopy.greens import GreensFunction
 from fmmloopy.operators import Specification
 from fmmloopy.precision import FLOAT64
@@ -180,7 +181,8 @@ def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str
             side = "source" if particles.is_mutual else "target"
             x = a[positions_of(particles.targets)][:, a[f"box_{side}_starts"][box] : a[f"box_{side}_ends"][box]]
         values = _condition(case.spec.greens, x[:, :, None] - y[:, None, :])
-        magnitudes[where] += np.einsum("ijts,js->it", values, np.abs(q))
+        by_charges = np.einsum("ijts,vjs->vit", values, np.abs(by_vector(q, case.spec.greens.vectors)))
+        magnitudes[where] += by_charges.reshape(-1, by_charges.shape[2])
     return {name: magnitudes}
 
 

@@ -13,14 +13,22 @@ import pytest
 from conftest import slow_but
 
 import fmmloopy as fl
-from fmmloopy.checking.case import EXACT_LIMIT, POLYNOMIAL, POLYNOMIAL_3X3, SINGLE, identical, run_case
+from fmmloopy.checking.case import (
+    EXACT_LIMIT,
+    POLYNOMIAL,
+    POLYNOMIAL_3X3,
+    SINGLE,
+    Case,
+    identical,
+    run_case,
+)
 from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.check import check_book
 from fmmloopy.checking.drawn import BEYOND, drawn, large, large_points
-from fmmloopy.checking.inputs import inputs, orders_of_transforms, several
+from fmmloopy.checking.inputs import SHIPPED, VECTORS, inputs, of_other_functions, orders_of_transforms, several
 from fmmloopy.checking.over import describe, domain_of
 from fmmloopy.checking.over.fewer import parts
-from fmmloopy.checking.real_cases import SCALES, real_case
+from fmmloopy.checking.real_cases import SCALES, real_case, term_magnitudes
 from fmmloopy.checking.shrink import shrink
 from fmmloopy.execution.devices import find_devices
 from fmmloopy.execution.generate import compile_operator
@@ -143,6 +151,48 @@ def test_inputs_make_the_same_cases_in_another_process(name, layer):
         here, there = each.case().arguments, cloudpickle.loads(text).case().arguments
         assert here.keys() == there.keys()
         assert all(np.array_equal(here[key], there[key], equal_nan=True) for key in here)
+
+
+@pytest.mark.parametrize("name", ["p2p", "p2m", "l2p", "m2p"])
+def test_full_has_every_function_with_its_inputs_and_outputs(name):
+    """Operators with a surface have the functions that stand for it there."""
+    operator, found = OPERATORS[name], {}
+    for each in of_other_functions(operator, FLOAT64, True):
+        found.setdefault(each.spec.greens.name.split("_gradient")[0].split("_times")[0], []).append(each.spec.greens)
+    sides = operator.particles
+    for greens in SHIPPED.values():
+        part = greens.between(sides.sources.is_surface, sides.targets.is_surface)
+        functions = found[part.name]
+        assert part in functions
+        assert any(function.vectors > 1 for function in functions)
+        assert any(function.nderivatives for function in functions) == operator.gives_potentials
+    dipoles = [name for name in found if "dipoles" in name]
+    assert bool(dipoles) == (not sides.sources.is_surface)
+
+
+@pytest.mark.parametrize("layer", ["exact", "hostile", "numerical", "sanitized"])
+def test_full_has_several_vectors_in_all_layers(layer):
+    given = inputs(layer, P2P, FLOAT64, True, lambda *_: {"tlanes": 4}, lambda *_: [SINGLE], lambda _: False)
+    assert {each.spec.greens.vectors for each in given} == {1, *VECTORS}
+
+
+@pytest.mark.parametrize("name", ["p2p", "l2p", "p2m"])
+def test_terms_of_several_vectors_are_those_of_each(name):
+    """Each vector of potentials is as large as its own charges make it."""
+    greens = SHIPPED["helmholtz"]
+    case = real_case(Specification(OPERATORS[name], greens.for_vectors(3), 3, FLOAT64))
+    particles = case.operator.particles
+    potentials, charges = particles.targets.array, particles.sources.array
+    found = term_magnitudes(case, {potentials: case.arguments[potentials]})[potentials]
+    axis = 1 if particles.targets.is_surface else 0
+    for vector in range(3):
+        here = np.arange(2 * vector, 2 * vector + 2)
+        own = dict(case.arguments)
+        own[potentials] = case.arguments[potentials].take(here, axis)
+        own[charges] = case.arguments[charges].take(here, 1 if particles.sources.is_surface else 0)
+        alone = Case(Specification(OPERATORS[name], greens, 3, FLOAT64), own)
+        expected = term_magnitudes(alone, {potentials: own[potentials]})[potentials]
+        np.testing.assert_array_equal(found.take(here, axis), expected)
 
 
 @needs_opencl
