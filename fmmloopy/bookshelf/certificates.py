@@ -22,18 +22,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fmmloopy import greens, precision, terms
-from fmmloopy import operators as operators_package
-from fmmloopy.common import sizes
+from fmmloopy import greens, precision
 from fmmloopy.common.documents import parse
 from fmmloopy.common.store import cache_folder, checksum, read_cached, write_cached
 from fmmloopy.execution.devices import Device
-from fmmloopy.execution.key import CodeKey, math_hash, recipe_hash, versions
+from fmmloopy.execution.key import CodeKey, math_hash, recipe_hash, sources_hash, versions
 from fmmloopy.operators import OPERATORS, Form, Specification
-from fmmloopy.recipes import apply, lanes
 from fmmloopy.recipes.book import RecipeBook, RecipeError
-from fmmloopy.recipes.fingerprint import hash_of_sources
-from fmmloopy.recipes.load import shipped_books, shipped_files
+from fmmloopy.recipes.load import shipped_books
 
 CHECKER = 4
 """Increase it when the check detects more errors than before; this makes older certificates stale."""
@@ -253,14 +249,6 @@ def shipping_label(book: RecipeBook, device: Device) -> str:
     """Return a label for a book, a kind of device and its runtime, on any processor, with driver and loopy versions."""
     runtime = f"{device.backend} {device.kind} {device.runtime}"
     return f"{book.name} on {runtime}, driver {device.driver}, loopy {dict(versions())['loopy']}"
-
-
-@cache
-def sources_hash() -> str:
-    """Return a hash of the code of operators, books, and the modules between them, without comments and file names."""
-    between = [Path(module.__file__ or "") for module in (terms, greens, precision, sizes, apply, lanes)]
-    folder = Path(operators_package.__file__ or "").parent
-    return hash_of_sources([*between, *folder.glob("*.py"), *shipped_files()])[:32]
 
 
 def kernels_of(

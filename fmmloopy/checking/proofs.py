@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
-from fmmloopy.bookshelf.certificates import came_proved, kernel_for, read_shipped, sources_hash
+from fmmloopy.bookshelf.certificates import came_proved, kernel_for, read_shipped
 from fmmloopy.checking import proof
 from fmmloopy.checking.case import POLYNOMIAL_2X2, Layout
 from fmmloopy.checking.inputs import SHIPPED
 from fmmloopy.checking.proof import NotProved, Proved, Verdict, Wrong, prove
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.components import CHARGES, Components
+from fmmloopy.execution.key import sources_hash
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.operators import Form, Operator, Specification
 from fmmloopy.operators.operator import Kernel

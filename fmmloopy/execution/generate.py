@@ -21,6 +21,7 @@ from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
+from fmmloopy.execution.shipped_code import shipped_content
 from fmmloopy.operators import Operator
 from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.hints import explain
@@ -44,14 +45,14 @@ def compile_operator(key: CodeKey) -> CompiledOperator:
 
 def keep(key: CodeKey, code: CompiledOperator) -> None:
     """Store code on disk under its key, and beforehand that it was generated here."""
-    text, content = key.text(), _content(code)
+    text, content = key.text(), content_of(code)
     if code.generated_here:
         mark = _mark(text, content)
         store.keep(store.keyed_file("generated", mark, f"{key.operator}-"), mark, True)
     store.keep(store.keyed_file("code", text, f"{key.operator}-"), text, content)
 
 
-def _content(code: CompiledOperator) -> dict[str, Any]:
+def content_of(code: CompiledOperator) -> dict[str, Any]:
     """Return what is stored of code: all of it, but not where it comes from."""
     return {name: value for name, value in asdict(code).items() if name != "generated_here"}
 
@@ -62,22 +63,34 @@ def _mark(text: str, content: Mapping[str, Any]) -> str:
 
 
 def kept_code(key: CodeKey) -> CompiledOperator | None:
-    """Return code that is on disk; None if there is none."""
+    """Return code that is on disk, or came with the package; None if there is none."""
     text = key.text()
-    code = store.kept(store.keyed_file("code", text, f"{key.operator}-"), text)
+    content = store.kept(store.keyed_file("code", text, f"{key.operator}-"), text)
+    found = _code_of(content)
+    if found is not None:
+        mark = _mark(text, content)
+        is_own = store.kept(store.keyed_file("generated", mark, f"{key.operator}-"), mark, packed=False) is True
+        return replace(found, generated_here=is_own)
+    shipped = _code_of(shipped_content(key))
+    if shipped is None:
+        return None
+    shipped = replace(shipped, generated_here=True)
+    keep(key, shipped)
+    return shipped
+
+
+def _code_of(content: Any) -> CompiledOperator | None:
+    """Return code from what was stored; None if it is no code."""
     try:
-        mark = _mark(text, code)
+        code = dict(content)
         for name in ("arguments", "lanes"):
             code[name] = tuple(map(tuple, code[name]))
         for name in ("global_size", "local_size", "steps", "build_options"):
             code[name] = tuple(code[name])
         found = CompiledOperator(**{**code, "generated_here": False})
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return None
-    if not _is_code(found):
-        return None
-    is_own = store.kept(store.keyed_file("generated", mark, f"{key.operator}-"), mark, packed=False) is True
-    return replace(found, generated_here=is_own)
+    return found if _is_code(found) else None
 
 
 def _is_code(code: CompiledOperator) -> bool:

@@ -7,16 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+from fmmloopy import greens, precision, terms
+from fmmloopy import operators as operators_package
+from fmmloopy.common import sizes
 from fmmloopy.common.messages import one_line
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.devices import Device
 from fmmloopy.operators import Operator, Specification
+from fmmloopy.recipes import apply, lanes
 from fmmloopy.recipes.apply import Step, apply_recipe
 from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook, RecipeError
-from fmmloopy.recipes.fingerprint import fingerprint
+from fmmloopy.recipes.fingerprint import fingerprint, hash_of_sources
 from fmmloopy.recipes.identity import kernel_identity
+from fmmloopy.recipes.load import shipped_books, shipped_files
 
 FORMAT = 5
 """Increase it when the same key must give different code."""
@@ -68,6 +74,17 @@ class CodeKey:
             }
         )
 
+    def shipping_text(self) -> str | None:
+        """Return what the code of a shipped book depends on beside the sources, as text: no device, but its backend.
+
+        None for other books, and for a part of a recipe.
+        """
+        if self.most_steps is not None or self.book is not shipped_books().get(self.book.name):
+            return None
+        backend = self.device.backend, backend_of(self.device).prelude
+        recipe = self.book.name, self.operator, sorted(self._given.items())
+        return repr((FORMAT, self.specification.key, recipe, backend, dict(versions())["loopy"]))
+
     def steps(self) -> list[Step]:
         """Apply the recipe and return the kernel after each step.
 
@@ -95,6 +112,14 @@ class CodeKey:
 def math_hash(operator: Operator) -> str:
     """Return a hash of the code that makes the math-level kernel of an operator."""
     return fingerprint((operator, Specification))
+
+
+@cache
+def sources_hash() -> str:
+    """Return a hash of the code of operators, books, and the modules between them, without comments and file names."""
+    between = [Path(module.__file__ or "") for module in (terms, greens, precision, sizes, apply, lanes)]
+    folder = Path(operators_package.__file__ or "").parent
+    return hash_of_sources([*between, *folder.glob("*.py"), *shipped_files()])[:32]
 
 
 @cache

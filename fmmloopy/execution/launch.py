@@ -29,8 +29,8 @@ class CompiledOperator:
         steps: names of the recipe's steps.
         build_options: options for the device's compiler.
         kernel: identity of the kernel that it was generated from, see `fmmloopy.recipes.identity`; "" if there is none.
-        generated_here: whether a process of this user has generated it. Else it was read from a file that anybody may
-            have written, and need not be what the kernel generates.
+        generated_here: whether a process of this user has generated it, or it came with the package. Else it was read
+            from a file that anybody may have written, and need not be what the kernel generates.
     """
 
     operator: str

@@ -106,7 +106,9 @@ def test_an_evaluation_shows_one_bar_with_its_steps(tmp_path):
     rng = np.random.default_rng(1)
     np.savez(tmp_path / "points.npz", points=rng.random((300, 3)), charges=rng.random(300))
     output = tmp_path / "out.h5"
+    # Of a function whose code does not come with the package.
     words = ("evaluate", str(tmp_path / "points.npz"), "-o", str(output), "--device", OPENCL[0].description)
+    words += ("--kernel", "exp(-2*r)/r")
     environment = {"FMMLOOPY_CACHE_DIR": str(tmp_path / "cache")}
     status, text = on_a_terminal(100, *COMMAND, *words, **environment)
     assert status == 0, text
