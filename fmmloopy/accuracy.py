@@ -154,7 +154,9 @@ class Accuracy:
     digits: float | None
 
 
-def settle_accuracy(predictor: Predictor, digits: float | None, order: int | None, precision: str | None) -> Accuracy:
+def settle_accuracy(
+    predictor: Predictor, digits: float | None, order: int | None, precision: str | None, eps: float | None = None
+) -> Accuracy:
     """Choose order and precision, unless they are given.
 
     Args:
@@ -162,6 +164,7 @@ def settle_accuracy(predictor: Predictor, digits: float | None, order: int | Non
         digits: wanted digits, ignored if ``order`` is given; None for 6, or 5 in single precision.
         order: None for the lowest that reaches the digits.
         precision: by name; None for the narrowest that reaches the digits, or for double if ``order`` is given.
+        eps: the relative error that the digits stand for, if that was given: messages are in terms of it.
 
     Raises:
         ValueError: as `order_for`.
@@ -172,7 +175,7 @@ def settle_accuracy(predictor: Predictor, digits: float | None, order: int | Non
     if order is not None:
         _warn_if_unsuited(predictor, order)
         return Accuracy(order, PRECISIONS[precision or "double"], None)
-    found = order_for(predictor, digits, precision or "double")
+    found = order_for(predictor, digits, precision or "double", eps)
     name = precision or precision_for(predictor.kernel, digits)
     return Accuracy(found, PRECISIONS[name], digits_for(digits, name))
 
@@ -197,13 +200,14 @@ def digits_from(digits: Any, eps: Any) -> Any:
     return float(-np.log10(float(eps)))
 
 
-def order_for(predictor: Predictor, digits: Any, precision: str = "double") -> int:
+def order_for(predictor: Predictor, digits: Any, precision: str = "double", eps: float | None = None) -> int:
     """Return the lowest order whose expected error, including rounding, is at most 10^-digits.
 
     Args:
         predictor: the Green's function and the points.
         digits: wanted digits, not necessarily whole; None for 6, or 5 in single precision.
         precision: double, mixed, reduced or single.
+        eps: as for `settle_accuracy`.
 
     Raises:
         ValueError: digits is not a number from 1 to the most that the precision reaches with order 16, or the function
@@ -215,12 +219,19 @@ def order_for(predictor: Predictor, digits: Any, precision: str = "double") -> i
     most = np.floor(-np.log10(math.hypot((errors or ERRORS["laplace"])[-1], last)))
     remedy = "" if precision == "double" else "; use dtype=numpy.float64 and precision='double'"
     if not isinstance(digits, numbers.Real) or isinstance(digits, bool) or not 1 <= float(digits) <= most:
-        raise ValueError(
-            f"digits is {digits!r}, expected a number from 1 to {most:.0f} in {precision} precision{remedy}"
-        )
+        expected = f"a number from 1 to {most:.0f}" if eps is None else f"a relative error from {10**-most:.0e} to 0.1"
+        raise ValueError(f"{_asked(digits, eps)}, expected {expected} in {precision} precision{remedy}")
     if errors is None:
-        return _raise_order(predictor, float(digits), PRECISIONS[precision])
+        return _raise_order(predictor, float(digits), PRECISIONS[precision], eps)
     return _lowest_order(errors, 10.0 ** -float(digits), precision)
+
+
+def _asked(digits: Any, eps: float | None) -> str:
+    """Return what was asked for, in the caller's words."""
+    if eps is not None:
+        return f"eps is {eps:.2g}"
+    is_number = isinstance(digits, numbers.Real) and not isinstance(digits, bool)
+    return f"digits is {digits:g}" if is_number else f"digits is {digits!r}"
 
 
 def _lowest_order(errors: tuple[float, ...], wanted: float, precision: str = "double") -> int:
@@ -243,7 +254,7 @@ def largest_leaf(predictor: Predictor, accuracy: Accuracy) -> int | None:
     return max(ncrit_for(order), int(max(wanted**2 - alone**2, 0.0) / LEAF_ROUNDING**2))
 
 
-def _raise_order(predictor: Predictor, digits: float, precision: Precision) -> int:
+def _raise_order(predictor: Predictor, digits: float, precision: Precision, eps: float | None) -> int:
     """Return the lowest order that reaches the digits; orders are tried one after the other.
 
     Raises:
@@ -256,38 +267,51 @@ def _raise_order(predictor: Predictor, digits: float, precision: Precision) -> i
             errors.append(estimate(predictor, order, precision).error)
         except UnpredictableError as why:
             raise ValueError(
-                f"digits is {digits:g}, but {why}; scale the points, change the parameters or use fmmloopy.direct"
+                f"{_asked(digits, eps)}, but {why}; scale the points, change the parameters or use fmmloopy.direct"
             ) from None
         if errors[-1] <= 10.0**-digits:
             return order
         if errors[-1] < least / 2:
             best, least = order, errors[-1]
         elif order >= best + STALLED:
-            raise _refusal(predictor, digits, precision, errors, NO_HELP)
+            raise _refusal(predictor, _asked(digits, eps), eps is not None, precision, errors, NO_HELP)
         if order >= EXTRAPOLATED and order < LAST_ORDER:
             fall = max((errors[-4] / errors[-1]) ** (1 / 3), 1.0)
             if errors[-1] / fall ** (2 * (LAST_ORDER - order)) > 10.0**-digits:
                 last = errors[-1] / fall ** (LAST_ORDER - order)
                 trend = f"order {LAST_ORDER} would have about {last:.0e}" if last < least / 2 else NO_HELP
-                raise _refusal(predictor, digits, precision, errors, trend)
-    raise _refusal(predictor, digits, precision, errors, f"order {LAST_ORDER} is the last")
+                raise _refusal(predictor, _asked(digits, eps), eps is not None, precision, errors, trend)
+    raise _refusal(
+        predictor, _asked(digits, eps), eps is not None, precision, errors, f"order {LAST_ORDER} is the last"
+    )
 
 
-def _refusal(predictor: Predictor, digits: float, precision: Precision, errors: list[float], trend: str) -> ValueError:
-    """Return the error for digits that no order reaches, with the best that can be had and why."""
+def _refusal(
+    predictor: Predictor, asked: str, as_error: bool, precision: Precision, errors: list[float], trend: str
+) -> ValueError:
+    """Return the error for digits that no order reaches, with the best that can be had and why.
+
+    Args:
+        predictor, precision: of the evaluation.
+        asked: what was asked for.
+        as_error: whether that is a relative error instead of digits.
+        errors: of the orders that were tried.
+        trend: why no more were.
+    """
     best = int(np.argmin(errors))
     name, order, reached = predictor.kernel.name, best + FIRST_ORDER, -np.log10(errors[best])
     radius = predictor.worst_radius(order, precision)
     where = "" if radius is None else f"; most of it is from boxes of half width {radius:.2g}"
     if reached < 1:
         return ValueError(
-            f"digits is {digits:g}, but {name} does not suit the method: the best expected error is "
+            f"{asked}, but {name} does not suit the method: the best expected error is "
             f"{errors[best]:.1e}, at order {order}, and {trend}{where}, whose surfaces cannot represent it; "
             "use fmmloopy.direct"
         )
     most = np.floor(10 * reached) / 10
+    limit = f"at least {10**-most:.1e}" if as_error else f"at most {most:g}"
     return ValueError(
-        f"digits is {digits:g}, expected at most {most:g} for {name} and these points: the best expected error is "
+        f"{asked}, expected {limit} for {name} and these points: the best expected error is "
         f"{errors[best]:.1e}, at order {order}, and {trend}{where}, whose surfaces do not represent it better"
     )
 

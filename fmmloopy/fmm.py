@@ -39,6 +39,7 @@ from fmmloopy.choosing.work import count_work
 from fmmloopy.common.arguments import check_count
 from fmmloopy.common.bundle import Bundle, open_bundle
 from fmmloopy.common.exchange import like, on_host, write_out
+from fmmloopy.common.messages import counted
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.common.turns import BUILDING, Turn
@@ -249,7 +250,7 @@ class Fmm:
         with timed(self.timings, "choice"):
             self._predicted_ncrit = ncrit or ncrit_for(FIRST_ORDER)
             self._predictor = self._predictor_of(sorted_points)
-            accuracy = self._decided(lambda: settle_accuracy(self._predictor, digits, order, precision))
+            accuracy = self._decided(lambda: settle_accuracy(self._predictor, digits, order, precision, eps))
         with self._building():
 
             def set_up() -> tuple[Runtime, Setup]:
@@ -755,7 +756,7 @@ class Fmm:
         known = self._expected_now()
         expected = "" if known is None else f"expected error {known.error:.1e}, "
         return (
-            f"<Fmm: {nsources:,} sources, {ntargets:,} targets, {self.kernel.name}, "
+            f"<Fmm: {counted(nsources, 'source')}, {counted(ntargets, 'target')}, {self.kernel.name}, "
             f"order {self.order}{asked}, {expected}{self.precision} precision, ncrit {self.ncrit}, M2L {self.m2l}, "
             f"{self.recipes.name} on {self.device.name}>"
         )

@@ -9,6 +9,7 @@ from html import escape
 from fmmloopy.accuracy import Estimate
 from fmmloopy.choosing.cost_model import Choice, Rates, UnknownRate
 from fmmloopy.choosing.work import Work
+from fmmloopy.common.messages import counted
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class PlanReport:
         choice = self.choice
         order = "as given" if self.digits is None else f"the lowest for {self.digits:g} digits"
         return [
-            ("points", f"{self.nsources:,} sources, {self.ntargets:,} targets"),
+            ("points", f"{counted(self.nsources, 'source')}, {counted(self.ntargets, 'target')}"),
             ("device", self.device),
             ("recipes", f"{self.book}, {self.precision} precision"),
             ("order", f"{self.order}: {order}"),

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fmmloopy.cli.common import JsonOption, console, counted, print_json, telling
+from fmmloopy.cli.common import JsonOption, console, print_json, telling
+from fmmloopy.common.messages import counted
 
 
 def bundle(

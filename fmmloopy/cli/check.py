@@ -15,11 +15,11 @@ from fmmloopy.cli.common import (
     JsonOption,
     OperatorOption,
     console,
-    counted,
     listed,
     print_json,
     show_message,
 )
+from fmmloopy.common.messages import counted
 
 DtypeOption = Annotated[
     list[str] | None, typer.Option("--dtype", help="float32 or float64; may be repeated. Default: both.")

@@ -91,11 +91,6 @@ def show_message(text: str, style: str = "", out: Console | None = None) -> None
         out.print(line, style=style, markup=False, soft_wrap=True)
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number of things in words: ``"1 finding"``, ``"2 findings"``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def listed(names: Sequence[str]) -> str:
     """Join names as in a sentence."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fmmloopy.cli.common import JsonOption, console, print_json
+from fmmloopy.common.messages import counted
 
 if TYPE_CHECKING:
     from fmmloopy.greens import GreensFunction
@@ -169,7 +170,12 @@ def _print(report: dict[str, Any]) -> None:
     from rich.text import Text
 
     out, seconds = console(), report["seconds"]
-    out.print(Text(f"{report['sources']:,} sources, {report['targets']:,} targets, {report['kernel']}", style="bold"))
+    out.print(
+        Text(
+            f"{counted(report['sources'], 'source')}, {counted(report['targets'], 'target')}, {report['kernel']}",
+            style="bold",
+        )
+    )
     out.print(f"order {report['order']}, {report['precision']} precision, on {report['device']}", markup=False)
     out.print(f"{seconds['construction']:.2f} s to prepare, {seconds['evaluation']:.2f} s to evaluate")
     measured = "" if report["measured_error"] is None else f", {report['measured_error']:.1e} at some targets"

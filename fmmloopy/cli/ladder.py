@@ -15,11 +15,11 @@ from fmmloopy.cli.common import (
     JsonOption,
     OperatorOption,
     console,
-    counted,
     print_json,
     show_message,
     telling,
 )
+from fmmloopy.common.messages import counted
 
 if TYPE_CHECKING:
     from fmmloopy.measuring.ladder import Ladder, LadderReport, Rung

@@ -1,4 +1,4 @@
-"""One-line error messages."""
+"""One-line messages."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def require(package: str, extra: str, purpose: str) -> None:
 def one_line(error: BaseException, most: int = 300) -> str:
     """Return the text of an error without line breaks, at most ``most`` characters long."""
     return " ".join(str(error).split())[:most]
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words: ``"1 finding"``, ``"2,000 findings"``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

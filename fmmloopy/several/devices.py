@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fmmloopy.choosing.report import PlanReport
 from fmmloopy.common.exchange import on_host
+from fmmloopy.common.messages import counted
 from fmmloopy.common.turns import Turn
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.device import CPU
@@ -173,8 +174,9 @@ class ManyDevices(Fmm):
     def __repr__(self) -> str:
         names = ", ".join(device.name for device in self.devices)
         return (
-            f"<Fmm: {self._counts[0]:,} sources, {self._counts[1]:,} targets, {self.kernel.name}, order {self.order}, "
-            f"{self.precision} precision, ncrit {self.ncrit}, M2L {self.m2l}, {len(self.parts)} parts on {names}>"
+            f"<Fmm: {counted(self._counts[0], 'source')}, {counted(self._counts[1], 'target')}, {self.kernel.name}, "
+            f"order {self.order}, {self.precision} precision, ncrit {self.ncrit}, M2L {self.m2l}, "
+            f"{len(self.parts)} parts on {names}>"
         )
 
 

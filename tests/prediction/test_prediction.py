@@ -273,6 +273,22 @@ def test_eps_is_a_synonym(rng):
             fl.Fmm(points, eps=wrong)
 
 
+def test_an_error_that_is_too_small_is_answered_as_an_error(rng):
+    points = cube(rng, 100)
+    with pytest.raises(ValueError, match="^eps is 1e-20, expected a relative error from 1e-12 to 0.1 in double precis"):
+        fl.Fmm(points, eps=1e-20)
+    with pytest.raises(ValueError, match=r"^eps is 1e-06, expected at least \d\.\de-04 for logarithm and these points"):
+        order_for(predictor(LOGARITHM), 6.0, eps=1e-6)
+    with pytest.raises(ValueError, match="^eps is 1e-06, but bad is not finite"):
+        order_for(predictor(scalar("bad", "1/d0")), 6.0, eps=1e-6)
+
+
+def test_one_point_is_no_plural():
+    fmm = fl.Fmm(np.zeros((1, 3)), recipes="sequential")
+    assert "1 source, 1 target, laplace" in repr(fmm)
+    assert "1 source, 1 target" in str(fmm.plan_report())
+
+
 def test_more_digits_take_higher_orders():
     orders = [order_for(predictor(STOKES), digits) for digits in (1, 2, 3, 4)]
     assert all(low < high for low, high in itertools.pairwise(orders))
