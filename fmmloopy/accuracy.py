@@ -29,7 +29,8 @@ ERRORS: dict[str, tuple[float, ...]] = {
         *(3.9e-10, 5.9e-11, 1.3e-11, 2.9e-12, 5.0e-13, 1.3e-13),
     ),
 }
-"""Relative error in the 2-norm of potentials, by Green's function, for orders 2 to 16.
+"""Relative error in the 2-norm of potentials, by Green's function, for orders 2 to 16. It holds if targets have sources
+nearby.
 
 Each is the worst of four cases, with 1e5 charges drawn uniformly from (-1, 1): in the cube, on the sphere, clustered on
 four scales, and in the cube with targets on the sphere; ncrit 60, float64. Charges of both signs are the hard case:
@@ -38,8 +39,12 @@ relative errors for charges of one sign are 4 to 10 times smaller. For Yukawa, t
 16: length 1 only).
 """
 
-FLOORS = {"double": 0.0, "mixed": 3e-7, "reduced": 1.6e-6, "single": 1.3e-6}
-"""Error from rounding alone by working precision, measured as above; that of float64 is part of ERRORS.
+FLOAT64 = 2.0**-29
+"""What float64 rounds by, relative to what float32 does: it has 29 bits more."""
+
+FLOORS = {"double": 3e-7 * FLOAT64, "mixed": 3e-7, "reduced": 1.6e-6, "single": 1.3e-6}
+"""Error from rounding alone by working precision, measured as above; that of double is derived from mixed, for near
+pairs. Rounding of expansions in float64 is part of ERRORS and of predicted errors.
 
 Mixed and reduced are compared with double, also for pairs that are 1e-9 apart and a million units from the origin. The
 cases are in docs/measurements/constants.csv.
@@ -47,7 +52,8 @@ cases are in docs/measurements/constants.csv.
 
 LEAF_ROUNDING = 2.5e-8
 """The sum over the sources of a leaf is in float32 in all precisions but double. It loses this much more, times the
-square root of the number of sources, which matters in large leaves: 1.5e-6 with 5,000 sources.
+square root of the number of sources, which matters in large leaves: 1.5e-6 with 5,000 sources. In double, it is less
+by FLOAT64.
 """
 
 SAFETY = 3.0
@@ -99,6 +105,17 @@ def errors_for(kernel: GreensFunction) -> tuple[float, ...] | None:
     return None
 
 
+def table_for(predictor: Predictor) -> tuple[float, ...] | None:
+    """Return the errors in the table for orders 2 to 16, if they hold for these points.
+
+    They do not if targets have no sources nearby. Potentials of Yukawa's function may then be smaller by any factor
+    than where sources are, on which errors depend; those of Laplace's are much the same at all targets, and may be
+    small together.
+    """
+    errors = errors_for(predictor.kernel)
+    return None if errors is None or predictor.is_apart else errors
+
+
 @dataclass(frozen=True)
 class Estimate:
     """An expected relative error in the 2-norm.
@@ -117,8 +134,8 @@ class Estimate:
 
 def rounding_for(precision: str, leaf: int) -> float:
     """Return the error from rounding alone, by the name of the precision and the sources in the largest leaf."""
-    floor = FLOORS[precision]
-    return math.hypot(floor, LEAF_ROUNDING * math.sqrt(leaf)) if floor else 0.0
+    of_leaf = LEAF_ROUNDING * (FLOAT64 if precision == DOUBLE.name else 1.0)
+    return math.hypot(FLOORS[precision], of_leaf * math.sqrt(leaf))
 
 
 def estimate(predictor: Predictor, order: int, precision: Precision, ncrit: int | None = None) -> Estimate:
@@ -132,7 +149,7 @@ def estimate(predictor: Predictor, order: int, precision: Precision, ncrit: int 
     Raises:
         UnpredictableError: the Green's function is not finite where it is needed.
     """
-    errors, leaf = errors_for(predictor.kernel), ncrit_for(order) if ncrit is None else ncrit
+    errors, leaf = table_for(predictor), ncrit_for(order) if ncrit is None else ncrit
     rounding = rounding_for(precision.name, min(leaf, len(predictor.points.sources.keys)))
     if errors is not None:
         return Estimate(math.hypot(errors[order - FIRST_ORDER], rounding), "from the table of measured errors")
@@ -176,7 +193,7 @@ def settle_accuracy(
         _warn_if_unsuited(predictor, order)
         return Accuracy(order, PRECISIONS[precision or "double"], None)
     found = order_for(predictor, digits, precision or "double", eps)
-    name = precision or precision_for(predictor.kernel, digits)
+    name = precision or (DOUBLE.name if table_for(predictor) is None else precision_for(predictor.kernel, digits))
     return Accuracy(found, PRECISIONS[name], digits_for(digits, name))
 
 
@@ -214,7 +231,7 @@ def order_for(predictor: Predictor, digits: Any, precision: str = "double", eps:
             does not reach them.
     """
     digits = digits_for(digits, precision)
-    errors = errors_for(predictor.kernel)
+    errors = table_for(predictor)
     last = rounding_for(precision, ncrit_for(LAST_ORDER))
     most = np.floor(-np.log10(math.hypot((errors or ERRORS["laplace"])[-1], last)))
     remedy = "" if precision == "double" else "; use dtype=numpy.float64 and precision='double'"
@@ -322,7 +339,7 @@ def _warn_if_unsuited(predictor: Predictor, order: int) -> None:
     These cost less than the tables of a moderate order. The error at the given order may cost much more, and is not
     measured before it is asked for.
     """
-    if errors_for(predictor.kernel) is not None:
+    if table_for(predictor) is not None:
         return
     name, remedy = predictor.kernel.name, "compare with fmmloopy.direct"
     errors: dict[int, float] = {}

@@ -22,11 +22,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fmmloopy.accuracy import (
     Estimate,
     digits_from,
-    errors_for,
     estimate,
     largest_leaf,
     ncrit_for,
     settle_accuracy,
+    table_for,
 )
 from fmmloopy.adjoint import transposed
 from fmmloopy.bookshelf.certificates import warn_if_uncertified
@@ -107,8 +107,8 @@ class Fmm:
             charges of both signs. It determines ``order`` and ``precision``, and is ignored if ``order`` is given.
             Errors of the gradients of such charges are up to ten times larger. None means 6, or 5 in single precision,
             where rounding alone leaves an error of 1e-6. Errors of Laplace's and Yukawa's functions are in a table. For
-            others they are predicted from chains of translations, to about a factor of 3; measuring these takes seconds
-            once.
+            others, and where targets have no sources nearby, they are predicted from chains of translations, to about a
+            factor of 3; measuring these takes seconds once.
         device: the device to run on: part of its description, ``"c"``, or None for the best one found.
         recipes: a recipe book, its name or the path of its file; None for the one that suits the device.
         dtype: type of charges and potentials, numpy.float32 or numpy.float64; None for that of the sources.
@@ -429,10 +429,10 @@ class Fmm:
     def error_estimate(self) -> float:
         """Expected relative error of potentials in the 2-norm, for charges of both signs, at a sample of the targets.
 
-        It is from a table for Laplace's and Yukawa's functions. For others it is predicted from chains of translations,
-        to about a factor of 3, for potentials that nine of ten sets of charges exceed; these take seconds if ``order``
-        was given and they were not measured before. It is infinite if the function is not finite where it is needed.
-        `plan_report` says where it is from.
+        It is from a table for Laplace's and Yukawa's functions. For others, and where targets have no sources nearby,
+        it is predicted from chains of translations, to about a factor of 3, for potentials that nine of ten sets of
+        charges exceed; these take seconds if ``order`` was given and they were not measured before. It is infinite if
+        the function is not finite where it is needed. `plan_report` says where it is from.
         """
         with self._turn:
             if self._expected is None:
@@ -459,7 +459,7 @@ class Fmm:
 
     def _expected_now(self) -> Estimate | None:
         """Return the expected error if it is known, or quick to find."""
-        if self._decision.digits is not None or errors_for(self.kernel) is not None:
+        if self._decision.digits is not None or table_for(self._predictor) is not None:
             _ = self.error_estimate
         return self._expected
 

@@ -38,11 +38,16 @@ SMALL = 0.1
 NSETS = 2000
 """Sets of charges that are drawn; the share above is then right to a fifteenth."""
 
-ALONE = 0.8
-"""If the nearest sources of each target have this share of the squares of potentials, these hardly vary together."""
+LARGEST = 64
+"""Targets whose potentials from their nearest sources vary with the charges; of all others, the sum hardly does."""
 
-NPLACED = 1024
-"""Pairs on each level whose places in their boxes are kept."""
+FEWEST_PLACED = 1024
+"""A level with fewer pairs in the sample shows too little of where they are in their boxes."""
+
+NPLACED = 64
+"""Pairs of a level whose places in their boxes are kept: so many of the half with middle distances, and as many of each
+half of the nearer and of the farther ones that are left. Of a function that decays or grows fast, the few nearest or
+farthest pairs may have most of the error."""
 
 COUNTED_LEVELS = 5
 """Down to this level pairs are counted, since the few that meet on a coarse level may have most of the error."""
@@ -62,11 +67,13 @@ class Placed:
     Attributes:
         targets, sources: shape (3, n), relative to the centres of their boxes, in half widths of these.
         vectors: shape (n, 3), from the box of the target to that of the source, in widths of a box.
+        shares: shape (n,), of all pairs of the level: those that each stands for.
     """
 
     targets: FloatArray
     sources: FloatArray
     vectors: NDArray[np.int64]
+    shares: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +114,7 @@ class Pairs:
         closest_differences: shape (3, nclosest), x - y of targets and their nearest sources; the others have none of
             these.
         closest_weight: how many pairs each of them stands for.
+        closest_targets: shape (nclosest,), numbers of the targets among those sampled.
         together: pairs of a few targets.
         placed: the places of some pairs of each level that has enough.
     """
@@ -120,6 +128,7 @@ class Pairs:
     near_weight: float
     closest_differences: FloatArray
     closest_weight: float
+    closest_targets: NDArray[np.int64]
     together: Together
 
     def size(self, kernel: GreensFunction) -> float:
@@ -131,26 +140,29 @@ class Pairs:
         )
         return sum(weight * _squares(kernel, differences) for weight, differences in sampled)
 
-    def spread(self, kernel: GreensFunction, size: float) -> float:
-        """Return how much smaller potentials are in the 2-norm than on average, for charges with rather small ones.
-
-        Args:
-            kernel: the Green's function.
-            size: of all pairs with it.
-        """
-        alone = self.closest_weight * _squares(kernel, self.closest_differences)
-        if alone >= ALONE * size:
-            return 1.0
-        squares = self.together.squares(kernel)
+    def spread(self, kernel: GreensFunction) -> float:
+        """Return how much smaller potentials are in the 2-norm than on average, for charges with rather small ones."""
+        nearest = self.closest_weight * np.bincount(
+            self.closest_targets, _squares_of_pairs(kernel, self.closest_differences), 1
+        )
+        nearest.sort()
+        alone = float(nearest[:-LARGEST].sum())
+        squares = np.concatenate([self.together.squares(kernel), nearest[-LARGEST:]])
         drawn = np.random.default_rng(SEED).standard_normal((NSETS, len(squares))) ** 2 @ squares + alone
         small = float(np.quantile(drawn, SMALL))
         return math.sqrt((float(squares.sum()) + alone) / small) if small > 0 else 1.0
 
 
 def _squares(kernel: GreensFunction, differences: FloatArray) -> float:
+    return float(_squares_of_pairs(kernel, differences).sum())
+
+
+def _squares_of_pairs(kernel: GreensFunction, differences: FloatArray) -> FloatArray:
+    """Return the square of G for each pair, a sum over all components: shape (n,)."""
     starts = range(0, differences.shape[1], _BLOCK)
     with np.errstate(all="ignore"):
-        return sum(float((kernel.evaluate(differences[:, start : start + _BLOCK]) ** 2).sum()) for start in starts)
+        squares = [(kernel.evaluate(differences[:, i : i + _BLOCK]) ** 2).sum(axis=(0, 1)) for i in starts]
+    return np.concatenate([np.zeros(0), *squares])
 
 
 def sample_pairs(points: SortedPoints, ncrit: int) -> Pairs:
@@ -197,11 +209,32 @@ def sample_pairs(points: SortedPoints, ncrit: int) -> Pairs:
         near_weight=of_targets,
         closest_differences=closest.differences,
         closest_weight=closest.weight,
-        together=_see_together(points, closest, rng),
+        closest_targets=closest.targets,
+        together=_see_together(points, closest),
     )
 
 
-def _see_together(points: SortedPoints, closest: _Closest, rng: np.random.Generator) -> Together:
+def share_without_sources(points: SortedPoints, ncrit: int) -> float:
+    """Return the share of targets that have no sources in their leaf and those next to it.
+
+    Sources have, since a box is divided only if there are several of them.
+
+    Args:
+        points: sorted sources and targets.
+        ncrit: the most sources, and targets, in a leaf.
+    """
+    sources, targets = points.sources, points.targets
+    if targets is sources:
+        return 0.0
+    chosen = np.random.default_rng(SEED).choice(len(targets.keys), min(NTARGETS, len(targets.keys)), replace=False)
+    keys = targets.keys[chosen]
+    levels = _leaf_levels(keys, (sources.keys, targets.keys), ncrit)
+    first, last = _near_sources(decode(keys), levels, sources.keys)
+    return float(np.mean((last == first).all(axis=1)))
+
+
+def _see_together(points: SortedPoints, closest: _Closest) -> Together:
+    rng = np.random.default_rng(SEED)  # of its own, so that it does not change with what else is sampled
     x, y = (
         side.points[:, np.sort(rng.choice(len(side.keys), min(most, len(side.keys)), replace=False))].astype(np.float64)
         for side, most in ((points.targets, NTOGETHER), (points.sources, NSHARED))
@@ -218,11 +251,13 @@ class _Closest:
     Attributes:
         differences: shape (3, n), x - y.
         weight: how many pairs each stands for.
+        targets: shape (n,), numbers of the targets among those sampled.
         radii_of: returns the distance of the farthest source that is among the nearest of targets, shape (3, m).
     """
 
     differences: FloatArray
     weight: float
+    targets: NDArray[np.int64]
     radii_of: Callable[[FloatArray], FloatArray]
 
 
@@ -249,7 +284,7 @@ def _closest(points: SortedPoints, rng: np.random.Generator) -> _Closest:
     distances[np.argsort(nearest)[: int(SELDOM * len(nearest))]] = np.inf
     which, rank = np.nonzero(np.isfinite(distances))
     differences = x[:, which] - tree.data[numbers[which, rank]].T
-    return _Closest(differences, len(targets.keys) / len(chosen), lambda x: query(x)[0][:, -1])
+    return _Closest(differences, len(targets.keys) / len(chosen), which, lambda x: query(x)[0][:, -1])
 
 
 def _length(differences: FloatArray) -> FloatArray:
@@ -270,17 +305,36 @@ def _place(
     middle = points.centre - points.origin
     for level in map(int, np.unique(levels[levels > 0])):
         which_target, which_source = np.nonzero(levels == level)
-        if len(which_target) < NPLACED:
+        if len(which_target) < FEWEST_PLACED:
             continue
-        chosen = rng.choice(len(which_target), NPLACED, replace=False)
+        chosen, shares = _choose_by_distance(_length(x[:, which_target] - y[:, which_source]), rng)
         radius, shift = points.half_width / 2.0**level, DEEPEST_LEVEL - level
         relative, anchors = [], []
         for side, which, of in ((x, which_target[chosen], cells[0]), (y, which_source[chosen], cells[1])):
             anchors.append((of[:, which] >> shift).astype(np.int64))
             centres = middle[:, None] - points.half_width + radius * (2 * anchors[-1] + 1)
             relative.append((side[:, which] - centres) / radius)
-        placed[level] = Placed(relative[0], relative[1], (anchors[1] - anchors[0]).T)
+        placed[level] = Placed(relative[0], relative[1], (anchors[1] - anchors[0]).T, shares)
     return placed
+
+
+def _choose_by_distance(distances: FloatArray, rng: np.random.Generator) -> tuple[NDArray[np.int64], FloatArray]:
+    """Choose some pairs of middle distances, and as many of each half of the nearer and the farther ones that are left.
+
+    Returns:
+        Numbers of pairs, and the share of all that each stands for.
+    """
+    order = np.argsort(distances)
+    half = len(order) // 2
+    chosen, shares = [], []
+    for side in (order[:half][::-1], order[half:]):  # away from the middle
+        while len(side):
+            part = len(side) if len(side) <= NPLACED else len(side) // 2
+            count = min(part, NPLACED)
+            chosen.append(side[:part][rng.choice(part, count, replace=False)])
+            shares.append(np.full(count, part / count / len(order)))
+            side = side[part:]
+    return np.concatenate(chosen), np.concatenate(shares)
 
 
 def _leaf_levels(

@@ -24,7 +24,7 @@ from fmmloopy.greens import GreensFunction, Surfaces
 from fmmloopy.octree.tree import SortedPoints
 from fmmloopy.precision import DOUBLE, Precision
 from fmmloopy.prediction.chain import NPOINTS, Squares, is_homogeneous, measure_chain, measure_pairs
-from fmmloopy.prediction.pairs import Pairs, sample_pairs
+from fmmloopy.prediction.pairs import Pairs, sample_pairs, share_without_sources
 from fmmloopy.tables.cache import TABLE_FORMAT
 
 FACTOR = 1.4
@@ -43,6 +43,10 @@ CHEAP_ORDER = 6
 
 MOST_LEVELS = 3
 """Levels that are measured at high orders: those with the largest errors."""
+
+APART = 0.01
+"""Targets are apart from the sources if more than this share of them has no sources nearby: enough for potentials to
+depend on them, and more than a few points far away from all others."""
 
 SHARE = 0.9
 """These levels are fewer if they have this share of the square of the error."""
@@ -74,6 +78,11 @@ class Predictor:
     ncrit: int
 
     @cached_property
+    def is_apart(self) -> bool:
+        """Whether there are targets without sources nearby, in their leaf and those next to it."""
+        return share_without_sources(self.points, self.ncrit) > APART
+
+    @cached_property
     def _pairs(self) -> Pairs:
         return sample_pairs(self.points, self.ncrit)
 
@@ -88,7 +97,7 @@ class Predictor:
     @cached_property
     def spread(self) -> float:
         """How much smaller the potentials of some charges are than on average: all but a tenth of them are larger."""
-        return self._pairs.spread(self.kernel, self._sums[2])
+        return self._pairs.spread(self.kernel)
 
     @cached_property
     def _by_place(self) -> Mapping[int, float]:
@@ -122,7 +131,9 @@ class Predictor:
                 squares = measure_pairs(self.kernel, PLACED_ORDER, radius, DOUBLE, targets, sources, vectors)
             except (ValueError, np.linalg.LinAlgError):  # not finite between surfaces, which the chains show too
                 continue
-            found.update(zip(levels, squares.reshape(len(levels), -1).mean(axis=1).tolist(), strict=True))
+            ends = np.cumsum([len(placed[level].shares) for level in levels])
+            for level, of_level in zip(levels, np.split(squares, ends[:-1]), strict=True):
+                found[level] = float(placed[level].shares @ of_level)
         return found
 
     def _radius(self, level: int) -> float:

