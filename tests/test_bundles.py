@@ -45,11 +45,16 @@ def bundle(request, tmp_path_factory):
     return path, request.param
 
 
+@pytest.fixture(autouse=True)
+def no_other_bundles(monkeypatch):
+    """No bundle that another test has opened, and none for others."""
+    monkeypatch.setattr(store, "archives", [])
+
+
 @pytest.fixture
 def only_bundles(monkeypatch, tmp_path):
-    """Caches that have nothing, and no bundle that another test has opened."""
+    """Caches that have nothing."""
     monkeypatch.setenv(store.ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(store, "archives", [])
 
 
 def changed(path, to, change):
