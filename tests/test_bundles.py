@@ -189,7 +189,7 @@ def test_arguments_that_cannot_be_used(tmp_path, rng):
         fl.make_bundle(tmp_path / "none" / "some.fmm")
     with pytest.raises(OSError, match="cannot be written: it is a folder$"):
         fl.make_bundle(tmp_path)
-    with pytest.raises(ValueError, match="^digits is 99.0, expected a number from 1 to"):
+    with pytest.raises(ValueError, match="^digits is 99, expected a number from 1 to"):
         fl.make_bundle(tmp_path / "some.fmm", digits=[99.0])
     assert list(tmp_path.iterdir()) == []
 
