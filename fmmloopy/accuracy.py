@@ -60,6 +60,9 @@ SAFETY = 3.0
 """A precision below double is chosen only if its rounding error is smaller than the wanted error by this factor."""
 
 
+ROUNDING_SHARE = 0.9
+"""Where errors are predicted, rounding may have this share of the wanted error; 0.4 is left for the order."""
+
 SVD_SHARE = 0.5
 """Singular values of M2L below this fraction of the error of the order are dropped.
 
@@ -153,7 +156,9 @@ def estimate(predictor: Predictor, order: int, precision: Precision, ncrit: int 
     rounding = rounding_for(precision.name, min(leaf, len(predictor.points.sources.keys)))
     if errors is not None:
         return Estimate(math.hypot(errors[order - FIRST_ORDER], rounding), "from the table of measured errors")
-    return Estimate(math.hypot(predictor.error(order, precision), rounding), "predicted from chains of translations")
+    # Potentials that are all alike are small together, beside the terms of their sums.
+    error = math.hypot(predictor.error(order, precision), predictor.spread * rounding)
+    return Estimate(error, "predicted from chains of translations")
 
 
 @dataclass(frozen=True)
@@ -192,9 +197,28 @@ def settle_accuracy(
     if order is not None:
         _warn_if_unsuited(predictor, order)
         return Accuracy(order, PRECISIONS[precision or "double"], None)
-    found = order_for(predictor, digits, precision or "double", eps)
-    name = precision or (DOUBLE.name if table_for(predictor) is None else precision_for(predictor.kernel, digits))
+    if precision is None and table_for(predictor) is None:
+        _check_digits(digits_for(digits), None, DOUBLE.name, eps)
+        name = _narrowest_apart(predictor, digits)
+        found = order_for(predictor, digits, name, eps)
+    else:
+        found = order_for(predictor, digits, precision or DOUBLE.name, eps)
+        name = precision or precision_for(predictor.kernel, digits)
     return Accuracy(found, PRECISIONS[name], digits_for(digits, name))
+
+
+def _narrowest_apart(predictor: Predictor, digits: float | None) -> str:
+    """Return the working precision for a function without a table, or for targets that it does not hold for.
+
+    Potentials of functions that are not homogeneous may be much smaller than what they are transformed with, and lose
+    digits.
+    """
+    errors, name = errors_for(predictor.kernel), precision_for(predictor.kernel, digits)
+    if predictor.kernel.homogeneity is None or errors is None:
+        return DOUBLE.name
+    wanted = 10.0 ** -float(digits_for(digits))
+    rounding = predictor.spread * rounding_for(name, ncrit_for(_lowest_order(errors, wanted)))
+    return name if rounding <= ROUNDING_SHARE * wanted else DOUBLE.name
 
 
 def digits_for(digits: Any, precision: str = "double") -> Any:
@@ -230,17 +254,20 @@ def order_for(predictor: Predictor, digits: Any, precision: str = "double", eps:
         ValueError: digits is not a number from 1 to the most that the precision reaches with order 16, or the function
             does not reach them.
     """
-    digits = digits_for(digits, precision)
-    errors = table_for(predictor)
+    digits, errors = digits_for(digits, precision), table_for(predictor)
+    _check_digits(digits, errors, precision, eps)
+    if errors is None:
+        return _raise_order(predictor, float(digits), PRECISIONS[precision], eps)
+    return _lowest_order(errors, 10.0 ** -float(digits), precision)
+
+
+def _check_digits(digits: Any, errors: tuple[float, ...] | None, precision: str, eps: float | None) -> None:
     last = rounding_for(precision, ncrit_for(LAST_ORDER))
     most = np.floor(-np.log10(math.hypot((errors or ERRORS["laplace"])[-1], last)))
     remedy = "" if precision == "double" else "; use dtype=numpy.float64 and precision='double'"
     if not isinstance(digits, numbers.Real) or isinstance(digits, bool) or not 1 <= float(digits) <= most:
         expected = f"a number from 1 to {most:.0f}" if eps is None else f"a relative error from {10**-most:.0e} to 0.1"
         raise ValueError(f"{_asked(digits, eps)}, expected {expected} in {precision} precision{remedy}")
-    if errors is None:
-        return _raise_order(predictor, float(digits), PRECISIONS[precision], eps)
-    return _lowest_order(errors, 10.0 ** -float(digits), precision)
 
 
 def _asked(digits: Any, eps: float | None) -> str:

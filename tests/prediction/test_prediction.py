@@ -360,7 +360,7 @@ def test_points_that_are_all_near_need_no_expansions(rng):
     points = cube(rng, 30)
     fmm = fl.Fmm(points, kernel=scalar("bad", "1/(r - 0.7)"), digits=9)
     assert fmm.order == 2
-    assert fmm.error_estimate < 1e-15, "rounding alone"
+    assert fmm.error_estimate < 1e-14, "rounding alone"
     assert fmm.estimate_error(np.ones(30)) < 1e-13
 
 

@@ -49,7 +49,7 @@ def test_digits_for_targets_that_are_apart(kernel, rng):
     """The table has 2e-2 and more of Yukawa's function where 1e-3 is wanted: its potentials are smaller here."""
     sources, targets = inside_a_shell(rng, 2000)
     fmm = fl.Fmm(sources, targets, kernel, digits=3, ncrit=NCRIT, recipes="sequential")
-    assert fmm.precision == "double", "what rounding costs is not known"
+    assert fmm.precision == ("reduced" if kernel.name == "laplace" else "double"), "small potentials may lose digits"
     assert "predicted from chains of translations" in str(fmm.plan_report())
     charges = rng.uniform(-1, 1, (2000, 8))
     expected = np.stack([fl.direct(sources, each, targets, kernel=kernel) for each in charges.T], axis=1)
@@ -94,7 +94,7 @@ def test_float64_rounds_too(n, rng):
     """All points are in one leaf; the least that is expected is what rounding leaves."""
     points, charges = sphere(rng, n), rng.uniform(-1, 1, n)
     fmm = fl.Fmm(points, kernel=NARROW, digits=6, ncrit=n, recipes="sequential")
-    assert fmm.error_estimate == rounding_for("double", n)
+    assert 1 <= fmm.error_estimate / rounding_for("double", n) <= 1.5  # more by how much smaller potentials may be
     assert fmm.estimate_error(charges) <= fmm.error_estimate
 
 
