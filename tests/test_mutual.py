@@ -33,7 +33,7 @@ CASES = [
 def paired_alone(**options):
     """Return an evaluation by pairs of leaves, on a device on which few points are enough, and one without."""
     device, points = PAIRED[0], clustered(np.random.default_rng(4), 1500)
-    small = replace(device, limits=replace(device.limits, pairs_from=0))
+    small = replace(device, limits=replace(device.limits, pairs_from=0, narrow_pairs=True))
     return [fl.Fmm(points, device=each, order=4, ncrit=40, m2l="fft", **options) for each in (small, device)]
 
 
@@ -72,7 +72,7 @@ def test_an_update_pairs_the_new_leaves(rng):
 def test_parts_pair_their_own_leaves(precision, rng):
     points, charges = clustered(np.random.default_rng(4), 1500), rng.uniform(-1, 1, 1500)
     device = PAIRED[0]
-    small = replace(device, limits=replace(device.limits, pairs_from=0))
+    small = replace(device, limits=replace(device.limits, pairs_from=0, narrow_pairs=True))
     options = {"order": 4, "ncrit": 40, "m2l": "fft", "precision": precision}
     paired, alone = fl.Fmm(points, devices=[small] * 2, **options), fl.Fmm(points, devices=[device] * 2, **options)
     ours, expected = (fmm.evaluate(charges, gradient=True) for fmm in (paired, alone))

@@ -215,7 +215,8 @@ class _Trial:
             warnings.simplefilter("ignore")
             method = Method(problem.kernel, problem.order, self._precision)
             device = self._runtime.device
-            limits = replace(device.limits, pairs_from=0 if problem.pairs else len(problem.sources) + 1)
+            fewest = 0 if problem.pairs else len(problem.sources) + 1
+            limits = replace(device.limits, pairs_from=fewest, narrow_pairs=True)
             setup = Setup(method, book, replace(device, limits=limits), parameters)
             evaluation = Evaluation.of_points(
                 setup, problem.m2l, problem.ncrit, self._sources, self._runtime, self._targets

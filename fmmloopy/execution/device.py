@@ -60,6 +60,9 @@ class Limits:
         groups: work-groups that fill the device, many for each core.
         pairs_from: fewest points for which pairs of leaves are evaluated for both at once, in several launches; with
             fewer, these take a good part of an evaluation.
+        narrow_pairs: whether they are, too, if near pairs are in float32. With AVX-512 this takes as long for
+            potentials as one side after the other, and 1.6 times as long with gradients; with AVX2, PoCL takes two
+            thirds and three quarters of the time.
         probes: problems on which rates are measured.
     """
 
@@ -71,6 +74,7 @@ class Limits:
     piece_targets: int = 64
     groups: int = 128
     pairs_from: int = 20_000
+    narrow_pairs: bool = False
     probes: Probes = Probes()
 
 

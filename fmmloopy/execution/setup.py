@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from fmmloopy.common.sizes import count_points
 from fmmloopy.components import CHARGES, Components
 from fmmloopy.execution.devices import Device, processors
@@ -92,7 +94,9 @@ class Setup:
         return tree.same_points and self._pairs(tree)
 
     def _pairs(self, tree: Tree) -> bool:
-        return P2P_MUTUAL.name in self.book.recipes and tree.ntargets >= self.device.limits.pairs_from
+        limits, types = self.device.limits, P2P_MUTUAL.types_in(self.method.precision)
+        pays = tree.ntargets >= limits.pairs_from and (limits.narrow_pairs or types.inner == np.float64)
+        return pays and P2P_MUTUAL.name in self.book.recipes
 
     def near_lists(self, tree: Tree, lists: InteractionLists) -> InteractionLists:
         """Return the lists that operators use, from those of `build_lists`.

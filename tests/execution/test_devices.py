@@ -31,7 +31,10 @@ from fmmloopy.execution.generate import generate_code
 from fmmloopy.execution.launch import CompiledOperator, check_size, launch_sizes
 from fmmloopy.execution.processor import Processor, this_processor, vector_instructions, vendor_of
 from fmmloopy.execution.runtime import make_runtime
+from fmmloopy.execution.setup import Method, Setup
+from fmmloopy.octree.tree import grow_tree, sort_points
 from fmmloopy.operators import P2P
+from fmmloopy.precision import DOUBLE, MIXED_PRECISION
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook, RecipeError, load_recipes
 from fmmloopy.recipes.book import devices_in_words
 
@@ -109,7 +112,8 @@ def test_facts_of_this_machines_devices():
         assert device.width >= 1
         if device.kind == "cpu":
             assert device.instructions == vector_instructions()
-            assert device.limits == CPU_LIMITS
+            is_avx2 = device.runtime == "pocl" and device.vector_bytes == 32
+            assert device.limits == replace(CPU_LIMITS, narrow_pairs=is_avx2)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +153,25 @@ def test_what_a_driver_refuses_to_tell_is_neutral():
     device = device_of(SimpleNamespace(name="x", version="y"), Handle(type=cl.device_type.CPU, **told), Processor())
     assert (device.memory, device.cores, device.cache, device.version) == (0, 0, 0, ())
     assert (device.vector_bytes, device.registers, device.vendor, device.has_float64) == (32, 0, "", False)
+
+
+@pytest.mark.parametrize(
+    ("platform", "nbytes", "expected"),
+    [
+        ("Portable Computing Language", 32, True),
+        ("Portable Computing Language", 64, False),
+        ("Intel(R) OpenCL", 32, False),
+    ],
+)
+def test_pairs_in_float32_are_for_avx2(platform, nbytes, expected):
+    told = {"name": "a CPU", "driver_version": "1", "double_fp_config": 1, "type": cl.device_type.CPU}
+    processor = Processor("amd", "AVX2" if nbytes == 32 else "AVX-512", nbytes, 16)
+    device = device_of(SimpleNamespace(name=platform, version="3.0"), SimpleNamespace(**told), processor)
+    assert device.limits.narrow_pairs == expected
+    setup = Setup(Method(fl.laplace(), 4, MIXED_PRECISION), load_recipes("pocl_cpu"), device)
+    tree = grow_tree(sort_points(np.random.default_rng(0).random((30_000, 3))), 1000)
+    assert setup.pairs_leaves(tree) == expected
+    assert replace(setup, method=Method(fl.laplace(), 4, DOUBLE)).pairs_leaves(tree)
 
 
 def test_warps_are_asked_for():

@@ -56,6 +56,9 @@ PLATFORMS = {
 NAMES = {POCL: "PoCL", INTEL: "Intel's runtime", NVIDIA: "NVIDIA's driver", AMD: "AMD's driver"}
 """Names of the runtimes whose devices need the same recipes."""
 
+AVX2_BYTES = 32
+"""Width of a vector of AVX2, with which pairs of leaves in float32 are worth it."""
+
 KINDS = {CPU: "CPUs", GPU: "GPUs", OTHER: "devices"}
 
 FASTEST = ((INTEL, ()), (POCL, (3, 1)), (POCL, ()))
@@ -250,7 +253,7 @@ def device_of(platform: Any, handle: Any, processor: Processor) -> Device:
         memory=memory,
         cache=_asked(handle, "global_mem_cache_size"),
         width=_work_item_width(handle, kind, runtime, vector_bytes),
-        limits=_limits(kind, cores, memory),
+        limits=replace(_limits(kind, cores, memory), narrow_pairs=runtime == POCL and vector_bytes == AVX2_BYTES),
     )
 
 
