@@ -154,7 +154,8 @@ class Pairs:
 
 
 def _squares(kernel: GreensFunction, differences: FloatArray) -> float:
-    return float(_squares_of_pairs(kernel, differences).sum())
+    with np.errstate(all="ignore"):
+        return float(_squares_of_pairs(kernel, differences).sum())
 
 
 def _squares_of_pairs(kernel: GreensFunction, differences: FloatArray) -> FloatArray:

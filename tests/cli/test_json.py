@@ -8,7 +8,8 @@ import math
 import pytest
 
 from fmmloopy import cli
-from fmmloopy.cli.common import counted, print_json
+from fmmloopy.cli.common import print_json
+from fmmloopy.common.messages import counted
 
 COMMANDS = {
     "bench": ["bench", "no such book"],
