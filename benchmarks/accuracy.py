@@ -66,8 +66,8 @@ class Accuracy:
     Attributes:
         kernel, digits: which.
         order, precision: what was chosen.
-        errors: relative, in the 2-norm, by distribution.
-        refusal: why there is none, in one line; "" if there is.
+        errors: relative, in the 2-norm, by distribution; those for which it was refused have none.
+        refusal: why one was refused, in one line; "" if none was.
     """
 
     kernel: str
@@ -79,8 +79,8 @@ class Accuracy:
 
     @property
     def is_met(self) -> bool:
-        """Whether all errors are below 10^-digits, or it was refused."""
-        return bool(self.refusal) or max(self.errors.values()) < 10.0**-self.digits
+        """Whether all errors are below 10^-digits, where it was not refused."""
+        return max(self.errors.values(), default=0.0) < 10.0**-self.digits
 
 
 def measure(
@@ -95,7 +95,7 @@ def measure(
         names: distributions of points.
         sets: sets of charges. Errors are relative to the potentials of all together, which vary less than those of one.
     """
-    errors, order, precision = {}, 0, ""
+    errors, order, precision, refusal = {}, 0, "", ""
     for name in names:
         sources_in, targets_in = DISTRIBUTIONS[name]
         random = np.random.default_rng(0)
@@ -105,11 +105,12 @@ def measure(
         try:
             fmm = Fmm(sources, targets, kernel, digits)
         except ValueError as error:
-            return Accuracy(kernel.name, digits, 0, "", {}, one_line(error))
+            refusal = one_line(error)
+            continue
         fmm.evaluate(charges)
         errors[name] = fmm.estimate_error(k=CHECKED)
         order, precision = max(order, fmm.order), fmm.precision
-    return Accuracy(kernel.name, digits, order, precision, errors)
+    return Accuracy(kernel.name, digits, order, precision, errors, refusal)
 
 
 def table(found: Sequence[Accuracy]) -> str:
@@ -119,10 +120,11 @@ def table(found: Sequence[Accuracy]) -> str:
         f"|---|---|---|---|{'---|' * len(DISTRIBUTIONS)}",
     ]
     for each in found:
-        shown = [f"{error:.1e}" for error in each.errors.values()] or ["refused"] * len(DISTRIBUTIONS)
-        for number, error in enumerate(each.errors.values()):
-            if error >= 10.0**-each.digits:
-                shown[number] = f"**{shown[number]}**"
+        shown = []
+        for name in DISTRIBUTIONS:
+            error = each.errors.get(name)
+            text = "refused" if error is None else f"{error:.1e}"
+            shown.append(text if error is None or error < 10.0**-each.digits else f"**{text}**")
         lines.append(f"| {each.kernel} | {each.digits} | {each.order or ''} | {each.precision} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
@@ -142,8 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for digits in DIGITS:
             each = measure(KERNELS[name](*PARAMETERS.get(name, ())), digits, arguments.points)
             found.append(each)
-            said = each.refusal or ", ".join(f"{where} {error:.1e}" for where, error in each.errors.items())
-            print(f"{name}, {digits} digits, order {each.order}: {said}", flush=True)
+            said = [f"{where} {error:.1e}" for where, error in each.errors.items()]
+            said += [each.refusal] if each.refusal else []
+            print(f"{name}, {digits} digits, order {each.order}: {', '.join(said)}", flush=True)
     text = f"{arguments.points:,} points, {choose_device().description}:\n\n{table(found)}\n"
     print(f"\n{text}", end="")
     if arguments.output:
