@@ -59,7 +59,6 @@ by FLOAT64.
 SAFETY = 3.0
 """A precision below double is chosen only if its rounding error is smaller than the wanted error by this factor."""
 
-
 ROUNDING_SHARE = 0.9
 """Where errors are predicted, rounding may have this share of the wanted error; 0.4 is left for the order."""
 
@@ -213,10 +212,10 @@ def _narrowest_apart(predictor: Predictor, digits: float | None) -> str:
     Potentials of functions that are not homogeneous may be much smaller than what they are transformed with, and lose
     digits.
     """
-    errors, name = errors_for(predictor.kernel), precision_for(predictor.kernel, digits)
+    errors = errors_for(predictor.kernel)
     if predictor.kernel.homogeneity is None or errors is None:
         return DOUBLE.name
-    wanted = 10.0 ** -float(digits_for(digits))
+    wanted, name = 10.0 ** -float(digits_for(digits)), precision_for(predictor.kernel, digits)
     rounding = predictor.spread * rounding_for(name, ncrit_for(_lowest_order(errors, wanted)))
     return name if rounding <= ROUNDING_SHARE * wanted else DOUBLE.name
 
@@ -318,31 +317,21 @@ def _raise_order(predictor: Predictor, digits: float, precision: Precision, eps:
         if errors[-1] < least / 2:
             best, least = order, errors[-1]
         elif order >= best + STALLED:
-            raise _refusal(predictor, _asked(digits, eps), eps is not None, precision, errors, NO_HELP)
+            raise _refusal(predictor, digits, eps, precision, errors, NO_HELP)
         if order >= EXTRAPOLATED and order < LAST_ORDER:
             fall = max((errors[-4] / errors[-1]) ** (1 / 3), 1.0)
             if errors[-1] / fall ** (2 * (LAST_ORDER - order)) > 10.0**-digits:
                 last = errors[-1] / fall ** (LAST_ORDER - order)
                 trend = f"order {LAST_ORDER} would have about {last:.0e}" if last < least / 2 else NO_HELP
-                raise _refusal(predictor, _asked(digits, eps), eps is not None, precision, errors, trend)
-    raise _refusal(
-        predictor, _asked(digits, eps), eps is not None, precision, errors, f"order {LAST_ORDER} is the last"
-    )
+                raise _refusal(predictor, digits, eps, precision, errors, trend)
+    raise _refusal(predictor, digits, eps, precision, errors, f"order {LAST_ORDER} is the last")
 
 
 def _refusal(
-    predictor: Predictor, asked: str, as_error: bool, precision: Precision, errors: list[float], trend: str
+    predictor: Predictor, digits: float, eps: float | None, precision: Precision, errors: list[float], trend: str
 ) -> ValueError:
-    """Return the error for digits that no order reaches, with the best that can be had and why.
-
-    Args:
-        predictor, precision: of the evaluation.
-        asked: what was asked for.
-        as_error: whether that is a relative error instead of digits.
-        errors: of the orders that were tried.
-        trend: why no more were.
-    """
-    best = int(np.argmin(errors))
+    """Return the error for digits that no order reaches, with the best that can be had and why."""
+    best, asked = int(np.argmin(errors)), _asked(digits, eps)
     name, order, reached = predictor.kernel.name, best + FIRST_ORDER, -np.log10(errors[best])
     radius = predictor.worst_radius(order, precision)
     where = "" if radius is None else f"; most of it is from boxes of half width {radius:.2g}"
@@ -353,7 +342,7 @@ def _refusal(
             "use fmmloopy.direct"
         )
     most = np.floor(10 * reached) / 10
-    limit = f"at least {10**-most:.1e}" if as_error else f"at most {most:g}"
+    limit = f"at most {most:g}" if eps is None else f"at least {10**-most:.1e}"
     return ValueError(
         f"{asked}, expected {limit} for {name} and these points: the best expected error is "
         f"{errors[best]:.1e}, at order {order}, and {trend}{where}, whose surfaces do not represent it better"

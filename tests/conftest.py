@@ -33,6 +33,7 @@ from fmmloopy.measuring import peaks
 from fmmloopy.measuring.probes import FMA, NEWTON, TRIAD
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import find_types
+from fmmloopy.recipes import load_recipes
 
 Points = NDArray[np.float64]
 MakePoints = Callable[[np.random.Generator, int], Points]
@@ -70,6 +71,11 @@ OPENCL = sorted(
     key=lambda device: "Asserts" in device.description,
 )
 """OpenCL devices, the preferred one first; those whose compilers check themselves, which are slow, last."""
+
+needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
+
+PAIRED = [device for device in OPENCL if "p2p_mutual" in load_recipes(None, device).recipes]
+"""Devices whose book has a recipe for pairs of leaves."""
 
 
 @pytest.fixture

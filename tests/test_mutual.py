@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import OPENCL, clustered
+from conftest import PAIRED, clustered
 
 import fmmloopy as fl
-from fmmloopy.recipes import load_recipes
 
-PAIRED = [device for device in OPENCL if "p2p_mutual" in load_recipes(None, device).recipes]
 WITHOUT_PARITY = fl.GreensFunction("one_sided", "(1 + 0.3*d0*rinv)*rinv")
 
 pytestmark = [

@@ -1,7 +1,7 @@
 """Code that comes with the package, so that the first evaluation of a common case does not wait for loopy.
 
-It is what the shipped books for processors generate for the functions of Laplace and Yukawa, for any device of their
-backend. If a file that it depends on has changed, or loopy has another version, none of it is used.
+It is what the shipped books for processors generate for the functions that ship, for any device of their backend. If a
+file that it depends on has changed, or loopy has another version, none of it is used.
 """
 
 from __future__ import annotations

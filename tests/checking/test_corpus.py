@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
-from conftest import OPENCL, slow
+from conftest import OPENCL, needs_opencl, slow
 from corpus import RIGHT, WRONG, tables, wrong_gpu
 from corpus.entries import LAYERS, Right, Wrong
 from corpus.run import Group, check, groups, judge, report
@@ -38,7 +38,6 @@ needs_cxx = pytest.mark.skipif(
 
 Entry = TypeVar("Entry", Right, Wrong)
 
-needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 needs_oclgrind = pytest.mark.skipif(sanitizer.find_library() is None, reason="oclgrind is not installed")
 
 

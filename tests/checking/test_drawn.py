@@ -10,7 +10,7 @@ import cloudpickle
 import loopy as lp
 import numpy as np
 import pytest
-from conftest import slow_but
+from conftest import OPENCL, needs_opencl, slow_but
 
 import fmmloopy as fl
 from fmmloopy.checking.case import (
@@ -30,7 +30,6 @@ from fmmloopy.checking.over import describe, domain_of
 from fmmloopy.checking.over.fewer import parts
 from fmmloopy.checking.real_cases import SCALES, real_case, term_magnitudes
 from fmmloopy.checking.shrink import shrink
-from fmmloopy.execution.devices import find_devices
 from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.runtime import make_runtime
@@ -38,10 +37,6 @@ from fmmloopy.operators import OPERATORS, P2P, Specification
 from fmmloopy.operators.operator import Form
 from fmmloopy.precision import FLOAT32, FLOAT64, MIXED
 from fmmloopy.recipes import SEQUENTIAL, RecipeBook, fix_lanes, separate_lanes
-
-OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
-
-needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
 FUNCTIONS = (POLYNOMIAL, POLYNOMIAL_3X3)
 

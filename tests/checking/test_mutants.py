@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from conftest import OPENCL, needs_opencl
 
 from fmmloopy.checking.inputs import several
 from fmmloopy.checking.mutants.changes import KINDS, Mutation, mutated, mutations, prepared
@@ -27,14 +28,9 @@ from fmmloopy.checking.mutants.score import (
     with_section,
 )
 from fmmloopy.checking.request import Request
-from fmmloopy.execution.devices import find_devices
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import FLOAT64
 from fmmloopy.recipes import RecipeBook, fix_lanes, separate_lanes
-
-OPENCL = [d for d in find_devices() if d.backend == "opencl" and not d.is_simulator]
-
-needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
 
 def in_lanes(knl, *, lanes: int = 3):

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from conftest import OPENCL, slow_but
+from conftest import PAIRED, slow_but
 from corpus.mistakes import rewrite
 
 from fmmloopy.checking.whole import Wrong, check_whole
 from fmmloopy.precision import PRECISIONS
 from fmmloopy.recipes import load_recipes
-
-PAIRED = [device for device in OPENCL if "p2p_mutual" in load_recipes(None, device).recipes]
 
 pytestmark = pytest.mark.skipif(not PAIRED, reason="no OpenCL device whose book has a recipe for pairs of leaves")
 

@@ -10,14 +10,12 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from conftest import OPENCL, run_command
+from conftest import OPENCL, needs_opencl, run_command
 
 import fmmloopy as fl
 from fmmloopy import cli
 from fmmloopy.cli.evaluate import kernel_from
 from fmmloopy.files import Share, check_output, read_problem, write_results
-
-needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
 POINTS = np.random.default_rng(3).random((40, 3))
 CHARGES = np.random.default_rng(4).standard_normal(40)

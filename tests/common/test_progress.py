@@ -14,16 +14,13 @@ import termios
 from types import ModuleType
 
 import numpy as np
-import pytest
-from conftest import OPENCL
+from conftest import OPENCL, needs_opencl
 
 from fmmloopy.checking.meter import Meter
 from fmmloopy.checking.request import LAYERS
 from fmmloopy.cli.common import wrapped
 from fmmloopy.common import progress
 from fmmloopy.common.progress import Progress, doing, generating, showing, stepping
-
-needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
 BOOK = """
 from fmmloopy import RecipeBook

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from conftest import OPENCL, cube, error
+from conftest import OPENCL, cube, error, needs_opencl
 
 import fmmloopy as fl
 from fmmloopy.components import CHARGES, GRADIENT
@@ -20,8 +20,6 @@ from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.execution.shipped_code import SHIPPED_FILE, shipped_content, write_shipped
 from fmmloopy.precision import DOUBLE, MIXED_PRECISION
 from fmmloopy.recipes import load_recipes
-
-needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
 by_device = pytest.mark.parametrize("device", OPENCL, ids=lambda device: device.name)
 

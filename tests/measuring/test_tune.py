@@ -14,7 +14,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import OPENCL, slow
+from conftest import OPENCL, needs_opencl, slow
 
 import fmmloopy as fl
 from fmmloopy.bookshelf import certificates, tuned
@@ -34,8 +34,6 @@ from fmmloopy.measuring.tune import (
 )
 from fmmloopy.recipes import RecipeBook, RecipeError, sequential_recipe
 from fmmloopy.transforms import steps
-
-needs_opencl = pytest.mark.skipif(not OPENCL, reason="no OpenCL device")
 
 SMALL = Setting(points=10_000, order=4)
 
