@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,9 +19,9 @@ from fmmloopy.components import CHARGES, Components, by_vector
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.part import Part, Result
-from fmmloopy.execution.passes import downward_pass, potential_pass, upward_pass
-from fmmloopy.execution.plan import Exchange, Plan, Problem
-from fmmloopy.execution.runtime import Launch, Runtime
+from fmmloopy.execution.passes import downward_pass, far_pass, near_pass, upward_pass
+from fmmloopy.execution.plan import Action, Plan, Problem
+from fmmloopy.execution.runtime import Runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.execution.stages import Stages
 from fmmloopy.execution.values import Locals, Multipoles, Potentials
@@ -136,8 +136,8 @@ class Evaluation:
             self._plan: Plan = together(lambda: Plan(runtime, setup, self.problem, like=used))
             self._plans = {1: self._plan}
             self._texts: dict[int, tuple[CodeKey, str]] = {}
-            self._expansions: dict[Components, tuple[tuple[Launch | Exchange, ...], Multipoles, Locals]] = {}
-            self._recorded: dict[Components, tuple[tuple[Launch | Exchange, ...], Potentials]] = {}
+            self._expansions: dict[Components, _Expansions] = {}
+            self._recorded: dict[Components, tuple[tuple[Action, ...], Potentials]] = {}
             self._last = CHARGES
             wanted = CHARGES if previous is None else previous._last
             self.prepare(wanted if wanted.vectors <= self.most_vectors(wanted) else CHARGES)
@@ -232,7 +232,7 @@ class Evaluation:
         parts = zip(by_vector(found, components.vectors), exponents, strict=True)
         return np.concatenate([shift_back(part, exponent) for part, exponent in parts]) if any(exponents) else found
 
-    def _record(self, components: Components) -> tuple[tuple[Launch | Exchange, ...], Potentials]:
+    def _record(self, components: Components) -> tuple[tuple[Action, ...], Potentials]:
         """Record the passes; return their launches and the resulting potentials."""
         with generating(f"{self.setup.device.name}, {self.setup.book.name}") as notify:
             if components.vectors not in self._plans:
@@ -241,17 +241,29 @@ class Evaluation:
             plan, sources = self._plans[components.vectors], replace(components, gradient=False, hessian=False)
             plan.prepare(dict.fromkeys((*plan.operators(self.m2l), *self._ahead)), notify, components)
             if sources not in self._expansions:
-                self._expansions[sources] = self._record_expansions(Stages(plan, notify, sources))
-            launches, multipoles, locals_ = self._expansions[sources]
-            do = Stages(plan, notify, components)
-            potentials = potential_pass(do, do.charges, multipoles, locals_, components)
-        return (*launches, *do.launches), potentials
+                self._expansions[sources] = self._record_expansions(partial(Stages, plan, notify, sources))
+            expansions = self._expansions[sources]
+            near, far = Stages(plan, notify, components), Stages(plan, notify, components)
+            potentials = near_pass(near, near.charges, components)
+            potentials = far_pass(far, expansions.multipoles, expansions.locals, potentials)
+        return (*expansions.upward, *near.launches, *expansions.downward, *far.launches), potentials
 
-    def _record_expansions(self, do: Stages) -> tuple[tuple[Launch | Exchange, ...], Multipoles, Locals]:
+    def _record_expansions(self, stages: Callable[[], Stages]) -> _Expansions:
         """Record the passes that are the same with and without derivatives, whose tables take most of the memory."""
-        multipoles = upward_pass(do, do.charges)
-        locals_ = downward_pass(do, do.charges, multipoles, self.m2l)
-        return tuple(do.launches), multipoles, locals_
+        up, down = stages(), stages()
+        multipoles = down.receive(upward_pass(up, up.charges))
+        locals_ = downward_pass(down, down.charges, multipoles, self.m2l)
+        return _Expansions(tuple(up.launches), tuple(down.launches), multipoles, locals_)
+
+
+@dataclass(frozen=True)
+class _Expansions:
+    """What the upward and the downward pass launch, and the expansions that they leave."""
+
+    upward: tuple[Action, ...]
+    downward: tuple[Action, ...]
+    multipoles: Multipoles
+    locals: Locals
 
 
 class _Whole:

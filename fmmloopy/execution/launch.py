@@ -93,11 +93,11 @@ class Runtime(Protocol):
     def upload(self, values: NDArray[Any]) -> Array:
         """Allocate an array and fill it."""
 
-    def write(self, array: Array, values: NDArray[Any]) -> None:
-        """Fill an array with values of its shape."""
+    def write(self, array: Array, values: NDArray[Any], rows: NDArray[np.int64] | None = None) -> None:
+        """Fill an array with values of its shape, or some of its rows, after all launches."""
 
-    def read(self, array: Array) -> NDArray[Any]:
-        """Wait for all launches and return the values of an array."""
+    def read(self, array: Array, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """Wait for all launches and return the values of an array, or of some of its rows."""
 
     def clear(self, array: Array) -> Launch:
         """Bind a launch that sets an array to zero."""
@@ -108,11 +108,27 @@ class Runtime(Protocol):
     def bind(self, operator: CompiledOperator, arguments: Mapping[str, Any]) -> Launch:
         """Bind a compiled operator to arrays and numbers."""
 
+    def start(self, launches: Sequence[Launch]) -> Callable[[], dict[str, float]]:
+        """Start launches in order; return a function that waits for them and returns seconds by operator."""
+
     def run(self, launches: Sequence[Launch]) -> dict[str, float]:
         """Run launches in order, wait, and return seconds by operator."""
 
     def machine_code(self, operator: CompiledOperator) -> bytes | None:
         """Compile a program and return its machine code; None if it is generated only at launch."""
+
+
+def seconds_by_operator(launches: Sequence[Launch], tokens: Sequence[Any]) -> dict[str, float]:
+    """Return the seconds of calls that are done, by operator.
+
+    Args:
+        launches: what was started.
+        tokens: what each call has returned.
+    """
+    seconds: dict[str, float] = {}
+    for launch, token in zip(launches, tokens, strict=True):
+        seconds[launch.operator] = seconds.get(launch.operator, 0.0) + launch.seconds(token)
+    return seconds
 
 
 def count_tiles(boxes: int, rows: int, lanes: Mapping[str, int]) -> dict[str, int]:

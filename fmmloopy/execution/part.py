@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fmmloopy.octree.lists import InteractionLists
@@ -22,6 +23,7 @@ class Part(Protocol):
         tree: the part's boxes, and those of others that its targets interact with.
         lists: interaction lists of the part's boxes.
         same_points: whether the part's targets are its sources, and other parts' are not its own.
+        exchanged: the boxes whose multipoles are sent or received, in ascending order.
         distance: lower bound on the distance of two points of the whole problem that do not coincide; None if some are
             too close together for float32, or if it is not needed.
     """
@@ -29,6 +31,7 @@ class Part(Protocol):
     tree: Tree
     lists: InteractionLists
     same_points: bool
+    exchanged: NDArray[np.int64]
     distance: float | None
 
     def bring_in(self, charges: NDArray[Any]) -> NDArray[Any]:
@@ -58,7 +61,7 @@ class Part(Protocol):
         """Add what other parts have of the multipoles of boxes, and fill in those of other parts' boxes.
 
         Args:
-            values: shape (nboxes + 1, columns, nsurface); changed in place.
+            values: shape (len(exchanged), columns, nsurface); changed in place.
         """
 
     def together(self, call: Callable[[], Result]) -> Result:

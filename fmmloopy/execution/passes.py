@@ -1,7 +1,8 @@
 """The passes of the fast multipole method: which operators run, in which order, on which values.
 
 Each line is one operator, or one per level, except the exchange of multipoles between parts of a problem, which is
-nothing for a whole one. A stage takes and returns values (`fmmloopy.execution.values`).
+nothing for a whole one: they are sent after the upward pass and received before the downward pass, and near pairs need
+none of them. A stage takes and returns values (`fmmloopy.execution.values`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ def upward_pass(do: Stages, charges: Charges) -> Multipoles:
     multipoles = do.upward_equivalent(checks)
     for level in reversed(range(FIRST_LEVEL, do.nlevels - 1)):
         multipoles = do.m2m(multipoles, level)
-    return do.exchange(multipoles)
+    return do.send(multipoles)
+
+
+def near_pass(do: Stages, charges: Charges, components: Components) -> Potentials:
+    """Sum the contributions of U lists to the targets."""
+    potentials = do.cleared_potentials(components)
+    return do.p2p(charges, potentials)
 
 
 def downward_pass(do: Stages, charges: Charges, multipoles: Multipoles, m2l: str) -> Locals:
@@ -31,10 +38,7 @@ def downward_pass(do: Stages, charges: Charges, multipoles: Multipoles, m2l: str
     return locals_
 
 
-def potential_pass(
-    do: Stages, charges: Charges, multipoles: Multipoles, locals_: Locals, components: Components
-) -> Potentials:
-    """Sum the contributions to the targets: locals, multipoles of W lists, charges of U lists."""
-    potentials = do.l2p(locals_, components)
-    potentials = do.m2p(multipoles, potentials)
-    return do.p2p(charges, potentials)
+def far_pass(do: Stages, multipoles: Multipoles, locals_: Locals, potentials: Potentials) -> Potentials:
+    """Add the contributions of locals and of the multipoles of W lists to the potentials of the targets."""
+    potentials = do.l2p(locals_, potentials)
+    return do.m2p(multipoles, potentials)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from itertools import groupby
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -57,14 +57,28 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """An exchange of multipoles with other parts, between two launches.
+class Send:
+    """The place between two launches from which on multipoles are on their way to other parts.
 
     Attributes:
         multipoles: the array on the device.
     """
 
     multipoles: Array
+
+
+@dataclass(frozen=True)
+class Receive:
+    """The place between two launches where the multipoles of other parts must have come.
+
+    Attributes:
+        multipoles: the array on the device.
+    """
+
+    multipoles: Array
+
+
+Action = Launch | Send | Receive
 
 
 class Plan:
@@ -154,29 +168,28 @@ class Plan:
         of_vector[:, count * components.charges :] *= unit
         return of_vector.reshape(charges.shape)
 
-    def run(self, actions: Sequence[Launch | Exchange]) -> dict[str, float]:
-        """Replay launches, wait, and return seconds by operator; exchanges wait for all launches before them."""
-        part = self.problem.part
-        if part is None:
-            return self.runtime.run([action for action in actions if isinstance(action, Launch)])
-        seconds: dict[str, float] = {}
-        for exchanges, group in groupby(actions, lambda action: isinstance(action, Exchange)):
-            some = list(group)
-            found = self._exchange(part, some) if exchanges else self._launch(part, some)
-            seconds |= {name: seconds.get(name, 0.0) + found[name] for name in found}
-        return seconds
+    def run(self, actions: Sequence[Action]) -> dict[str, float]:
+        """Replay launches, wait, and return seconds by operator.
 
-    def _launch(self, part: Part, actions: Sequence[Launch | Exchange]) -> dict[str, float]:
+        Multipoles go to other parts and come from them while the device works on the launches in between; ``exchange``
+        has the seconds that this takes longer than those launches.
+        """
+        runtime, part = self.runtime, self.problem.part
         launches = [action for action in actions if isinstance(action, Launch)]
-        return part.together(lambda: self.runtime.run(launches))
-
-    def _exchange(self, part: Part, actions: Sequence[Launch | Exchange]) -> dict[str, float]:
+        if part is None:
+            return runtime.run(launches)
+        sends, receives = ([isinstance(action, kind) for action in actions].index(True) for kind in (Send, Receive))
+        (array,) = {action.multipoles for action in actions if isinstance(action, Send | Receive)}
+        before = part.together(lambda: runtime.run(launches[:sends]))
         start = time.perf_counter()
-        for array in [action.multipoles for action in actions if isinstance(action, Exchange)]:
-            values = part.together(partial(self.runtime.read, array))
-            part.exchange_multipoles(values)
-            part.together(partial(self.runtime.write, array, values))
-        return {"exchange": time.perf_counter() - start}
+        values = part.together(lambda: runtime.read(array, part.exchanged))
+        finish = part.together(lambda: runtime.start(launches[sends : receives - 1]))
+        part.exchange_multipoles(values)
+        meanwhile = part.together(finish)
+        part.together(lambda: runtime.write(array, values, part.exchanged))
+        waiting = {"exchange": max(time.perf_counter() - start - sum(meanwhile.values()), 0.0)}
+        parts = before, meanwhile, waiting, part.together(lambda: runtime.run(launches[receives - 1 :]))
+        return {name: sum(each.get(name, 0.0) for each in parts) for name in dict.fromkeys(chain(*parts))}
 
     def read_potentials(self, potentials: Potentials, exponent: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return potentials in tree order, shape (rows, ntargets).

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from fmmloopy.components import CHARGES, Components
 from fmmloopy.execution.arrays import Boxes
 from fmmloopy.execution.m2l_forms import FORMS
-from fmmloopy.execution.plan import Exchange, Plan
-from fmmloopy.execution.runtime import Array, Launch
+from fmmloopy.execution.plan import Action, Plan, Receive, Send
+from fmmloopy.execution.runtime import Array
 from fmmloopy.execution.values import Charges, Checks, Locals, Multipoles, Potentials
 from fmmloopy.octree.copies import copies
 from fmmloopy.octree.heavy_boxes import cut_heavy_boxes
@@ -37,13 +37,13 @@ class Stages:
         nlevels: number of levels of the tree.
         charges: the charges of the sources, which `Plan.write_charges` fills.
         components: of charges and potentials.
-        launches: the recorded launches, in order, with the exchanges between them.
+        launches: the recorded launches, in order; between them, what parts send to each other and receive.
     """
 
     def __init__(self, plan: Plan, notify: Notify | None = None, components: Components = CHARGES) -> None:
         self.nlevels, self.components = plan.problem.tree.nlevels, components
         self.charges = Charges(plan.arrays, components)
-        self.launches: list[Launch | Exchange] = []
+        self.launches: list[Action] = []
         self.plan, self._notify = plan, notify or (lambda operator: None)
 
     # -- the upward pass
@@ -68,13 +68,33 @@ class Stages:
         self.translate(M2M, multipoles, level)
         return multipoles
 
-    def exchange(self, multipoles: Multipoles) -> Multipoles:
-        """Multipoles of this part's boxes -> those of all boxes that its targets interact with."""
+    def send(self, multipoles: Multipoles) -> Multipoles:
+        """Multipoles of this part's boxes -> the same, on their way to other parts."""
         if self.plan.problem.part is not None:
-            self.launches.append(Exchange(multipoles.array))
+            self.launches.append(Send(multipoles.array))
         return multipoles
 
+    # -- near pairs
+
+    def cleared_potentials(self, components: Components) -> Potentials:
+        """Return potentials that are zero."""
+        potentials = Potentials(self.plan.points.potentials(components), components)
+        self.launches.append(self.plan.runtime.clear(potentials.array))
+        return potentials
+
+    def p2p(self, charges: Charges, potentials: Potentials) -> Potentials:
+        """Charges of the U lists, and of pairs of leaves that act on each other -> potentials."""
+        self.particles(P2P, charges, potentials)
+        self.particles(P2P_MUTUAL, charges, potentials)
+        return potentials
+
     # -- the downward pass
+
+    def receive(self, multipoles: Multipoles) -> Multipoles:
+        """Multipoles of this part's boxes -> those of all boxes that its targets interact with."""
+        if self.plan.problem.part is not None:
+            self.launches.append(Receive(multipoles.array))
+        return multipoles
 
     def m2l(self, multipoles: Multipoles, form: str) -> Checks:
         """Multipoles -> downward check potentials of the boxes whose V lists they are in, by a form of M2L."""
@@ -101,24 +121,16 @@ class Stages:
         self.translate(L2L, locals_, level)
         return locals_
 
-    # -- potentials at the targets
+    # -- what comes from expansions
 
-    def l2p(self, locals_: Locals, components: Components) -> Potentials:
+    def l2p(self, locals_: Locals, potentials: Potentials) -> Potentials:
         """Locals of leaves -> potentials."""
-        potentials = Potentials(self.plan.points.potentials(components), components)
-        self.launches.append(self.plan.runtime.clear(potentials.array))
         self.particles(L2P, locals_, potentials)
         return potentials
 
     def m2p(self, multipoles: Multipoles, potentials: Potentials) -> Potentials:
         """Multipoles of the W lists -> potentials."""
         self.particles(M2P, multipoles, potentials)
-        return potentials
-
-    def p2p(self, charges: Charges, potentials: Potentials) -> Potentials:
-        """Charges of the U lists, and of pairs of leaves that act on each other -> potentials."""
-        self.particles(P2P, charges, potentials)
-        self.particles(P2P_MUTUAL, charges, potentials)
         return potentials
 
     # -- how operators are bound

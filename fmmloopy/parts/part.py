@@ -154,7 +154,7 @@ class LocalPart:
         boxes, is_own: all boxes of the local essential tree, and which have points of this part.
 
     Attributes:
-        tree, lists, same_points, distance: see `fmmloopy.execution.part.Part`.
+        tree, lists, same_points, exchanged, distance: see `fmmloopy.execution.part.Part`.
         shares: as given.
         sources, targets: the ways to the callers of the part's points.
     """
@@ -232,9 +232,9 @@ class LocalPart:
         levels = boxes["level"]
         names = np.array(list(own.straddling), [("level", "i4"), ("key", "u8")])
         numbers: dict[tuple[int, int], int] = dict(zip(own.straddling, _find(boxes, names).tolist(), strict=True))
-        self._reduced = self._find_reduced(reduced_from)
+        reduced, sums, self._nsums = self._find_reduced(reduced_from)
         coarse = np.zeros(len(boxes), np.bool_)
-        coarse[self._reduced[0]] = True
+        coarse[reduced] = True
         # The parts of boxes that straddle several go to the first of them that has sources.
         to: dict[int, list[int]] = {}
         taken: dict[int, list[int]] = {}
@@ -247,21 +247,26 @@ class LocalPart:
                     taken.setdefault(part, []).append(numbers[box])
             else:
                 to.setdefault(gathering[0], []).append(numbers[box])
-        self._taken = {part: np.array(taken[part]) for part in sorted(taken)}
-        self._pieces = _Route(
-            {part: np.array(rows) for part, rows in to.items()}, {part: len(rows) for part, rows in self._taken.items()}
-        )
+        pieces = {part: np.array(rows) for part, rows in to.items()}
+        summed = {part: np.array(taken[part]) for part in sorted(taken)}
         needed = np.unique(np.concatenate([self.lists.v.lists, self.lists.w.lists]))
         needed = needed[(boxes["owner"][needed] != rank) & (levels[needed] >= FIRST_LEVEL) & ~coarse[needed]]
-        self._wanted = by_part(boxes["owner"][needed], needed, transport.size)
-        asked = transport.exchange({part: boxes[rows] for part, rows in self._wanted.items()}, boxes)
-        self._totals = _Route(
-            {part: _find(boxes, names) for part, names in asked.items()},
-            {part: len(rows) for part, rows in self._wanted.items()},
+        wanted = by_part(boxes["owner"][needed], needed, transport.size)
+        asked = transport.exchange({part: boxes[rows] for part, rows in wanted.items()}, boxes)
+        totals = {part: _find(boxes, names) for part, names in asked.items()}
+        routes = pieces, summed, totals, wanted
+        # Rows of what is exchanged stand for boxes from here on.
+        self.exchanged = np.unique(np.concatenate([reduced, *(rows for route in routes for rows in route.values())]))
+        pieces, self._taken, totals, self._wanted = (
+            {part: np.searchsorted(self.exchanged, rows) for part, rows in route.items()} for route in routes
         )
+        self._pieces = _Route(pieces, {part: len(rows) for part, rows in self._taken.items()})
+        self._totals = _Route(totals, {part: len(rows) for part, rows in self._wanted.items()})
+        gathered = self.tree.gathers[reduced]
+        self._reduced = np.searchsorted(self.exchanged, reduced), sums, gathered
 
     def _find_reduced(self, reduced_from: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-        """Return the boxes of the levels that are summed over all parts, their places there, and how many these are."""
+        """Return the boxes of levels that are summed over all parts, their places in the sums, and how many."""
         transport, boxes = self._transport, self._boxes
         none = np.empty(0, np.int64)
         if transport.size < reduced_from:
@@ -317,10 +322,9 @@ class LocalPart:
         totals = self._totals.carry(self._transport, values)
         for part, rows in self._wanted.items():
             values[rows] = totals[part]
-        chosen, places, count = self._reduced
-        if count:
-            sums = np.zeros((count, *values.shape[1:]), values.dtype)
-            gathered = self.tree.gathers[chosen]
+        if self._nsums:
+            chosen, places, gathered = self._reduced
+            sums = np.zeros((self._nsums, *values.shape[1:]), values.dtype)
             sums[places[gathered]] = values[chosen[gathered]]
             values[chosen] = self._transport.reduce(sums, "sum")[places]
 

@@ -59,7 +59,7 @@ class PartFmm(Fmm):
 
     Attributes:
         tree, lists: the boxes of this part of the points, those of others that they interact with, and their lists.
-        timings: as for `Fmm`; ``exchange`` has the seconds that multipoles take to come from other processes.
+        timings: as for `Fmm`; ``exchange`` has the seconds that the device has waited for multipoles of others.
     """
 
     _fewest = 0

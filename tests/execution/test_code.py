@@ -454,6 +454,16 @@ def test_arrays_come_back_as_they_went(runtime):
     np.testing.assert_array_equal(runtime.read(array), np.ones((2, 3), np.float32))
 
 
+def test_rows_of_arrays_come_and_go(runtime):
+    values = np.arange(60.0).reshape(10, 2, 3)
+    array, rows = runtime.upload(values), np.array([1, 2, 3, 7, 9])
+    np.testing.assert_array_equal(runtime.read(array, rows), values[rows])
+    runtime.write(array, -values[rows], rows)
+    values[rows] *= -1
+    np.testing.assert_array_equal(runtime.read(array), values)
+    assert runtime.read(array, rows[:0]).shape == (0, 2, 3)
+
+
 def test_unused_devices_cost_nothing():
     """Describing a device opens none: handles stay with the devices that were found."""
     assert [d.handle is None for d in find_devices()] == [d.backend == "c" for d in find_devices()]

@@ -166,6 +166,24 @@ def test_arrays_and_launches(gpu):
     assert not runtime.read(x).any()
 
 
+def test_rows_of_arrays_come_and_go(gpu):
+    runtime, values = make_runtime(gpu), np.arange(60.0).reshape(10, 2, 3)
+    array, rows = runtime.upload(values), np.array([1, 2, 3, 7, 9])
+    assert np.array_equal(runtime.read(array, rows), values[rows])
+    runtime.write(array, -values[rows], rows)
+    values[rows] *= -1
+    assert np.array_equal(runtime.read(array), values)
+    assert runtime.read(array, rows[:0]).shape == (0, 2, 3)
+
+
+def test_launches_run_while_the_host_does_something_else(gpu, made_up_driver):
+    runtime = make_runtime(gpu)
+    x = runtime.upload(np.zeros(4))
+    finish = runtime.start([runtime.bind(ADD, {"x": x, "n": 1, "a": 1.0})])
+    assert made_up_driver.launched == ["add"]
+    assert finish() == {"add": 0.001}
+
+
 def test_a_launch_without_groups_does_nothing(gpu, made_up_driver):
     runtime = make_runtime(gpu)
     x = runtime.upload(np.arange(4.0))

@@ -10,7 +10,7 @@ from fmmloopy.components import GRADIENT, Components
 from fmmloopy.direct import direct
 from fmmloopy.execution.devices import choose_device
 from fmmloopy.execution.evaluation import Evaluation
-from fmmloopy.execution.passes import downward_pass, potential_pass, upward_pass
+from fmmloopy.execution.passes import downward_pass, far_pass, near_pass, upward_pass
 from fmmloopy.execution.plan import Plan
 from fmmloopy.execution.runtime import make_runtime
 from fmmloopy.execution.setup import Method, Setup
@@ -115,8 +115,10 @@ def planned(request, points, runtime):
 def record(plan, gradient, m2l="fft"):
     do = Stages(plan, components=Components(gradient=gradient))
     multipoles = upward_pass(do, do.charges)
+    potentials = near_pass(do, do.charges, do.components)
+    multipoles = do.receive(multipoles)
     locals_ = downward_pass(do, do.charges, multipoles, m2l)
-    potentials = potential_pass(do, do.charges, multipoles, locals_, do.components)
+    potentials = far_pass(do, multipoles, locals_, potentials)
     return tuple(do.launches), potentials
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fmmloopy.execution.passes import downward_pass, potential_pass, upward_pass
+from fmmloopy.execution.passes import downward_pass, far_pass, near_pass, upward_pass
 from fmmloopy.execution.stages import Stages
 
 
@@ -27,15 +27,17 @@ class Notes:
 
 def evaluate(do, m2l="fft", gradient=False):
     multipoles = upward_pass(do, "charges")
+    potentials = near_pass(do, "charges", gradient)
+    multipoles = do.receive(multipoles)
     locals_ = downward_pass(do, "charges", multipoles, m2l)
-    return potential_pass(do, "charges", multipoles, locals_, gradient)
+    return far_pass(do, multipoles, locals_, potentials)
 
 
 def test_the_upward_pass_goes_from_the_leaves_to_the_highest_boxes_with_expansions():
     do = Notes(5)
     multipoles = upward_pass(do, "charges")
-    assert do.operators == ["p2m", "upward_equivalent", "m2m 3", "m2m 2", "exchange"]
-    assert multipoles == "exchange(m2m(m2m(upward_equivalent(p2m(charges)), 3), 2))"
+    assert do.operators == ["p2m", "upward_equivalent", "m2m 3", "m2m 2", "send"]
+    assert multipoles == "send(m2m(m2m(upward_equivalent(p2m(charges)), 3), 2))"
 
 
 def test_the_downward_pass_goes_from_the_highest_boxes_to_the_leaves():
@@ -48,9 +50,10 @@ def test_the_downward_pass_goes_from_the_highest_boxes_to_the_leaves():
 @pytest.mark.parametrize("gradient", [False, True])
 def test_potentials_add_up_what_reaches_the_targets(gradient):
     do = Notes(5)
-    potentials = potential_pass(do, "charges", "multipoles", "locals", gradient)
-    assert do.operators == ["l2p", "m2p", "p2p"]
-    assert potentials == f"p2p(charges, m2p(multipoles, l2p(locals, {gradient})))"
+    potentials = near_pass(do, "charges", gradient)
+    potentials = far_pass(do, "multipoles", "locals", potentials)
+    assert do.operators == ["cleared_potentials", "p2p", "l2p", "m2p"]
+    assert potentials == f"m2p(multipoles, l2p(locals, p2p(charges, cleared_potentials({gradient}))))"
 
 
 @pytest.mark.parametrize("nlevels", range(1, 9))
@@ -59,8 +62,8 @@ def test_operators_of_trees_of_all_depths(nlevels):
     do = Notes(nlevels)
     evaluate(do)
     up, down = ([f"{name} {level}" for level in range(2, nlevels - 1)] for name in ("m2m", "l2l"))
-    expected = ["p2m", "upward_equivalent", *reversed(up), "exchange", "m2l", "p2l", "downward_equivalent", *down]
-    assert do.operators == [*expected, "l2p", "m2p", "p2p"]
+    expected = ["p2m", "upward_equivalent", *reversed(up), "send", "cleared_potentials", "p2p", "receive"]
+    assert do.operators == [*expected, "m2l", "p2l", "downward_equivalent", *down, "l2p", "m2p"]
 
 
 @pytest.mark.parametrize("m2l", ["fft", "svd", "dense"])
@@ -71,7 +74,7 @@ def test_the_form_of_m2l_is_the_one_asked_for(m2l):
 def test_every_multipole_that_is_read_is_complete():
     """M2L and M2P read what the whole upward pass has made."""
     do = Notes(6)
-    complete = upward_pass(do, "charges")
+    complete = f"receive({upward_pass(do, 'charges')})"
     text = evaluate(Notes(6))
     assert f"m2l({complete}, fft)" in text
     assert f"m2p({complete}, l2p(" in text

@@ -205,7 +205,9 @@ def test_multipoles_of_all_parts_add_up(reduced_from, rng):
         values = np.full((part.tree.nboxes + 1, 1, 1), np.nan)
         mine = part.tree.gathers
         values[:-1, 0, 0][mine] = (below[np.searchsorted(keys, last)] - below[np.searchsorted(keys, first)])[mine]
-        part.exchange_multipoles(values)
+        exchanged = values[part.exchanged]
+        part.exchange_multipoles(exchanged)
+        values[part.exchanged] = exchanged
         return values[:, 0, 0]
 
     for part, values in zip(parts, in_threads(Board(4), call), strict=True):

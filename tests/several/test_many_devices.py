@@ -238,6 +238,29 @@ def test_a_failing_device_fails_all(device, rng, monkeypatch):
     assert np.isfinite(many.evaluate(np.ones(500))).all()
 
 
+def test_near_pairs_are_computed_while_multipoles_are_on_their_way(device, rng, monkeypatch):
+    _, many = both(cube(rng, 2000), device, 2)
+    many.evaluate(np.ones(2000))
+    told, part = [], many.parts[0]
+    runtime, local = part._evaluation.runtime, part._part
+    start, exchange = runtime.start, local.exchange_multipoles
+
+    def starting(launches):
+        told.append([launch.operator for launch in launches])
+        finish = start(launches)
+        return lambda: (told.append("done"), finish())[1]
+
+    monkeypatch.setattr(runtime, "start", starting)
+    monkeypatch.setattr(local, "exchange_multipoles", lambda values: (told.append("exchange"), exchange(values)))
+    many.evaluate(np.ones(2000))
+    upward, done, near, between, also_done, downward, last = told
+    assert (done, between, also_done, last) == ("done", "exchange", "done", "done")
+    assert "p2m" in upward
+    assert set(near) <= {"clear", "p2p", "p2p_mutual"}
+    assert {"l2l", "l2p"} <= set(downward)
+    assert "p2p" not in upward + downward
+
+
 IN_THREADS = [place for place in PLACES if not place.endswith("write_results")]  # which no part calls
 
 

@@ -29,6 +29,7 @@ from fmmloopy.execution.launch import (
     check_arguments,
     check_size,
     launch_sizes,
+    seconds_by_operator,
 )
 
 PROBE_HEADER = """
@@ -150,14 +151,14 @@ class CRuntime:
         self.write(array, values)
         return array
 
-    def write(self, array: Array, values: NDArray[Any]) -> None:
-        """Fill an array with values of its shape."""
-        array.data[: array.size] = np.ravel(values)
+    def write(self, array: Array, values: NDArray[Any], rows: NDArray[np.int64] | None = None) -> None:
+        """Fill an array with values of its shape, or some of its rows."""
+        _shaped(array)[... if rows is None else rows] = values
 
-    def read(self, array: Array) -> NDArray[Any]:
-        """Return the values of an array."""
-        values: NDArray[Any] = array.data[: array.size].reshape(array.shape).copy()
-        return values
+    def read(self, array: Array, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """Return the values of an array, or of some of its rows."""
+        values = _shaped(array)
+        return values.copy() if rows is None else values[rows]
 
     def clear(self, array: Array) -> Launch:
         """Bind a launch that sets an array to zero."""
@@ -183,12 +184,14 @@ class CRuntime:
                 values.append(value.data.ctypes.data_as(ctypes.c_void_p))
         return Launch(operator.operator, lambda: _timed(lambda: function(*values)), float, arguments)
 
+    def start(self, launches: Sequence[Launch]) -> Callable[[], dict[str, float]]:
+        """Run launches in order; return a function that returns seconds by operator."""
+        seconds = seconds_by_operator(launches, [launch.start() for launch in launches])
+        return lambda: seconds
+
     def run(self, launches: Sequence[Launch]) -> dict[str, float]:
         """Run launches in order and return seconds by operator."""
-        seconds: dict[str, float] = {}
-        for launch in launches:
-            seconds[launch.operator] = seconds.get(launch.operator, 0.0) + launch.seconds(launch.start())
-        return seconds
+        return self.start(launches)()
 
     def machine_code(self, operator: CompiledOperator) -> bytes | None:
         """Return None: the library of a launched program is in the cache folder."""
@@ -222,6 +225,12 @@ class CRuntime:
         if result.returncode:
             said = " ".join(result.stderr.decode().split())[:300]
             raise DeviceError(f"{self._compiler} cannot compile {operator.operator}: {said}")
+
+
+def _shaped(array: Array) -> NDArray[Any]:
+    """Return a view of an array without its padding."""
+    values: NDArray[Any] = array.data[: array.size].reshape(array.shape)
+    return values
 
 
 def _timed(call: Callable[[], Any]) -> float:

@@ -33,6 +33,7 @@ from fmmloopy.execution.launch import (
     check_arguments,
     check_size,
     launch_sizes,
+    seconds_by_operator,
 )
 
 GRAPH_VARIABLE = "FMMLOOPY_CUDA_GRAPH"
@@ -280,26 +281,21 @@ class CudaRuntime:
         self.write(array, values)
         return array
 
-    def write(self, array: Array, values: NDArray[Any]) -> None:
-        """Fill an array with values of its shape."""
-        if not array.size:
-            return
+    def write(self, array: Array, values: NDArray[Any], rows: NDArray[np.int64] | None = None) -> None:
+        """Fill an array with values of its shape, or some of its rows, after all launches."""
         values = np.ascontiguousarray(values, array.dtype)
         with self._using("write an array"):
-            to = int(array.data.handle)
-            _driver_call(self._driver.cuMemcpyHtoDAsync(to, values.ctypes.data, values.nbytes, self._stream.handle))
+            for to, place, nbytes in _copies(array, values, rows):
+                _driver_call(self._driver.cuMemcpyHtoDAsync(to, place, nbytes, self._stream.handle))
             self._stream.sync()  # values may be gone after the return
 
-    def read(self, array: Array) -> NDArray[Any]:
-        """Wait for all launches and return the values of an array."""
-        values = np.empty(array.shape, array.dtype)
-        if array.size:
-            with self._using("read an array"):
-                source = int(array.data.handle)
-                _driver_call(
-                    self._driver.cuMemcpyDtoHAsync(values.ctypes.data, source, values.nbytes, self._stream.handle)
-                )
-                self._stream.sync()
+    def read(self, array: Array, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """Wait for all launches and return the values of an array, or of some of its rows."""
+        values = np.empty(array.shape if rows is None else (len(rows), *array.shape[1:]), array.dtype)
+        with self._using("read an array"):
+            for source, place, nbytes in _copies(array, values, rows):
+                _driver_call(self._driver.cuMemcpyDtoHAsync(place, source, nbytes, self._stream.handle))
+            self._stream.sync()
         return values
 
     def clear(self, array: Array) -> Launch:
@@ -333,33 +329,40 @@ class CudaRuntime:
 
         return Launch(operator.operator, start, _seconds, arguments)
 
-    def run(self, launches: Sequence[Launch]) -> dict[str, float]:
-        """Run launches in order, wait, and return seconds by operator.
+    def start(self, launches: Sequence[Launch]) -> Callable[[], dict[str, float]]:
+        """Start launches in order; return a function that waits for them and returns seconds by operator.
 
         With graphs, launches are timed one by one only when they run for the first time. Later, the time of the graph
         is shared out among the operators in these proportions.
         """
         key = tuple(map(id, launches))
+        known = self._seconds.get(key) if self._as_graphs else None
         with self._using("run the operators"):
-            if self._as_graphs and key in self._seconds:
-                total, known = self._replay(key, launches), self._seconds[key]
-                scale = total / (sum(known.values()) or 1.0)
-                return {operator: scale * seconds for operator, seconds in known.items()}
-            events = [launch.start() for launch in launches]
-            self._stream.sync()
-            seconds: dict[str, float] = {}
-            for launch, event in zip(launches, events, strict=True):
-                seconds[launch.operator] = seconds.get(launch.operator, 0.0) + launch.seconds(event)
-        if self._as_graphs and launches:
-            self._seconds[key] = seconds
-        return seconds
+            events = [launch.start() for launch in launches] if known is None else [self._replay(key, launches)]
+
+        def finish() -> dict[str, float]:
+            with self._using("run the operators"):
+                self._stream.sync()
+                if known is not None:
+                    scale = _seconds(events[0]) / (sum(known.values()) or 1.0)
+                    return {operator: scale * seconds for operator, seconds in known.items()}
+                seconds = seconds_by_operator(launches, events)
+            if self._as_graphs and launches:
+                self._seconds[key] = seconds
+            return seconds
+
+        return finish
+
+    def run(self, launches: Sequence[Launch]) -> dict[str, float]:
+        """Run launches in order, wait, and return seconds by operator."""
+        return self.start(launches)()
 
     def machine_code(self, operator: CompiledOperator) -> bytes | None:
         """Return the cubin of a program."""
         return self._cubin(operator)
 
-    def _replay(self, key: tuple[int, ...], launches: Sequence[Launch]) -> float:
-        """Run launches as a graph, which is made when it is first needed, and return the seconds."""
+    def _replay(self, key: tuple[int, ...], launches: Sequence[Launch]) -> tuple[Any, Any]:
+        """Start launches as a graph, which is made when it is first needed, and return the events around it."""
         if key not in self._graphs:
             while len(self._graphs) >= KEPT_GRAPHS:
                 oldest = next(iter(self._graphs))
@@ -368,9 +371,7 @@ class CudaRuntime:
         graph = self._graphs[key][0]
         before = self._event()
         graph.launch(self._stream)
-        after = self._event()
-        self._stream.sync()
-        return _seconds((before, after))
+        return before, self._event()
 
     def _recorded(self, launches: Sequence[Launch]) -> Any:
         """Return the graph of launches."""
@@ -438,6 +439,17 @@ def _described(error: Exception, name: str, what: str) -> DeviceError:
     if any(word in text for word in LOST):
         return DeviceError(f"{name} cannot {what} ({text}); this process has lost the device: start a new one")
     return DeviceError(f"{name} cannot {what} ({text})")
+
+
+def _copies(array: Array, values: NDArray[Any], rows: NDArray[np.int64] | None) -> Iterator[tuple[int, int, int]]:
+    """Yield addresses on the device and on the host, and bytes, of adjacent rows; of all without ``rows``."""
+    numbers = np.arange(array.shape[0] if array.shape else 1) if rows is None else rows
+    nbytes = values.nbytes // max(len(numbers), 1)
+    ends = np.flatnonzero(np.diff(numbers, append=-1) != 1) + 1
+    for begin, end in zip(np.append(0, ends), ends, strict=False):
+        if nbytes:
+            to, of = int(array.data.handle) + int(numbers[begin]) * nbytes, values.ctypes.data + int(begin) * nbytes
+            yield to, of, int(end - begin) * nbytes
 
 
 def _seconds(events: tuple[Any, Any]) -> float:

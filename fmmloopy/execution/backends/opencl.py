@@ -37,6 +37,7 @@ from fmmloopy.execution.launch import (
     check_arguments,
     check_size,
     launch_sizes,
+    seconds_by_operator,
 )
 from fmmloopy.execution.processor import Processor, this_processor, vendor_of
 
@@ -344,15 +345,21 @@ class OpenCLRuntime:
         self.write(array, values)
         return array
 
-    def write(self, array: Array, values: NDArray[Any]) -> None:
-        """Fill an array with values of its shape."""
+    def write(self, array: Array, values: NDArray[Any], rows: NDArray[np.int64] | None = None) -> None:
+        """Fill an array with values of its shape, or some of its rows, after all launches."""
         _check_process()
-        if array.size:
+        if rows is not None:
+            with self._mapped(array, self._cl.map_flags.READ | self._cl.map_flags.WRITE) as mapped:
+                mapped[rows] = values
+        elif array.size:
             self._cl.enqueue_copy(self._queue, array.data, np.ascontiguousarray(values, array.dtype))
 
-    def read(self, array: Array) -> NDArray[Any]:
-        """Wait for all launches and return the values of an array."""
+    def read(self, array: Array, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """Wait for all launches and return the values of an array, or of some of its rows."""
         _check_process()
+        if rows is not None:
+            with self._mapped(array, self._cl.map_flags.READ) as mapped:
+                return mapped[rows]
         values = np.empty(array.shape, array.dtype)
         self._cl.enqueue_copy(self._queue, values, array.data)
         return values
@@ -380,21 +387,43 @@ class OpenCLRuntime:
         enqueue, queue = self._cl.enqueue_nd_range_kernel, self._queue
         return Launch(operator.operator, lambda: enqueue(queue, kernel, size, local), _event_seconds, arguments)
 
+    def start(self, launches: Sequence[Launch]) -> Callable[[], dict[str, float]]:
+        """Start launches in order; return a function that waits for them and returns seconds by operator."""
+        _check_process()
+        with self._running():
+            events = [launch.start() for launch in launches]
+            self._queue.flush()
+
+        def finish() -> dict[str, float]:
+            with self._running():
+                self._queue.finish()
+            return seconds_by_operator(launches, events)
+
+        return finish
+
     def run(self, launches: Sequence[Launch]) -> dict[str, float]:
         """Run launches in order, wait, and return seconds by operator."""
-        _check_process()
+        return self.start(launches)()
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Describe errors of launches in one line."""
         try:
-            events = [launch.start() for launch in launches]
-            self._queue.finish()
+            yield
         except self._cl.Error as error:
             raise DeviceError(
                 f"{self.device.name} cannot run the operators ({one_line(error)}); if memory is short, use fewer "
                 "points, a lower order, or dtype=numpy.float32"
             ) from error
-        seconds: dict[str, float] = {}
-        for launch, event in zip(launches, events, strict=True):
-            seconds[launch.operator] = seconds.get(launch.operator, 0.0) + launch.seconds(event)
-        return seconds
+
+    @contextmanager
+    def _mapped(self, array: Array, flags: int) -> Iterator[NDArray[Any]]:
+        """View an array after all launches; on a CPU nothing is copied."""
+        values, _ = self._cl.enqueue_map_buffer(self._queue, array.data, flags, 0, array.shape, array.dtype)
+        try:
+            yield values
+        finally:
+            values.base.release(self._queue)
 
     def machine_code(self, operator: CompiledOperator) -> bytes | None:
         """Return a program's binary if it is machine code, which is true for Intel's runtime."""
