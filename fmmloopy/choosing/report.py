@@ -98,13 +98,13 @@ class PlanReport:
     def __str__(self) -> str:
         lines = [f"{name:12}{text}" for name, text in self._facts()]
         for headings, rows in self._tables():
-            lines += ["", *_table(headings, rows)]
+            lines += ["", *text_table(headings, rows)]
         return "\n".join([*lines, *self._remarks()])
 
     def _repr_html_(self) -> str:
         """Return the same for a notebook."""
-        parts = [_html_table((), self._facts(), "left")]
-        parts += [_html_table(headings, rows, "right") for headings, rows in self._tables()]
+        parts = [html_table((), self._facts(), "left")]
+        parts += [html_table(headings, rows, "right") for headings, rows in self._tables()]
         parts += [f"<p>{escape(remark)}</p>" for remark in self._remarks()]
         return "\n".join(parts)
 
@@ -131,7 +131,7 @@ class PlanReport:
                     f"{c.ncrit}{'*' if (c.ncrit, c.m2l) == (choice.ncrit, choice.m2l) else ' '}",
                     c.m2l,
                     f"{c.nboxes:,}",
-                    _milliseconds(c.total),
+                    milliseconds(c.total),
                 )
                 for c in choice.candidates
             ]
@@ -149,7 +149,7 @@ class PlanReport:
     def _remarks(self) -> list[str]:
         remarks = []
         if self.evaluate is not None:
-            took = _milliseconds(self.evaluate)
+            took = milliseconds(self.evaluate)
             remarks.append(f"The last evaluation took {took} ms, including transfers and permutations.")
         if self.more:
             longer = "P2P, L2P and M2P" if self.more == "gradients" else "operators"
@@ -177,7 +177,7 @@ def _cells(name: str, work: Work | None, predicted: float | None, measured: floa
     if work:
         amount = f"{work.pairs:.3g} pairs" if work.pairs else f"{work.flops:.3g} flop"
     ratio = f"{measured / predicted:.2f}" if measured and predicted else ""
-    return name, amount, _milliseconds(predicted), _milliseconds(measured), ratio
+    return name, amount, milliseconds(predicted), milliseconds(measured), ratio
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
@@ -185,13 +185,14 @@ def _sum(values: Sequence[float | None]) -> float | None:
     return sum(known) if known else None
 
 
-def _milliseconds(seconds: float | None) -> str:
+def milliseconds(seconds: float | None) -> str:
+    """Return seconds as milliseconds; "" for None."""
     if seconds is None:
         return ""
     return f"{1e3 * seconds:.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Align columns, the first to the left and all others to the right."""
     lines = [headings, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
@@ -201,7 +202,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _html_table(headings: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
     """Write a table, its first column to the left and the others as given."""
 
     def line(cells: Sequence[str], tag: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fmmloopy.choosing.report import PlanReport
 from fmmloopy.common.exchange import on_host
 from fmmloopy.common.messages import counted
 from fmmloopy.common.turns import Turn
@@ -22,6 +21,7 @@ from fmmloopy.inputs import check_dtype, check_points
 from fmmloopy.parts.team import Team
 from fmmloopy.parts.transport import Board, Thread, in_threads
 from fmmloopy.several.processes import PartFmm
+from fmmloopy.several.report import PartsReport
 from fmmloopy.vectors import Vectors
 
 Result = TypeVar("Result")
@@ -168,8 +168,9 @@ class ManyDevices(Fmm):
         return np.concatenate(found, axis=2)
 
     def plan_report(self) -> PartsReport:  # type: ignore[override]
-        """Report for each device what was chosen and why, and compare predicted times with those measured."""
-        return PartsReport(tuple(part.plan_report() for part in self.parts))
+        """Report for each device what was chosen and why, and how long it took."""
+        with self._turn:
+            return self._on_parts(lambda part, thread: part.plan_report())[0]
 
     def __repr__(self) -> str:
         names = ", ".join(device.name for device in self.devices)
@@ -178,19 +179,6 @@ class ManyDevices(Fmm):
             f"order {self.order}, {self.precision} precision, ncrit {self.ncrit}, M2L {self.m2l}, "
             f"{len(self.parts)} parts on {names}>"
         )
-
-
-@dataclass(frozen=True)
-class PartsReport:
-    """The reports of all parts; ``str()`` gives text, a notebook shows it as HTML."""
-
-    parts: tuple[PlanReport, ...]
-
-    def __str__(self) -> str:
-        return "\n\n".join(f"Part {number}\n{part}" for number, part in enumerate(self.parts))
-
-    def _repr_html_(self) -> str:
-        return "\n".join(f"<h4>Part {number}</h4>{part._repr_html_()}" for number, part in enumerate(self.parts))
 
 
 def _chosen(devices: str | Sequence[str | Device]) -> tuple[Device, ...]:

@@ -34,6 +34,7 @@ from fmmloopy.parts.shares import Shares, sample, share_out
 from fmmloopy.parts.team import Result, Team
 from fmmloopy.parts.transport import Mpi
 from fmmloopy.prediction.predict import Predictor
+from fmmloopy.several.report import PartReport, PartsReport
 from fmmloopy.vectors import Vectors
 
 BALANCED = 1.05
@@ -235,6 +236,24 @@ class PartFmm(Fmm):
         expected = in_rows(team.transport.reduce(np.ascontiguousarray(sums), "sum"))
         off, size = float(np.linalg.norm(found - expected)), float(np.linalg.norm(expected))
         return off / size if size else np.inf if off else 0.0
+
+    def plan_report(self) -> PartsReport:  # type: ignore[override]
+        """Report for all parts what was chosen and why, and how long they took; called by all processes."""
+        with self._team.calling():
+            return PartsReport(tuple(self._team.transport.gather(self._together(self._report))))
+
+    def _report(self) -> PartReport:
+        shares, timings = self._part.shares, self.timings
+        nsources = len(shares.sources.keys)
+        return PartReport(
+            device=self.device.name,
+            nsources=nsources,
+            ntargets=len(shares.targets.keys),
+            nghosts=self.tree.nsources - nsources,
+            working=sum(timings.get(name, 0.0) for name in OPERATORS) if "evaluate" in timings else None,
+            waiting=timings.get("exchange"),
+            plan=super().plan_report(),
+        )
 
     def rebalance(self) -> bool:
         """Move points from slow parts to fast ones, by the times that the operators took in the last evaluations.

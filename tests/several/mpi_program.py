@@ -72,6 +72,9 @@ def main() -> None:
         if comm.size > 1 or "order" not in message:
             with pytest.raises(ValueError, match=message):
                 wrong()
+    report = part.plan_report()
+    assert [each.nsources for each in report.parts] == comm.allgather(len(part._part.shares.sources.keys))
+    assert report.parts[comm.rank].waiting == part.timings["exchange"]
     for place in sys.argv[1:]:
         fail_at(place, rng)
     print(f"process {comm.rank} of {comm.size}: fine")

@@ -143,10 +143,19 @@ def test_update_rebalance_and_adjoint(device, rng):
 
 def test_what_is_reported(device, rng):
     _, many = both(cube(rng, 500), device, 2)
+    assert [part.working for part in many.plan_report().parts] == [None, None]
     many.evaluate(np.ones(500))
     assert "500 sources" in repr(many)
     assert "2 parts on" in repr(many)
-    assert str(many.plan_report()).count("Part ") == 2
+    report = many.plan_report()
+    parts = report.parts
+    assert sum(part.nsources for part in parts) == sum(part.ntargets for part in parts) == 500
+    assert all(part.nghosts > 0 and part.working > 0 and part.waiting >= 0 for part in parts)
+    assert parts[report.slowest].working == max(part.working for part in parts)
+    lines = str(report).splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == [f"{n}{'*' * (n == report.slowest)}" for n in range(2)]
+    assert lines[4] == f"Part {report.slowest}, the slowest"
+    assert report._repr_html_().count("<table>") == 1 + parts[0].plan._repr_html_().count("<table>")
     assert (many.order, many.ncrit, many.m2l) == (ORDER, NCRIT, "fft")
     assert many.error_estimate == many.parts[1].error_estimate
     with pytest.raises(AttributeError, match=r"several devices have a tree each, see fmm.parts\[0\].tree"):
