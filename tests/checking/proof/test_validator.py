@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from overflow_kernels import OVERFLOWS
 from subtle_kernels import SUBTLE
 from wrong_kernels import WRONG
 
@@ -20,6 +21,7 @@ from fmmloopy.checking.proof import (
     interface,
     lemmas,
     memory,
+    overflow,
     proving,
     scatter,
     sums,
@@ -111,6 +113,28 @@ def _narrow_sums(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(integers.IntegerReader, "domain", domain)
 
 
+def _any_integers(patch: pytest.MonkeyPatch) -> None:
+    """Let whole numbers be in any type that their arithmetic fits into."""
+    patch.setattr(integers, "narrowed", lambda *_: False)
+    patch.setattr(overflow._Watcher, "_size", lambda *_: 4)
+
+
+def _any_loads(patch: pytest.MonkeyPatch) -> None:
+    """Let loads decide where a term goes; a product with them may not fit either."""
+    patch.setattr(matching, "_undetermined", lambda *_: "")
+    patch.setattr(proving, "refuse_overflow", nothing)
+
+
+def _products_that_fit(patch: pytest.MonkeyPatch) -> None:
+    """Let all products of whole numbers be whole numbers that fit."""
+    patch.setattr(integers.IntegerReader, "_product", _any_product)
+    patch.setattr(proving, "refuse_overflow", nothing)
+
+
+def _none(*_: Any) -> tuple[()]:
+    return ()
+
+
 def _any_product(self: Any, factors: Any, statement: str) -> Any:
     """Return a product of whole numbers, whatever type holds it."""
     total = integers.whole(1)
@@ -135,8 +159,17 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "assumptions": ("assumes full tiles", gone(interface, "_refuse_assumptions")),
     "loads that decide a loop": ("stored as often as data say", gone(matching, "_undetermined", lambda *_: "")),
     "differences": ("a difference expanded", gone(identity._Point, "_sum", _plain_sum)),
-    "numbers of 32 bits": ("boxes shifted out of 32 bits", gone(integers, "LARGEST_OF_LOADS", 2**21)),
-    "types of whole numbers": ("boxes in int16", gone(integers, "narrowed", lambda *_: False)),
+    "numbers of 32 bits": ("boxes shifted out of 32 bits", gone(proving, "refuse_overflow")),
+    "whole numbers on the way": ("a sum that is taken back", gone(overflow, "_partial_sums", _none)),
+    "bounds of loops": ("a bound of a loop", gone(overflow, "_bounds_of", _none)),
+    "ends of loops": ("a loop to the last number of 32 bits", gone(overflow, "_ends", lambda _: [])),
+    "types of whole numbers on the way": (
+        "64 bits that become 32", gone(overflow._Watcher, "_size", lambda *_: 8)
+    ),
+    "strides": ("a stride times a position", gone(overflow, "_strided", _none)),
+    "indices in numbers": ("a product in the index of a number", gone(overflow, "_inside", _none)),
+    "indices in whole numbers": ("a product in an index", gone(overflow, "_computed", _none)),
+    "types of whole numbers": ("boxes in int16", _any_integers),
     "bounds of arrays": ("array too short", gone(proving, "refuse_out_of_bounds")),
     "layout of temporary arrays": (
         "array of stride zero", gone(interface, "_is_injective", lambda *_: True)
@@ -162,14 +195,12 @@ CASES: dict[str, tuple[str, Weaken]] = {
     ),
     "first iterations of work-items": ("an axis that starts at one", gone(facts, "_refuse_shifted_axes")),
     "axes of work-items": ("a loop of its own for work-items", gone(facts, "_refuse_idle_axes")),
-    "loads that permute a loop": (
-        "directions permuted by loads", gone(matching, "_undetermined", lambda *_: "")
-    ),
+    "loads that permute a loop": ("directions permuted by loads", _any_loads),
     "bounds of sums in sums": ("a sum with bounds of another", _narrow_sums),
     "order of statements": ("tile without an order", _any_order),
     "parts of sums": ("stored when one list entry is done", gone(sums, "_refuse_parts")),
     "clearing of what is scattered into": ("m2l_forward: cleared once", gone(scatter, "_is_cleared", lambda *_: True)),
-    "products of 32 bits": ("a product of loops", gone(integers.IntegerReader, "_product", _any_product)),
+    "products of 32 bits": ("a product of loops", _products_that_fit),
     "arithmetic in 8 bits": (
         "whole numbers of 8 bits", gone(integers, "narrowed", lambda source, target: source != target)
     ),
@@ -193,7 +224,7 @@ CASES: dict[str, tuple[str, Weaken]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_check_less_lets_a_wrong_kernel_through(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mistake, weaken = CASES[name]
-    made = (WRONG | SUBTLE)[mistake]
+    made = (WRONG | SUBTLE | OVERFLOWS)[mistake]
     kernels, operator = made.kernels(), OPERATORS[made.operator]
     assert not isinstance(proving.prove(*kernels, operator, 60), Proved)
     weaken(monkeypatch)
