@@ -180,7 +180,7 @@ def comes_certified(book: RecipeBook, device: Device, operator: str, types: str)
         return False
     shipped = read_shipped()
     certified = shipped["certified"].get(shipping_label(book, device))
-    if certified is None:
+    if certified is None or operator not in certified["kernels"]:
         return False
     if shipped["sources"] == sources_hash():
         return True
