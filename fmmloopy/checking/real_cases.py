@@ -182,7 +182,8 @@ def term_magnitudes(case: Case, results: Mapping[str, NDArray[Any]]) -> dict[str
             x = a[positions_of(particles.targets)][:, a[f"box_{side}_starts"][box] : a[f"box_{side}_ends"][box]]
         values = _condition(case.spec.greens, x[:, :, None] - y[:, None, :])
         by_charges = np.einsum("ijts,vjs->vit", values, np.abs(by_vector(q, case.spec.greens.vectors)))
-        magnitudes[where] += by_charges.reshape(-1, by_charges.shape[2])
+        vectors, rows, ntargets = by_charges.shape  # no targets, if a pair of boxes has an empty one
+        magnitudes[where] += by_charges.reshape(vectors * rows, ntargets)
     return {name: magnitudes}
 
 
