@@ -271,13 +271,35 @@ def _has_zero(node: Node) -> bool:
 def _is_guarded(point: _Point, node: Node, positive: frozenset[int]) -> bool:
     """Return whether a term is a number where some values are positive."""
     if isinstance(node, Reciprocal):
-        return {point.value(x) for x in _factors(node.of)} <= positive and _is_guarded(point, node.of, positive)
+        return all(_is_positive(point, x, positive) for x in _factors(node.of)) and _is_guarded(
+            point, node.of, positive
+        )
     if isinstance(node, Call) and is_partial(node):
-        return node.name == "sqrt" and point.value(node.operands[0]) in positive
+        operand = node.operands[0]
+        return node.name == "sqrt" and _is_positive(point, operand, positive) and _is_guarded(point, operand, positive)
     if isinstance(node, Select) and node.test.operator == ">" and node.test.right is ZERO:
         then = _is_guarded(point, node.then, positive | {point.value(node.test.left)})
         return then and _is_guarded(point, node.other, positive) and _is_guarded(point, node.test.left, positive)
     return all(_is_guarded(point, x, positive) for x in children(node))
+
+
+def _is_positive(point: _Point, node: Node, positive: frozenset[int]) -> bool:
+    """Return whether a term, if it is a number, is positive where some values are, however sums are rounded."""
+    if point.value(node) in positive:
+        return True
+    if isinstance(node, Add):
+        either = _is_positive(point, node.left, positive) or _is_positive(point, node.right, positive)
+        return either and all(_is_not_negative(point, x, positive) for x in (node.left, node.right))
+    return isinstance(node, Constant) and node.value > 0
+
+
+def _is_not_negative(point: _Point, node: Node, positive: frozenset[int]) -> bool:
+    """Return whether a term, if it is a number, is not negative: squares are not."""
+    if isinstance(node, Add):
+        return all(_is_not_negative(point, x, positive) for x in (node.left, node.right))
+    if isinstance(node, Multiply) and point.value(node.left) == point.value(node.right):
+        return True
+    return _is_positive(point, node, positive)
 
 
 def _at_point(field: Field, number: int, sides: Sides) -> str:

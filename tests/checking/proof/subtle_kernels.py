@@ -26,8 +26,9 @@ from loopy.kernel.function_interface import ScalarCallable
 from loopy.symbolic import Reduction, parse
 from loopy.types import NumpyType
 from pymbolic.primitives import Call, Comparison, If, Power, Product, Sum, Variable
-from wrong_kernels import Kernel, Made, dense, early, inside, more_domains, tagged
+from wrong_kernels import Kernel, Made, dense, early, inside, more_domains, mutual, tagged
 
+from fmmloopy.greens import GreensFunction
 from fmmloopy.precision import FLOAT32
 
 
@@ -152,6 +153,11 @@ narrow_constant = then(
 """The sum of two constants that float32 holds is computed in float32."""
 
 
+def idle_lanes(entry: str) -> Made:
+    """Multiply charges of lanes without a point, which are 0, with a function that need not be a number there."""
+    return Made(mutual(), "p2p_mutual", greens=GreensFunction("made_up", ((entry,),), {"c": 0.1}))
+
+
 SUBTLE: Mapping[str, Made] = {
     "an axis that starts at one": Made(first_apart),
     "directions permuted by loads": Made(
@@ -206,6 +212,12 @@ SUBTLE: Mapping[str, Made] = {
         "m2m",
         types=FLOAT32,
     ),
+    "idle lanes: a root of a difference": idle_lanes("1/sqrt(r*r - c*c)"),
+    "idle lanes: a root of what a parameter decides": idle_lanes("1/sqrt(r*r + c*r)"),
+    "idle lanes: a root of a product": idle_lanes("1/sqrt(r*r + d0*d1)"),
+    "idle lanes: one divided by a square": idle_lanes("1/(c*c)"),
+    "idle lanes: one divided by a sum of squares": idle_lanes("1/(d0*d0 + c*c)"),
+    "idle lanes: a root in a root": idle_lanes("1/sqrt(r*r + sqrt(d0)*sqrt(d0))"),
     "for another target": Made(then(dense, lambda knl: knl.copy(target=lp.CTarget())), "m2m"),
     "stored when one list entry is done": Made(
         then(

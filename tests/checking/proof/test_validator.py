@@ -113,6 +113,36 @@ def _narrow_sums(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(integers.IntegerReader, "domain", domain)
 
 
+def _any_product_is_a_square(patch: pytest.MonkeyPatch) -> None:
+    """Let any product be positive or zero."""
+    original = identity._is_not_negative
+    patch.setattr(
+        identity, "_is_not_negative", lambda point, node, positive: isinstance(node, identity.Multiply)
+        or original(point, node, positive)
+    )  # fmt: skip
+
+
+def _positive_squares(patch: pytest.MonkeyPatch) -> None:
+    """Let no square be zero."""
+    original = identity._is_positive
+    patch.setattr(
+        identity, "_is_positive", lambda point, node, positive: isinstance(node, identity.Multiply)
+        or original(point, node, positive)
+    )  # fmt: skip
+
+
+def _outer_roots_only(patch: pytest.MonkeyPatch) -> None:
+    """Let what is under a root be a number."""
+    original = identity._is_guarded
+
+    def is_guarded(point: Any, node: Any, positive: Any) -> bool:
+        if isinstance(node, identity.Call) and node.name == "sqrt":
+            return identity._is_positive(point, node.operands[0], positive)
+        return original(point, node, positive)
+
+    patch.setattr(identity, "_is_guarded", is_guarded)
+
+
 def _any_integers(patch: pytest.MonkeyPatch) -> None:
     """Let whole numbers be in any type that their arithmetic fits into."""
     patch.setattr(integers, "narrowed", lambda *_: False)
@@ -214,6 +244,12 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "quotients": ("a quotient that may be 0/0", gone(identity, "_where_no_number", lambda *_: set())),
     "roots": ("a root of what may be negative", gone(identity, "_where_no_number", lambda *_: set())),
     "products with zero": ("zero times an infinite number", gone(terms, "is_partial", lambda _: False)),
+    "signs in idle lanes": (
+        "idle lanes: a root of a difference", gone(identity, "_is_not_negative", lambda *_: True)
+    ),
+    "squares in idle lanes": ("idle lanes: a root of a product", _any_product_is_a_square),
+    "positive numbers in idle lanes": ("idle lanes: one divided by a sum of squares", _positive_squares),
+    "numbers in roots in idle lanes": ("idle lanes: a root in a root", _outer_roots_only),
     "cancellation": ("a large number added and subtracted", gone(identity._Point, "term", _one_sum)),
     "targets": ("for another target", gone(interface, "_refuse_extras")),
     "other entries": ("m2m: octants reversed", gone(matching, "_vanish", lambda *_: True)),
