@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,17 @@ def gone(owner: Any, name: str, replacement: Any = nothing) -> Weaken:
 
 def _plain_sum(self: Any, node: Any) -> int:
     return int((self.value(node.left) + self.value(node.right)) % self.field.prime)
+
+
+def _factored_sum(self: Any, node: Any) -> int:
+    """Return a sum without what both sides have in common, times that, of either kernel."""
+    common, prime = math.prod(self.common(node, None).elements()), self.field.prime
+    parts = [self.value(side) * pow(common, -1, prime) % prime for side in (node.left, node.right)]
+    if node.left.sign == node.right.sign:
+        return int(sum(parts) * common % prime)
+    same, opposite = sorted(parts), sorted(-part % prime for part in parts)
+    drawn = self.field.draw(self.number, "difference", min(same, opposite)) * common
+    return int((drawn if same < opposite else -drawn) % prime)
 
 
 def _any_quotient(self: Any, node: Any) -> int:
@@ -189,6 +201,7 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "assumptions": ("assumes full tiles", gone(interface, "_refuse_assumptions")),
     "loads that decide a loop": ("stored as often as data say", gone(matching, "_undetermined", lambda *_: "")),
     "differences": ("a difference expanded", gone(identity._Point, "_sum", _plain_sum)),
+    "differences expanded": ("a product with a difference expanded", gone(identity._Point, "_sum", _factored_sum)),
     "numbers of 32 bits": ("boxes shifted out of 32 bits", gone(proving, "refuse_overflow")),
     "whole numbers on the way": ("a sum that is taken back", gone(overflow, "_partial_sums", _none)),
     "bounds of loops": ("a bound of a loop", gone(overflow, "_bounds_of", _none)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import slow
 from overflow_kernels import FITS, OVERFLOWS
-from subtle_kernels import SUBTLE
+from subtle_kernels import SUBTLE, UNUSUAL
 from wrong_kernels import RIGHT, WRONG, Made
 
 from fmmloopy.checking.proof import NotProved, Proved, Wrong, prove
@@ -41,9 +41,9 @@ def test_sequential_kernels_do_not_overflow(operator: str) -> None:
     assert isinstance(prove(sequential, sequential, OPERATORS[operator], LIMIT), Proved)
 
 
-@pytest.mark.parametrize("name", [*RIGHT, *FITS])
+@pytest.mark.parametrize("name", [*RIGHT, *FITS, *UNUSUAL])
 def test_right_kernels_are_proved(name: str) -> None:
-    made = (RIGHT | FITS)[name]
+    made = (RIGHT | FITS | UNUSUAL)[name]
     assert isinstance(prove(*made.kernels(), OPERATORS[made.operator], LIMIT), Proved)
 
 

@@ -425,6 +425,9 @@ RIGHT: Mapping[str, Made] = {
     "polynomials for sine and cosine in float32": Made(
         late(steps.polynomial_sin_cos), greens=helmholtz(1.0), types=FLOAT32
     ),
+    "sums of differences with a common factor": Made(
+        late(steps.polynomial_sin_cos, steps.share_factors), greens=helmholtz(1.0).with_gradient()
+    ),
     "mutual P2P in tiles": Made(mutual(), "p2p_mutual"),
     "mutual P2P in tiles, stresses from densities": Made(mutual(), "p2p_mutual", greens=stokeslet(0.7)),
     "mutual P2P in tiles, a softened potential": Made(mutual(), "p2p_mutual", greens=plummer(0.1)),
