@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from fmmloopy.common.sizes import PADDING
-
 CPU, GPU, OTHER = "cpu", "gpu", "other"
 """Kinds of devices."""
 
@@ -70,7 +68,7 @@ class Limits:
 
     most_groups: tuple[int, ...] = ()
     most_numbers: int = 2**31
-    padding: int = PADDING
+    padding: int = 256
     workspace: int = 256 * 2**20
     heavy_share: float = 1 / 1024
     piece_targets: int = 64
