@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import scaling
+from benchmarks import scaling, several
 from benchmarks.kept import FOLDER, keep, read_kept
 from benchmarks.page import GENERATED, stale_lines, tables_of, write_page
 from benchmarks.pictures import digest, draw_pictures, pictures_of
@@ -44,7 +44,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m benchmarks",
         description="Measure fmmloopy against the limits of the machine, against its targets, and against fmm3dpy.",
-        epilog="python -m benchmarks scaling --help: predict how evaluations scale to many parts.\n\n"
+        epilog="python -m benchmarks scaling --help: predict how evaluations scale to many parts.\n"
+        "python -m benchmarks several --help: compare processes with unequal devices with the ideal.\n\n"
         f"groups of cases:\n{describe_groups(GROUPS)}\n\n"
         "Exit status: 0 if no case failed, 1 if one did or the page is stale, 2 if the arguments cannot be used. "
         "Run it while nothing else runs.",
@@ -188,9 +189,10 @@ def check_docs() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = sys.argv[1:] if argv is None else list(argv)
-    if given[:1] == ["scaling"]:
-        scaling.main(given[1:])
-        return 0
+    for name, command in (("scaling", scaling), ("several", several)):
+        if given[:1] == [name]:
+            command.main(given[1:])
+            return 0
     arguments = parse_arguments(argv)
     try:
         if arguments.check_docs:

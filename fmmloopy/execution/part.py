@@ -23,6 +23,7 @@ class Part(Protocol):
         tree: the part's boxes, and those of others that its targets interact with.
         lists: interaction lists of the part's boxes.
         same_points: whether the part's targets are its sources, and other parts' are not its own.
+        on_machine: how many parts are on this machine, this one among them.
         exchanged: the boxes whose multipoles are sent or received, in ascending order.
         distance: lower bound on the distance of two points of the whole problem that do not coincide; None if some are
             too close together for float32, or if it is not needed.
@@ -31,6 +32,7 @@ class Part(Protocol):
     tree: Tree
     lists: InteractionLists
     same_points: bool
+    on_machine: int
     exchanged: NDArray[np.int64]
     distance: float | None
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.components import CHARGES, Components, by_vector
 from fmmloopy.execution.arrays import Boxes, DeviceArrays
+from fmmloopy.execution.device import CPU
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator, count_tiles
 from fmmloopy.execution.part import Part
@@ -127,6 +128,13 @@ class Plan:
             like._compiled if like else {}
         )
 
+    @property
+    def workspace(self) -> int:
+        """Bytes for transformed expansions; parts on one machine share those of its processor."""
+        device, part = self.runtime.device, self.problem.part
+        sharing = part.on_machine if part is not None and device.kind == CPU else 1
+        return device.limits.workspace // sharing
+
     # -- charges and potentials
 
     def write_charges(
@@ -179,7 +187,7 @@ class Plan:
         if part is None:
             return runtime.run(launches)
         sends, receives = ([isinstance(action, kind) for action in actions].index(True) for kind in (Send, Receive))
-        (array,) = {action.multipoles for action in actions if isinstance(action, Send | Receive)}
+        array = next(action.multipoles for action in actions if isinstance(action, Send))
         before = part.together(lambda: runtime.run(launches[:sends]))
         start = time.perf_counter()
         values = part.together(lambda: runtime.read(array, part.exchanged))

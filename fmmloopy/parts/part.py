@@ -154,7 +154,7 @@ class LocalPart:
         boxes, is_own: all boxes of the local essential tree, and which have points of this part.
 
     Attributes:
-        tree, lists, same_points, exchanged, distance: see `fmmloopy.execution.part.Part`.
+        tree, lists, same_points, on_machine, exchanged, distance: see `fmmloopy.execution.part.Part`.
         shares: as given.
         sources, targets: the ways to the callers of the part's points.
     """
@@ -172,7 +172,7 @@ class LocalPart:
         reduced_from: int,
     ) -> None:
         self._team, self._transport, self.shares = team, team.transport, shares
-        self._boxes, self._is_own = boxes, is_own
+        self._boxes, self._is_own, self.on_machine = boxes, is_own, team.transport.here[1]
         self.same_points = shares.targets is shares.sources
         first, last = first_keys(boxes), last_keys(boxes)
         of_targets = np.searchsorted(shares.targets.keys, first), np.searchsorted(shares.targets.keys, last)

@@ -270,6 +270,20 @@ def test_near_pairs_are_computed_while_multipoles_are_on_their_way(device, rng, 
     assert "p2p" not in upward + downward
 
 
+def test_a_part_without_a_queue(device, rng):
+    """Code of the C compiler runs when it is started."""
+    points, charges = cube(rng, 1000), rng.uniform(-1, 1, 1000)
+    options = {"order": ORDER, "ncrit": NCRIT, "m2l": "fft"}
+    many = fl.Fmm(points, devices=["c", device], **options)
+    assert error(many.evaluate(charges), fl.Fmm(points, device=device, **options).evaluate(charges)) < ROUNDING
+
+
+def test_parts_on_a_machine_share_the_workspace_of_its_processor(device, rng):
+    one, many = both(cube(rng, 500), device, 4)
+    workspaces = {part._evaluation._plan.workspace for part in many.parts}
+    assert workspaces == {one._evaluation._plan.workspace // 4} == {device.limits.workspace // 4}
+
+
 IN_THREADS = [place for place in PLACES if not place.endswith("write_results")]  # which no part calls
 
 

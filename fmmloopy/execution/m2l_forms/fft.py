@@ -61,7 +61,7 @@ def _planes_at_a_time(plan: Plan, nsources: int, ntargets: int) -> int:
     order, arrays = plan.setup.method.order, plan.spectra
     octets = arrays.columns * (nsources + 1) + arrays.rows * (ntargets + 1)
     nbytes = 2 * grid_period(order) ** 2 * SIBLINGS * octets * arrays.dtype.itemsize
-    return int(min(order, max(1, plan.runtime.device.limits.workspace // nbytes)))
+    return int(min(order, max(1, plan.workspace // nbytes)))
 
 
 def _forward(plan: Plan, pairs: OctetPairs, multipoles: Array) -> Arguments:
