@@ -8,7 +8,8 @@ be made to vanish. Beside the rules of rational functions:
   of signs are tried: ``sqrt(x)*sqrt(x)`` is x, and ``sqrt(x*x)`` is not x.
 - A difference is a random number for each pair of its sides, but for a common sign. So a difference cannot be
   expanded: neither ``x^2 - 2xy + y^2`` is ``(x - y)^2``, nor ``qx - qy`` is ``q(x - y)``, which are far more accurate.
-  Only where a difference is a term itself, its sides may be added one after the other.
+  Only where a difference is a term itself, its sides may be added one after the other. The other way round is more
+  accurate: a factor that both sides of a difference of the sequential kernel have may be taken out of it.
 - Quotients, roots, logarithms and powers are numbers wherever those of the sequential kernel are: ``x*x/x`` is not x,
   which may be zero.
 - The sums of the positive and of the negative sides of a term are equal, each for itself: ``x + c - c`` is not x.
@@ -18,10 +19,13 @@ be made to vanish. Beside the rules of rational functions:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
+import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -122,6 +126,8 @@ class _Point:
         name: what an entry of an array is known by.
         signs: of square roots, by the number under the root; None to note the numbers in ``roots``.
         truth: whether tests hold; None where all quotients are numbers and choices are functions.
+        strict: whether quotients are no numbers where a test fails.
+        taken: values of factors that are taken out of differences.
     """
 
     field: Field
@@ -130,6 +136,7 @@ class _Point:
     signs: Mapping[int, int] | None
     truth: Mapping[TestKey, bool] | None = None
     strict: bool = True
+    taken: frozenset[int] = frozenset()
     roots: dict[int, None] = dataclasses.field(default_factory=dict)
     known: dict[int, tuple[Node, int | None]] = dataclasses.field(default_factory=dict)
 
@@ -179,9 +186,25 @@ class _Point:
         left, right, prime = self.value(node.left), self.value(node.right), self.field.prime
         if 0 in (left, right) or node.left.sign == node.right.sign:
             return (left + right) % prime
+        common = math.prod(self.common(node, self.taken).elements()) if self.taken else 1
+        left, right = (x * pow(common, -1, prime) % prime for x in (left, right))
         same, opposite = sorted((left, right)), sorted((-left % prime, -right % prime))
-        drawn = self.field.draw(self.number, "difference", min(same, opposite))
-        return drawn if same < opposite else -drawn % prime
+        drawn = self.field.draw(self.number, "difference", min(same, opposite)) * common
+        return (drawn if same < opposite else -drawn) % prime
+
+    def common(self, node: Add, allowed: frozenset[int] | None) -> Counter[int]:
+        """Return the values of the factors that both sides of a sum have, of those that are allowed or of all."""
+        both = self._split(node.left, allowed) & self._split(node.right, allowed)
+        return both if allowed is None else Counter({value: n for value, n in both.items() if value in allowed})
+
+    def _split(self, node: Node, allowed: frozenset[int] | None) -> Counter[int]:
+        """Return the values of the factors of a term; what both sides of a sum have is one."""
+        if isinstance(node, Multiply):
+            return self._split(node.left, allowed) + self._split(node.right, allowed)
+        if isinstance(node, Constant):
+            return Counter()
+        shared = self.common(node, allowed) if isinstance(node, Add) else Counter()
+        return shared or Counter([self.value(node)])
 
     def _reciprocal(self, node: Reciprocal) -> int:
         below = self.value(node.of)
@@ -219,19 +242,22 @@ Naming = Callable[[Entry], str]
 Sides = tuple[tuple[Node, Naming], tuple[Node, Naming]]
 
 
-def difference(left: Node, name_left: Naming, right: Node, name_right: Naming, field: Field) -> str:
+def difference(
+    left: Node, name_left: Naming, right: Node, name_right: Naming, field: Field, factored: bool = False
+) -> str:
     """Say where two terms differ, or where the first one alone is no number; else return nothing.
 
     Args:
         left, right: the terms.
         name_left, name_right: what entries of arrays are known by; the same for the same entry.
         field: that they are evaluated in.
+        factored: whether factors may be taken out of differences of the second one.
     """
     sides: Sides = ((left, name_left), (right, name_right))
     done = 0
     for number in range(TRIES):
         try:
-            found = _at_point(field, number, sides)
+            found = _at_point(field, number, sides, factored)
         except _NoRoot:
             continue
         except _RootOfRoot:
@@ -271,16 +297,38 @@ def _has_zero(node: Node) -> bool:
 def _is_guarded(point: _Point, node: Node, positive: frozenset[int]) -> bool:
     """Return whether a term is a number where some values are positive."""
     if isinstance(node, Reciprocal):
-        return {point.value(x) for x in _factors(node.of)} <= positive and _is_guarded(point, node.of, positive)
+        return all(_is_positive(point, x, positive) for x in _factors(node.of)) and _is_guarded(
+            point, node.of, positive
+        )
     if isinstance(node, Call) and is_partial(node):
-        return node.name == "sqrt" and point.value(node.operands[0]) in positive
+        operand = node.operands[0]
+        return node.name == "sqrt" and _is_positive(point, operand, positive) and _is_guarded(point, operand, positive)
     if isinstance(node, Select) and node.test.operator == ">" and node.test.right is ZERO:
         then = _is_guarded(point, node.then, positive | {point.value(node.test.left)})
         return then and _is_guarded(point, node.other, positive) and _is_guarded(point, node.test.left, positive)
     return all(_is_guarded(point, x, positive) for x in children(node))
 
 
-def _at_point(field: Field, number: int, sides: Sides) -> str:
+def _is_positive(point: _Point, node: Node, positive: frozenset[int]) -> bool:
+    """Return whether a term, if it is a number, is positive where some values are, however sums are rounded."""
+    if point.value(node) in positive:
+        return True
+    if isinstance(node, Add):
+        either = _is_positive(point, node.left, positive) or _is_positive(point, node.right, positive)
+        return either and all(_is_not_negative(point, x, positive) for x in (node.left, node.right))
+    return isinstance(node, Constant) and node.value > 0
+
+
+def _is_not_negative(point: _Point, node: Node, positive: frozenset[int]) -> bool:
+    """Return whether a term, if it is a number, is not negative: squares are not."""
+    if isinstance(node, Add):
+        return all(_is_not_negative(point, x, positive) for x in (node.left, node.right))
+    if isinstance(node, Multiply) and point.value(node.left) == point.value(node.right):
+        return True
+    return _is_positive(point, node, positive)
+
+
+def _at_point(field: Field, number: int, sides: Sides, factored: bool) -> str:
     """Say how terms differ at a point, with all signs of roots."""
     roots: dict[int, None] = {}
     for node, name in sides:
@@ -298,21 +346,38 @@ def _at_point(field: Field, number: int, sides: Sides) -> str:
             return "a quotient, root, logarithm or power that is no number where the sequential kernel's term is"
         if len(tests[0]) > MOST_TESTS:
             return f"{len(tests[0])} tests in a term, more than are tried"
-        if found := _with_outcomes(field, number, sides, signs, sorted(tests[0])):
+        if found := _with_outcomes(field, number, sides, signs, sorted(tests[0]), factored):
             return found
     return ""
 
 
-def _with_outcomes(field: Field, number: int, sides: Sides, signs: Mapping[int, int], tests: list[TestKey]) -> str:
+def _with_outcomes(
+    field: Field, number: int, sides: Sides, signs: Mapping[int, int], tests: list[TestKey], factored: bool
+) -> str:
     """Say how terms differ at a point, with all outcomes of tests."""
     for outcome in itertools.product((True, False), repeat=len(tests)):
         truth = dict(zip(tests, outcome, strict=True))
         for strict in (True, False):
-            values = [_value(_Point(field, number, name, signs, truth, strict), node) for node, name in sides]
+            points = [_Point(field, number, name, signs, truth, strict) for _, name in sides]
+            values = [_value(point, node) for point, (node, _) in zip(points, sides, strict=True)]
+            if factored and values[0] != values[1] and None not in values:
+                (mine, _), (other, _) = sides
+                taken = _shared_factors(points[1], other) - _shared_factors(points[0], mine)
+                values[1] = _value(dataclasses.replace(points[1], taken=taken, known={}), other)
             if values[0] != values[1] or (all(outcome) and None in values):
                 where = "" if all(outcome) else " where a test fails"
                 return f"another term{where}{', which is no number there' if None in values else ''}"
     return ""
+
+
+def _shared_factors(point: _Point, node: Node) -> frozenset[int]:
+    """Return the values of factors that both sides of a difference have, of any in a term."""
+    found: set[int] = set()
+    for x in inside(node):
+        if isinstance(x, Add) and x.left.sign != x.right.sign:
+            with contextlib.suppress(_NotANumber):  # it is not chosen here
+                found |= set(point.common(x, None))
+    return frozenset(found)
 
 
 def _sides(node: Node) -> Iterator[Node]:

@@ -148,7 +148,7 @@ def _match(
 
 
 def _other_term(left: Node, right: Node, names: Mapping[str, str], context: Context) -> str:
-    return identity.difference(left, lambda e: names[e.key], right, lambda e: e.key, context.field)
+    return identity.difference(left, lambda e: names[e.key], right, lambda e: e.key, context.field, factored=True)
 
 
 def _vanish(forms: list[Affine], side: Side, points: isl.Set, match: Match, context: Context) -> bool:

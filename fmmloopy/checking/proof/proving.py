@@ -23,8 +23,9 @@ from fmmloopy.common.messages import one_line
 from fmmloopy.operators.operator import Array, Operator
 from fmmloopy.recipes.lanes import lanes_of
 
-TIME_LIMIT = 10.0
-"""Seconds of processor time for a proof. Most take less than one, but slow machines must prove as much as others."""
+TIME_LIMIT = 15.0
+"""Seconds of processor time for a proof. Most take less than one, the longest ten, and slow machines must prove as much
+as others."""
 
 MOST_OPERATIONS = 20_000_000
 """Operations of isl that one set may take, so that the time limit is seen."""
