@@ -25,6 +25,13 @@ LANES = 64
 """The most lanes that a recipe may give to a tile of points, boxes or pairs. Idle lanes read past the end of what they
 work on, so arrays of points and lists of boxes or pairs are padded by this many entries."""
 
+PADDING = 4 * LANES
+"""Numbers after the end of every array on a device, which idle lanes may read."""
+
+MOST_INDEX = 2**31 - 1 - PADDING
+"""Generated code has indices of 32 bits, so an array and its padding are fewer than 2^31 numbers. Whole numbers that
+are arguments of a kernel, or entries of arrays of indices, are at most this, and at least 0."""
+
 
 def count_points(order: int) -> int:
     """Return the number of points of a surface of order p: 6 (p - 1)^2 + 2."""

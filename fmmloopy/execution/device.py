@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from fmmloopy.common.sizes import PADDING
+
 CPU, GPU, OTHER = "cpu", "gpu", "other"
 """Kinds of devices."""
 
@@ -68,7 +70,7 @@ class Limits:
 
     most_groups: tuple[int, ...] = ()
     most_numbers: int = 2**31
-    padding: int = 256
+    padding: int = PADDING
     workspace: int = 256 * 2**20
     heavy_share: float = 1 / 1024
     piece_targets: int = 64

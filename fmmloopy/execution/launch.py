@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.sizes import MOST_INDEX
 from fmmloopy.execution.device import Device, DeviceError, Limits
 
 
@@ -187,9 +188,14 @@ def check_size(shape: tuple[int, ...], limits: Limits) -> None:
 
 
 def check_arguments(operator: CompiledOperator, arguments: Mapping[str, Any]) -> None:
-    """Make sure that a call has every argument, and every array in the dtype that the code reads."""
+    """Make sure that a call has every argument, every array in the dtype that the code reads, and no other counts.
+
+    Proofs take for granted that counts lie in this range (`fmmloopy.checking.proof.contract`).
+    """
     for name, kind, dtype in operator.arguments:
         if name not in arguments:
             raise TypeError(f"{operator.operator} needs {name}, which is missing in the call")
+        if kind == "number" and dtype.startswith("int") and not 0 <= arguments[name] <= MOST_INDEX:
+            raise ValueError(f"{operator.operator}: {name} is {arguments[name]}, expected 0 to {MOST_INDEX}")
         if kind == "array" and arguments[name].dtype != dtype:
             raise TypeError(f"{operator.operator}: {name} has dtype {arguments[name].dtype}, expected {dtype}")

@@ -15,6 +15,7 @@ import pytest
 from conftest import c_compiler, devices, specification
 
 import fmmloopy as fl
+from fmmloopy.common.sizes import MOST_INDEX
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE
 from fmmloopy.common.trust import CacheWarning
 from fmmloopy.execution import generate as compile_module
@@ -426,6 +427,13 @@ def test_bind_refuses_a_missing_argument(name, runtime):
     arguments = p2p_arguments(runtime)
     del arguments[name]
     with pytest.raises(TypeError, match=f"^p2p needs {name}, which is missing in the call$"):
+        runtime.bind(p2p_code(runtime), arguments)
+
+
+@pytest.mark.parametrize("value", [-1, MOST_INDEX + 1])
+def test_bind_refuses_a_count_that_proofs_do_not_cover(value, runtime):
+    arguments = {**p2p_arguments(runtime), "nsources": value}
+    with pytest.raises(ValueError, match=f"^p2p: nsources is {value}, expected 0 to 2147483391$"):
         runtime.bind(p2p_code(runtime), arguments)
 
 

@@ -10,14 +10,16 @@ from fmmloopy.checking.proof.integers import (
     Affine,
     Argument,
     AtLeastZero,
+    Atom,
     Condition,
     IsZero,
+    Load,
     floor_of,
     of,
     whole,
 )
 from fmmloopy.checking.proof.verdict import Unproved
-from fmmloopy.common.sizes import ROWS
+from fmmloopy.common.sizes import MOST_INDEX, ROWS
 from fmmloopy.operators.operator import Array, Boxes, Families, Operator
 from fmmloopy.recipes.lanes import LANE_BOUNDS
 
@@ -95,3 +97,10 @@ def assumptions_of(facts: Facts, launch: Mapping[str, Affine]) -> tuple[Conditio
         else:
             found.append(IsZero(value) if equation else AtLeastZero(value))
     return tuple(found)
+
+
+def assumed_ranges(atom: Atom) -> tuple[int, int] | None:
+    """Return the least and the most value of a number that is loaded or an argument; None for others."""
+    if isinstance(atom, Argument):
+        return 0, MOST_INDEX // ROWS if atom.name == TILES_OF_ROWS else MOST_INDEX
+    return (0, MOST_INDEX) if isinstance(atom, Load) else None

@@ -16,7 +16,6 @@ from fmmloopy.checking.proof.integers import (
     Affine,
     Argument,
     AtLeastZero,
-    Atom,
     Both,
     Condition,
     Either,
@@ -31,15 +30,6 @@ from fmmloopy.checking.proof.integers import (
 )
 from fmmloopy.checking.proof.terms import Need
 from fmmloopy.checking.proof.verdict import Unproved
-
-LARGEST = 2**10
-"""Factors of loop variables are at most this, or a product may not fit into 32 bits: loops run to 2^21 at most."""
-
-LARGEST_OF_LOADS = 1
-"""Factors of loads and arguments, which may be any number of 32 bits."""
-
-LARGEST_CONSTANT = 2**20
-"""Constants are at most this, for the same reason."""
 
 
 @dataclass
@@ -64,15 +54,6 @@ class Scope:
     def key(self) -> tuple[Any, ...]:
         """What the values of variables depend on here."""
         return self.statement.id, tuple(sorted((name, value.key) for name, value in self.env.items()))
-
-
-def _largest(atom: Atom) -> int:
-    """Return the largest factor of an atom."""
-    return LARGEST_OF_LOADS if isinstance(atom, (Load, Opaque)) or _is_number(atom) else LARGEST
-
-
-def _is_number(atom: Atom) -> bool:
-    return isinstance(atom, Argument) and atom.name.isidentifier()
 
 
 ReadTemporary = Callable[[str, tuple[Affine, ...], Scope, bool], Affine]
@@ -108,12 +89,6 @@ class IntegerReader:
         Raises:
             Unproved: it is beyond what affine forms say.
         """
-        found = self._value(e, scope)
-        if any(abs(f) > _largest(atom) for atom, f in found.terms) or abs(found.constant) > LARGEST_CONSTANT:
-            raise Unproved(f"{found.key} may not fit into 32 bits", scope.statement.id)
-        return found
-
-    def _value(self, e: Any, scope: Scope) -> Affine:
         if isinstance(e, (int, np.int32, np.int64)) and not isinstance(e, bool):
             return whole(int(e))
         if isinstance(e, p.Variable):
@@ -233,17 +208,18 @@ class IntegerReader:
         for equation, terms, constant in self.facts.domain(inames):
             value = whole(constant)
             for name, factor in terms:
-                value = value + self._in_domain(name, scope).times(factor)
+                value = value + self.in_domain(name, scope).times(factor)
             found.append(IsZero(value) if equation else AtLeastZero(value))
         found += [self.condition(c, scope) for c in sorted(scope.statement.predicates, key=str)]
         return found
 
-    def _in_domain(self, name: Any, scope: Scope) -> Affine:
+    def in_domain(self, name: Any, scope: Scope) -> Affine:
+        """Return a number in the bounds of loops, or a quotient that is rounded down."""
         if isinstance(name, tuple):
             factors, constant, divisor = name
             value = whole(constant)
             for one, factor in factors:
-                value = value + self._in_domain(one, scope).times(factor)
+                value = value + self.in_domain(one, scope).times(factor)
             return floor_of(value, divisor)
         if name in scope.env:
             return scope.env[name]

@@ -16,6 +16,7 @@ from fmmloopy.checking.proof.identity import make_field
 from fmmloopy.checking.proof.interface import refuse_interface
 from fmmloopy.checking.proof.match import Context
 from fmmloopy.checking.proof.number_reader import Reader
+from fmmloopy.checking.proof.overflow import refuse_overflow, sizes_of_arrays
 from fmmloopy.checking.proof.races import refuse_out_of_bounds
 from fmmloopy.checking.proof.sets import Names
 from fmmloopy.checking.proof.verdict import NotProved, Proved, Unproved, Verdict
@@ -74,7 +75,9 @@ def _prove(sequential: Any, transformed: Any, operator: Operator, tick: _Clock) 
     tick()
     after = Kernel(second, read_stores(second))
     tick()
-    return compare(before, after, operator, context, tick)
+    found = compare(before, after, operator, context, tick)
+    refuse_overflow(second, context, sizes_of_arrays(first, context), tick)
+    return found
 
 
 def _text(facts: Facts) -> str:

@@ -16,6 +16,7 @@ from corpus.mistakes import (
     guard,
     in_dtype,
     rewrite,
+    rule,
     statement,
     then,
     with_dependency,
@@ -26,8 +27,9 @@ from loopy.kernel.function_interface import ScalarCallable
 from loopy.symbolic import Reduction, parse
 from loopy.types import NumpyType
 from pymbolic.primitives import Call, Comparison, If, Power, Product, Sum, Variable
-from wrong_kernels import Kernel, Made, dense, early, inside, more_domains, tagged
+from wrong_kernels import Kernel, Made, dense, early, inside, more_domains, mutual, tagged
 
+from fmmloopy.greens import GreensFunction
 from fmmloopy.precision import FLOAT32
 
 
@@ -152,6 +154,23 @@ narrow_constant = then(
 """The sum of two constants that float32 holds is computed in float32."""
 
 
+def idle_lanes(entry: str) -> Made:
+    """Multiply charges of lanes without a point, which are 0, with a function that need not be a number there."""
+    return Made(mutual(), "p2p_mutual", greens=GreensFunction("made_up", ((entry,),), {"c": 0.1}))
+
+
+def difference(sequential: str, transformed: str) -> Made:
+    """Write an entry of a Green's function in another way."""
+    return Made(
+        early(lambda knl: rule("G_0_0", (str(_entry(knl)), transformed))(knl), resolved),
+        greens=GreensFunction("made_up", ((sequential,),), {"b": 0.1, "c": 0.2}),
+    )
+
+
+def _entry(knl: Kernel) -> Any:
+    return knl.default_entrypoint.substitutions["G_0_0"].expression
+
+
 SUBTLE: Mapping[str, Made] = {
     "an axis that starts at one": Made(first_apart),
     "directions permuted by loads": Made(
@@ -206,6 +225,20 @@ SUBTLE: Mapping[str, Made] = {
         "m2m",
         types=FLOAT32,
     ),
+    "idle lanes: a root of a difference": idle_lanes("1/sqrt(r*r - c*c)"),
+    "idle lanes: a root of what a parameter decides": idle_lanes("1/sqrt(r*r + c*r)"),
+    "idle lanes: a root of a product": idle_lanes("1/sqrt(r*r + d0*d1)"),
+    "idle lanes: one divided by a square": idle_lanes("1/(c*c)"),
+    "idle lanes: one divided by a sum of squares": idle_lanes("1/(d0*d0 + c*c)"),
+    "idle lanes: a root in a root": idle_lanes("1/sqrt(r*r + sqrt(d0)*sqrt(d0))"),
+    "a product with a difference expanded": difference("r*(b*d1 - c)", "(r*parameter_b*d1 - r*parameter_c)"),
+    "a difference expanded and another factored": difference(
+        "exp(r*d1 - r*d0)*exp(d1*(r - d0))", "exp(r*(d1 - d0))*exp(d1*r - d1*d0)"
+    ),
+    "a factor taken out of one side of a difference": difference("exp(r*d1 - r*d0)", "exp(r*(d1 - r*d0))"),
+    "a factor taken out twice": difference("exp(r*d1 - r*d0)", "exp(r*r*(d1 - d0))"),
+    "a factor and a sign taken out": difference("exp(r*d1 - r*d0)", "exp(r*(d0 - d1))"),
+    "a quotient of differences": difference("exp(d1*r - r*d0)", "exp((r*d1*d1 - r*d1*d0)/d1)"),
     "for another target": Made(then(dense, lambda knl: knl.copy(target=lp.CTarget())), "m2m"),
     "stored when one list entry is done": Made(
         then(
@@ -228,3 +261,14 @@ SUBTLE: Mapping[str, Made] = {
     ),
 }  # fmt: skip
 """Wrong kernels by mistake."""
+
+UNUSUAL: Mapping[str, Made] = {
+    "a factor taken out of a difference": difference("exp(r*d1 - r*d0)", "exp(r*(d1 - d0))"),
+    "a factor taken out of two differences": difference(
+        "exp(r*d2*d1 - r*d2*d0) - r*(b*d0 - c*d0)", "exp(r*(d2*d1 - d2*d0)) - r*d0*(parameter_b - parameter_c)"
+    ),
+    "a factor taken out of sums of differences": difference(
+        "exp(r*d2*d1 - r*d2*d0 + r*b)", "exp((d2*(d1 - d0) + parameter_b)*r)"
+    ),
+}
+"""Right kernels."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from overflow_kernels import OVERFLOWS
 from subtle_kernels import SUBTLE
 from wrong_kernels import WRONG
 
@@ -20,6 +22,7 @@ from fmmloopy.checking.proof import (
     interface,
     lemmas,
     memory,
+    overflow,
     proving,
     scatter,
     sums,
@@ -45,6 +48,17 @@ def gone(owner: Any, name: str, replacement: Any = nothing) -> Weaken:
 
 def _plain_sum(self: Any, node: Any) -> int:
     return int((self.value(node.left) + self.value(node.right)) % self.field.prime)
+
+
+def _factored_sum(self: Any, node: Any) -> int:
+    """Return a sum without what both sides have in common, times that, of either kernel."""
+    common, prime = math.prod(self.common(node, None).elements()), self.field.prime
+    parts = [self.value(side) * pow(common, -1, prime) % prime for side in (node.left, node.right)]
+    if node.left.sign == node.right.sign:
+        return int(sum(parts) * common % prime)
+    same, opposite = sorted(parts), sorted(-part % prime for part in parts)
+    drawn = self.field.draw(self.number, "difference", min(same, opposite)) * common
+    return int((drawn if same < opposite else -drawn) % prime)
 
 
 def _any_quotient(self: Any, node: Any) -> int:
@@ -111,6 +125,58 @@ def _narrow_sums(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(integers.IntegerReader, "domain", domain)
 
 
+def _any_product_is_a_square(patch: pytest.MonkeyPatch) -> None:
+    """Let any product be positive or zero."""
+    original = identity._is_not_negative
+    patch.setattr(
+        identity, "_is_not_negative", lambda point, node, positive: isinstance(node, identity.Multiply)
+        or original(point, node, positive)
+    )  # fmt: skip
+
+
+def _positive_squares(patch: pytest.MonkeyPatch) -> None:
+    """Let no square be zero."""
+    original = identity._is_positive
+    patch.setattr(
+        identity, "_is_positive", lambda point, node, positive: isinstance(node, identity.Multiply)
+        or original(point, node, positive)
+    )  # fmt: skip
+
+
+def _outer_roots_only(patch: pytest.MonkeyPatch) -> None:
+    """Let what is under a root be a number."""
+    original = identity._is_guarded
+
+    def is_guarded(point: Any, node: Any, positive: Any) -> bool:
+        if isinstance(node, identity.Call) and node.name == "sqrt":
+            return identity._is_positive(point, node.operands[0], positive)
+        return original(point, node, positive)
+
+    patch.setattr(identity, "_is_guarded", is_guarded)
+
+
+def _any_integers(patch: pytest.MonkeyPatch) -> None:
+    """Let whole numbers be in any type that their arithmetic fits into."""
+    patch.setattr(integers, "narrowed", lambda *_: False)
+    patch.setattr(overflow._Watcher, "_size", lambda *_: 4)
+
+
+def _any_loads(patch: pytest.MonkeyPatch) -> None:
+    """Let loads decide where a term goes; a product with them may not fit either."""
+    patch.setattr(matching, "_undetermined", lambda *_: "")
+    patch.setattr(proving, "refuse_overflow", nothing)
+
+
+def _products_that_fit(patch: pytest.MonkeyPatch) -> None:
+    """Let all products of whole numbers be whole numbers that fit."""
+    patch.setattr(integers.IntegerReader, "_product", _any_product)
+    patch.setattr(proving, "refuse_overflow", nothing)
+
+
+def _none(*_: Any) -> tuple[()]:
+    return ()
+
+
 def _any_product(self: Any, factors: Any, statement: str) -> Any:
     """Return a product of whole numbers, whatever type holds it."""
     total = integers.whole(1)
@@ -135,8 +201,18 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "assumptions": ("assumes full tiles", gone(interface, "_refuse_assumptions")),
     "loads that decide a loop": ("stored as often as data say", gone(matching, "_undetermined", lambda *_: "")),
     "differences": ("a difference expanded", gone(identity._Point, "_sum", _plain_sum)),
-    "numbers of 32 bits": ("boxes shifted out of 32 bits", gone(integers, "LARGEST_OF_LOADS", 2**21)),
-    "types of whole numbers": ("boxes in int16", gone(integers, "narrowed", lambda *_: False)),
+    "differences expanded": ("a product with a difference expanded", gone(identity._Point, "_sum", _factored_sum)),
+    "numbers of 32 bits": ("boxes shifted out of 32 bits", gone(proving, "refuse_overflow")),
+    "whole numbers on the way": ("a sum that is taken back", gone(overflow, "_partial_sums", _none)),
+    "bounds of loops": ("a bound of a loop", gone(overflow, "_bounds_of", _none)),
+    "ends of loops": ("a loop to the last number of 32 bits", gone(overflow, "_ends", lambda _: [])),
+    "types of whole numbers on the way": (
+        "64 bits that become 32", gone(overflow._Watcher, "_size", lambda *_: 8)
+    ),
+    "strides": ("a stride times a position", gone(overflow, "_strided", _none)),
+    "indices in numbers": ("a product in the index of a number", gone(overflow, "_inside", _none)),
+    "indices in whole numbers": ("a product in an index", gone(overflow, "_computed", _none)),
+    "types of whole numbers": ("boxes in int16", _any_integers),
     "bounds of arrays": ("array too short", gone(proving, "refuse_out_of_bounds")),
     "layout of temporary arrays": (
         "array of stride zero", gone(interface, "_is_injective", lambda *_: True)
@@ -162,14 +238,12 @@ CASES: dict[str, tuple[str, Weaken]] = {
     ),
     "first iterations of work-items": ("an axis that starts at one", gone(facts, "_refuse_shifted_axes")),
     "axes of work-items": ("a loop of its own for work-items", gone(facts, "_refuse_idle_axes")),
-    "loads that permute a loop": (
-        "directions permuted by loads", gone(matching, "_undetermined", lambda *_: "")
-    ),
+    "loads that permute a loop": ("directions permuted by loads", _any_loads),
     "bounds of sums in sums": ("a sum with bounds of another", _narrow_sums),
     "order of statements": ("tile without an order", _any_order),
     "parts of sums": ("stored when one list entry is done", gone(sums, "_refuse_parts")),
     "clearing of what is scattered into": ("m2l_forward: cleared once", gone(scatter, "_is_cleared", lambda *_: True)),
-    "products of 32 bits": ("a product of loops", gone(integers.IntegerReader, "_product", _any_product)),
+    "products of 32 bits": ("a product of loops", _products_that_fit),
     "arithmetic in 8 bits": (
         "whole numbers of 8 bits", gone(integers, "narrowed", lambda source, target: source != target)
     ),
@@ -183,6 +257,12 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "quotients": ("a quotient that may be 0/0", gone(identity, "_where_no_number", lambda *_: set())),
     "roots": ("a root of what may be negative", gone(identity, "_where_no_number", lambda *_: set())),
     "products with zero": ("zero times an infinite number", gone(terms, "is_partial", lambda _: False)),
+    "signs in idle lanes": (
+        "idle lanes: a root of a difference", gone(identity, "_is_not_negative", lambda *_: True)
+    ),
+    "squares in idle lanes": ("idle lanes: a root of a product", _any_product_is_a_square),
+    "positive numbers in idle lanes": ("idle lanes: one divided by a sum of squares", _positive_squares),
+    "numbers in roots in idle lanes": ("idle lanes: a root in a root", _outer_roots_only),
     "cancellation": ("a large number added and subtracted", gone(identity._Point, "term", _one_sum)),
     "targets": ("for another target", gone(interface, "_refuse_extras")),
     "other entries": ("m2m: octants reversed", gone(matching, "_vanish", lambda *_: True)),
@@ -193,7 +273,7 @@ CASES: dict[str, tuple[str, Weaken]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_check_less_lets_a_wrong_kernel_through(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mistake, weaken = CASES[name]
-    made = (WRONG | SUBTLE)[mistake]
+    made = (WRONG | SUBTLE | OVERFLOWS)[mistake]
     kernels, operator = made.kernels(), OPERATORS[made.operator]
     assert not isinstance(proving.prove(*kernels, operator, 60), Proved)
     weaken(monkeypatch)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from conftest import slow
-from subtle_kernels import SUBTLE
+from overflow_kernels import FITS, OVERFLOWS
+from subtle_kernels import SUBTLE, UNUSUAL
 from wrong_kernels import RIGHT, WRONG, Made
 
 from fmmloopy.checking.proof import NotProved, Proved, Wrong, prove
@@ -25,9 +26,24 @@ def test_wrong_kernels_are_not_proved(name: str) -> None:
     assert not isinstance(verdict, NotProved) or "Error" not in verdict.reason, verdict
 
 
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", OVERFLOWS)
+def test_kernels_whose_whole_numbers_may_overflow_are_not_proved(name: str) -> None:
+    made = OVERFLOWS[name]
+    verdict = prove(*made.kernels(), OPERATORS[made.operator], LIMIT)
+    assert isinstance(verdict, NotProved)
+    assert verdict.reason.endswith("may not fit into 32 bits")
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_sequential_kernels_do_not_overflow(operator: str) -> None:
+    specification = Specification(OPERATORS[operator], laplace(), 3, FLOAT64)
+    sequential = apply_recipe(SEQUENTIAL, operator, specification.kernel())[-1].kernel
+    assert isinstance(prove(sequential, sequential, OPERATORS[operator], LIMIT), Proved)
+
+
+@pytest.mark.parametrize("name", [*RIGHT, *FITS, *UNUSUAL])
 def test_right_kernels_are_proved(name: str) -> None:
-    made = RIGHT[name]
+    made = (RIGHT | FITS | UNUSUAL)[name]
     assert isinstance(prove(*made.kernels(), OPERATORS[made.operator], LIMIT), Proved)
 
 

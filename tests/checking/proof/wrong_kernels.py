@@ -36,7 +36,7 @@ from corpus.mistakes import lanes as with_lanes
 from loopy.symbolic import TypeCast
 
 from fmmloopy.greens import GreensFunction, laplace, yukawa
-from fmmloopy.kernels import helmholtz, stokeslet
+from fmmloopy.kernels import helmholtz, plummer, stokeslet
 from fmmloopy.operators import OPERATORS, Specification
 from fmmloopy.precision import FLOAT32, FLOAT64, MIXED, Types
 from fmmloopy.recipes import SEQUENTIAL, apply_recipe, fix_lanes
@@ -425,8 +425,12 @@ RIGHT: Mapping[str, Made] = {
     "polynomials for sine and cosine in float32": Made(
         late(steps.polynomial_sin_cos), greens=helmholtz(1.0), types=FLOAT32
     ),
+    "sums of differences with a common factor": Made(
+        late(steps.polynomial_sin_cos, steps.share_factors), greens=helmholtz(1.0).with_gradient()
+    ),
     "mutual P2P in tiles": Made(mutual(), "p2p_mutual"),
     "mutual P2P in tiles, stresses from densities": Made(mutual(), "p2p_mutual", greens=stokeslet(0.7)),
+    "mutual P2P in tiles, a softened potential": Made(mutual(), "p2p_mutual", greens=plummer(0.1)),
     "mutual P2P in tiles, mixed": Made(mutual(), "p2p_mutual", types=MIXED),
     "mutual P2P, sequential tiles": Made(with_lanes(tlanes=5, slanes=3), "p2p_mutual"),
     "mutual P2P by work-items": Made(mutual_items(), "p2p_mutual"),
