@@ -44,6 +44,37 @@ def particles(knl: Kernel, *, targets: int = 64, each: int = 2, sources: int = 3
     yield "shared factors, one test for coinciding points", gpu_steps.on_all_items(knl, everywhere)
 
 
+def p2p_mutual(knl: Kernel, *, lanes: int = 32, sources: int = 32) -> Steps:
+    """Each pair serves both of its points: a work-item for each point of one box, sums of the other in local memory.
+
+    It takes a third more instructions than a pair of P2P, and one more operation in f64, for both sides. Pairs of
+    leaves need about 45 launches, whose units are too few to fill a device, so it pays where double precision is
+    slow enough for one warp of each scheduler to keep its units busy: see `fmmloopy.execution.device.gpu_limits`.
+
+    Functions with six sums or more, as with derivatives of vectors, get fewer work-items, whose sums fit.
+    """
+    everywhere = {"l.0": "t"}
+    sums = [f"v{row}" for row in range(steps.sums(knl))]
+    while lanes > 1 and len(sums) * (lanes + 1) * sources * steps.itemsize(knl) > gpu_steps.LOCAL_BYTES:
+        lanes, sources = lanes // 2, sources // 2
+    knl = gpu_steps.pad_rows(gpu_steps.mutual_items(knl, lanes, sources), *sums)
+    # Loopy puts a barrier before sums are cleared, first in a branch: there, PoCL 3.0 and 3.1 mix up work-items.
+    knl = lp.add_barrier(
+        knl,
+        "id:back*",
+        None,
+        "next_tile",
+        synchronization_kind="local",
+        mem_kind="local",
+        within_inames=frozenset(["iunit", "ipair", "stile"]),
+    )
+    yield "one work-group per unit, points of one box as work-items", gpu_steps.on_all_items(knl, everywhere)
+    knl = gpu_steps.on_all_items(gpu_steps.seeded_rsqrt(knl), everywhere)
+    yield "reciprocal square roots from the unit's approximation", knl
+    knl = steps.share_factors(knl)
+    yield "shared factors, one test for coinciding points", knl
+
+
 def dense(knl: Kernel, *, boxes: int = 64, rows: int = 16, columns: int = 16) -> Steps:
     """Each box is a work-item with 16 sums in registers; the group stages 16 columns of the matrix at a time."""
     knl = gpu_steps.register_block(knl, boxes, rows)
@@ -149,11 +180,21 @@ def is_gpu(device: Any) -> bool:
     return bool(device.kind == "gpu")
 
 
+def wide_wavefronts(device: Any) -> bool:
+    """GPUs that run 64 work-items as one: AMD's CDNA cards.
+
+    A group of 32 work-items leaves half of a wavefront idle. With one target each instead of two, 64 work-items take
+    48 registers on gfx90a in f32 for potentials with gradients, and 90 in f64.
+    """
+    return bool(device.width == 64)
+
+
 BOOK = RecipeBook(
     "gpu",
     device=is_gpu,
     recipes={
         **dict.fromkeys(PARTICLE_OPERATORS, particles),
+        "p2p_mutual": p2p_mutual,
         **dict.fromkeys(DENSE_OPERATORS, dense),
         "m2l": m2l,
         "m2l_svd": m2l_svd,
@@ -169,5 +210,9 @@ BOOK = RecipeBook(
         **{key: {"boxes": (32, 64), "rows": (8, 16), "columns": (8, 16, 32)} for key in DENSE_OPERATORS},
         "m2l_hadamard": {"pairs": (32, 64), "rows": (2, 4)},
         "m2l_svd": {"pairs": (32, 64), "rows": (8, 16)},
+    },
+    by_device={
+        **{key: {wide_wavefronts: {"each": 1}} for key in PARTICLE_OPERATORS},
+        "m2l_svd": {wide_wavefronts: {"pairs": 64}},
     },
 )

@@ -130,6 +130,24 @@ def mutual_items(knl: Kernel, lanes: int, sources: int) -> Kernel:
     return lp.prioritize_loops(knl, "stile,ttile,s")
 
 
+def pad_rows(knl: Kernel, *names: str) -> Kernel:
+    """Lengthen the rows of temporary arrays by a number that nobody uses, so that columns are in different banks.
+
+    Before, 32 work-items that read a column each wait for one bank of local memory: ``local double v[32, 32]``. After,
+    their numbers are in as many banks as there are: ``local double v[32, 33]``.
+
+    Args:
+        knl: the kernel.
+        names: temporary arrays with two axes.
+    """
+    kernel = knl.default_entrypoint
+    temporaries = dict(kernel.temporary_variables)
+    for name in names:
+        rows, columns = temporaries[name].shape
+        temporaries[name] = temporaries[name].copy(shape=(rows, columns + 1), dim_tags=None)
+    return knl.with_kernel(kernel.copy(temporary_variables=temporaries))
+
+
 def stage_sources(knl: Kernel) -> Kernel:
     """Let the work-items of a group load a tile of sources into local memory together.
 

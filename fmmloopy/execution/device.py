@@ -13,6 +13,13 @@ CPU, GPU, OTHER = "cpu", "gpu", "other"
 EMULATOR = "emulator"
 """The runtime of the emulated CUDA GPU."""
 
+SLOW_FLOAT64 = 1 / 16
+"""Rate of float64 as a share of that of float32 up to which it is slow: consumer GPUs have 1/16 to 1/64, others 1/2 or
+1."""
+
+NEVER = 2**62
+"""More points than there are."""
+
 SIMULATORS = ("oclgrind", EMULATOR)
 """Runtimes that look for faults, and are hundreds of times slower than the devices that they simulate."""
 
@@ -83,7 +90,12 @@ class Limits:
 CPU_LIMITS = Limits()
 
 
-def gpu_limits(cores: int, memory: int, most_groups: tuple[int, ...] = ()) -> Limits:
+def is_slow(float64_share: float) -> bool:
+    """Return whether float64 is slow, given its rate as a share of that of float32; not if that is 0, unknown."""
+    return 0 < float64_share <= SLOW_FLOAT64
+
+
+def gpu_limits(cores: int, memory: int, most_groups: tuple[int, ...] = (), float64_share: float = 0.0) -> Limits:
     """Return limits for a GPU: predicted, not measured.
 
     A multiprocessor runs about sixteen work-groups at a time, and a launch should have several rounds of them, so no
@@ -91,16 +103,22 @@ def gpu_limits(cores: int, memory: int, most_groups: tuple[int, ...] = ()) -> Li
     because each batch of planes takes three launches, which have to fill the device. Launches with 20,000 points finish
     in microseconds, so probes are five to ten times as large as for a CPU.
 
+    Pairs of leaves are evaluated for both at once only where float64 is slow. A million points take 32 to 63 launches,
+    most of them with fewer than two units for each multiprocessor, each a warp. That keeps two units for float64 busy,
+    but not 64 of them, as docs/write_a_gpu_recipe.md predicts.
+
     Args:
         cores: number of multiprocessors; 0 if unknown.
         memory: memory in bytes; 0 if unknown.
         most_groups: as in `Limits`.
+        float64_share: as in `Device`.
     """
     return Limits(
         most_groups=most_groups,
         workspace=max(CPU_LIMITS.workspace, memory // 16),
         heavy_share=min(CPU_LIMITS.heavy_share, 1 / (64 * max(cores, 1))),
         groups=32 * CPU_LIMITS.groups,
+        pairs_from=CPU_LIMITS.pairs_from if is_slow(float64_share) else NEVER,
         probes=Probes(points=100_000, many_points=1_000_000, many_from=500_000),
     )
 
@@ -162,6 +180,11 @@ class Device:
     def is_simulator(self) -> bool:
         """Whether it looks for faults, and is hundreds of times slower than the device that it simulates."""
         return self.runtime in SIMULATORS
+
+    @property
+    def has_slow_float64(self) -> bool:
+        """Whether operations in float64 take many times as long as those in float32."""
+        return is_slow(self.float64_share)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "handle": None}

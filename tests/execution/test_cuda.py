@@ -19,7 +19,7 @@ from fmmloopy.execution.backends import cuda, nvrtc
 from fmmloopy.execution.backends.cuda import GRAPH_VARIABLE, VISIBLE_VARIABLE, CudaBackend
 from fmmloopy.execution.backends.cuda_emulator import EMULATED_DEVICE
 from fmmloopy.execution.backends.cuda_text import PRELUDE
-from fmmloopy.execution.device import GPU
+from fmmloopy.execution.device import GPU, NEVER
 from fmmloopy.execution.devices import DeviceError, choose_device, find_devices
 from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import CodeKey
@@ -72,6 +72,7 @@ def test_what_the_driver_says_of_a_gpu(gpu):
     assert (gpu.kind, gpu.runtime, gpu.vendor, gpu.version, gpu.cores) == (GPU, "cuda", "nvidia", (9, 0), 132)
     assert (gpu.width, gpu.memory, gpu.float64_share) == (32, 141 * 2**30, 0.5)
     assert gpu.limits.most_groups == (2**31 - 1, 65_535, 65_535)
+    assert (gpu.has_slow_float64, gpu.limits.pairs_from) == (False, NEVER)
     assert gpu.driver == "CUDA 13.5, NVRTC 13.5"
 
 

@@ -20,7 +20,7 @@ from conftest import c_compiler, devices, made_up_device, made_up_intel, made_up
 import fmmloopy as fl
 from fmmloopy.common.store import ENVIRONMENT_VARIABLE
 from fmmloopy.common.surroundings import temporary_folder
-from fmmloopy.execution.backends import BACKENDS, backend_of, opencl_loader
+from fmmloopy.execution.backends import BACKENDS, backend_of, opencl, opencl_loader
 from fmmloopy.execution.backends.c import CRuntime
 from fmmloopy.execution.backends.opencl import OpenCLBackend, device_of, version_of
 from fmmloopy.execution.backends.opencl_loader import hidden_runtimes, load_needed, show_hidden_runtimes
@@ -434,6 +434,30 @@ def test_limits_of_gpus_grow_with_them():
     assert gpu_limits(0, 0).heavy_share == 1 / 1024
     assert large.probes.points > CPU_LIMITS.probes.points
     assert GPU.limits == gpu_limits(8, 2**34)
+
+
+@pytest.mark.parametrize(
+    ("facts", "share"),
+    [
+        ({"compute_capability_major_nv": 9, "compute_capability_minor_nv": 0, "name": "H200"}, 1 / 2),
+        ({"compute_capability_major_nv": 8, "compute_capability_minor_nv": 9, "name": "RTX 4090"}, 1 / 64),
+        ({"compute_capability_major_nv": 10, "compute_capability_minor_nv": 0, "name": "B200"}, 1 / 2),
+        ({"compute_capability_major_nv": 12, "compute_capability_minor_nv": 0, "name": "RTX 5090"}, 1 / 64),
+        ({"name": "gfx90a:sramecc+:xnack-"}, 1.0),
+        ({"name": "gfx908"}, 1 / 2),
+        ({"name": "gfx942"}, 1 / 2),
+        ({"name": "gfx1030"}, 1 / 16),
+        ({"name": "gfx1100"}, 1 / 32),
+        ({"name": "Intel(R) Arc(TM) A770"}, 0.0),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else None,
+)
+def test_what_float64_takes_on_gpus_through_opencl(facts, share):
+    assert opencl._float64_share(SimpleNamespace(**facts)) == share
+    limits = gpu_limits(8, 2**34, float64_share=share)
+    slow = replace(GPU, float64_share=share, limits=limits).has_slow_float64
+    assert slow == (0 < share < 1 / 8)
+    assert (limits.pairs_from < 10**6) == slow, "pairs of leaves pay where float64 is slow"
 
 
 def program(groups, items):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import error, made_up_device, made_up_nvidia, made_up_pocl, slow_but, specification
+from conftest import STOKES, error, made_up_device, made_up_nvidia, made_up_pocl, slow_but, specification
 
 import fmmloopy as fl
 from fmmloopy.checking.case import POLYNOMIALS, run_case
@@ -15,7 +15,7 @@ from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.real_cases import real_case
 from fmmloopy.common.isolation import ChildError, Worker
 from fmmloopy.execution.backends.cuda_emulator import EMULATED_DEVICE
-from fmmloopy.execution.device import DeviceError
+from fmmloopy.execution.device import DeviceError, gpu_limits
 from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import CodeKey
@@ -27,7 +27,7 @@ BOOK = shipped_books()["gpu"]
 
 BARRIER = "__syncthreads()"
 
-STAGED = ("p2p", "m2m", "m2l_forward", "m2l_inverse", "m2l_hadamard", "m2l_svd")
+STAGED = ("p2p", "p2p_mutual", "m2m", "m2l_forward", "m2l_inverse", "m2l_hadamard", "m2l_svd")
 """One operator of each recipe that has barriers."""
 
 
@@ -40,8 +40,26 @@ def test_devices_of_the_book():
     amd = made_up_device("GPU", "AMD Accelerated Parallel Processing", "OpenCL 2.1", "gfx90a")
     assert all(BOOK.suits(device) for device in (EMULATED_DEVICE, made_up_nvidia(), amd))
     assert not any(BOOK.suits(device) for device in (C_DEVICE, made_up_pocl("3.1+debian")))
-    # Pairs of leaves are for a few cores: a GPU needs more units than there are chunks without a common leaf.
-    assert set(BOOK.recipes) == set(OPERATORS) - {"p2p_mutual"}
+    assert set(BOOK.recipes) == set(OPERATORS)
+
+
+def test_wavefronts_of_64_are_full():
+    """Groups of one tile have as many work-items as run as one."""
+    amd = replace(made_up_device("GPU", "AMD Accelerated Parallel Processing", "OpenCL 2.1", "gfx90a"), width=64)
+    for device in (amd, EMULATED_DEVICE):
+        for operator in ("p2p", "p2m", "p2l", "l2p", "m2p", "m2l_svd"):
+            code = compile_operator(CodeKey(specification(operator), BOOK, device, {}))
+            assert code.local_size == (device.width,)
+
+
+@pytest.mark.parametrize(("greens", "items"), [(POLYNOMIALS[0], 32), (STOKES, 32), (STOKES.for_vectors(2), 16)])
+def test_sums_of_pairs_of_leaves_fit_in_local_memory(greens, items):
+    """Functions with six sums get half as many work-items."""
+    code = code_of("p2p_mutual", greens)
+    sizes = re.findall(r"__shared__ double \w+\[([\d* +]+)\]", code.source)
+    assert len(sizes) == greens.ntarget_components * greens.vectors
+    assert 8 * sum(eval(size) for size in sizes) <= 48 * 1024
+    assert code.local_size == (items,)
 
 
 def test_roots_of_another_kind():
@@ -152,3 +170,17 @@ def test_a_whole_evaluation_with_gradients_of_three_vectors(rng, precision):
     for values, right in zip(found, expected, strict=True):
         for vector in range(3):
             assert error(values[..., vector], right[..., vector]) < 3e-2
+
+
+@pytest.mark.filterwarnings("ignore::fmmloopy.UncertifiedWarning")
+def test_pairs_of_leaves_are_evaluated_for_both_where_float64_is_slow(rng):
+    """The far field is the same; the near pairs of a point, a few hundred, are added in another order."""
+    points, charges, found = rng.random((200, 3)), rng.random(200), []
+    for share in (1 / 2, 1 / 64):
+        limits = gpu_limits(1, 0, float64_share=share)
+        limits = replace(limits, pairs_from=limits.pairs_from // 10**6)  # 200 points are few
+        device = replace(EMULATED_DEVICE, float64_share=share, limits=limits)
+        fmm = fl.Fmm(points, order=3, ncrit=12, m2l="fft", device=device, recipes="gpu")
+        found.append(fmm.evaluate(charges))
+        assert ("p2p_mutual" in fmm.timings) == (share < 0.1)
+    assert found[1] == pytest.approx(found[0], rel=1e-13)

@@ -194,6 +194,7 @@ def _device_of(handle: Any, driver: Any, supported: tuple[int, int]) -> Device:
     memory = int(_driver_call(driver.cuDeviceTotalMem(handle.device_id)))
     words = f"cuda GPU {handle.name} sm_{capability[0]}{capability[1]} {facts.multiprocessor_count} SMs"
     ratio = int(facts.single_to_double_precision_perf_ratio)
+    share, cores = 1 / ratio if ratio else 0.0, int(facts.multiprocessor_count)
     groups = (facts.max_grid_dim_x, facts.max_grid_dim_y, facts.max_grid_dim_z)
     return Device(
         "cuda",
@@ -206,12 +207,12 @@ def _device_of(handle: Any, driver: Any, supported: tuple[int, int]) -> Device:
         runtime="cuda",
         version=capability,
         vendor="nvidia",
-        cores=int(facts.multiprocessor_count),
+        cores=cores,
         memory=memory,
         cache=int(facts.l2_cache_size),
         width=int(facts.warp_size),
-        float64_share=1 / ratio if ratio else 0.0,
-        limits=gpu_limits(int(facts.multiprocessor_count), memory, tuple(map(int, groups))),
+        float64_share=share,
+        limits=gpu_limits(cores, memory, tuple(map(int, groups)), share),
     )
 
 

@@ -235,6 +235,7 @@ def device_of(platform: Any, handle: Any, processor: Processor) -> Device:
     runtime = next((known for begin, known in PLATFORMS.items() if platform.name.startswith(begin)), None)
     runtime = runtime or re.sub(r"\W+", "_", platform.name.lower()).strip("_")
     cores, memory = _asked(handle, "max_compute_units"), _asked(handle, "global_mem_size")
+    share = _float64_share(handle) if kind == GPU else 0.0
     vector_bytes = facts.vector_bytes or (4 * _asked(handle, "native_vector_width_float") if kind == CPU else 0)
     return Device(
         "opencl",
@@ -254,7 +255,10 @@ def device_of(platform: Any, handle: Any, processor: Processor) -> Device:
         memory=memory,
         cache=_asked(handle, "global_mem_cache_size"),
         width=_work_item_width(handle, kind, runtime, vector_bytes),
-        limits=replace(_limits(kind, cores, memory), narrow_pairs=runtime == POCL and vector_bytes == AVX2_BYTES),
+        float64_share=share,
+        limits=replace(
+            _limits(kind, cores, memory, share), narrow_pairs=runtime == POCL and vector_bytes == AVX2_BYTES
+        ),
     )
 
 
@@ -264,10 +268,29 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(map(int, numbers[0].split("."))) if numbers else ()
 
 
-def _limits(kind: str, cores: int, memory: int) -> Limits:
+FLOAT64_SHARES = {
+    r"5\.|6\.1|7\.5|gfx11": 1 / 32,
+    r"8\.[69]|10\.3|12\.": 1 / 64,
+    r"gfx10": 1 / 16,
+    r"6\.0|7\.0|8\.0|9\.0|10\.0|gfx906|gfx908|gfx94": 1 / 2,
+    r"gfx90a": 1.0,
+}
+"""Rates of float64 as shares of that of float32, by compute capability or by the beginning of AMD's name. NVIDIA: CUDA
+C++ Programming Guide, table "Throughput of Native Arithmetic Instructions". AMD: peaks in the data sheets of MI50,
+MI100, MI250X and MI300X, and of Radeon RX 6900 XT and 7900 XTX. OpenCL itself does not say."""
+
+
+def _float64_share(handle: Any) -> float:
+    """Return the rate of float64 as a share of that of float32; 0 if it is not known."""
+    major, minor = _asked(handle, "compute_capability_major_nv"), _asked(handle, "compute_capability_minor_nv")
+    name = f"{major}.{minor}" if major else str(handle.name)
+    return next((share for pattern, share in FLOAT64_SHARES.items() if re.match(pattern, name)), 0.0)
+
+
+def _limits(kind: str, cores: int, memory: int, float64_share: float) -> Limits:
     """Return the limits of a device; accelerators that are neither CPU nor GPU get those of GPUs."""
     if kind == GPU:
-        return gpu_limits(cores, memory)
+        return gpu_limits(cores, memory, float64_share=float64_share)
     return CPU_LIMITS if kind == CPU else replace(CPU_LIMITS, groups=32 * CPU_LIMITS.groups)
 
 
