@@ -59,6 +59,9 @@ by FLOAT64.
 SAFETY = 3.0
 """A precision below double is chosen only if its rounding error is smaller than the wanted error by this factor."""
 
+SLOW_SAFETY = 1.5
+"""The same factor where float64 is slow: GPUs' units give roots to two units in the last place instead of one."""
+
 ROUNDING_SHARE = 0.9
 """Where errors are predicted, rounding may have this share of the wanted error; 0.4 is left for the order."""
 
@@ -176,7 +179,12 @@ class Accuracy:
 
 
 def settle_accuracy(
-    predictor: Predictor, digits: float | None, order: int | None, precision: str | None, eps: float | None = None
+    predictor: Predictor,
+    digits: float | None,
+    order: int | None,
+    precision: str | None,
+    eps: float | None = None,
+    slow_float64: bool = False,
 ) -> Accuracy:
     """Choose order and precision, unless they are given.
 
@@ -186,6 +194,7 @@ def settle_accuracy(
         order: None for the lowest that reaches the digits.
         precision: by name; None for the narrowest that reaches the digits, or for double if ``order`` is given.
         eps: the relative error that the digits stand for, if that was given: messages are in terms of it.
+        slow_float64: whether the device takes many times as long in float64, so that a higher order costs less.
 
     Raises:
         ValueError: as `order_for`.
@@ -202,7 +211,10 @@ def settle_accuracy(
         found = order_for(predictor, digits, name, eps)
     else:
         found = order_for(predictor, digits, precision or DOUBLE.name, eps)
-        name = precision or precision_for(predictor.kernel, digits)
+        name = precision or precision_for(predictor.kernel, digits, slow_float64)
+        errors = table_for(predictor)
+        if precision is None and slow_float64 and errors is not None:
+            found = _lowest_order(errors, 10.0 ** -float(digits_for(digits)), name)
     return Accuracy(found, PRECISIONS[name], digits_for(digits, name))
 
 
@@ -381,7 +393,7 @@ def _warn_if_unsuited(predictor: Predictor, order: int) -> None:
         )
 
 
-def precision_for(kernel: GreensFunction, digits: float | None = None) -> str:
+def precision_for(kernel: GreensFunction, digits: float | None = None, slow_float64: bool = False) -> str:
     """Return the working precision for potentials in float64: reduced or mixed if rounding spoils no wanted digit.
 
     Single is never chosen: it rounds the points, which may change the distance of the nearest pair by any factor. Nor
@@ -390,6 +402,8 @@ def precision_for(kernel: GreensFunction, digits: float | None = None) -> str:
     Args:
         kernel: the Green's function.
         digits: wanted digits, which an order reaches; None for 6.
+        slow_float64: whether the device takes many times as long in float64. Then rounding may take more of the error,
+            and a higher order makes up for it.
 
     Returns:
         reduced, mixed or double.
@@ -397,11 +411,13 @@ def precision_for(kernel: GreensFunction, digits: float | None = None) -> str:
     wanted, errors = 10.0 ** -float(digits_for(digits)), errors_for(kernel)
     if errors is None:
         return "double"
-    order = _lowest_order(errors, wanted)
-    left, leaf = errors[order - FIRST_ORDER], ncrit_for(order)
+    usual = _lowest_order(errors, wanted)
 
     def fits(precision: str) -> bool:
-        return bool(max(SAFETY * FLOORS[precision], math.hypot(left, rounding_for(precision, leaf))) <= wanted)
+        if (SLOW_SAFETY if slow_float64 else SAFETY) * FLOORS[precision] > wanted:
+            return False
+        orders = range(usual, LAST_ORDER + 1) if slow_float64 else [usual]
+        return any(math.hypot(errors[p - FIRST_ORDER], rounding_for(precision, ncrit_for(p))) <= wanted for p in orders)
 
     return next(filter(fits, ("reduced", "mixed")), "double")
 

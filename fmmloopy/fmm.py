@@ -250,7 +250,12 @@ class Fmm:
         with timed(self.timings, "choice"):
             self._predicted_ncrit = ncrit or ncrit_for(FIRST_ORDER)
             self._predictor = self._predictor_of(sorted_points)
-            accuracy = self._decided(lambda: settle_accuracy(self._predictor, digits, order, precision, eps))
+            accuracy = self._decided(
+                lambda: settle_accuracy(
+                    *(self._predictor, digits, order, precision, eps),
+                    slow_float64=order is None and precision is None and self._is_slow(device, runtime),
+                )
+            )
         with self._building():
 
             def set_up() -> tuple[Runtime, Setup]:
@@ -332,6 +337,12 @@ class Fmm:
     def _usual_device(self) -> Device | None:
         """Return the device to use if none is given; None for the preferred one."""
         return None
+
+    def _is_slow(self, device: str | Device | None, runtime: Runtime | None) -> bool:
+        """Return whether float64 is slow on the device that will be used; what is no runtime is refused later."""
+        if runtime is not None:
+            return bool(getattr(getattr(runtime, "device", None), "has_slow_float64", False))
+        return choose_device(self._usual_device() if device is None else device).has_slow_float64
 
     def _most_of(self, points: SortedPoints) -> int:
         """Return the number of sources or of targets of all parts, whichever is larger."""

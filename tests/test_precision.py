@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import OPENCL, cube, error, slow, slow_but, sphere
@@ -11,6 +13,7 @@ import fmmloopy as fl
 from fmmloopy.accuracy import (
     FLOORS,
     SAFETY,
+    SLOW_SAFETY,
     estimate,
     largest_leaf,
     ncrit_for,
@@ -92,6 +95,34 @@ def test_what_rounding_leaves(make, order, rng):
 def test_the_safety_factor_decides_between_whole_digits():
     least = np.log10(1 / (SAFETY * FLOORS["mixed"]))
     assert [precision_for(fl.laplace(), digits) for digits in (least - 0.01, least + 0.01)] == ["mixed", "double"]
+
+
+def test_slow_float64_is_avoided_while_digits_are_reached(rng):
+    least = np.log10(1 / (SLOW_SAFETY * FLOORS["reduced"]))
+    assert [precision_for(fl.laplace(), least + d, slow_float64=True) for d in (-0.01, 0.01)] == ["reduced", "mixed"]
+    assert precision_for(fl.laplace(), least - 0.01) == "mixed"
+    # Sums over the sources of a leaf leave no more digits in float32 than this.
+    assert [precision_for(fl.laplace(), 6.3, slow_float64=slow) for slow in (True, False)] == ["mixed", "double"]
+    assert precision_for(fl.laplace(), 6.4, slow_float64=True) == "double"
+    assert precision_for(GreensFunction("other", "rinv*rinv"), 3, slow_float64=True) == "double"
+    predictor = Predictor(fl.laplace(), sort_points(cube(rng, 20_000)), 100)
+    for digits in np.arange(2.0, 6.5, 0.1):
+        usual, chosen = (settle_accuracy(predictor, digits, None, None, slow_float64=slow) for slow in (False, True))
+        assert estimate(predictor, chosen.order, chosen.precision).error <= 10.0**-digits
+        assert chosen.order >= usual.order
+        assert chosen.precision in (usual.precision, find_precision("mixed"), find_precision("reduced"))
+
+
+@pytest.mark.parametrize(("share", "precision"), [(0.0, "double"), (1 / 2, "double"), (1 / 64, "mixed")])
+def test_precision_is_chosen_by_the_rate_of_float64(share, precision, rng):
+    """What reaches 6.3 digits with near pairs in float32 is not chosen on devices that are fast in float64."""
+    points, charges = cube(rng, NPOINTS), rng.uniform(-1, 1, NPOINTS)
+    device = replace(find_devices()[0], float64_share=share)
+    fmm = fl.Fmm(points, digits=6.3, ncrit=40, device=device)
+    assert fmm.precision == precision
+    assert error(fmm.evaluate(charges)[:300], fl.direct(points, charges, points[:300])) <= 10.0**-6.3
+    assert fl.Fmm(points, order=4, ncrit=40, device=device).precision == "double"
+    assert fl.Fmm(points, digits=6.3, ncrit=40, device=device, precision="double").precision == "double"
 
 
 @pytest.mark.parametrize(
