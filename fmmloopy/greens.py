@@ -352,7 +352,7 @@ class GreensFunction:
             remedy = f"; {COMPLEX_REMEDY}" if unknown & {"i", "j", "I"} else ""
             raise ValueError(
                 f"{self.name}: the expressions use {', '.join(sorted(unknown))}, expected only "
-                f"{', '.join(GEOMETRY)}, the parameters ({', '.join(self.parameters) or 'none'}) and the functions "
+                f"{', '.join(GEOMETRY)}, pi, the parameters ({', '.join(self.parameters) or 'none'}) and the functions "
                 f"{', '.join(FUNCTIONS)}{remedy}"
             )
 

@@ -92,7 +92,7 @@ def test_rows_of_derivatives() -> None:
 
 def test_unknown_variables_are_named() -> None:
     expected = (
-        r"bad: the expressions use kappa, wavelength, expected only d0, d1, d2, r, rinv, the parameters \(decay\)"
+        r"bad: the expressions use kappa, wavelength, expected only d0, d1, d2, r, rinv, pi, the parameters \(decay\)"
     )
     with pytest.raises(ValueError, match=expected):
         GreensFunction("bad", (("exp(-kappa*r)*rinv", "wavelength"),), {"decay": 1.0})

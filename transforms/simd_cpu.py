@@ -37,9 +37,9 @@ def p2p_mutual(knl: Kernel, *, lanes: int = 16, sources: int = 64, roots: str = 
     """Each pair serves both of its points. The work-items' sums for 64 points of the other box stay in cache."""
     everywhere = {"l.0": "t"}
     roots = cpu.choose_roots(knl, roots, "newton")
-    knl = gpu_steps.mutual_items(knl, lanes, sources)
-    yield "one work-group per unit, points of one box as work-items", gpu_steps.on_all_items(knl, everywhere)
-    knl = yield from cpu.reciprocal_roots(gpu_steps.on_all_items(knl, everywhere), roots)
+    knl = gpu_steps.on_all_items(gpu_steps.mutual_items(knl, lanes, sources), everywhere)
+    yield "one work-group per unit, points of one box as work-items", knl
+    knl = yield from cpu.reciprocal_roots(knl, roots)
     knl = steps.share_factors(knl)
     yield "shared factors, one test for coinciding points", knl
 
