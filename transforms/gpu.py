@@ -207,6 +207,7 @@ BOOK = RecipeBook(
             key: {"targets": (32, 64), "each": (1, 2), "sources": (16, 32, 64), "roots": ("seeded", "sqrt")}
             for key in PARTICLE_OPERATORS
         },
+        "p2p_mutual": {"lanes": (16, 32), "sources": (32, 64)},
         **{key: {"boxes": (32, 64), "rows": (8, 16), "columns": (8, 16, 32)} for key in DENSE_OPERATORS},
         "m2l_hadamard": {"pairs": (32, 64), "rows": (2, 4)},
         "m2l_svd": {"pairs": (32, 64), "rows": (8, 16)},
