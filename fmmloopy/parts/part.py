@@ -100,7 +100,7 @@ def _cut_between_leaves(transport: Transport, own: OwnBoxes, speeds: NDArray[np.
 class _Route:
     """Rows that are sent to other parts, and how many are received, by part."""
 
-    sends: dict[int, NDArray[np.int64]]
+    sends: dict[int, NDArray[Any]]
     receives: dict[int, int]
 
     def carry(self, transport: Transport, rows: Rows) -> dict[int, Rows]:
@@ -121,9 +121,9 @@ class Home:
 
     def __init__(self, transport: Transport, share: Share, given: int) -> None:
         self._transport, self._counts = transport, (len(share.home), given)
-        self._here = by_part(share.home[:, 0], np.arange(len(share.home)), transport.size)
-        rows = {part: share.home[places, 1] for part, places in self._here.items()}
-        self._there = transport.exchange(rows, share.home[:, 1])
+        self._here = by_part(share.home["part"], np.arange(len(share.home), dtype=np.int32), transport.size)
+        rows = {part: share.home["row"][places] for part, places in self._here.items()}
+        self._there = transport.exchange(rows, np.empty(0, np.uint32))
 
     def bring_in(self, rows: Rows) -> Rows:
         """Return rows of the points of this part, from rows in the order of the callers."""
@@ -133,9 +133,7 @@ class Home:
         """Return rows in the order of the caller, from rows of the points of the parts."""
         return self._carry(rows, self._here, self._there, self._counts[1])
 
-    def _carry(
-        self, rows: Rows, sends: dict[int, NDArray[np.int64]], receives: dict[int, NDArray[np.int64]], count: int
-    ) -> Rows:
+    def _carry(self, rows: Rows, sends: dict[int, NDArray[Any]], receives: dict[int, NDArray[Any]], count: int) -> Rows:
         route = _Route(sends, {part: len(places) for part, places in receives.items()})
         found = route.carry(self._transport, rows)
         result = np.empty((count, *rows.shape[1:]), rows.dtype)
@@ -174,6 +172,7 @@ class LocalPart:
         self._team, self._transport, self.shares = team, team.transport, shares
         self._boxes, self._is_own, self.on_machine = boxes, is_own, team.transport.here[1]
         self.same_points = shares.targets is shares.sources
+        team.together(lambda: _check_count(len(shares.targets.keys), "targets"))
         first, last = first_keys(boxes), last_keys(boxes)
         of_targets = np.searchsorted(shares.targets.keys, first), np.searchsorted(shares.targets.keys, last)
         # Of sources, lists depend on how many there are, not on where they are.
@@ -182,7 +181,7 @@ class LocalPart:
         meta = _tree(shares, boxes, counts, of_targets, sides[0], sides[1])
         self.lists: InteractionLists = absorb_small_boxes(meta, build_lists(meta), npoints)
         merged = self._find_sources(first, last)
-        team.together(lambda: _check_counts(len(merged.keys), len(shares.targets.keys)))
+        shares = self.shares
         of_sources = np.searchsorted(merged.keys, first), np.searchsorted(merged.keys, last)
         tree = _tree(shares, boxes, of_sources, of_targets, merged.points, shares.targets.points)
         here = np.searchsorted(shares.sources.keys, first), np.searchsorted(shares.sources.keys, last)
@@ -202,7 +201,8 @@ class LocalPart:
 
     def _find_sources(self, first: NDArray[np.uint64], last: NDArray[np.uint64]) -> OneSide:
         """Find which sources are ghosts here and elsewhere; return those of this part and the ghosts, sorted."""
-        transport, sources, splitters = self._transport, self.shares.sources, self.shares.splitters
+        transport, shares = self._transport, self.shares
+        sources, splitters = shares.sources, shares.splitters
         needed = np.unique(np.concatenate([self.lists.u.lists, self.lists.x.lists]))
         starts, ends = _outermost(first[needed], last[needed])
         parts, which = overlapping(starts, ends, splitters)
@@ -216,15 +216,25 @@ class LocalPart:
             before = np.cumsum(counts) - counts
             sends[part] = np.arange(counts.sum()) + np.repeat(begin - before, counts)
         sends = {part: places for part, places in sends.items() if len(places)}
-        rows = np.empty(len(sources.keys), _POINT)
-        rows["key"], rows["place"] = sources.keys, sources.points.T
-        ghosts = transport.exchange({part: rows[places] for part, places in sends.items()}, rows)
+        rows, like = {part: np.empty(len(places), _POINT) for part, places in sends.items()}, np.empty(0, _POINT)
+        for part, places in sends.items():
+            rows[part]["key"], rows[part]["place"] = sources.keys[places], sources.points[:, places].T
+        ghosts = transport.exchange(rows, like)
         self._ghosts = _Route(sends, {part: len(ghosts[part]) for part in sorted(ghosts)})
-        merged = np.concatenate([rows, joined(ghosts, rows)])
-        self._merge = np.argsort(merged["key"], kind="stable")
-        merged = merged[self._merge]
-        points = np.ascontiguousarray(merged["place"].T.astype(sources.points.dtype))
-        return OneSide(points, self._merge, merged["key"].copy())
+        # Parts have ranges of keys, and what each sends is in order: one after the other, they are sorted.
+        keys_of = {part: each["key"] for part, each in ghosts.items()}
+        keys = joined({**keys_of, transport.rank: sources.keys}, sources.keys)
+        self._team.together(lambda: _check_count(len(keys), "sources with those of its neighbours"))
+        before = sum(len(each) for part, each in keys_of.items() if part < transport.rank)
+        own = slice(before, before + len(sources.keys))
+        points = np.empty((3, len(keys)), sources.points.dtype)
+        points[:, own] = sources.points
+        places = joined(ghosts, like)["place"].T
+        points[:, : own.start], points[:, own.stop :] = places[:, :before], places[:, before:]
+        # The points of the part are those, not a copy.
+        share = replace(sources, keys=keys[own], points=points[:, own])
+        self.shares = replace(shares, sources=share, targets=share if self.same_points else shares.targets)
+        return OneSide(points, np.arange(len(keys), dtype=np.int32), keys)
 
     def _find_multipoles(self, own: OwnBoxes, reduced_from: int) -> None:
         """Find which multipoles are sent and received, and which are summed."""
@@ -300,7 +310,7 @@ class LocalPart:
         """See `fmmloopy.execution.part.Part`."""
         own = self.sources.bring_in(charges.T)
         ghosts = self._ghosts.carry(self._transport, own)
-        return np.ascontiguousarray(np.concatenate([own, joined(ghosts, own)])[self._merge].T)
+        return np.ascontiguousarray(joined({**ghosts, self._transport.rank: own}, own).T)
 
     def take_out(self, potentials: NDArray[Any]) -> NDArray[Any]:
         """See `fmmloopy.execution.part.Part`."""
@@ -348,15 +358,14 @@ class LocalPart:
         return by_vector(self.take_out(in_rows(found)), vectors)
 
 
-def _check_counts(nsources: int, ntargets: int) -> None:
+def _check_count(count: int, what: str) -> None:
     """Make sure that kernels can count the points of a part.
 
     Raises:
         ValueError: they cannot.
     """
-    for name, count in (("sources with those of its neighbours", nsources), ("targets", ntargets)):
-        if count > MOST_POINTS:
-            raise ValueError(f"a part has {count:,} {name}, expected {MOST_POINTS:,} at most; use more parts")
+    if count > MOST_POINTS:
+        raise ValueError(f"a part has {count:,} {what}, expected {MOST_POINTS:,} at most; use more parts")
 
 
 def _outermost(first: NDArray[np.uint64], last: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -400,8 +409,8 @@ def _tree(
         half_width=shares.half_width,
         sources=sources,
         targets=targets,
-        source_order=np.arange(sources.shape[1]),
-        target_order=np.arange(targets.shape[1]),
+        source_order=np.arange(sources.shape[1], dtype=np.int32),
+        target_order=np.arange(targets.shape[1], dtype=np.int32),
         level_starts=level_starts,
         box_levels=levels,
         box_anchors=decode(keys),

@@ -35,6 +35,14 @@ SAMPLES = 256
 """Samples for each part: the largest has about 1 + 1 / SAMPLES of the mean."""
 
 
+HOME = np.dtype([("part", np.int32), ("row", np.uint32)])
+"""The part that a point was given to, and its row there."""
+
+MOST_GIVEN = 2**32
+"""The most points that may be given to a part, see HOME."""
+
+_MOVED = np.dtype([("key", np.uint64), ("place", np.float64, 3), ("home", HOME)])
+
 MOST_SAMPLED = 100_000
 """About the most sources, or targets, of which errors are predicted."""
 
@@ -46,12 +54,12 @@ class Share:
     Attributes:
         keys: shape (n,), ascending.
         points: shape (3, n), relative to the origin, in the dtype of the tree.
-        home: shape (n, 2), int64: the part that a point was given to, and its row there.
+        home: shape (n,), see HOME.
     """
 
     keys: Keys
     points: Points
-    home: NDArray[np.int64]
+    home: NDArray[np.void]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,13 +142,16 @@ def share_out(
         width: how many times as wide as the points the root is.
 
     Raises:
-        ValueError: there are no sources or no targets in any part, or coordinates are too large.
+        ValueError: there are no sources or no targets in any part, too many in one, or coordinates are too large.
     """
     given = [sources] if targets is None else [sources, targets]
     counts = transport.reduce(np.array([len(side) for side in given]), "sum")
     for name, count in zip(("sources", "targets"), counts, strict=False):
         if not count:
             raise in_all_parts(ValueError(f"{name} has shape (0, 3) in all parts, expected at least one point"))
+    most = int(transport.reduce(np.array([max(map(len, given))]), "max")[0])
+    if most > MOST_GIVEN:
+        raise in_all_parts(ValueError(f"a part is given {most:,} points, expected {MOST_GIVEN:,} at most"))
     bounds = Team(transport).together(lambda: [find_bounds(side, "points") for side in given if len(side)])
     lower = np.min([each for each, _ in bounds], axis=0, initial=np.inf) if bounds else np.full(3, np.inf)
     upper = np.max([each for _, each in bounds], axis=0, initial=-np.inf) if bounds else np.full(3, -np.inf)
@@ -173,7 +184,8 @@ def move(transport: Transport, shares: Shares, splitters: Keys) -> Shares:
 
 def _read(transport: Transport, points: Points, root: tuple[Any, Any, float], dtype: np.dtype[Any]) -> Share:
     side = sort_in_root(points, *root, dtype)
-    home = np.stack([np.full(len(side.order), transport.rank), side.order], axis=1)
+    home = np.empty(len(side.order), HOME)
+    home["part"], home["row"] = transport.rank, side.order
     return Share(side.keys, side.points, home)
 
 
@@ -191,10 +203,8 @@ def _sample(transport: Transport, keys: Keys, speeds: NDArray[np.float64]) -> Ke
 
 def _move(transport: Transport, share: Share, splitters: Keys) -> Share:
     """Send points to the parts that their keys belong to; they are sorted there."""
-    rows = np.empty((len(share.keys), 6), np.int64)
-    rows[:, 0] = share.keys.view(np.int64)
-    rows[:, 1:4] = share.points.T.astype(np.float64).view(np.int64)
-    rows[:, 4:] = share.home
+    rows = np.empty(len(share.keys), _MOVED)
+    rows["key"], rows["place"], rows["home"] = share.keys, share.points.T, share.home
     parts = np.searchsorted(splitters[1:-1], share.keys, "right")
     edges = np.searchsorted(parts, np.arange(transport.size + 1))
     sends = {r: rows[edges[r] : edges[r + 1]] for r in range(transport.size) if edges[r] < edges[r + 1]}
@@ -203,6 +213,6 @@ def _move(transport: Transport, share: Share, splitters: Keys) -> Share:
     del rows, sends  # all points, which take as much memory again
     rows = joined(found, like)
     del found
-    order = np.argsort(rows[:, 0], kind="stable")
-    points = np.ascontiguousarray(rows[:, 1:4].view(np.float64)[order].T.astype(share.points.dtype))
-    return Share(rows[order, 0].view(np.uint64), points, rows[order, 4:])
+    order = np.argsort(rows["key"], kind="stable")
+    points = np.ascontiguousarray(rows["place"][order].T.astype(share.points.dtype))
+    return Share(rows["key"][order], points, rows["home"][order])

@@ -13,6 +13,7 @@ from fmmloopy.octree.near_pairs import least_distance
 from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import DEEPEST_LEVEL, grow_tree, sort_points
 from fmmloopy.parts import part as part_module
+from fmmloopy.parts import shares as shares_module
 from fmmloopy.parts.part import build_part
 from fmmloopy.parts.shares import END, overlapping, share_out
 from fmmloopy.parts.team import Team
@@ -110,7 +111,7 @@ def covered(parts, nsources, ntargets):
         starts = np.searchsorted(shares.sources.keys, first << shift)
         ends = np.searchsorted(shares.sources.keys, (first + np.uint64(1)) << shift)
         for box in range(tree.nboxes):
-            numbers = shares.sources.home[starts[box] : ends[box], 1]
+            numbers = shares.sources.home["row"][starts[box] : ends[box]]
             sources_below.setdefault((id(part), name(tree, box)), set(map(int, numbers)))
     everywhere = {}
     for (_, box), numbers in sources_below.items():
@@ -118,7 +119,7 @@ def covered(parts, nsources, ntargets):
     for part in parts:
         tree, targets = part.tree, part.shares.targets
         for row in range(tree.nboxes):
-            below = targets.home[tree.box_target_starts[row] : tree.box_target_ends[row], 1]
+            below = targets.home["row"][tree.box_target_starts[row] : tree.box_target_ends[row]]
             for which in LISTS:
                 csr = getattr(part.lists, which)
                 for entry in csr.lists[csr.starts[row] : csr.starts[row + 1]]:
@@ -146,7 +147,7 @@ def test_each_pair_of_points_is_covered_exactly_once(seed):
     for part in parts:  # rows of callers -> numbers in all points
         for side, at in ((part.shares.sources, starts), (part.shares.targets, target_starts)):
             if side.home.flags.writeable:
-                side.home[:, 1] += np.append(0, at)[side.home[:, 0]]
+                side.home["row"] += np.append(0, at)[side.home["part"]].astype(np.uint32)
                 side.home.flags.writeable = False
     ntargets = len(sources) if targets is None else len(targets)
     assert (covered(parts, len(sources), ntargets) == 1).all()
@@ -179,6 +180,11 @@ def test_more_points_than_kernels_count(rng, monkeypatch):
     with pytest.raises(
         ValueError, match="a part has .* sources with those of its neighbours, expected 600 at most; use"
     ):
+        build(np.split(cube(rng, 1100), 2))
+    with pytest.raises(ValueError, match=r"a part has \d+ targets, expected 600 at most; use more parts"):
+        build(np.split(cube(rng, 1400), 2))
+    monkeypatch.setattr(shares_module, "MOST_GIVEN", 600)
+    with pytest.raises(ValueError, match="a part is given 700 points, expected 600 at most"):
         build(np.split(cube(rng, 1400), 2))
 
 
