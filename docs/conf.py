@@ -23,6 +23,7 @@ exclude_patterns = [
     "generated/convergence.md",
     "generated/corpus_run.md",
     "generated/faults.md",
+    "generated/gpu.md",
     "generated/mutants.md",
     "generated/proofs.md",
 ]

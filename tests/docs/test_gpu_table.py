@@ -1,0 +1,40 @@
+"""The table of the book for GPUs: all its kernels, and certificates as they are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "programs"))
+
+import write_gpu as program
+
+
+def test_the_page_is_what_the_program_writes():
+    compiled = program.read_compiled()
+    assert [program.Kernel(*(each[name] for name in ("operator", "types", "output"))) for each in compiled] == list(
+        program.kernels()
+    ), "run docs/programs/write_gpu.py"
+    shown = (program.GENERATED / "gpu.md").read_text()
+    assert shown == program.page(compiled), "run docs/programs/write_gpu.py --keep"
+
+
+def test_certificates_are_those_that_ship(monkeypatch):
+    compiled = program.read_compiled()
+    some = {
+        "gpu on opencl cpu pocl, driver 3.1": {"kernels": {"p2p": ["a"]}},
+        "simd_cpu on x": {"kernels": {"m2m": ["b"]}},
+    }
+    monkeypatch.setattr(program, "read_shipped", lambda: {"certified": some})
+    rows = [line.split(" | ") for line in program.page(compiled).splitlines() if "certified |" in line]
+    assert {(row[0], *row[3:5]) for row in rows} == {("| p2p", "certified", "not yet")}
+
+
+def test_no_kernel_keeps_registers_in_memory():
+    """On the cards that the page says so of."""
+    assert not [
+        (each, name)
+        for each in program.read_compiled()
+        for name in ("sm_80", "sm_90", "gfx90a")
+        if each["codes"][name]["spilled"]
+    ]
