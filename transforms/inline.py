@@ -186,3 +186,25 @@ class InlineFunction(ScalarCallable):  # type: ignore[misc]
 
     def generate_preambles(self, target: Any) -> Any:
         yield f"50_{self.name}", self.source
+
+
+@dataclass(frozen=True, init=False)
+class StandIn(InlineFunction):
+    """A function that stands for one of loopy's, such as ``"rsqrt"``: a check tests whether it is that function.
+
+    See `fmmloopy.transforms.steps.replace_function`, which inserts it.
+    """
+
+    stands_for: str
+
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        stands_for: str,
+        arg_id_to_dtype: Any = None,
+        arg_id_to_descr: Any = None,
+        name_in_target: str | None = None,
+    ) -> None:
+        super().__init__(name, source, arg_id_to_dtype, arg_id_to_descr, name_in_target)
+        object.__setattr__(self, "stands_for", stands_for)

@@ -22,7 +22,18 @@ def _calls(expression: Any, name: str) -> bool:
     return isinstance(function, (Variable, ResolvedFunction)) and function.name == name
 
 
-class ReplaceRsqrt(IdentityMapper):  # type: ignore[misc]
+class _InKernel(IdentityMapper):  # type: ignore[misc]
+    """Rewrites the expressions of a kernel."""
+
+    def in_kernel(self, knl: Kernel) -> Kernel:
+        """Rewrite all statements and rules."""
+        kernel = knl.default_entrypoint
+        rules = {n: r.copy(expression=self(r.expression)) for n, r in kernel.substitutions.items()}
+        instructions = [i.with_transformed_expressions(self) for i in kernel.instructions]
+        return knl.with_kernel(kernel.copy(substitutions=rules, instructions=instructions))
+
+
+class ReplaceRsqrt(_InKernel):
     """Replace a / sqrt(b) by a * f(b) with a function f for rsqrt, only where a condition holds if one is given."""
 
     def __init__(self, function: str, condition: Any = None) -> None:
@@ -36,12 +47,17 @@ class ReplaceRsqrt(IdentityMapper):  # type: ignore[misc]
         other = same.numerator * var(self.function)(*same.denominator.parameters)
         return other if self.condition is None else If(self.condition, other, same)
 
-    def in_kernel(self, knl: Kernel) -> Kernel:
-        """Replace it in all statements and rules."""
-        kernel = knl.default_entrypoint
-        rules = {n: r.copy(expression=self(r.expression)) for n, r in kernel.substitutions.items()}
-        instructions = [i.with_transformed_expressions(self) for i in kernel.instructions]
-        return knl.with_kernel(kernel.copy(substitutions=rules, instructions=instructions))
+
+class ReplaceCalls(_InKernel):
+    """Replace the calls of a function by calls of another one."""
+
+    def __init__(self, function: str, other: str) -> None:
+        super().__init__()
+        self.function, self.other = function, other
+
+    def map_call(self, expr: Any, *args: Any, **kwargs: Any) -> Any:
+        same = super().map_call(expr, *args, **kwargs)
+        return var(self.other)(*same.parameters) if _calls(same, self.function) else same
 
 
 class Nodes(WalkMapper):  # type: ignore[misc]

@@ -233,6 +233,32 @@ def halve_rsqrt(knl: Kernel) -> Kernel:
     return _with_function(ReplaceRsqrt("fmmloopy_rsqrt", first).in_kernel(knl), "fmmloopy_rsqrt")
 
 
+def replace_function(knl: Kernel, function: str, name: str, source: str) -> Kernel:
+    """Replace every call of a function by a call of your own, which a check tests over the whole range of its input.
+
+    Before: ``sum += exp(-decay * r) * q``. After, with ``"exp"`` and ``"my_exp"``: ``sum += my_exp_f64(-decay * r) *
+    q``. For ``"rsqrt"``, quotients by ``sqrt(...)`` are replaced, as `newton_rsqrt` does. A kernel that has nothing to
+    replace is returned unchanged, as the same object.
+
+    Args:
+        knl: the kernel.
+        function: what yours stands for: ``"rsqrt"``, ``"sqrt"``, ``"exp"``, ... (docs/certified.md lists them all).
+        name: an identifier that no other function has.
+        source: two functions of one number in the device's language: ``static inline double NAME_f64(double x) {...}``
+            and ``static inline float NAME_f32(float x) {...}``.
+    """
+    from fmmloopy.transforms.inline import StandIn
+    from fmmloopy.transforms.rewriting import ReplaceCalls, ReplaceRsqrt
+
+    calls = ReplaceCalls(function, name).in_kernel(knl)
+    rewritten = ReplaceRsqrt(name).in_kernel(calls) if function == "rsqrt" else calls
+    kernel = rewritten.default_entrypoint
+    texts = [x.expression for x in (*kernel.instructions, *kernel.substitutions.values()) if hasattr(x, "expression")]
+    if not any(name in _nodes(expression).functions for expression in texts):
+        return knl
+    return lp.register_callable(rewritten, name, StandIn(name, source, function))
+
+
 def _with_function(knl: Kernel, name: str) -> Kernel:
     from fmmloopy.transforms.inline import INLINE, InlineFunction
 

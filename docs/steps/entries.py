@@ -380,6 +380,32 @@ ENTRIES = (
         ),
     ),
     Entry(
+        "replace_function",
+        when="""If you know a faster way to compute `rsqrt`, `exp` or another function on your device than the compiler
+            and the other steps do. You write it in the device's language, and say what it stands for. A
+            [check](../certified.md#functions-of-your-own) runs it over the whole range of its argument, and then
+            kernels with it are proved like others.""",
+        recipe=examples.replace_function,
+        operator="p2p",
+        look="One statement changes, and the function is added before the kernel, here the one for double precision.",
+        keep=PAIR,
+        new=("my_rsqrt_f64(r2)",),
+        root="t",
+        inserted=("my_rsqrt_f64",),
+        traps=(
+            Trap(
+                """A recipe is for all Green's functions, and a kernel without the function is returned as the same
+                object: yield a step only if it is a different one."""
+            ),
+            Trap(
+                """The function must be right everywhere, not only for the numbers that you have in mind. A root that
+                passes through single precision, `native_rsqrt((float) x)`, is wrong in double precision for numbers
+                above 3e38 and below 1e-38, which the check finds."""
+            ),
+            Trap("Branches, and functions of the library, keep compilers from vectorizing its calls."),
+        ),
+    ),
+    Entry(
         "halve_rsqrt",
         when="""If processor and compiler vectorize `sqrt`, and the unit for roots and divisions can work in parallel
             with the units that multiply and add: in double precision, with one sum for each target. The

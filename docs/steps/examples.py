@@ -71,6 +71,34 @@ def newton_rsqrt(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     yield "reciprocal square root by Newton's iteration", knl
 
 
+ROOT = """
+static inline double my_rsqrt_f64(double x)
+{
+  double const h = -0.5 * x;
+  double y = as_double(0x5fe6eb50c7b537a9L - (as_long(x) >> 1));
+  y = y + y * (0.5 + h * y * y);
+  y = y + y * (0.5 + h * y * y);
+  y = y + y * (0.5 + h * y * y);
+  return y + y * (0.5 + h * y * y);
+}
+static inline float my_rsqrt_f32(float x)
+{
+  float const h = -0.5f * x;
+  float y = as_float(0x5f375a86 - (as_int(x) >> 1));
+  y = y + y * (0.5f + h * y * y);
+  y = y + y * (0.5f + h * y * y);
+  return y + y * (0.5f + h * y * y);
+}
+"""
+
+
+def replace_function(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.lane_arrays(knl, lanes=8)
+    yield "targets in lanes", knl
+    knl = steps.replace_function(knl, "rsqrt", "my_rsqrt", ROOT)
+    yield "a root of my own", knl
+
+
 def halve_rsqrt(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     knl = steps.lane_arrays(knl, lanes=4)
     yield "targets in lanes", knl

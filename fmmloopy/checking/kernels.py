@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fmmloopy.bookshelf.certificates import CHECKER, came_proved, checked_kernels, kernel_for
 from fmmloopy.checking.layers import check_kernel
-from fmmloopy.checking.proofs import Proof, proof_of, prover_hash, verdict_on
+from fmmloopy.checking.proof import Proved, Refuted, Verdict
+from fmmloopy.checking.proofs import Proof, prover_hash, reason_of, rests_on, verdict_on
 from fmmloopy.checking.request import LAYERS, Request
 from fmmloopy.common import store
 from fmmloopy.common.isolation import ChildError, Worker
@@ -52,7 +53,7 @@ class KernelState:
             ``"tested"``: it passed the layers of a check. ``"sequential"``: it is what others are compared with.
             ``"unknown"``: none of these. ``"wrong"``: a test has found an error.
         reason: why it is not proved, or what is wrong; "" if nothing is in the way.
-        tests: for ``"tested"``, the layers and the sizes.
+        tests: for ``"tested"``, the layers and the sizes; for ``"proved"``, what tests of functions it rests on.
     """
 
     state: str
@@ -100,10 +101,10 @@ def validate(key: CodeKey, code: CompiledOperator) -> KernelState:
     known = kernel_state(key, code)
     if known.may_run or known.state == WRONG or not code.kernel:
         return known
-    proof = _proof(key, code)
-    if proof is None:
+    verdict = _verdict(key, code, apart=True)
+    if verdict is None:
         return KernelState(UNKNOWN, CHANGES)
-    found = KernelState(PROVED) if proof.proved else _test(key, code, proof.reason)
+    found = _shown(verdict) or _test(key, code, reason_of(verdict))
     _keep(key.operator, kernel_for(key.specification, code.kernel), key.device, found)
     return found
 
@@ -118,20 +119,32 @@ def prove_kernel(key: CodeKey, code: CompiledOperator) -> KernelState:
     known = kernel_state(key, code)
     if known.state != UNKNOWN or not code.generated_here or not code.kernel or _kept(key, code):
         return known
-    proof = _proof(key, code)
-    if proof is None:
+    verdict = _verdict(key, code)
+    if verdict is None:
         return KernelState(UNKNOWN, CHANGES)
-    found = KernelState(PROVED) if proof.proved else KernelState(UNKNOWN, f"it was not proved: {proof.reason}")
+    found = _shown(verdict) or KernelState(UNKNOWN, f"it was not proved: {reason_of(verdict)}")
     _keep(key.operator, kernel_for(key.specification, code.kernel), key.device, found)
     return found
 
 
-def _proof(key: CodeKey, code: CompiledOperator) -> Proof | None:
+def _verdict(key: CodeKey, code: CompiledOperator, apart: bool = False) -> Verdict | None:
     """Return what is shown of the kernel that code was generated from; None if the recipe yields another one now."""
     spec, last = key.specification, key.steps()[-1]
     if kernel_identity(last.kernel, key.book.build_options) != code.kernel:
         return None
-    return proof_of(spec, verdict_on(spec, last))
+    return verdict_on(spec, last, key.device, key.book.build_options, apart)
+
+
+def _shown(verdict: Verdict) -> KernelState | None:
+    """Return the state of a kernel that is proved, or that calls a function which is not what it stands for."""
+    if isinstance(verdict, Proved):
+        return _proved(rests_on(verdict))
+    return KernelState(WRONG, reason_of(verdict)) if isinstance(verdict, Refuted) else None
+
+
+def _proved(rests: Iterable[str]) -> KernelState:
+    text = ", ".join(rests)
+    return KernelState(PROVED, tests=f"as far as {text}, by tests on this device" if text else "")
 
 
 def admit(certify: str, key: CodeKey, code: CompiledOperator) -> CompiledOperator:
@@ -184,7 +197,7 @@ def keep_proofs(device: Device, proofs: Iterable[Proof]) -> None:
     """Store which kernels a check has proved, as if they were proved when they run."""
     for proof in proofs:
         if proof.proved and proof.kernel:
-            _keep(proof.operator, proof.kernel, device, KernelState(PROVED))
+            _keep(proof.operator, proof.kernel, device, _proved(proof.rests))
 
 
 def _kept(key: CodeKey, code: CompiledOperator) -> KernelState | None:

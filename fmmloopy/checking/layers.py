@@ -24,7 +24,7 @@ from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.compare import allowances, difference, excess
 from fmmloopy.checking.inputs import Input, inputs, of_other_functions, several
 from fmmloopy.checking.over import describe, domain_of
-from fmmloopy.checking.proof import Proved, Wrong
+from fmmloopy.checking.proof import Proved, Refuted, Wrong
 from fmmloopy.checking.proofs import (
     ORDER,
     Proof,
@@ -182,9 +182,10 @@ class OperatorCheck:
                 return self._without_names(error)
         return first_warning(caught)
 
-    def _symbolic(self) -> None:
+    def _symbolic(self) -> Failure | None:
         """Prove the last kernels; whether those that seem wrong are is seen after the other layers.
 
+        A function that is not what a step declares is wrong at once.
         Level full proves those of all orders, and proves anew what came proved with the shipped books.
         """
         quick = [(greens, ORDER) for greens in functions(self._operator)]
@@ -194,10 +195,13 @@ class OperatorCheck:
                 self.proofs.append(proof_of(spec, Proved(0)))
                 continue
             self._announce(f"proving the kernel after step {_name(steps, len(steps))}", self._request.code_limit)
-            verdict = verdict_on(spec, steps[-1])
+            verdict = verdict_on(spec, steps[-1], self._request.device, self._request.book.build_options)
             self.proofs.append(proof_of(spec, verdict, self._identity(steps[-1])))
             if isinstance(verdict, Wrong):
                 self._suspicions.append((order, verdict))
+            if isinstance(verdict, Refuted):
+                return self._failure(_name(steps, _first_with(steps, verdict.lemma.name)), verdict.reason)
+        return None
 
     def _identity(self, last: Step) -> str:
         return kernel_identity(last.kernel, self._request.book.build_options)
@@ -427,6 +431,13 @@ def _open(device: Device, sanitized: bool) -> Runtime:
 
 def _name(steps: Sequence[Step], number: int) -> str:
     return f"{number} {steps[number - 1].name!r}"
+
+
+def _first_with(steps: Sequence[Step], function: str) -> int:
+    """Return the number of the first step whose kernel may call a function of this name; the last one does."""
+    tables = (step.kernel.callables_table.values() for step in steps)
+    numbers = (n for n, table in enumerate(tables, 1) if any(getattr(each, "name", "") == function for each in table))
+    return next(numbers, len(steps))
 
 
 def _first(fails: Callable[[int], Any], count: int) -> int:

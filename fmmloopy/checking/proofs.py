@@ -9,12 +9,15 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from fmmloopy.bookshelf.certificates import came_proved, kernel_for, read_shipped
+from fmmloopy.checking import functions as functions_module
 from fmmloopy.checking import proof
 from fmmloopy.checking.case import POLYNOMIAL_2X2, Layout
+from fmmloopy.checking.functions import settled
 from fmmloopy.checking.inputs import SHIPPED
-from fmmloopy.checking.proof import NotProved, Proved, Verdict, Wrong, prove
+from fmmloopy.checking.proof import NotProved, Proved, Refuted, Verdict, Wrong, prove
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER
 from fmmloopy.components import CHARGES, Components
+from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import sources_hash
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.operators import Form, Operator, Specification
@@ -52,6 +55,7 @@ class Proof:
         order: of the surfaces.
         proved: whether it does what the sequential kernel does for all sizes; else it is only tested.
         reason: why it is not proved, with the statement that is in the way.
+        rests: what it rests on, as tested on the device of the check: what functions that steps declare are.
         kernel: which one, see `fmmloopy.bookshelf.certificates.kernel_for`; "" if it is not known.
     """
 
@@ -61,6 +65,7 @@ class Proof:
     order: int
     proved: bool
     reason: str = ""
+    rests: tuple[str, ...] = ()
     kernel: str = field(default="", compare=False)
 
 
@@ -92,9 +97,24 @@ def _others(operator: Operator) -> tuple[GreensFunction, ...]:
     return (*OTHERS, *(gradients if operator.gives_potentials else ()), *more)
 
 
-def verdict_on(spec: Specification, last: Step) -> Verdict:
-    """Return what is shown of the last kernel of a recipe."""
-    return prove(_sequential(spec), last.kernel, spec.operator)
+def verdict_on(
+    spec: Specification,
+    last: Step,
+    device: Device | None = None,
+    build_options: tuple[str, ...] = (),
+    apart: bool = False,
+) -> Verdict:
+    """Return what is shown of the last kernel of a recipe.
+
+    Args:
+        spec: the specification of its math-level kernel.
+        last: the last step.
+        device: on which the functions that steps declare are tested; without one, no proof rests on any, and what is
+            proved holds on every device.
+        build_options: with which the kernel is built there.
+        apart: whether the functions run in a child process.
+    """
+    return settled(prove(_sequential(spec), last.kernel, spec.operator), device, build_options, apart)
 
 
 @lru_cache(maxsize=32)
@@ -114,19 +134,29 @@ def proof_of(spec: Specification, verdict: Verdict, identity: str = "") -> Proof
     """Return a verdict on a kernel with an identity as a report has it."""
     operator, dtype = spec.operator.name, spec.types.name
     proved, kernel = isinstance(verdict, Proved), kernel_for(spec, identity)
-    return Proof(operator, dtype, spec.greens.name, spec.order, proved, _reason(verdict), kernel)
+    return Proof(operator, dtype, spec.greens.name, spec.order, proved, reason_of(verdict), rests_on(verdict), kernel)
 
 
-def _reason(verdict: Verdict) -> str:
+def rests_on(verdict: Verdict) -> tuple[str, ...]:
+    """Say what a proof takes from tests on a device."""
+    lemmas = verdict.lemmas if isinstance(verdict, Proved) else ()
+    return tuple(f"{lemma.name} is {lemma.function} in {lemma.dtype}" for lemma in lemmas)
+
+
+def reason_of(verdict: Verdict) -> str:
+    """Say why a kernel is not proved; nothing if it is."""
     if isinstance(verdict, NotProved):
         return f"{verdict.statement}: {verdict.reason}" if verdict.statement else verdict.reason
+    if isinstance(verdict, Refuted):
+        return verdict.reason
     return f"{verdict.where}, at {verdict.witness}" if isinstance(verdict, Wrong) else ""
 
 
 @cache
 def prover_hash() -> str:
     """Return a hash of the code that proves, without comments and file names."""
-    return hash_of_sources(sorted(Path(proof.__file__ or "").parent.glob("*.py")))[:32]
+    folder = Path(proof.__file__ or "").parent
+    return hash_of_sources(sorted([*folder.glob("*.py"), Path(functions_module.__file__ or "")]))[:32]
 
 
 def witness_layouts(wrong: Wrong) -> Iterator[Layout]:
@@ -143,6 +173,8 @@ def summary(proofs: Sequence[Proof]) -> list[str]:
     open_ = {name: [p for p in proofs if p.operator == name and not p.proved] for name in operators}
     proved = [name for name, rest in open_.items() if not rest]
     lines = [f"proved for all sizes: {', '.join(proved)}"] if proved else []
+    if rests := dict.fromkeys(text for proof in proofs if proof.proved for text in proof.rests):
+        lines.append(f"as far as, by tests on this device, {', '.join(rests)}")
     for name, rest in open_.items():
         if rest:
             which = ", ".join(dict.fromkeys(f"{p.greens} in {p.dtype}" for p in rest))

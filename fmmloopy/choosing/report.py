@@ -44,7 +44,7 @@ class KernelRow:
         types: types of the kernel: float32, float64 or mixed.
         state: proved, tested, sequential, unknown or wrong, see `fmmloopy.checking.kernels.KernelState`.
         reason: why it is not proved; "" if nothing is in the way.
-        tests: the layers that a tested kernel has passed, and the sizes.
+        tests: the layers that a tested kernel has passed, and the sizes; what tests of functions a proof rests on.
     """
 
     operator: str
@@ -56,7 +56,7 @@ class KernelRow:
 
     @property
     def words(self) -> str:
-        """The state, and of a tested kernel how it was tested."""
+        """The state, and how a kernel was tested if it was."""
         return f"{self.state} ({self.tests})" if self.tests else self.state
 
 

@@ -14,6 +14,8 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
 from fmmloopy.common import store
 from fmmloopy.common.surroundings import leave_caches
 from fmmloopy.common.turns import BUILDING
@@ -170,6 +172,50 @@ def generate_code(
         build_options=book.build_options,
         kernel=identity,
         generated_here=True,
+    )
+
+
+ITEMS = 64
+"""Work-items of a group where a function is applied to an array."""
+
+
+def apply_function(function: Any, dtype: Any, device: Device, build_options: tuple[str, ...]) -> CompiledOperator:
+    """Generate code that applies a function of one number, of loopy, to an array: y[i] = function(x[i]) for i < n.
+
+    Args:
+        function: a callable of loopy.
+        dtype: of x and y.
+        device: what the code is for.
+        build_options: options for its compiler.
+    """
+    import loopy as lp
+
+    backend = backend_of(device)
+    arrays = [lp.GlobalArg(name, np.dtype(dtype), shape=("n",)) for name in "xy"]
+    knl = lp.make_kernel(
+        "{[i]: 0 <= i < n}",
+        "y[i] = function(x[i])",
+        [*arrays, lp.ValueArg("n", np.int32)],
+        name="apply_function",
+        lang_version=lp.MOST_RECENT_LANGUAGE_VERSION,
+    )
+    knl = lp.register_callable(knl, "function", function)
+    if backend.has_groups:
+        knl = lp.split_iname(knl, "i", ITEMS, outer_tag="g.0", inner_tag="l.0")
+    knl = backend.retarget(knl)
+    with BUILDING:
+        generated = _generated(knl)
+    (program,) = generated.device_programs
+    return CompiledOperator(
+        operator=program.name,
+        source=backend.prelude + generated.device_code(),
+        entry=program.name,
+        arguments=(*((name, "array", np.dtype(dtype).name) for name in "xy"), ("n", "number", "int32")),
+        global_size=(f"(n + {ITEMS - 1}) // {ITEMS}" if backend.has_groups else "1",),
+        local_size=(ITEMS if backend.has_groups else 1,),
+        lanes=(),
+        steps=(),
+        build_options=build_options,
     )
 
 

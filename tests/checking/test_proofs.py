@@ -59,7 +59,7 @@ def test_a_suspicion_that_a_run_shows_is_a_finding(opencl_device: Device) -> Non
 
 
 def test_a_suspicion_that_no_run_shows_is_none(opencl_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "verdict_on", lambda spec, last: Wrong("ntargets=3", "store0: terms are lost"))
+    monkeypatch.setattr(layers, "verdict_on", lambda *_: Wrong("ntargets=3", "store0: terms are lost"))
     failure, proofs, _ = check_and_prove(lambda text, limit: None, request(opencl_device))
     assert failure is None
     assert all(proof.reason == "store0: terms are lost, at ntargets=3" for proof in proofs)
@@ -68,7 +68,7 @@ def test_a_suspicion_that_no_run_shows_is_none(opencl_device: Device, monkeypatc
 def test_kernels_that_came_proved_are_proved_anew_at_level_full(
     opencl_device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layers, "verdict_on", lambda spec, last: NotProved("tried"))
+    monkeypatch.setattr(layers, "verdict_on", lambda *_: NotProved("tried"))
     shipped = Request(load_recipes("pocl_cpu"), opencl_device, "m2m", "float64", layers=("symbolic",))
 
     def tried(request: Request) -> bool:

@@ -8,6 +8,6 @@ bijection (`sets`, `match`, `compare`), and the terms under it are compared (`id
 from __future__ import annotations
 
 from fmmloopy.checking.proof.proving import prove
-from fmmloopy.checking.proof.verdict import NotProved, Proved, Verdict, Wrong
+from fmmloopy.checking.proof.verdict import Lemma, NotProved, Proved, ProvedIf, Refuted, Verdict, Wrong
 
-__all__ = ["NotProved", "Proved", "Verdict", "Wrong", "prove"]
+__all__ = ["Lemma", "NotProved", "Proved", "ProvedIf", "Refuted", "Verdict", "Wrong", "prove"]

@@ -2,7 +2,8 @@
 
 A step of the package may replace a function by arithmetic that is equal up to rounding: a lemma. Each is shown apart,
 over the whole range of its input, by tests of the function; here it counts with exactly the source, or exactly the
-arithmetic, that was tested.
+arithmetic, that was tested. A function of a user's step counts as what the step declares, but then the proof is none
+until `fmmloopy.checking.functions` has tested the declaration.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pymbolic.primitives as p
 
+from fmmloopy.checking.proof.declared import SUFFIXES, not_plain
 from fmmloopy.checking.proof.facts import Facts, Statement
 from fmmloopy.checking.proof.identity import Field, difference
 from fmmloopy.checking.proof.terms import (
@@ -29,8 +32,16 @@ from fmmloopy.checking.proof.terms import (
     inside,
     product,
 )
-from fmmloopy.checking.proof.verdict import Unproved
-from fmmloopy.transforms.inline import ANGLES, EXPONENTIALS, INLINE, InlineFunction, exponential, sine_and_cosine
+from fmmloopy.checking.proof.verdict import Lemma, Unproved
+from fmmloopy.transforms.inline import (
+    ANGLES,
+    EXPONENTIALS,
+    INLINE,
+    InlineFunction,
+    StandIn,
+    exponential,
+    sine_and_cosine,
+)
 
 RECIPROCAL_ROOTS = ("rsqrt", "fmmloopy_rsqrt")
 """Functions that stand for ``1/sqrt(x)``: OpenCL's, and the iteration of `fmmloopy.transforms.steps.newton_rsqrt`."""
@@ -45,14 +56,23 @@ PLAIN = (
 """Functions of loopy that are what their names say."""
 
 
-def known_function(facts: Facts, name: str, statement: Statement) -> str:
-    """Return the name of a function that an expression calls.
+STAND_INS = tuple(name for name in PLAIN if name != "pow")
+"""Functions, of one number, that others may be declared to stand for."""
+
+
+def known_function(facts: Facts, call: Any, statement: Statement) -> str:
+    """Return the name of a function that an expression calls; of one that is declared, what it stands for.
 
     Raises:
-        Unproved: it is not loopy's, nor the package's.
+        Unproved: it is not loopy's, nor the package's, nor declared.
     """
+    name = call.function.name
     function = facts.tunit.callables_table.get(name)
     own = str(getattr(function, "name", name))
+    if type(function) is StandIn:
+        if len(call.parameters) != 1:
+            raise Unproved(f"{own} is called with {len(call.parameters)} numbers", statement.id)
+        return _lemma(function).function
     if own in INLINE:
         if not _is_ours(function, own):
             raise Unproved(f"{own} is not as the package's steps insert it", statement.id)
@@ -66,6 +86,37 @@ def _is_ours(function: Any, name: str) -> bool:
     """Return whether a function has the package's source."""
     names = (f"{name}_f32", f"{name}_f64")
     return type(function) is InlineFunction and function.source == INLINE[name] and function.name_in_target in names
+
+
+def lemmas_of(facts: Facts) -> tuple[Lemma, ...]:
+    """Return what steps declare of functions that a kernel calls.
+
+    Raises:
+        Unproved: a declaration cannot be tested, or is of one of two functions with the same name.
+    """
+    found = [_lemma(f) for f in facts.tunit.callables_table.values() if type(f) is StandIn]
+    sources: dict[str, str] = {}
+    for lemma in found:  # of functions with one name, loopy writes the first one only
+        if _other_source(sources.setdefault(lemma.name, lemma.source), lemma):
+            raise Unproved(f"two functions are called {lemma.name}")
+    return tuple(dict.fromkeys(found))
+
+
+def _other_source(source: str, lemma: Lemma) -> bool:
+    return source != lemma.source
+
+
+def _lemma(function: StandIn) -> Lemma:
+    """Return what a step declares of a function."""
+    name, types = function.name, function.arg_id_to_dtype or {}
+    dtype = str(np.dtype(types[0].numpy_dtype)) if 0 in types else ""
+    if dtype not in SUFFIXES or function.name_in_target != f"{name}_{SUFFIXES[dtype]}":
+        raise Unproved(f"{name} is called with {dtype or 'no number'}")
+    if name in INLINE or function.stands_for not in STAND_INS:
+        raise Unproved(f"{name} cannot stand for {function.stands_for}; expected one of {', '.join(STAND_INS)}")
+    if reason := not_plain(name, function.source):
+        raise Unproved(f"{name} is no plain function of its argument: {reason}")
+    return Lemma(name, function.source, dtype, function.stands_for)
 
 
 def same_either_way(then: list[Piece], other: list[Piece], field: Field) -> list[Piece]:

@@ -193,7 +193,7 @@ class Reader:
         return [Piece(Call("pow", (base.node, power.node)), needs=base.needs).under((), power.needs)]
 
     def _call(self, e: Any, scope: Scope) -> list[Piece]:
-        name = lemmas.known_function(self.facts, e.function.name, scope.statement)
+        name = lemmas.known_function(self.facts, e, scope.statement)
         self._refuse_narrow(e, scope)
         operands = [self.one(x, scope) for x in e.parameters]
         nodes = tuple(piece.node for piece in operands)

@@ -14,12 +14,13 @@ from fmmloopy.checking.proof.contributions import read_stores
 from fmmloopy.checking.proof.facts import Facts, read_facts
 from fmmloopy.checking.proof.identity import make_field
 from fmmloopy.checking.proof.interface import refuse_interface
+from fmmloopy.checking.proof.lemmas import lemmas_of
 from fmmloopy.checking.proof.match import Context
 from fmmloopy.checking.proof.number_reader import Reader
 from fmmloopy.checking.proof.overflow import refuse_overflow, sizes_of_arrays
 from fmmloopy.checking.proof.races import refuse_out_of_bounds
 from fmmloopy.checking.proof.sets import Names
-from fmmloopy.checking.proof.verdict import NotProved, Proved, Unproved, Verdict
+from fmmloopy.checking.proof.verdict import NotProved, Proved, ProvedIf, Unproved, Verdict
 from fmmloopy.common.messages import one_line
 from fmmloopy.operators.operator import Array, Operator
 from fmmloopy.recipes.lanes import lanes_of
@@ -45,7 +46,7 @@ def prove(sequential: Any, transformed: Any, operator: Operator, limit: float = 
     context.reset_operations()
     context.set_max_operations(MOST_OPERATIONS)
     try:
-        return Proved(_prove(sequential, transformed, operator, _Clock(limit)))
+        return _prove(sequential, transformed, operator, _Clock(limit))
     except Unproved as end:
         return end.verdict
     except Exception as error:  # whatever stops a proof, there is none
@@ -55,9 +56,10 @@ def prove(sequential: Any, transformed: Any, operator: Operator, limit: float = 
         context.reset_operations()
 
 
-def _prove(sequential: Any, transformed: Any, operator: Operator, tick: _Clock) -> int:
+def _prove(sequential: Any, transformed: Any, operator: Operator, tick: _Clock) -> Proved | ProvedIf:
     lanes = lanes_of(transformed)
     one, two = read_facts(sequential), read_facts(transformed)
+    lemmas = tuple(dict.fromkeys((*lemmas_of(one), *lemmas_of(two))))
     field = make_field(f"{_text(one)}\n{_text(two)}")
     tick()
     arrays = [a for a in operator.arguments if isinstance(a, Array)]
@@ -77,7 +79,7 @@ def _prove(sequential: Any, transformed: Any, operator: Operator, tick: _Clock) 
     tick()
     found = compare(before, after, operator, context, tick)
     refuse_overflow(second, context, sizes_of_arrays(first, context), tick)
-    return found
+    return ProvedIf(found, lemmas) if lemmas else Proved(found)
 
 
 def _text(facts: Facts) -> str:

@@ -1,8 +1,24 @@
-"""What a proof says: proved, wrong at a point, or not proved because of a statement."""
+"""What a proof says: proved, proved if lemmas hold, wrong at a point, or not proved because of a statement."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Lemma:
+    """What a step declares of a function that it inserts: that it is another one, up to rounding.
+
+    Attributes:
+        name, source: of the function.
+        dtype: float32 or float64, the type of its argument and of its result.
+        function: what it stands for, as loopy calls it.
+    """
+
+    name: str
+    source: str
+    dtype: str
+    function: str
 
 
 @dataclass(frozen=True)
@@ -11,9 +27,38 @@ class Proved:
 
     Attributes:
         sums: how many sums of terms were matched.
+        lemmas: what this rests on beside the texts of the kernels; each has passed its test on a device, and says
+            nothing of others.
     """
 
     sums: int
+    lemmas: tuple[Lemma, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProvedIf:
+    """A proof that rests on lemmas, which nobody has tested yet: it is none until then.
+
+    Attributes:
+        sums: as in `Proved`.
+        lemmas: what has to be tested; at least one.
+    """
+
+    sums: int
+    lemmas: tuple[Lemma, ...]
+
+
+@dataclass(frozen=True)
+class Refuted:
+    """A lemma that the proof rests on is wrong: a test on a device has shown it.
+
+    Attributes:
+        lemma: which one.
+        reason: type, argument, result, and what was expected.
+    """
+
+    lemma: Lemma
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +87,7 @@ class NotProved:
     statement: str = ""
 
 
-Verdict = Proved | Wrong | NotProved
+Verdict = Proved | ProvedIf | Refuted | Wrong | NotProved
 
 
 class Unproved(Exception):
