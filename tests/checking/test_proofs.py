@@ -101,7 +101,7 @@ def test_a_report_says_what_is_proved() -> None:
     assert report.ok
     assert report.as_dict()["proofs"][1] == {
         "operator": "p2p", "dtype": "float64", "greens": "laplace", "order": 3, "proved": False,
-        "reason": "store: took too long", "kernel": "",
+        "reason": "store: took too long", "rests": (), "kernel": "",
     }  # fmt: skip
     assert report.proved == summary([proved, tested])
 
