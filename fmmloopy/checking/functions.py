@@ -148,7 +148,7 @@ def settled(
         return verdict
     for lemma in verdict.lemmas:
         if device is None:
-            return NotProved(f"{lemma.name} stands for {lemma.function} on devices on which it is tested only")
+            return NotProved(f"{lemma.name} is {lemma.function} only on devices on which that was tested")
         try:
             wrong = (_apart if apart else what_is_wrong)(lemma, device, build_options)
         except Exception as error:  # whatever stops the test, the lemma is not tested

@@ -144,7 +144,7 @@ def _shown(verdict: Verdict) -> KernelState | None:
 
 def _proved(rests: Iterable[str]) -> KernelState:
     text = ", ".join(rests)
-    return KernelState(PROVED, tests=f"as far as {text}, by tests on this device" if text else "")
+    return KernelState(PROVED, tests=f"this rests on tests on this device: {text}" if text else "")
 
 
 def admit(certify: str, key: CodeKey, code: CompiledOperator) -> CompiledOperator:

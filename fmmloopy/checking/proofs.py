@@ -174,7 +174,7 @@ def summary(proofs: Sequence[Proof]) -> list[str]:
     proved = [name for name, rest in open_.items() if not rest]
     lines = [f"proved for all sizes: {', '.join(proved)}"] if proved else []
     if rests := dict.fromkeys(text for proof in proofs if proof.proved for text in proof.rests):
-        lines.append(f"as far as, by tests on this device, {', '.join(rests)}")
+        lines.append(f"this rests on tests on this device: {', '.join(rests)}")
     for name, rest in open_.items():
         if rest:
             which = ", ".join(dict.fromkeys(f"{p.greens} in {p.dtype}" for p in rest))

@@ -265,7 +265,7 @@ def test_a_proof_with_a_function_is_none_until_it_is_tested(opencl_device: Devic
     assert not isinstance(found, Proved)
     assert settled(found, opencl_device) == Proved(1, found.lemmas)
     missing = settled(found, None)
-    assert missing == NotProved("f stands for rsqrt on devices on which it is tested only")
+    assert missing == NotProved("f is rsqrt only on devices on which that was tested")
 
 
 def test_the_package_proves_nothing_with_a_function_for_every_device() -> None:
@@ -382,7 +382,7 @@ def test_a_check_proves_kernels_with_a_right_function(opencl_device: Device) -> 
     assert failure is None
     assert all(proof.proved for proof in proofs)
     assert {proof.rests for proof in proofs} == {(), ("f is rsqrt in float64",)}  # one function has no root
-    assert summary(proofs)[1] == "as far as, by tests on this device, f is rsqrt in float64"
+    assert summary(proofs)[1] == "this rests on tests on this device: f is rsqrt in float64"
 
 
 def test_a_wrong_function_is_a_finding_of_a_check(opencl_device: Device) -> None:
@@ -408,7 +408,7 @@ def test_a_function_that_cannot_be_tested_leaves_kernels_unproved(opencl_device:
 def test_first_uses_test_the_function(opencl_device: Device, own_cache: Any) -> None:
     key = key_of(RIGHT, opencl_device)
     found = validate(key, compile_operator(key))
-    assert (found.state, found.tests) == ("proved", "as far as f is rsqrt in float64, by tests on this device")
+    assert (found.state, found.tests) == ("proved", "this rests on tests on this device: f is rsqrt in float64")
     assert kernel_state(key, compile_operator(key)) == found
     elsewhere = replace(key, device=replace(opencl_device, description="another device"))
     assert kernel_state(elsewhere, compile_operator(key)).state == "unknown", "a test says nothing of other devices"
