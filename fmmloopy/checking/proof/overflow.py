@@ -1,13 +1,17 @@
 """Whole numbers fit into their types: every index, bound and condition on the way, for all sizes of the contract.
 
 Generated code computes with 32 bits, in the order that is written, or that isl gives affine forms. So every part of an
-expression must fit, every sum from the left, and the sums of the positive and of the negative terms of every form, at
-all points at which the statement runs. Bounds of a loop are computed wherever the loops around it run, even if it is
-then empty.
+expression must fit, every sum and product from the left, each part in its own type, and the sums of the positive and of
+the negative terms of every form, at all points at which the statement runs. Bounds of a loop are computed wherever the
+loops around it run, even if it is then empty.
+
+A quotient that is rounded down needs more room: loopy subtracts the divisor less one from negative numerators, and isl
+writes ``floor(-n/8)`` as ``-n + floor(7*n/8)``, in bounds of loops and in indices.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +22,7 @@ import pymbolic.primitives as p
 from loopy.symbolic import Reduction, TypeAnnotation, TypeCast
 
 from fmmloopy.checking.proof.contract import assumed_ranges
-from fmmloopy.checking.proof.facts import Facts, Statement, indices, written
+from fmmloopy.checking.proof.facts import Constraint, Facts, Statement, indices, written
 from fmmloopy.checking.proof.integer_reader import IntegerReader, Scope
 from fmmloopy.checking.proof.integers import (
     Affine,
@@ -44,6 +48,9 @@ from fmmloopy.common.sizes import MOST_INDEX
 
 LEAST_BYTES = 4
 """C computes with at least as many, whatever the types of numbers."""
+
+MOST_RELATED = 6
+"""Loops that have constraints with one; each may be inside or outside of it."""
 
 
 def refuse_overflow(reader: Reader, context: Context, sizes: Any, tick: Callable[[], None]) -> None:
@@ -119,15 +126,17 @@ class _Value:
     Attributes:
         form: the number.
         size: of its type in bytes.
+        is_exact: whether its terms are added in one order, so that no part of the sum is computed.
     """
 
     form: Affine
     size: int = LEAST_BYTES
+    is_exact: bool = False
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> tuple[str, int, bool]:
         """What it is known by."""
-        return self.form.key, self.size
+        return self.form.key, self.size, self.is_exact
 
     @property
     def range(self) -> tuple[int, int]:
@@ -137,7 +146,7 @@ class _Value:
     def parts(self) -> Iterator[_Value]:
         """Yield the number, and the sums of its positive and of its negative terms, which come in any order."""
         yield self
-        if self.form.terms:
+        if self.form.terms and not self.is_exact:
             yield from (replace(self, form=part) for part in _signed(self.form))
 
 
@@ -155,31 +164,73 @@ class _Watcher(IntegerReader):
     """Reads whole numbers, and notes each one that is computed on the way.
 
     Attributes:
+        is_index: whether the numbers are in an index, which isl simplifies.
         seen: what was noted.
     """
 
+    is_index: bool = False
     seen: list[_Value] = field(default_factory=list)
 
     def value(self, e: Any, scope: Scope) -> Affine:
         found = super().value(e, scope)
-        size = self._size(e)
-        self.seen.append(_Value(found, size))
-        if isinstance(e, p.Sum):
-            terms = [super(_Watcher, self).value(child, scope) for child in e.children]
-            self.seen.extend(_Value(total, size) for total in _partial_sums(terms))
+        self.seen.append(_Value(found, self._size(e)))
+        if isinstance(e, (p.Sum, p.Product)):
+            self.seen.extend(self._from_the_left(e, scope))
+        elif isinstance(e, (p.FloorDiv, p.Remainder)):
+            self.seen.extend(self._rounded_down(e, scope))
         return found
 
     def _size(self, e: Any) -> int:
         found = self.facts.type_of(e)
         return LEAST_BYTES if found is None else max(LEAST_BYTES, found.itemsize)
 
+    def _from_the_left(self, e: Any, scope: Scope) -> Iterator[_Value]:
+        """Yield the sums or products of the first operands: C computes each in the widest type of these operands."""
+        total, size = whole(0 if isinstance(e, p.Sum) else 1), LEAST_BYTES
+        for child in e.children:
+            x = super().value(child, scope)
+            total = total + x if isinstance(e, p.Sum) else self._product([total, x], scope.statement.id)
+            size = max(size, self._size(child))
+            yield _Value(total, size)
 
-def _partial_sums(terms: Iterable[Affine]) -> Iterator[Affine]:
-    """Yield the sums of the first terms."""
-    total = whole(0)
-    for term in terms:
-        total = total + term
-        yield total
+    def _rounded_down(self, e: Any, scope: Scope) -> Iterator[_Value]:
+        """Yield what is computed to round a quotient down."""
+        above, below = (super(_Watcher, self).value(x, scope) for x in (e.numerator, e.denominator))
+        if below.is_constant and below.constant > 0:
+            yield _Value(above - whole(below.constant - 1), self._size(e), is_exact=True)
+            if self.is_index:
+                yield _Value(self._reduced(e.numerator, below.constant, scope), self._size(e))
+
+    def _reduced(self, e: Any, divisor: int, scope: Scope) -> Affine:
+        """Return a numerator as isl writes it, with factors of variables from 0 to less than the divisor."""
+        terms, constant = _linear(e)
+        total = whole(constant % divisor)
+        for part, factor in terms:
+            total = total + super().value(part, scope).times(factor % divisor)
+        return total
+
+    def _subscript(self, e: Any, scope: Scope) -> Affine:
+        return super(_Watcher, self if self.is_index else replace(self, is_index=True))._subscript(e, scope)
+
+
+def _linear(e: Any) -> tuple[list[tuple[Any, int]], int]:
+    """Return an expression as expressions with constant factors, and a constant."""
+    if isinstance(e, (int, np.integer)):
+        return [], int(e)
+    if isinstance(e, p.Sum):
+        parts = [_linear(child) for child in e.children]
+        factors: dict[Any, int] = {}
+        for part, factor in (term for terms, _ in parts for term in terms):
+            factors[part] = factors.get(part, 0) + factor
+        return list(factors.items()), sum(constant for _, constant in parts)
+    if isinstance(e, p.Product):
+        constants = [int(x) for x in e.children if isinstance(x, (int, np.integer))]
+        others = [x for x in e.children if not isinstance(x, (int, np.integer))]
+        if len(others) == 1:
+            terms, constant = _linear(others[0])
+            times = math.prod(constants)
+            return [(part, factor * times) for part, factor in terms], constant * times
+    return [(e, 1)], 0
 
 
 Found = tuple[list[Condition], list[_Value]]
@@ -206,7 +257,7 @@ def _of_statement(reader: Reader, statement: Statement) -> Iterator[Found]:
         for index in (plain.value(i, scope) for i in indices(statement.assignee)):
             runs += [AtLeastZero(index), AtLeastZero(whole(MOST_INDEX) - index)]
     for index in indices(statement.assignee):
-        yield from _computed(integers, index, scope, runs)
+        yield from _computed(replace(integers, is_index=True), index, scope, runs)
     if facts.target_type(statement).kind == "i":
         yield from _computed(integers, statement.expression, scope, runs)
     else:
@@ -220,17 +271,76 @@ def _ends(loops: Iterable[Affine]) -> list[_Value]:
 
 
 def _bounds_of(integers: _Watcher, facts: Facts, scope: Scope, iname: str) -> Iterator[Found]:
-    """Yield the bounds of a loop, wherever the other loops run."""
-    others = frozenset(scope.env) - {iname}
-    bounds: list[_Value] = []
-    for _, terms, constant in facts.domain(frozenset(scope.env)):
-        if any(name == iname for name, _ in terms):
-            rest = whole(constant)
-            for name, factor in terms:
-                if name != iname:
-                    rest = rest + integers.in_domain(name, scope).times(factor)
-            bounds.append(_Value(rest))
-    yield integers.domain(scope, others), bounds
+    """Yield what is computed for the bounds of a loop, wherever loops around it run.
+
+    Any of the loops that have constraints with it may be inside of it. Then its bounds do not depend on them.
+    """
+    every = frozenset(scope.env)
+    related = sorted(_related(facts, every, iname))
+    if len(related) > MOST_RELATED:
+        raise Unproved(f"loop {iname} has bounds with {len(related)} others", scope.statement.id)
+    for count in range(len(related) + 1):
+        for inner in itertools.combinations(related, count):
+            around = every - {iname, *inner}
+            values = _of_bounds(integers, facts.domain(around | {iname}), scope, iname)
+            yield integers.domain(scope, around), list(values)
+
+
+def _related(facts: Facts, inames: frozenset[str], iname: str) -> set[str]:
+    """Return the loops that have constraints with one, or with others that have."""
+    together = [{name for name, _ in terms if name in inames} for _, terms, _ in facts.domain(inames)]
+    found = {iname}
+    while more := set().union(*(names for names in together if names & found)) - found:
+        found |= more
+    return found - {iname}
+
+
+def _of_bounds(integers: _Watcher, constraints: Sequence[Constraint], scope: Scope, iname: str) -> Iterator[_Value]:
+    """Yield the bounds of a loop, and what is computed to round and to compare them."""
+    bounds: list[tuple[int, Affine]] = []
+    for equation, terms, constant in constraints:
+        factors = dict(terms)
+        for name in factors:
+            if isinstance(name, tuple):
+                yield from _of_quotient(integers, name, scope)
+        if own := factors.pop(iname, 0):
+            rest = _sum_of(integers, factors.items(), constant, scope)
+            yield _Value(rest)
+            bounds.append((own, rest))
+            for sign in (1, -1) if equation else (1,):
+                if abs(own) > 1:
+                    yield _Value(_modulo(integers, factors.items(), constant, sign, abs(own), scope))
+    yield from _differences(bounds)
+
+
+def _differences(bounds: Iterable[tuple[int, Affine]]) -> Iterator[_Value]:
+    """Yield what decides which of two bounds is the tightest, or whether there is anything between them."""
+    for (one, rest), (other, more) in itertools.combinations(bounds, 2):
+        sign = -1 if one * other > 0 else 1
+        yield _Value(rest.times(abs(other)) + more.times(sign * abs(one)))
+
+
+def _of_quotient(integers: _Watcher, quotient: tuple[Any, ...], scope: Scope) -> Iterator[_Value]:
+    """Yield the numerator of a quotient in a constraint, which may be rounded up or down."""
+    factors, constant, divisor = quotient
+    yield _Value(_sum_of(integers, factors, constant, scope))
+    for sign in (1, -1):
+        yield _Value(_modulo(integers, factors, constant, sign, divisor, scope))
+
+
+def _sum_of(integers: _Watcher, factors: Iterable[tuple[Any, int]], constant: int, scope: Scope) -> Affine:
+    total = whole(constant)
+    for name, factor in factors:
+        total = total + integers.in_domain(name, scope).times(factor)
+    return total
+
+
+def _modulo(
+    integers: _Watcher, factors: Iterable[tuple[Any, int]], constant: int, sign: int, divisor: int, scope: Scope
+) -> Affine:
+    """Return a numerator, or its negative, with factors as isl writes them."""
+    reduced = [(name, sign * factor % divisor) for name, factor in factors]
+    return _sum_of(integers, reduced, sign * constant % divisor, scope)
 
 
 def _computed(integers: _Watcher, e: Any, scope: Scope, where: list[Condition]) -> Iterator[Found]:
@@ -244,7 +354,7 @@ def _inside(integers: _Watcher, e: Any, scope: Scope, where: list[Condition]) ->
     """Yield the whole numbers in an expression: indices and sides of comparisons."""
     if isinstance(e, p.Subscript):
         for index in indices(e):
-            yield from _computed(integers, index, scope, where)
+            yield from _computed(replace(integers, is_index=True), index, scope, where)
         yield from _strided(integers, e, scope, where)
     elif isinstance(e, p.Comparison) and not any(map(integers.facts.is_real, (e.left, e.right))):
         for side in (e.left, e.right):

@@ -9,7 +9,7 @@ import loopy as lp
 import numpy as np
 from corpus.mistakes import assign, change, guard, in_dtype, lanes, rewrite, rule, statement, then, with_dependency
 from loopy.symbolic import TypeCast
-from pymbolic.primitives import Comparison, Product, Sum, Variable
+from pymbolic.primitives import Comparison, FloorDiv, Product, Sum, Variable
 from wrong_kernels import Kernel, Made, dense, early, inside, more_domains
 
 
@@ -39,6 +39,18 @@ def in_64_bits(insn: Any) -> Any:
 def from_64_bits(insn: Any) -> Any:
     """Compute 1024 times the place of a list entry in 64 bits."""
     return insn.copy(expression=Product((1024, TypeCast(np.dtype(np.int64), Variable("ilist")))))
+
+
+def widened_at_last(insn: Any) -> Any:
+    """Compute 1024 times the place of a list entry, times one in 64 bits."""
+    one = TypeCast(np.dtype(np.int64), 1)
+    return insn.copy(expression=FloorDiv(Product((1024, Variable("ilist"), one)), 1024))
+
+
+def dead_loop(domain: str, *inames: str) -> Made:
+    """Run a statement that does nothing in loops of its own."""
+    dead = statement("dead = 1.0", like="box", name="dead", dep=("tgt_start",))
+    return Made(early(more_domains(domain), dead, inside("dead", *inames)))
 
 
 def taken_back(insn: Any) -> Any:
@@ -96,6 +108,32 @@ OVERFLOWS: Mapping[str, Made] = {
             inside("store0", "rep"),
             guard("store0", "{} and rep < 2147483647"),
         )
+    ),
+    "64 bits at the end of a product": Made(
+        early(
+            statement("place = 0", like="srcbox", name="place", before="srcbox"),
+            change("place", widened_at_last),
+            in_dtype(np.int64, "place"),
+            rewrite("srcbox", ("ilist", "place")),
+        )
+    ),
+    "a negative number rounded down": Made(early(guard("store*", "{} and (-1*ibox) // 1024 <= 0"))),
+    "a negative number rounded down in an index": Made(
+        early(rewrite("srcbox", ("ilist", "ilist + (-1*ibox) // 8 - ((-1*ibox) // 8)")))
+    ),
+    "a bound rounded up": dead_loop("[ntargets] -> {[rep]: ntargets <= 8*rep and rep <= 5}", "rep"),
+    "a bound rounded down": dead_loop("[ntargets] -> {[rep]: 0 <= rep and 1024*rep < ntargets}", "rep"),
+    "a quotient in a bound": dead_loop(
+        "[ntargets] -> {[rep]: 0 <= rep < 5 and rep <= -ntargets - 8*floor((-ntargets)/8)}", "rep"
+    ),
+    "the least of two bounds": dead_loop(
+        "[ntargets, nsources] -> {[rep]: 0 <= rep < ntargets and rep < -nsources}", "rep"
+    ),
+    "a bound by a loop inside": dead_loop(
+        "[ntargets, nsources] -> {[rep, inner]: 0 <= rep and 100*rep + inner <= 250 and 0 <= inner <= 200 and "
+        "ntargets - nsources <= inner}",
+        "rep",
+        "inner",
     ),
     "a stride times a position": Made(early(stride_times_position)),
     "m2m: a product of columns": Made(

@@ -116,13 +116,14 @@ def _any_order(patch: pytest.MonkeyPatch) -> None:
 
 
 def _narrow_sums(patch: pytest.MonkeyPatch) -> None:
-    """Let a sum have bounds without the loops of the sums around it."""
+    """Let a sum have bounds without the loops of the sums around it; their difference may not fit either."""
     original = integers.IntegerReader.domain
 
     def domain(self: Any, scope: Any, inames: Any = None) -> Any:
         return original(self, scope, inames - {"entry"} if inames and "column" in inames else inames)
 
     patch.setattr(integers.IntegerReader, "domain", domain)
+    patch.setattr(proving, "refuse_overflow", nothing)
 
 
 def _any_product_is_a_square(patch: pytest.MonkeyPatch) -> None:
@@ -203,7 +204,18 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "differences": ("a difference expanded", gone(identity._Point, "_sum", _plain_sum)),
     "differences expanded": ("a product with a difference expanded", gone(identity._Point, "_sum", _factored_sum)),
     "numbers of 32 bits": ("boxes shifted out of 32 bits", gone(proving, "refuse_overflow")),
-    "whole numbers on the way": ("a sum that is taken back", gone(overflow, "_partial_sums", _none)),
+    "whole numbers on the way": ("a sum that is taken back", gone(overflow._Watcher, "_from_the_left", _none)),
+    "types of operands": ("64 bits at the end of a product", gone(overflow._Watcher, "_from_the_left", _none)),
+    "rounding of negative numbers": (
+        "a negative number rounded down", gone(overflow._Watcher, "_rounded_down", _none)
+    ),
+    "quotients in indices": (
+        "a negative number rounded down in an index", gone(overflow._Watcher, "_reduced", lambda *_: integers.whole(0))
+    ),
+    "rounding of bounds": ("a bound rounded up", gone(overflow, "_modulo", lambda *_: integers.whole(0))),
+    "quotients in bounds": ("a quotient in a bound", gone(overflow, "_of_quotient", _none)),
+    "differences of bounds": ("the least of two bounds", gone(overflow, "_differences", _none)),
+    "loops inside of others": ("a bound by a loop inside", gone(overflow, "_related", _none)),
     "bounds of loops": ("a bound of a loop", gone(overflow, "_bounds_of", _none)),
     "ends of loops": ("a loop to the last number of 32 bits", gone(overflow, "_ends", lambda _: [])),
     "types of whole numbers on the way": (
