@@ -123,7 +123,7 @@ class Reader:
         if isinstance(e, (int, float, np.number)) and not isinstance(e, bool):
             if isinstance(e, np.number) and (e.dtype not in REAL_TYPES or e.dtype.itemsize < self.facts.least):
                 raise Unproved(f"a constant in {e.dtype}", scope.statement.id)
-            return [Piece(_constant(e, scope.statement))]
+            return [Piece(_constant(e, self.facts.least, scope.statement))]
         if isinstance(e, (p.Variable, p.Subscript)):
             return self._variable(e, scope)
         if isinstance(e, p.Sum):
@@ -315,14 +315,25 @@ class Reader:
         return self.rounded(pieces, self.facts.type_of(what), self.facts.target_type(writer), writer)
 
 
-def _constant(value: Any, statement: Statement) -> Node:
+def _constant(value: Any, least: int, statement: Statement) -> Node:
+    """Return a number that is written in a kernel.
+
+    Args:
+        value: the number.
+        least: size in bytes of the type that it may become.
+        statement: that has it.
+
+    Raises:
+        Unproved: it is not one of the normal numbers of that type, nor zero.
+    """
     if isinstance(value, (int, np.integer)):
         if abs(int(value)) >= LARGEST_CONSTANT:
             raise Unproved(f"{value} fits into no type", statement.id)
         exact = Fraction(int(value))
     else:
-        if not np.isfinite(value):
-            raise Unproved(f"{value} is no number", statement.id)
+        type_ = np.finfo(np.float32 if least < np.dtype(np.float64).itemsize else np.float64)
+        if value and not float(type_.tiny) <= abs(float(value)) <= float(type_.max):
+            raise Unproved(f"{value} is no number in {type_.dtype}", statement.id)
         exact = Fraction(float(value))
     return {Fraction(0): ZERO, Fraction(1): ONE}.get(exact) or Constant(exact)
 

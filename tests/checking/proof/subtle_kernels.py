@@ -201,6 +201,10 @@ SUBTLE: Mapping[str, Made] = {
         constants(np.int32(65536), np.int32(65536), 2.0**-32), "m2m", types=FLOAT32
     ),
     "a power of whole numbers": Made(constants(Power(1024, 8), 1024.0**-8), "m2m"),
+    "constants out of float32": Made(constants(2.0**-200, 2.0**200), "m2m", types=FLOAT32),
+    "a constant that is hardly a number": Made(
+        then(expression("store", lambda e: Product((e, 2.0**-1070, 2.0**535, 2.0**535))), with_lanes()), "m2m"
+    ),
     "constants in float32": Made(narrow_constant, "m2m"),
     "a third in float32": Made(
         then(

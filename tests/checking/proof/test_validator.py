@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,11 @@ def _products_that_fit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(proving, "refuse_overflow", nothing)
 
 
+def _any_constant(value: Any, *_: Any) -> Any:
+    """Return a constant, whatever type holds it."""
+    return {0: terms.ZERO, 1: terms.ONE}.get(value) or terms.Constant(Fraction(value))
+
+
 def _none(*_: Any) -> tuple[()]:
     return ()
 
@@ -264,6 +270,8 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "constants that are whole numbers": (
         "a product of whole numbers", gone(numbers, "REAL_TYPES", (np.float32, np.float64, np.int32))
     ),
+    "sizes of constants": ("constants out of float32", gone(numbers, "_constant", _any_constant)),
+    "subnormal constants": ("a constant that is hardly a number", gone(numbers, "_constant", _any_constant)),
     "arithmetic of constants": ("constants in float32", gone(Reader, "rounded", _as_it_is)),
     "functions of constants": ("roots of constants in float32", _functions_in_any_type),
     "quotients": ("a quotient that may be 0/0", gone(identity, "_where_no_number", lambda *_: set())),
