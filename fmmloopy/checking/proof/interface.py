@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import islpy as isl
@@ -146,6 +147,19 @@ def _refuse_extras(transformed: Facts, sequential: Facts) -> None:
     for statement in kernel.instructions:
         if statement.no_sync_with - promised:
             raise Unproved("declares that it needs no barrier", statement.id)
+        if names := _unordered(transformed, statement):
+            raise Unproved(f"declares that it needs no barrier for {', '.join(sorted(names))}", statement.id)
+
+
+def _unordered(facts: Facts, statement: Any) -> set[str]:
+    """Return the arrays in local memory that a statement has in common with those that it needs no barrier after.
+
+    The sequential kernel, which has no local memory, promises something about its arguments only.
+    """
+    patterns = [pattern for pattern, _ in statement.no_sync_with]
+    others = [i for i in facts.statements if any(fnmatchcase(i.id, pattern) for pattern in patterns)]
+    common = set().union(*(i.dependency_names() for i in others)) & set(statement.dependency_names())
+    return {name for name in common if facts.is_temporary(name) and facts.is_local(name)}
 
 
 def _refuse_assumptions(kernel: Any, other: Any) -> None:

@@ -241,6 +241,9 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "what has been written": ("tile too short", gone(compare, "_refuse_unwritten")),
     "lost terms": ("list of at most 100", gone(compare, "_refuse_lost")),
     "barriers and options": ("tile without a barrier", gone(interface, "_refuse_extras")),
+    "arrays of promises": (
+        "mutual: a promise for another statement", gone(interface, "_unordered", lambda *_: set())
+    ),
     "options": ("a check of loopy switched off", gone(interface, "_refuse_extras")),
     "sources of functions": ("another coefficient", gone(lemmas, "_is_ours", lambda *_: True)),
     "terms added by two statements": ("added twice", _always_disjoint),

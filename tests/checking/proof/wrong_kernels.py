@@ -197,6 +197,20 @@ def shorter_tile(knl: Kernel) -> Kernel:
     return knl.with_kernel(kernel.copy(domains=[isl.BasicSet(text) for text in texts]))
 
 
+def renamed(**names: str) -> Edit:
+    """Give statements the ids of others."""
+
+    def edit(knl: Kernel) -> Kernel:
+        kernel = knl.default_entrypoint
+        instructions = [
+            i.copy(id=names.get(i.id, i.id), depends_on=frozenset(names.get(one, one) for one in i.depends_on))
+            for i in kernel.instructions
+        ]
+        return knl.with_kernel(kernel.copy(instructions=instructions))
+
+    return edit
+
+
 def promise(*pairs: str) -> Edit:
     return change(pairs[0], lambda i: i.copy(no_sync_with=i.no_sync_with | {(pairs[1], "any")}))
 
@@ -387,6 +401,9 @@ WRONG: Mapping[str, Made] = {
     ),
     "mutual: second sums stored to the first box by work-items": Made(
         mutual_items(rewrite("out_src_start", ("srcbox", "box")), with_dependency("out_src_start", "box")), "p2p_mutual"
+    ),
+    "mutual: a promise for another statement": Made(
+        then(mutual_items(), renamed(store0="save0", sum_back0="store0")), "p2p_mutual"
     ),
     "mutual: boxes in int16": Made(mutual(in_dtype(np.int16, "srcbox")), "p2p_mutual"),
     "mutual: half of the pairs of a unit": Made(
