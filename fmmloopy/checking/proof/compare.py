@@ -9,13 +9,28 @@ import islpy as isl
 
 from fmmloopy.checking.proof.contributions import Store
 from fmmloopy.checking.proof.identity import is_nothing
-from fmmloopy.checking.proof.integers import dims_in
+from fmmloopy.checking.proof.integers import (
+    Affine,
+    AtLeastZero,
+    Condition,
+    IsZero,
+    Load,
+    Opaque,
+    atoms_of,
+    dim,
+    dims_in,
+    of,
+    substitute,
+    substitute_in_condition,
+    whole,
+)
 from fmmloopy.checking.proof.match import Context, Side, find_match, mapping, sequential_points
 from fmmloopy.checking.proof.number_reader import Reader
 from fmmloopy.checking.proof.races import Stored, refuse_races
 from fmmloopy.checking.proof.sets import Match, difference_of, make_set, point_of
-from fmmloopy.checking.proof.terms import Piece
+from fmmloopy.checking.proof.terms import Entry, Piece
 from fmmloopy.checking.proof.verdict import Unproved
+from fmmloopy.common.sizes import LANES
 from fmmloopy.operators.operator import Operator
 
 Slot = tuple[str, tuple[int | None, ...]]
@@ -165,14 +180,18 @@ def _compare_sums(
     """Show that every term is added once."""
     others = [x for x in sequential.sides() if x.piece and not is_nothing(x.piece.node, context.field)]
     found: dict[int, list[_Found]] = {number: [] for number in range(len(others))}
-    for side in transformed.sides():
+    sides = transformed.sides()
+    added = [x for x in sides if x.piece and not is_nothing(x.piece.node, context.field)]
+    for side in sides:
         tick()
         points = make_set(context.names, list(side.dims), context.assumed(side.conditions))
         if points.is_empty():
             continue
         assert side.piece is not None
         _refuse_unwritten(side, side.piece, context)
-        if not is_nothing(side.piece.node, context.field):
+        if side not in added:
+            _refuse_elsewhere(side, points, added, context)
+        else:
             same = {n: other for n, other in enumerate(others) if other.store.id == goes_to[side.store.id]}
             number, part = _find(side, same, found, tiled, context)
             found[number].append(part)
@@ -180,6 +199,38 @@ def _compare_sums(
         tick()
         _refuse_lost(others[number], parts, context)
     return sum(map(len, found.values()))
+
+
+def _refuse_elsewhere(side: Side, points: isl.Set, added: Sequence[Side], context: Context) -> None:
+    """Refuse idle lanes that read where no number may be: further than `LANES` after an entry that is added."""
+    for entry in side.entries:
+        near = (_near(side, entry, other, like, context) for other in added for like in other.entries)
+        left = points
+        for region in near:
+            left = left.subtract(region) if region is not None else left
+            if left.is_empty():
+                break
+        else:
+            raise Unproved(f"idle lanes read {entry.array} elsewhere", side.store.id)
+
+
+def _near(side: Side, entry: Entry, other: Side, like: Entry, context: Context) -> isl.Set | None:
+    """Return the points at which an entry is at most `LANES` after one of another sum, for the same loads."""
+    if entry.array != like.array or len(entry.index) != len(like.index):
+        return None
+    forms: list[Affine | Condition] = [*other.conditions, *like.index]
+    fixed = {name for form in forms for atom in atoms_of(form) if isinstance(atom, (Load, Opaque))
+             for name in dims_in(of(atom))}  # fmt: skip
+    if not fixed <= set(side.dims):
+        return None
+    moved = {name: f"{name}_other" for name in other.dims if name not in fixed}
+    by = {name: dim(new) for name, new in moved.items()}
+    *apart, last = (x - substitute(y, by) for x, y in zip(entry.index, like.index, strict=True))
+    given = [substitute_in_condition(condition, by) for condition in other.conditions]
+    given += [*map(IsZero, apart), AtLeastZero(last), AtLeastZero(whole(LANES) - last)]
+    dims = [*side.dims, *moved.values()]
+    found = make_set(context.names, dims, context.assumed(given))
+    return found.project_out(isl.dim_type.set, len(side.dims), len(moved))
 
 
 def _refuse_unwritten(side: Side, piece: Piece, context: Context) -> None:

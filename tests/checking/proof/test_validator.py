@@ -239,6 +239,7 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "races": ("m2l_hadamard: directions as work-groups", gone(compare, "refuse_races")),
     "work-items of ranges": ("mutual: sums of neighbours stored by one work-item", gone(compare, "refuse_races")),
     "what has been written": ("tile too short", gone(compare, "_refuse_unwritten")),
+    "what idle lanes read": ("mutual: idle lanes read after the end", gone(compare, "_refuse_elsewhere")),
     "lost terms": ("list of at most 100", gone(compare, "_refuse_lost")),
     "barriers and options": ("tile without a barrier", gone(interface, "_refuse_extras")),
     "arrays of promises": (

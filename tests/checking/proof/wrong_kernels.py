@@ -384,6 +384,10 @@ WRONG: Mapping[str, Made] = {
     "mutual: idle lanes have charges": Made(
         mutual(rule("other_charge", ("< tgt_end", "< tgt_end + tlanes"))), "p2p_mutual"
     ),
+    "mutual: idle lanes read after the end": Made(mutual(rule("ireal", ("tgt_end + -1", "ntargets"))), "p2p_mutual"),
+    "mutual: idle lanes read far after their box": Made(
+        mutual(rule("ireal", ("tgt_end + -1", "tgt_end + 100"))), "p2p_mutual"
+    ),
     "mutual: idle lanes stored": Made(mutual(guard("store*")), "p2p_mutual"),
     "mutual: second sums not cleared": Made(mutual(outside("clear0", "stile")), "p2p_mutual"),
     "mutual: second sums cleared in every tile": Made(mutual(inside("clear0", "ttile")), "p2p_mutual"),
