@@ -23,6 +23,7 @@ from fmmloopy.cli.doctor import doctor
 from fmmloopy.cli.evaluate import evaluate
 from fmmloopy.cli.ladder import ladder
 from fmmloopy.cli.new import new
+from fmmloopy.cli.predict import predict
 from fmmloopy.cli.recipes import recipes
 from fmmloopy.cli.show import show
 from fmmloopy.cli.tune import tune
@@ -73,6 +74,7 @@ app.command()(show)
 app.command()(check)
 app.command()(tune)
 app.command()(bundle)
+app.command()(predict)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

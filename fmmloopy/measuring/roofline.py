@@ -21,6 +21,7 @@ import numpy as np
 
 from fmmloopy.choosing.work import Work, v_ranks
 from fmmloopy.common.sizes import TRANSFERS, count_points
+from fmmloopy.components import CHARGES, GRADIENT
 from fmmloopy.execution.setup import Method
 from fmmloopy.expressions import GEOMETRY
 from fmmloopy.greens import GreensFunction
@@ -81,21 +82,23 @@ def roofline(work: Work, nbytes: int, peaks: Peaks, kernel: GreensFunction) -> R
     return Roofline(limits, tuple(sorted(functions)))
 
 
-def count_bytes(tree: Tree, lists: InteractionLists, method: Method, m2l: str = "fft") -> dict[str, int]:
+def count_bytes(
+    tree: Tree, lists: InteractionLists, method: Method, m2l: str = "fft", gradient: bool = False
+) -> dict[str, int]:
     """Count the bytes that each operator has to read and write in one evaluation, every number once.
 
     Sums that are added to existing values count twice, as read and written. Lists and other indices are not counted, so
     it is a lower bound. All numbers of an operator count in the dtype that it computes in.
 
     Args:
-        tree, lists, method, m2l: as for `fmmloopy.choosing.work.count_work`.
+        tree, lists, method, m2l, gradient: as for `fmmloopy.choosing.work.count_work`.
 
     Returns:
         Bytes by operator, with M2L in the given form.
     """
     counter = _Counter(tree, lists, method)
     counted = [operator for operator in OPERATORS.values() if not operator.m2l]
-    return {operator.name: counter.nbytes(operator) for operator in (*counted, *M2L_FORMS[m2l])}
+    return {operator.name: counter.nbytes(operator, gradient) for operator in (*counted, *M2L_FORMS[m2l])}
 
 
 class _Counter:
@@ -108,9 +111,9 @@ class _Counter:
         self.has = {"sources": tree.gathers, "targets": tree.has_targets}
         self.deep, self.below = tree.box_levels >= FIRST_LEVEL, tree.box_levels > FIRST_LEVEL
 
-    def nbytes(self, operator: Operator) -> int:
+    def nbytes(self, operator: Operator, gradient: bool = False) -> int:
         """Count the bytes of an operator."""
-        spec = self.method.specification(operator)
+        spec = self.method.specification(operator, GRADIENT if gradient else CHARGES)
         if operator.particles:
             numbers: float = self._points(operator.particles, spec)
         else:

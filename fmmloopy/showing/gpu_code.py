@@ -50,6 +50,7 @@ class Card:
         multiprocessors: on the card.
         clock: boost clock in GHz.
         units: results a cycle and multiprocessor, by kind of instruction; "slots" is for all instructions together.
+        bandwidth: of its memory, in TB/s.
     """
 
     name: str
@@ -57,16 +58,34 @@ class Card:
     multiprocessors: int
     clock: float
     units: Mapping[str, int]
+    bandwidth: float
 
+
+HOPPER = {"slots": 128, "FP32": 128, "FP64": 64, "special": 16}
 
 CARDS = (
-    Card("A100 SXM", "sm_80", 108, 1.41, {"slots": 128, "FP32": 64, "FP64": 32, "special": 16}),
-    Card("RTX 4090", "sm_89", 128, 2.52, {"slots": 128, "FP32": 128, "FP64": 2, "special": 16}),
-    Card("H100 SXM, H200", "sm_90", 132, 1.98, {"slots": 128, "FP32": 128, "FP64": 64, "special": 16}),
+    Card("A100 SXM", "sm_80", 108, 1.41, {"slots": 128, "FP32": 64, "FP64": 32, "special": 16}, 2.039),
+    Card("RTX 4090", "sm_89", 128, 2.52, {"slots": 128, "FP32": 128, "FP64": 2, "special": 16}, 1.008),
+    Card("H100 SXM", "sm_90", 132, 1.98, HOPPER, 3.35),
+    Card("H200", "sm_90", 132, 1.98, HOPPER, 4.8),
 )
 """Units: CUDA C++ Programming Guide, table "Throughput of Native Arithmetic Instructions"; four schedulers issue an
 instruction of a warp each. Multiprocessors and clocks: NVIDIA's architecture papers for A100, Ada and H100; products of
-multiprocessors, clock and FP32 units are the peaks in the data sheets."""
+multiprocessors, clock and FP32 units are the peaks in the data sheets. Bandwidths: NVIDIA's data sheets, for the A100
+with 80 GB."""
+
+
+def find_card(name: str) -> Card:
+    """Return the card with a name, in upper or lower case; its first word is enough if only one card has it.
+
+    Raises:
+        ValueError: there is no such card.
+    """
+    wanted = name.strip().lower()
+    found = [card for card in CARDS if wanted in (card.name.lower(), card.name.lower().split()[0])]
+    if len(found) != 1:
+        raise ValueError(f"--card is {name!r}, expected one of {', '.join(card.name for card in CARDS)}")
+    return found[0]
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,7 @@ class GpuCode:
         pairs: reciprocal roots in an iteration of that loop: pairs of points, if each has one; 0 if there are none.
         items: work-items of a group; 0 if unknown.
         scalars_spilled: scalar registers that AMD's compiler keeps in lanes of vector registers, not in memory.
+        flops: floating-point operations in an iteration of that loop: a sum or product is one, a multiply-add two.
     """
 
     architecture: str
@@ -92,6 +112,7 @@ class GpuCode:
     pairs: int
     items: int = 0
     scalars_spilled: int = 0
+    flops: int = 0
 
     @property
     def occupancy(self) -> Occupancy | None:
@@ -127,10 +148,12 @@ class GpuCode:
             )
         if not self.architecture.startswith("gfx"):
             result.append(f"innermost loop, per {what}: {self.slots / per:.3g} issue slots ({kinds})")
+        alike: dict[tuple[str, float], list[str]] = {}  # cards that differ only in their memory are in one line
         for card in (card for card in CARDS if card.architecture == self.architecture and self.slots):
-            unit, rate = self.binding(card)
+            alike.setdefault(self.binding(card), []).append(card.name)
+        for (unit, rate), names in alike.items():
             result.append(
-                f"predicted for {card.name}, not measured: at most {rate / 1e9:,.0f} G{what}s/s, {unit} binds"
+                f"predicted for {', '.join(names)}, not measured: at most {rate / 1e9:,.0f} G{what}s/s, {unit} binds"
             )
         return result
 
@@ -195,17 +218,15 @@ def code_for(code: CompiledOperator, architecture: str) -> GpuCode:
 
 def read_code(architecture: str, usage: str, text: str) -> GpuCode:
     """Read what cuobjdump says of resources, and nvdisasm's text."""
-    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
+    usage_of = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
     loops = [Counter(map(_kind, opcodes)) for opcodes in innermost_loops(text)]
     kinds = max(loops, key=lambda loop: loop["FP64"] + loop["FP32"] + loop["special"], default=Counter[str]())
-    roots = [
-        sum(opcode.startswith("MUFU.RSQ") for opcode in opcodes)
-        for opcodes in innermost_loops(text)
-        if Counter(map(_kind, opcodes)) == kinds
-    ]
+    opcodes = next((o for o in innermost_loops(text) if Counter(map(_kind, o)) == kinds), [])
+    roots = sum(opcode.startswith("MUFU.RSQ") for opcode in opcodes)
+    flops = sum(1 + (found[1] == "FMA") for opcode in opcodes if (found := re.match(r"[DF](ADD|MUL|FMA)\b", opcode)))
     ordered = {kind: kinds[kind] for kind in (*KINDS, "other") if kinds[kind]}
-    spilled = found.get("STACK", 0) + found.get("LOCAL", 0)
-    return GpuCode(architecture, found["REG"], spilled, found["SHARED"], ordered, roots[0] if roots else 0)
+    spilled = usage_of.get("STACK", 0) + usage_of.get("LOCAL", 0)
+    return GpuCode(architecture, usage_of["REG"], spilled, usage_of["SHARED"], ordered, roots, flops=flops)
 
 
 def innermost_loops(text: str) -> list[list[str]]:

@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": ["doctor"],
     "evaluate": ["evaluate", "no_such_file.npz"],
     "ladder": ["ladder", "no such book"],
+    "predict": ["predict", "no such book", "--card", "H200"],
     "recipes": ["recipes", "no_such_file.py"],
     "show": ["show", "no such book"],
     "tune": ["tune", "no such book"],
