@@ -159,7 +159,8 @@ class Prediction:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the prediction as a dictionary for JSON."""
-        method = self.method
+        method, best = self.method, asdict(self.best)
+        del best["seconds"]  # by operator there, in all here
         operators = {
             each.operator: {**asdict(each), "seconds": each.seconds, "binds": each.binds} for each in self.operators
         }
@@ -174,9 +175,7 @@ class Prediction:
             "precision": method.precision.name,
             "digits": self.digits,
             "gradient": self.gradient,
-            "ncrit": self.best.ncrit,
-            "m2l": self.best.m2l,
-            "nboxes": self.best.nboxes,
+            **best,
             "candidates": [{**asdict(each), "total": each.total} for each in self.candidates],
             "operators": operators,
             "seconds": self.seconds,
