@@ -28,9 +28,13 @@ Rows = NDArray[Any]
 MOST_BYTES = 2**30
 """Larger messages are sent in pieces: MPI counts with 32 bits."""
 
-EAGER, RELAXED, LONGEST = 1e-4, 0.05, 1e-3
-"""Who waits for a message looks for it all the time for the first seconds, then at intervals that are this share of the
-time waited, and these seconds at most."""
+PIECE, PIECES = 2**18, 64
+"""Bytes from which on messages are sent in pieces, and about how many. MPI moves a message a little each time that it
+is looked for, so a piece that has come is the sign to go on looking."""
+
+EAGER, RELAXED, LONGEST = 1e-3, 0.05, 1e-3
+"""Who waits for messages looks for them all the time for the first seconds after one has come, then at intervals that
+are this share of the time waited, and these seconds at most."""
 
 FAREWELL = 1.0
 """Seconds in which a part that fails tries to tell the others."""
@@ -162,10 +166,9 @@ class Mpi:
     def send(self, sends: Mapping[int, Rows], buffers: Mapping[int, Rows]) -> None:
         requests = []
         for sender, rows in buffers.items():
-            requests += [self._messages.Irecv(piece, sender) for piece in _pieces(_bytes(rows))]
+            requests += [self._messages.Irecv(piece, sender) for piece in _messages(rows)]
         for receiver, rows in sends.items():
-            sent = _bytes(np.ascontiguousarray(rows))
-            requests += [self._messages.Isend(piece, receiver) for piece in _pieces(sent)]
+            requests += [self._messages.Isend(piece, receiver) for piece in _messages(np.ascontiguousarray(rows))]
         self._wait(requests)
 
     def look(self) -> None:
@@ -207,7 +210,10 @@ class Mpi:
         """Wait until messages have come and gone."""
         start = time.perf_counter()
         try:
-            while not _mpi().Request.Testall(requests):
+            while (some := _mpi().Request.Testsome(requests)) is not None:
+                if some:
+                    start = time.perf_counter()
+                    continue
                 self.look()
                 waited = time.perf_counter() - start
                 time.sleep(min(RELAXED * waited, LONGEST) if waited > EAGER else 0)
@@ -254,14 +260,15 @@ def _line(error: BaseException, rank: int, size: int) -> str:
     return f"{text} (in part {rank} of {size})"
 
 
-def _bytes(rows: Rows) -> NDArray[np.uint8]:
-    """View contiguous rows as bytes."""
-    return rows.reshape(-1).view(np.uint8)
+def _messages(rows: Rows) -> list[NDArray[np.uint8]]:
+    """Return the bytes of contiguous rows, in pieces."""
+    values = rows.reshape(-1).view(np.uint8)
+    return _pieces(values, min(max(PIECE, -(-len(values) // PIECES)), MOST_BYTES))
 
 
-def _pieces(values: NDArray[Any]) -> list[NDArray[Any]]:
+def _pieces(values: NDArray[Any], most: int | None = None) -> list[NDArray[Any]]:
     """Return contiguous pieces of an array, none of which has too many bytes; none of an empty array."""
-    step = max(MOST_BYTES // values.itemsize, 1)
+    step = max((most or MOST_BYTES) // values.itemsize, 1)
     return [values[start : start + step] for start in range(0, len(values), step)]
 
 
