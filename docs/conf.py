@@ -26,6 +26,8 @@ exclude_patterns = [
     "generated/gpu.md",
     "generated/mutants.md",
     "generated/proofs.md",
+    "generated/scaling.md",
+    "generated/several.md",
 ]
 
 autodoc_member_order = "bysource"
