@@ -200,7 +200,10 @@ class LocalPart:
     # -- what is exchanged
 
     def _find_sources(self, first: NDArray[np.uint64], last: NDArray[np.uint64]) -> OneSide:
-        """Find which sources are ghosts here and elsewhere; return those of this part and the ghosts, sorted."""
+        """Find which sources are ghosts here and elsewhere; return those of this part and the ghosts, sorted.
+
+        The shares of the part then have views of these.
+        """
         transport, shares = self._transport, self.shares
         sources, splitters = shares.sources, shares.splitters
         needed = np.unique(np.concatenate([self.lists.u.lists, self.lists.x.lists]))
@@ -231,7 +234,6 @@ class LocalPart:
         points[:, own] = sources.points
         places = joined(ghosts, like)["place"].T
         points[:, : own.start], points[:, own.stop :] = places[:, :before], places[:, before:]
-        # The points of the part are those, not a copy.
         share = replace(sources, keys=keys[own], points=points[:, own])
         self.shares = replace(shares, sources=share, targets=share if self.same_points else shares.targets)
         return OneSide(points, np.arange(len(keys), dtype=np.int32), keys)

@@ -166,9 +166,9 @@ class Mpi:
     def send(self, sends: Mapping[int, Rows], buffers: Mapping[int, Rows]) -> None:
         requests = []
         for sender, rows in buffers.items():
-            requests += [self._messages.Irecv(piece, sender) for piece in _messages(rows)]
+            requests += [self._messages.Irecv(piece, sender) for piece in _bytes(rows)]
         for receiver, rows in sends.items():
-            requests += [self._messages.Isend(piece, receiver) for piece in _messages(np.ascontiguousarray(rows))]
+            requests += [self._messages.Isend(piece, receiver) for piece in _bytes(np.ascontiguousarray(rows))]
         self._wait(requests)
 
     def look(self) -> None:
@@ -260,7 +260,7 @@ def _line(error: BaseException, rank: int, size: int) -> str:
     return f"{text} (in part {rank} of {size})"
 
 
-def _messages(rows: Rows) -> list[NDArray[np.uint8]]:
+def _bytes(rows: Rows) -> list[NDArray[np.uint8]]:
     """Return the bytes of contiguous rows, in pieces."""
     values = rows.reshape(-1).view(np.uint8)
     return _pieces(values, min(max(PIECE, -(-len(values) // PIECES)), MOST_BYTES))
