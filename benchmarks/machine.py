@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from fmmloopy.common.cores import processors
 from fmmloopy.diagnosis.doctor import installed_version
 from fmmloopy.execution.backends import backend_of
-from fmmloopy.execution.devices import Device, DeviceError, choose_device, find_devices, processors
+from fmmloopy.execution.devices import Device, DeviceError, choose_device, find_devices
 from fmmloopy.execution.key import versions
 from fmmloopy.execution.processor import vector_instructions
 from fmmloopy.measuring.peaks import processor_of

@@ -24,8 +24,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.tables import make_table
+from fmmloopy.common.cores import processors
 from fmmloopy.common.messages import one_line
-from fmmloopy.execution.devices import DeviceError, processors
+from fmmloopy.execution.devices import DeviceError
 from fmmloopy.fmm import Fmm
 from fmmloopy.measuring.timing import Setting
 

@@ -6,14 +6,13 @@ Plain numpy in float64, O(ntargets nsources); it never imports loopy.
 from __future__ import annotations
 
 import operator
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fmmloopy.common.arguments import real_numbers
+from fmmloopy.common.cores import map_on_cores
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.greens import GreensFunction, laplace
 from fmmloopy.limits import value_at_zero
@@ -172,16 +171,8 @@ def _sum_all(
                 them = own[targets] - source
                 out[..., targets] += _sum_touching(at_zero, x[:, targets], y[:, sources], q[..., sources], them)
 
-    with ThreadPoolExecutor(_ncores()) as pool:
-        list(pool.map(fill, range(0, x.shape[1], height)))
+    map_on_cores(fill, range(0, x.shape[1], height))
     return out
-
-
-def _ncores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _sum_block(kernel: GreensFunction, x: FloatArray, y: FloatArray, q: FloatArray) -> FloatArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from fmmloopy.checking.proofs import Proof
 from fmmloopy.checking.report import Finding, merged
 from fmmloopy.checking.request import LAYERS, Failure, Request
 from fmmloopy.checking.whole import Wrong, check_whole
+from fmmloopy.common.cores import processors
 from fmmloopy.common.isolation import ChildError, Worker, WorkerError
 from fmmloopy.common.messages import one_line
 from fmmloopy.execution.devices import Device
@@ -33,7 +33,7 @@ class Workers:
     """Child processes in pairs: one for the device, one whose device is oclgrind."""
 
     def __init__(self, library: Path | None, meter: Meter) -> None:
-        self._count = max(1, min(4, _count_cores()))
+        self._count = max(1, min(4, processors()))
         self._meter = meter
         self._folder = tempfile.TemporaryDirectory(prefix="fmmloopy-check-")
         self._sanitizes = library is not None
@@ -136,11 +136,6 @@ class Workers:
 def _words(request: Request) -> str:
     """Describe what a request checks."""
     return ", ".join([request.operator, *(f"{n}={v}" for n, v in request.parameters.items()), request.dtype])
-
-
-def _count_cores() -> int:
-    """Return how many cores this process may use; some systems report only the total."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _survive(worker: Worker, request: Request, watch: Callable[[str], None]) -> Outcome:

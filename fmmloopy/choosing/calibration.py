@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from fmmloopy.choosing.cost_model import Measurement, Rates, fit_rates, why_fft_alone
 from fmmloopy.choosing.work import count_work, effort_per_pair
 from fmmloopy.common import store
+from fmmloopy.common.cores import processors
 from fmmloopy.execution.device import CPU, Probes
-from fmmloopy.execution.devices import is_busy, processors
+from fmmloopy.execution.devices import is_busy
 from fmmloopy.execution.evaluation import Evaluation
 from fmmloopy.execution.runtime import Runtime
 from fmmloopy.execution.setup import Setup

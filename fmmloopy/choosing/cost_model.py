@@ -9,7 +9,7 @@ are built only for the children of a sample of boxes, which are weighted by the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.choosing.work import Work, count_m2l, count_without_m2l
+from fmmloopy.common.cores import map_on_cores
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.octree.lists import build_lists
 from fmmloopy.octree.tree import Tree
@@ -275,9 +276,8 @@ def search_ncrit(
         if following.total > best.total or following.nboxes == best.nboxes:
             break
         best = following
-    for factor in (0.5**0.5, 2.0**0.5):
-        if 2 <= best.ncrit < most:
-            best_of(round(best.ncrit * factor))
+    if 2 <= best.ncrit < most:
+        map_on_cores(best_of, [round(best.ncrit * factor) for factor in (0.5**0.5, 2.0**0.5)])
     return [candidate for ncrit in sorted(tried) for candidate in tried[ncrit]]
 
 
@@ -332,17 +332,23 @@ def choose(
     if first:
         rates |= {form: found for form in forms[1:] if (found := rates_of(form))}
     trees: dict[int, Tree] = {}
+    predicted: dict[int, list[Candidate]] = {}
 
     def predict(ncrit: int) -> list[Candidate]:
-        tree = trees[ncrit] = grow(ncrit)
-        found = []
-        for form, work in zip(list(rates), estimate_work(tree, setup, list(rates)), strict=True):
+        tree = grow(ncrit)
+        for other in list(predicted):
+            if trees[other].has_boxes_of(tree):
+                trees[ncrit] = trees[other]
+                return [replace(candidate, ncrit=ncrit) for candidate in predicted[other]]
+        found, known = [], dict(rates)
+        for (form, of_form), work in zip(known.items(), estimate_work(tree, setup, list(known)), strict=True):
             try:
-                found.append(Candidate(ncrit, form, tree.nboxes, rates[form].seconds(work)))
+                found.append(Candidate(ncrit, form, tree.nboxes, of_form.seconds(work)))
             except UnknownRate:  # the probes had no work for this operator
                 if form == forms[0]:
                     raise
-                del rates[form]
+                rates.pop(form, None)
+        trees[ncrit], predicted[ncrit] = tree, found
         return found
 
     rule, missing = ncrit_for(setup.method.order), "rates"

@@ -70,7 +70,7 @@ class DeviceArrays:
 
     def indices(self, numbers: Sequence[int] | NDArray[Any], beyond: int = 0) -> Array:
         """Upload numbers of boxes or pairs, with LANES times ``beyond`` after them, for the idle lanes of a block."""
-        return self._runtime.upload(np.append(numbers, [beyond] * LANES).astype(np.int32))
+        return self._runtime.upload(np.concatenate([numbers, [beyond] * LANES], dtype=np.int32, casting="same_kind"))
 
     def csr(self, csr: CSR) -> dict[str, Array]:
         """Upload lists, once."""

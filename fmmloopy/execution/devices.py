@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 
+from fmmloopy.common.cores import processors
 from fmmloopy.execution.backends import BACKENDS, backend_of
 from fmmloopy.execution.backends.c import C_DEVICE
 from fmmloopy.execution.backends.opencl import OpenCLBackend
@@ -132,11 +133,6 @@ def missing_devices() -> str:
     """Return what is missing if the default device is a last resort; ``""`` if not, or $FMMLOOPY_DEVICE is set."""
     asked = os.environ.get(ENVIRONMENT_VARIABLE)
     return "" if asked else backend_of(find_devices()[0]).last_resort
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 BUSY = 0.75

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.cores import beside
 from fmmloopy.common.progress import doing, generating
 from fmmloopy.common.range import shift_back
 from fmmloopy.components import CHARGES, Components, by_vector
@@ -289,10 +289,9 @@ class _Whole:
 
 def _lists(points: SortedPoints, tree: Tree, setup: Setup, searched: bool) -> tuple[InteractionLists, float | None]:
     """Return the interaction lists of a whole tree, and a lower bound on distances if it is searched for."""
-    with ThreadPoolExecutor(1) as beside:
-        distance = beside.submit(least_distance, points, tree) if searched else None
-        lists = setup.near_lists(tree, build_lists(tree))
-    return lists, distance.result() if distance else None
+    return beside(
+        lambda: setup.near_lists(tree, build_lists(tree)), lambda: least_distance(points, tree) if searched else None
+    )
 
 
 def _tables(method: Method, radii: NDArray[np.float64], like: Evaluation | None) -> Tables:

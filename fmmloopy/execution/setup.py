@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fmmloopy.common.cores import processors
 from fmmloopy.common.sizes import count_points
 from fmmloopy.components import CHARGES, Components
-from fmmloopy.execution.devices import Device, processors
+from fmmloopy.execution.devices import Device
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.part import Part

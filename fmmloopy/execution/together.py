@@ -14,10 +14,10 @@ from contextlib import ExitStack
 from threading import Thread
 
 from fmmloopy.common import isolation
+from fmmloopy.common.cores import processors
 from fmmloopy.common.isolation import Worker
 from fmmloopy.common.store import is_recording
 from fmmloopy.common.turns import BUILDING
-from fmmloopy.execution.devices import processors
 from fmmloopy.execution.generate import compile_operator, kept_code
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.launch import CompiledOperator, Runtime

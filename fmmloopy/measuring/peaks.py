@@ -18,11 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fmmloopy.common.cores import processors
 from fmmloopy.common.documents import parse
 from fmmloopy.common.isolation import ChildError, Stage, Worker
 from fmmloopy.common.store import cache_folder, read_cached, write_cached
 from fmmloopy.execution.device import CPU
-from fmmloopy.execution.devices import Device, DeviceError, choose_device, find_devices, is_busy, processors
+from fmmloopy.execution.devices import Device, DeviceError, choose_device, find_devices, is_busy
 from fmmloopy.measuring.probes import FMA, ROOTS, STREAMS, Probe, measure, probes_for
 
 FORMAT = 3

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from fmmloopy.accuracy import ncrit_for
 from fmmloopy.choosing.work import Work, count_work
+from fmmloopy.common.cores import processors
 from fmmloopy.common.sizes import FIRST_ORDER, LAST_ORDER, count_points
 from fmmloopy.components import CHARGES, GRADIENT
-from fmmloopy.execution.devices import Device, DeviceError, processors
+from fmmloopy.execution.devices import Device, DeviceError
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.plan import Plan
 from fmmloopy.execution.plan import Problem as PlannedProblem

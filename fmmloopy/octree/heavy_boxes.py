@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.octree.lists import CSR, make_csr
+from fmmloopy.octree.lists import CSR, entries_of, make_csr
 from fmmloopy.octree.tree import Tree
 
 
@@ -52,9 +52,9 @@ def cut_heavy_boxes(
     """
     lengths = csr.lengths[boxes].astype(np.int64)
     first = np.cumsum(lengths) - lengths
-    entries = np.repeat(csr.starts[boxes].astype(np.int64) - first, lengths) + np.arange(lengths.sum())
+    entries, rows_of_entries = entries_of(csr, boxes)
     weights = np.ones(len(entries)) if sources is None else sources[csr.lists[entries]].astype(np.float64)
-    per_target = np.bincount(np.repeat(np.arange(len(boxes)), lengths), weights, len(boxes))
+    per_target = np.bincount(rows_of_entries, weights, len(boxes))
     starts, ends = tree.box_target_starts[boxes], tree.box_target_ends[boxes]
     most = share * float(per_target @ (ends - starts))
     size = np.maximum(most / np.maximum(per_target, 1) // targets, 1) * targets
@@ -69,5 +69,5 @@ def cut_heavy_boxes(
     of_pieces = lengths[rows]
     offset = np.cumsum(of_pieces) - of_pieces
     places = np.repeat(first[rows] - offset, of_pieces) + np.arange(of_pieces.sum())
-    lists = make_csr("of pieces", of_pieces, [csr.lists[entries[places]]])
+    lists = make_csr("of pieces", of_pieces, csr.lists[entries[places]])
     return Pieces(begin.astype(np.int32), end.astype(np.int32), lists)

@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.cores import map_on_cores
 from fmmloopy.octree.tree import Tree
 
 MAX_U = 57
@@ -55,7 +56,7 @@ MAX_W = 152
 MAX_X = 19
 """Most entries in a row of X."""
 
-_CHUNK = 256  # boxes at a time: their 8 * 216 candidates fit the second-level cache
+_CHUNK = 1024  # boxes at a time: their 8 * 216 candidates fit the second-level cache
 
 # Geometry of a box P, its colleague C in direction d, child o of P and child c of C; in widths of the children.
 _DIRECTIONS = np.array([(x, y, z) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)])
@@ -239,8 +240,9 @@ def _find_far(tree: Tree, boxes: _Boxes, split: NDArray[np.int64]) -> tuple[CSR,
     """
     child_far_child = _as_words(~_CHILD_NEAR_CHILD)  # (27, 8)
     v_lengths, x_lengths = np.zeros((2, tree.nboxes), np.int64)
-    v_lists, x_lists, transfers = [], [], []
-    for parents in _chunk_by_level(tree, split):
+
+    def find(parents: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """Return the entries of the children of some boxes: V, X and transfer vectors."""
         own = boxes.children[parents]
         numbers, directions = _sort_colleagues(boxes.colleagues[parents])
         candidates = boxes.children[numbers]
@@ -255,13 +257,15 @@ def _find_far(tree: Tree, boxes: _Boxes, split: NDArray[np.int64]) -> tuple[CSR,
         pair, child = np.divmod(np.flatnonzero(words.view(np.bool_)), 8)
         target, colleague = np.divmod(pair, width)
         colleague += target // 8 * width
-        v_lists.append(candidates.ravel()[colleague * 8 + child])
-        transfers.append(_TRANSFERS.ravel()[directions.ravel()[colleague] * 64 + target % 8 * 8 + child])
+        v = candidates.ravel()[colleague * 8 + child]
+        transfers = _TRANSFERS.ravel()[directions.ravel()[colleague] * 64 + target % 8 * 8 + child]
 
         flags = ~_BOX_NEAR_CHILD[directions].transpose(0, 2, 1) & boxes.are_source_leaves[numbers][:, None] & wanted
         x_lengths[own[own >= 0]] = flags.sum(axis=2)[own >= 0]
-        x_lists.append(np.broadcast_to(numbers[:, None], flags.shape)[flags])
-    return make_csr("V", v_lengths, v_lists), make_csr("X", x_lengths, x_lists), _concatenate(transfers)
+        return v, np.broadcast_to(numbers[:, None], flags.shape)[flags].astype(np.int32), transfers
+
+    v, x, transfers = _joined(3, map_on_cores(find, _chunk_by_level(tree, split)))
+    return make_csr("V", v_lengths, v), make_csr("X", x_lengths, x), transfers
 
 
 def _find_near(tree: Tree, boxes: _Boxes, leaves: NDArray[np.int64]) -> tuple[CSR, CSR]:
@@ -271,9 +275,9 @@ def _find_near(tree: Tree, boxes: _Boxes, leaves: NDArray[np.int64]) -> tuple[CS
     coarser, its own, and one finer. Numbers ascend with the level, so the three come in ascending order.
     """
     u_lengths, w_lengths = np.zeros((2, tree.nboxes), np.int64)
-    u_lists, w_lists = [], []
-    for start in range(0, leaves.size, _CHUNK):
-        chunk = leaves[start : start + _CHUNK]
+
+    def find(chunk: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the entries of some leaves: U and W."""
         octants = (tree.box_keys[chunk] & np.uint64(7)).astype(np.int64)
         coarser = boxes.colleagues[tree.box_parents[chunk, None], _NEAR_DIRECTIONS[octants]]
         coarser.sort(axis=1)
@@ -285,26 +289,28 @@ def _find_near(tree: Tree, boxes: _Boxes, leaves: NDArray[np.int64]) -> tuple[CS
         accepted = (boxes.are_source_leaves[coarser], boxes.are_source_leaves[numbers], have_sources & near)
         flags = np.concatenate([a.reshape(chunk.size, -1) for a in accepted], axis=1)
         u_lengths[chunk] = flags.sum(axis=1)
-        u_lists.append(np.concatenate(candidates, axis=1)[flags])
+        u = np.concatenate(candidates, axis=1)[flags].astype(np.int32)
 
         flags = have_sources & ~near
         w_lengths[chunk] = flags.sum(axis=(1, 2))
-        w_lists.append(finer[flags])
-    return make_csr("U", u_lengths, u_lists), make_csr("W", w_lengths, w_lists)
+        return u, finer[flags]
+
+    u, w = _joined(2, map_on_cores(find, (leaves[s : s + _CHUNK] for s in range(0, leaves.size, _CHUNK))))
+    return make_csr("U", u_lengths, u), make_csr("W", w_lengths, w)
 
 
-def _concatenate(pieces: Sequence[NDArray[Any]]) -> NDArray[np.int32]:
-    """Concatenate pieces of box numbers, of which there may be none."""
-    return np.concatenate([np.empty(0, np.int32), *pieces], dtype=np.int32, casting="same_kind")
+def _joined(count: int, pieces: Sequence[tuple[NDArray[np.int32], ...]]) -> list[NDArray[np.int32]]:
+    """Join the parts of several arrays, which come in pieces; there may be none."""
+    return [np.concatenate([np.empty(0, np.int32), *(piece[k] for piece in pieces)]) for k in range(count)]
 
 
-def make_csr(name: str, lengths: NDArray[np.int64], pieces: Sequence[NDArray[Any]]) -> CSR:
-    """Make a table of rows from its entries, which come in pieces.
+def make_csr(name: str, lengths: NDArray[np.int64], entries: NDArray[np.integer[Any]]) -> CSR:
+    """Make a table of rows from its entries.
 
     Args:
         name: of the list, for the error.
         lengths: shape (nrows,), entries of each row.
-        pieces: entries of all rows, one after the other.
+        entries: of all rows, one after the other.
 
     Raises:
         ValueError: there are more than 32-bit numbers can count.
@@ -312,4 +318,13 @@ def make_csr(name: str, lengths: NDArray[np.int64], pieces: Sequence[NDArray[Any
     starts = np.concatenate([[0], np.cumsum(lengths)])
     if starts[-1] >= 2**31:
         raise ValueError(f"list {name} has {starts[-1]} entries, expected less than 2^31; raise ncrit for fewer boxes")
-    return CSR(starts.astype(np.int32), _concatenate(pieces))
+    return CSR(starts.astype(np.int32), entries.astype(np.int32, copy=False))
+
+
+def entries_of(csr: CSR, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the places of the entries of some rows in ``csr.lists``, and for each the place of its row in ``rows``."""
+    lengths = csr.lengths[rows].astype(np.intp)
+    ends = np.cumsum(lengths)
+    places = np.repeat(csr.starts[rows] - (ends - lengths), lengths)
+    places += np.arange(len(places))
+    return places, np.repeat(np.arange(len(rows)), lengths)

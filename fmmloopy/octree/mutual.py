@@ -57,7 +57,7 @@ def pair_leaves(tree: Tree, lists: InteractionLists, cores: int) -> InteractionL
     once = both & (entries > rows)
 
     def of(chosen: NDArray[np.bool_], name: str) -> CSR:
-        return make_csr(name, np.bincount(rows[chosen], minlength=tree.nboxes), [entries[chosen]])
+        return make_csr(name, np.bincount(rows[chosen], minlength=tree.nboxes), entries[chosen])
 
     return replace(lists, u=of(~both, "U"), mutual=of(once, "of pairs"))
 

@@ -157,19 +157,16 @@ def replace_by_leaves(tree: Tree, lists: CSR) -> CSR:
     inner = ~tree.is_leaf[lists.lists]
     if not inner.any():
         return lists
-    nsources = tree.box_source_ends - tree.box_source_starts
-    leaves = np.flatnonzero(tree.is_leaf & (nsources > 0))
+    ranges = tree.box_source_starts, tree.box_source_ends
+    leaves = np.flatnonzero(tree.is_leaf & (ranges[0] < ranges[1]))
     leaves = leaves[np.argsort(tree.box_source_starts[leaves])].astype(np.int32)
-    starts = tree.box_source_starts[leaves]
-    first = np.where(inner, np.searchsorted(starts, tree.box_source_starts[lists.lists]), 0)
-    last = np.where(inner, np.searchsorted(starts, tree.box_source_ends[lists.lists]), 1)
-    counts = last - first
-    total = np.cumsum(counts)
-    places = np.arange(total[-1]) - np.repeat(total - counts, counts) + np.repeat(first, counts)
-    entries = np.where(np.repeat(inner, counts), leaves[places], np.repeat(lists.lists, counts))
-    nrows = len(lists.starts) - 1
-    rows = np.repeat(np.arange(nrows), lists.lengths)
-    return make_csr("U", np.bincount(rows, counts, nrows).astype(np.int64), [entries])
+    # Boxes hold consecutive leaves; a leaf holds one, itself.
+    first, last = (np.searchsorted(tree.box_source_starts[leaves], each) for each in ranges)
+    counts = (last - first)[lists.lists]
+    ends = np.append(0, np.cumsum(counts))
+    places = np.repeat(first[lists.lists] - ends[:-1], counts)
+    places += np.arange(len(places))
+    return make_csr("U", np.diff(ends[lists.starts]), leaves[places])
 
 
 class _HighestPower(CombineMapper):  # type: ignore[misc]

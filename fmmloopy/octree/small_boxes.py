@@ -55,4 +55,4 @@ def _rows(csr: CSR) -> NDArray[np.int32]:
 def _from_pairs(name: str, rows: NDArray[np.int32], entries: NDArray[np.int32], nrows: int) -> CSR:
     """Sort pairs into rows, ascending within each."""
     order = np.argsort(rows.astype(np.int64) * (nrows + 1) + entries)
-    return make_csr(name, np.bincount(rows, minlength=nrows), [entries[order]])
+    return make_csr(name, np.bincount(rows, minlength=nrows), entries[order])

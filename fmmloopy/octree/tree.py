@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fmmloopy.common.cores import map_on_cores
+
 Points = NDArray[np.floating[Any]]
 Keys = NDArray[np.uint64]
 
@@ -40,7 +42,7 @@ CENTRE_BITS = 7
 HALF_WIDTH_BITS = 8
 """Significant bits of the root's half width."""
 
-_BLOCK = 16384  # points at a time: a block's coordinates and temporaries stay in the second-level cache
+_BLOCK = 32768  # points at a time: a block's coordinates and temporaries stay in the second-level cache
 _OCTANTS = np.arange(8, dtype=np.uint64)
 
 # Steps that move the bits of a 21-bit integer three apart: shift, then keep these bits. Read backwards they undo it.
@@ -141,6 +143,11 @@ class Tree:
     def nlevels(self) -> int:
         """Number of levels, the root's included."""
         return self.level_starts.size - 1
+
+    def has_boxes_of(self, other: Tree) -> bool:
+        """Whether another tree of the same points has the same boxes."""
+        same = np.array_equal(self.level_starts, other.level_starts)
+        return same and np.array_equal(self.box_keys, other.box_keys)
 
     @property
     def nsources(self) -> int:
@@ -399,15 +406,20 @@ def sort_in_root(
     shifted = np.empty((3, len(points)), dtype)
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(points), _BLOCK)]
     ncells = 1 << DEEPEST_LEVEL
-    for block in blocks:
+
+    def find_keys(block: slice) -> None:
         # Dividing, not multiplying by a rounded inverse: a point on the boundary of two boxes goes to the upper one.
         cells = np.add(_shift(points[block], centre, dtype), half_width, dtype=np.float64)
         np.divide(cells, 2 * half_width / ncells, out=cells)
         np.minimum(cells, ncells - 1, out=cells)
         keys[block] = encode(cells.astype(np.int32))
-    order = np.argsort(keys)
-    for block in blocks:
+
+    def put_in_order(block: slice) -> None:
         shifted[:, block] = _shift(points.take(order[block], axis=0), origin, dtype)
+
+    map_on_cores(find_keys, blocks)
+    order = np.argsort(keys)
+    map_on_cores(put_in_order, blocks)
     return OneSide(shifted, order, keys.take(order))
 
 

@@ -14,12 +14,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.choosing.decision import Decision
 from fmmloopy.common.arguments import check_count
+from fmmloopy.common.cores import processors
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.common.sizes import count_points
 from fmmloopy.components import by_vector, in_rows
 from fmmloopy.direct import sum_vectors
 from fmmloopy.execution.device import CPU
-from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE, Device, find_devices, processors
+from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE, Device, find_devices
 from fmmloopy.execution.evaluation import Evaluation, Timings, deepest_level, timed
 from fmmloopy.execution.runtime import Runtime
 from fmmloopy.execution.setup import Setup

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmmloopy.common.cores import map_on_cores
 from fmmloopy.common.sizes import DIRECTIONS, SIBLINGS, TRANSFERS, grid_period
 from fmmloopy.greens import GreensFunction
-from fmmloopy.octree.lists import InteractionLists
+from fmmloopy.octree.lists import InteractionLists, entries_of
 from fmmloopy.octree.tree import Tree
 from fmmloopy.tables.surfaces import m2l_spectrum
 
@@ -21,6 +22,9 @@ OCTETS_PER_CHUNK = 256
 MOST_TARGETS, FEWEST_TARGETS, CHUNKS = 256, 64, 16
 """Target boxes handled together, where pairs are of boxes: as many as have their sums fit in a level-2 cache, but fewer
 where there would be less than so many chunks, each of which is one core's; too few share too little."""
+
+CHUNKS_TOGETHER = 32
+"""Chunks whose pairs are grouped together: their arrays fit in a level-2 cache, and groups have 16-bit numbers."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,19 @@ def find_box_pairs(lists: InteractionLists, boxes: NDArray[np.intp]) -> BoxPairs
         lists: the lists of a tree.
         boxes: shape (nboxes,), target boxes, ascending.
     """
-    lengths = lists.v.lengths[boxes].astype(np.intp)
-    first = np.repeat(lists.v.starts[boxes] - np.append(0, np.cumsum(lengths)[:-1]), lengths)
-    entries = first + np.arange(len(first))
-    row = np.repeat(np.arange(len(boxes)), lengths)
     size = min(max(len(boxes) // CHUNKS, FEWEST_TARGETS), MOST_TARGETS)
     nchunks = -(-len(boxes) // size)
-    order, starts = _group(row // size * TRANSFERS + lists.v_transfers[entries], nchunks * TRANSFERS)
-    return BoxPairs(
-        starts=starts,
-        targets=boxes[row[order]].astype(np.int32),
-        sources=lists.v.lists[entries[order]],
-        nchunks=nchunks,
-    )
+
+    def group(start: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
+        """Return targets, sources and numbers of pairs by group for a few chunks."""
+        here = boxes[start : start + size * CHUNKS_TOGETHER]
+        entries, rows = entries_of(lists.v, here)
+        order, starts = _group(rows // size * TRANSFERS + lists.v_transfers[entries], -(-len(here) // size) * TRANSFERS)
+        return here.astype(np.int32)[rows[order]], lists.v.lists[entries[order]], np.diff(starts)
+
+    pieces = map_on_cores(group, range(0, len(boxes), size * CHUNKS_TOGETHER))
+    targets, sources, counts = (np.concatenate(each) for each in zip(*pieces, strict=True))
+    return BoxPairs(np.append(0, np.cumsum(counts)).astype(np.int32), targets, sources, nchunks)
 
 
 @dataclass(frozen=True)

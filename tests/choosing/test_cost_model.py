@@ -10,7 +10,7 @@ import pytest
 from conftest import clustered, cube, line, sphere
 
 from fmmloopy.accuracy import ncrit_for
-from fmmloopy.choosing import work
+from fmmloopy.choosing import cost_model, work
 from fmmloopy.choosing.cost_model import (
     SVD_ORDER,
     SVD_POINTS,
@@ -272,6 +272,24 @@ def test_a_choice_reads_factors_once(points, monkeypatch):
         )
         assert len({candidate.ncrit for candidate in choice.candidates}) > 1
     assert len(read) == 1
+
+
+def test_one_tree_is_counted_once(monkeypatch):
+    """In a uniform cube many values of ncrit have the same tree."""
+    counted = []
+
+    def estimate(tree, *arguments):
+        counted.append(tree.nboxes)
+        return original(tree, *arguments)
+
+    original = cost_model.estimate_work
+    monkeypatch.setattr(cost_model, "estimate_work", estimate)
+    points = sort_points(np.random.default_rng(1).random((100_000, 3)))
+    choice, tree = choose_for(points, lambda form: rates(), ("fft", "svd"))
+    of_tree = [each for each in choice.candidates if each.nboxes == tree.nboxes]
+    assert len({each.ncrit for each in of_tree}) > 1
+    assert len({each.total for each in of_tree}) == 2  # of the forms
+    assert len(counted) == len(set(counted)) == len({each.nboxes for each in choice.candidates})
 
 
 def test_what_is_given_is_kept(points):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import shutil
@@ -24,7 +25,7 @@ from fmmloopy.execution.backends import BACKENDS, backend_of, opencl, opencl_loa
 from fmmloopy.execution.backends.c import CRuntime
 from fmmloopy.execution.backends.opencl import OpenCLBackend, device_of, version_of
 from fmmloopy.execution.backends.opencl_loader import hidden_runtimes, load_needed, show_hidden_runtimes
-from fmmloopy.execution.device import CPU_LIMITS, Limits, gpu_limits
+from fmmloopy.execution.device import CPU, CPU_LIMITS, Limits, gpu_limits
 from fmmloopy.execution.devices import C_DEVICE, Device, choose_device, choose_suited, find_devices, missing_devices
 from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE as DEVICE_VARIABLE
 from fmmloopy.execution.generate import generate_code
@@ -490,6 +491,33 @@ def test_arrays_that_indices_do_not_reach():
     check_size((1000, 1000), CPU_LIMITS)
     with pytest.raises(fl.DeviceError, match=r"^an array of shape \(65536, 32768\) has more than 2\^31 numbers; use"):
         check_size((2**16, 2**15), CPU_LIMITS)
+
+
+def test_arrays_of_cpus_begin_at_a_page_and_are_kept_until_launches_end(opencl_device, monkeypatch):
+    if opencl_device.kind != CPU:
+        pytest.skip("not in host memory")
+    waited = []
+    monkeypatch.setattr(opencl, "_finish", lambda queue, process: waited.append(process))
+    runtime = make_runtime(opencl_device)
+    values = np.arange(1000, dtype=np.float32).reshape(10, 100)
+    array = runtime.upload(values)
+    memory = array.data.get_host_array((1000,), np.float32)
+    assert memory.ctypes.data % mmap.PAGESIZE == 0
+    assert np.array_equal(memory, values.ravel())
+    assert np.array_equal(runtime.read(array), values)
+    assert not runtime.read(runtime.zeros((3, 5), np.float64)).any()
+    before = len(waited)
+    del array, memory
+    assert waited[before:] == [os.getpid()]
+
+
+def test_simulators_see_where_arrays_end(monkeypatch):
+    """What is beyond the padding is no memory of the array."""
+    device = next((device for device in find_devices() if device.backend == "opencl" and device.kind == CPU), None)
+    if device is None:
+        pytest.skip("no CPU through OpenCL")
+    monkeypatch.setattr(Device, "is_simulator", property(lambda device: True))
+    assert make_runtime(device, padding=0).zeros((3,), np.float64).data.size == 24
 
 
 @pytest.mark.parametrize("device", devices(simulators=True))

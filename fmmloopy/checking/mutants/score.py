@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import re
 import tempfile
 from collections import Counter
@@ -33,6 +32,7 @@ from fmmloopy.checking.proofs import verdict_on
 from fmmloopy.checking.request import LAYERS, Request
 from fmmloopy.checking.whole import check_whole
 from fmmloopy.common import store
+from fmmloopy.common.cores import processors
 from fmmloopy.common.isolation import ChildError, Stage, Worker
 from fmmloopy.execution.devices import Device
 from fmmloopy.greens import GreensFunction, laplace, yukawa
@@ -277,7 +277,7 @@ class _Judges:
         self._folder = tempfile.TemporaryDirectory(prefix="fmmloopy-mutants-")
         self._pairs: SimpleQueue[tuple[Worker, Worker | None]] = SimpleQueue()
         self._all: list[Worker] = []
-        self.count = max(1, min(4, os.cpu_count() or 1))
+        self.count = max(1, min(4, processors()))
         library = sanitizer.find_library()
         for index in range(self.count):
             second = None
