@@ -16,9 +16,14 @@ from fmmloopy.checking.over import domain_of
 from fmmloopy.common.sizes import count_points
 from fmmloopy.operators import Specification
 from fmmloopy.operators.operator import Array, Kind, Number, Role, Side
+from fmmloopy.precision import FLOAT64
 
 FAR, LARGE = 2.0**26, 2.0**40
 """Whole numbers from here on are multiples of 8, and of 131,072, in float32."""
+
+WIDE = 2.0**25 + 1
+"""Factor of what operators are linear in, such as charges, in float64: products stay below 2^50, and float32 rounds
+them. Functions of one component keep small numbers, which are easy to read: real ones are tried with one, too."""
 
 UNIT = 2.0
 """Factor of lengths if near pairs are in float32."""
@@ -78,6 +83,9 @@ def _filled(
     if particles and layout.coincident and array.name in _point_arrays(spec):
         most = least
     values = rng.integers(least, most + 1, shape).astype(dtype)
+    is_linear = array.has_zero_row or (particles is not None and array.name == particles.sources.array)
+    if is_linear and spec.types == FLOAT64 and spec.greens.nsource_components > 1:
+        values *= WIDE
     if array.has_zero_row:
         values[-1] = 0
     last = array.shape.rpartition(", ")[2]

@@ -39,7 +39,7 @@ from fmmloopy.checking.real_cases import real_case, term_magnitudes, widened
 from fmmloopy.checking.reproducer import write_reproducer
 from fmmloopy.checking.request import CODE_LIMIT, RUN_LIMIT, SIMULATED, Failure, Request, reproducer_name
 from fmmloopy.checking.shrink import shrink
-from fmmloopy.checking.static import first_warning, weakened
+from fmmloopy.checking.static import first_warning, out_of_bounds, weakened
 from fmmloopy.common.isolation import Stage
 from fmmloopy.common.messages import one_line
 from fmmloopy.execution.devices import C_DEVICE, Device, DeviceError, choose_device
@@ -166,7 +166,7 @@ class OperatorCheck:
             for number, step in enumerate(steps, 1):
                 if number < len(steps) and not self._request.every_step:
                     continue
-                if wrong := weakened(step.kernel, math) or self._warned(greens, number):
+                if wrong := weakened(step.kernel, math) or out_of_bounds(step.kernel) or self._warned(greens, number):
                     return self._failure(_name(steps, number), wrong)
         return None
 

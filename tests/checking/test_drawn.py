@@ -13,6 +13,7 @@ import pytest
 from conftest import OPENCL, needs_opencl, slow_but
 
 import fmmloopy as fl
+from fmmloopy.checking import cases
 from fmmloopy.checking.case import (
     EXACT_LIMIT,
     POLYNOMIAL,
@@ -198,7 +199,8 @@ def test_terms_of_several_vectors_are_those_of_each(name):
         ["p2p", "l2p", "l2l", "m2l_svd", "m2l_hadamard", "m2l_inverse"],
     ),
 )
-def test_drawn_inputs_are_exact_in_single_precision(name):
+def test_drawn_inputs_are_exact_in_single_precision(name, monkeypatch):
+    monkeypatch.setattr(cases, "WIDE", 1.0)
     operator = OPERATORS[name]
     for spec, layout in drawn(operator, FLOAT32, FUNCTIONS, {}, False):
         wide = Specification(operator, spec.greens, spec.order, FLOAT64)
@@ -206,6 +208,16 @@ def test_drawn_inputs_are_exact_in_single_precision(name):
         for output, values in double.items():
             assert identical(single[output].astype(np.float64), values), (spec.order, layout.name)
             assert np.nanmax(np.abs(values)) < EXACT_LIMIT
+
+
+@pytest.mark.parametrize(("name", "linear"), [("p2p", "charges"), ("l2p", "densities"), ("l2l", "locals")])
+def test_numbers_of_several_components_need_float64(name, linear):
+    """A recipe that rounds one of several components to float32 gives other bits."""
+    for types, factor in ((FLOAT64, cases.WIDE), (FLOAT32, 1)):
+        values = make_case(Specification(OPERATORS[name], several(types), 3, types)).arguments[linear]
+        here = values[np.isfinite(values) & (values != 0)]
+        assert np.abs(here).min() == factor
+        assert (here.astype(np.float32) == here).all() == (types == FLOAT32)
 
 
 def test_parts_are_small_and_then_large():

@@ -94,7 +94,7 @@ def test_faults_are_what_they_say():
 @needs_opencl
 def test_layers_notice_faults_and_what_changes_no_code_is_no_mutant():
     assert _verdict(Mutation("guard", "store", 0, "removed")) == "exact"
-    assert _verdict(Mutation("type", "u", detail="float32")) == "numerical"
+    assert _verdict(Mutation("type", "u", detail="float32")) == "exact"
     assert _verdict(Mutation("dependency", "sum", detail="not after init")) == "static"
     assert _verdict(Mutation("type", "nothing", detail="int8")) == SAME
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import slow
 
+from fmmloopy.checking import cases
 from fmmloopy.checking.case import EXACT_LIMIT, POLYNOMIALS, Case, identical, run_case
 from fmmloopy.checking.cases import make_case
 from fmmloopy.execution.devices import find_devices
@@ -52,9 +53,10 @@ def test_recipes_give_the_bits_of_the_sequential_kernel(operator, book, device):
     case = _case(operator, greens, dtype)
     expected = _run(case, SEQUENTIAL, device)
     found = _run(case, book, device)
+    limit = EXACT_LIMIT * (cases.WIDE if dtype == np.float64 and greens.nsource_components > 1 else 1)
     for name, values in expected.items():
         assert identical(found[name], values), (greens.name, np.dtype(dtype).name, name)
-        assert np.nanmax(np.abs(values)) < EXACT_LIMIT
+        assert np.nanmax(np.abs(values)) < min(limit, 2.0**53)
         # The operator has done something, and only where values may be.
         assert not identical(values, case.arguments[name])
 
@@ -68,8 +70,9 @@ def test_recipes_give_the_bits_of_the_sequential_kernel(operator, book, device):
         for j, greens in enumerate(POLYNOMIALS)
     ],
 )
-def test_sequential_kernels_agree_across_dtypes(operator, greens):
+def test_sequential_kernels_agree_across_dtypes(operator, greens, monkeypatch):
     # Partial sums that float32 could not hold would differ from those in float64.
+    monkeypatch.setattr(cases, "WIDE", 1.0)
     device = find_devices()[0]
     single = _run(_case(operator, greens, np.float32), SEQUENTIAL, device)
     double = _run(_case(operator, greens), SEQUENTIAL, device)
