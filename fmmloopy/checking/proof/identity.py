@@ -6,13 +6,15 @@ be made to vanish. Beside the rules of rational functions:
 
 - A function has a random value for each value of its arguments. A square root is one of the two roots, and all choices
   of signs are tried: ``sqrt(x)*sqrt(x)`` is x, and ``sqrt(x*x)`` is not x.
-- A difference is a random number for each pair of its sides, but for a common sign. So a difference cannot be
-  expanded: neither ``x^2 - 2xy + y^2`` is ``(x - y)^2``, nor ``qx - qy`` is ``q(x - y)``, which are far more accurate.
-  Only where a difference is a term itself, its sides may be added one after the other. The other way round is more
-  accurate: a factor that both sides of a difference of the sequential kernel have may be taken out of it.
+- A sum is a difference unless its sides have the same sign wherever they are numbers: squares, roots and exponentials
+  are not negative, arguments may have any sign. A difference is a random number for each pair of its sides, but for a
+  common sign. So it cannot be expanded: neither ``x^2 - 2xy + y^2`` is ``(x - y)^2``, nor ``qx - qy`` is ``q(x - y)``,
+  which are far more accurate. Only where a difference is a term itself, its sides may be added one after the other.
+  The other way round is more accurate: a factor that both sides of a difference of the sequential kernel have may be
+  taken out of it.
 - Quotients, roots, logarithms and powers are numbers wherever those of the sequential kernel are: ``x*x/x`` is not x,
   which may be zero.
-- The sums of the positive and of the negative sides of a term are equal, each for itself: ``x + c - c`` is not x.
+- The sums of those sides of a term that have the same sign are equal, each for itself: ``x + c - c`` is not x.
 - Tests, such as ``r2 > 0``, are tried both ways. If one fails, quotients are no numbers, so that a term is not masked
   by a factor zero.
 """
@@ -55,7 +57,16 @@ TRIES = 200
 MOST_TESTS, MOST_ROOTS = 4, 4
 """More tests or roots in a term are not tried in all combinations, so nothing is shown."""
 
+NOT_NEGATIVE = ("cosh", "erfc", "exp", "fabs", "sqrt")
+"""Functions that are not negative."""
+
 TestKey = tuple[str, int, int]
+
+Sign = tuple[int, frozenset[int]]
+"""Of a term: 1 or -1, times the signs of numbers that may be positive or negative, by their values up to sign."""
+
+Factor = tuple[int, Sign]
+"""The value and the sign of a factor."""
 
 
 class _NotANumber(Exception):
@@ -127,7 +138,7 @@ class _Point:
         signs: of square roots, by the number under the root; None to note the numbers in ``roots``.
         truth: whether tests hold; None where all quotients are numbers and choices are functions.
         strict: whether quotients are no numbers where a test fails.
-        taken: values of factors that are taken out of differences.
+        taken: factors that are taken out of differences.
     """
 
     field: Field
@@ -136,19 +147,18 @@ class _Point:
     signs: Mapping[int, int] | None
     truth: Mapping[TestKey, bool] | None = None
     strict: bool = True
-    taken: frozenset[int] = frozenset()
+    taken: frozenset[Factor] = frozenset()
     roots: dict[int, None] = dataclasses.field(default_factory=dict)
     known: dict[int, tuple[Node, int | None]] = dataclasses.field(default_factory=dict)
+    signs_of: dict[Node, Sign] = dataclasses.field(default_factory=dict)
 
-    def term(self, node: Node) -> tuple[int, ...]:
-        """Return the value of a term, whose sides may be added one after the other.
-
-        Of a sum, it is the sum of the positive sides and that of the negative ones.
-        """
-        sums: dict[int, int] = {}
+    def term(self, node: Node) -> dict[Sign, int]:
+        """Return the sums of those sides of a term that have the same sign; they may be added one after the other."""
+        sums: dict[Sign, int] = {}
         for side in _sides(node):
-            sums[side.sign] = (sums.get(side.sign, 0) + self.value(side)) % self.field.prime
-        return (sums[1], sums[-1]) if len(sums) == 2 else tuple(sums.values())
+            if value := self.value(side):
+                sums[self.sign(side)] = (sums.get(self.sign(side), 0) + value) % self.field.prime
+        return sums
 
     def value(self, node: Node) -> int:
         """Return the value of a part of a term."""
@@ -184,27 +194,65 @@ class _Point:
 
     def _sum(self, node: Add) -> int:
         left, right, prime = self.value(node.left), self.value(node.right), self.field.prime
-        if 0 in (left, right) or node.left.sign == node.right.sign:
+        if not self.is_difference(node):
             return (left + right) % prime
-        common = math.prod(self.common(node, self.taken).elements()) if self.taken else 1
+        common = math.prod(value for value, _ in self._taken_out(node))
         left, right = (x * pow(common, -1, prime) % prime for x in (left, right))
         same, opposite = sorted((left, right)), sorted((-left % prime, -right % prime))
         drawn = self.field.draw(self.number, "difference", min(same, opposite)) * common
         return (drawn if same < opposite else -drawn) % prime
 
-    def common(self, node: Add, allowed: frozenset[int] | None) -> Counter[int]:
-        """Return the values of the factors that both sides of a sum have, of those that are allowed or of all."""
-        both = self._split(node.left, allowed) & self._split(node.right, allowed)
-        return both if allowed is None else Counter({value: n for value, n in both.items() if value in allowed})
+    def is_difference(self, node: Add) -> bool:
+        """Return whether the sides of a sum, neither of which is zero, may have other signs."""
+        sides = node.left, node.right
+        return all(map(self.value, sides)) and self.sign(node.left) != self.sign(node.right)
 
-    def _split(self, node: Node, allowed: frozenset[int] | None) -> Counter[int]:
-        """Return the values of the factors of a term; what both sides of a sum have is one."""
+    def sign(self, node: Node) -> Sign:
+        """Return the sign of a part of a term."""
+        if node not in self.signs_of:
+            self.signs_of[node] = self._sign(node)
+        return self.signs_of[node]
+
+    def _sign(self, node: Node) -> Sign:
+        if isinstance(node, Constant):
+            return -1 if node.value < 0 else 1, frozenset()
+        if isinstance(node, Multiply):
+            return _times(self.sign(node.left), self.sign(node.right))
+        if isinstance(node, Reciprocal):
+            return self.sign(node.of)
+        if isinstance(node, Call) and node.name in NOT_NEGATIVE:
+            return 1, frozenset()
+        if isinstance(node, Select) and self.truth is not None:
+            return self.sign(node.then if self.truth[self.test(node.test)] else node.other)
+        if isinstance(node, Add) and not self.is_difference(node):
+            return self.sign(node.left if self.value(node.left) else node.right)
+        value, sign = self.value(node), (1, frozenset[int]())
+        for taken, other in self._taken_out(node) if isinstance(node, Add) else ():
+            value, sign = value * pow(taken, -1, self.field.prime) % self.field.prime, _times(sign, other)
+        return _times(sign, self.unknown_sign(value))
+
+    def unknown_sign(self, value: int) -> Sign:
+        """Return the sign of a number that may be positive or negative."""
+        least = min(value, -value % self.field.prime)
+        return 1 if value == least else -1, frozenset({least})
+
+    def _taken_out(self, node: Add) -> Iterator[Factor]:
+        """Return the factors that are taken out of a difference."""
+        return self.common(node, self.taken).elements() if self.taken else iter(())
+
+    def common(self, node: Add, allowed: frozenset[Factor] | None) -> Counter[Factor]:
+        """Return the factors that both sides of a sum have, of those that are allowed or of all."""
+        both = self._split(node.left, allowed) & self._split(node.right, allowed)
+        return both if allowed is None else Counter({factor: n for factor, n in both.items() if factor in allowed})
+
+    def _split(self, node: Node, allowed: frozenset[Factor] | None) -> Counter[Factor]:
+        """Return the factors of a term; what both sides of a sum have is one."""
         if isinstance(node, Multiply):
             return self._split(node.left, allowed) + self._split(node.right, allowed)
         if isinstance(node, Constant):
             return Counter()
         shared = self.common(node, allowed) if isinstance(node, Add) else Counter()
-        return shared or Counter([self.value(node)])
+        return shared or Counter([(self.value(node), self.sign(node))])
 
     def _reciprocal(self, node: Reciprocal) -> int:
         below = self.value(node.of)
@@ -236,6 +284,11 @@ class _Point:
             return test.operator, self.value(test.left), self.value(test.right)
         plain = _Point(self.field, self.number, self.name, self.signs)
         return plain.test(test)
+
+
+def _times(left: Sign, right: Sign) -> Sign:
+    """Return the sign of a product: the sign of a square is known."""
+    return left[0] * right[0], left[1] ^ right[1]
 
 
 Naming = Callable[[Entry], str]
@@ -363,19 +416,19 @@ def _with_outcomes(
             if factored and values[0] != values[1] and None not in values:
                 (mine, _), (other, _) = sides
                 taken = _shared_factors(points[1], other) - _shared_factors(points[0], mine)
-                values[1] = _value(dataclasses.replace(points[1], taken=taken, known={}), other)
+                values[1] = _value(dataclasses.replace(points[1], taken=taken, known={}, signs_of={}), other)
             if values[0] != values[1] or (all(outcome) and None in values):
                 where = "" if all(outcome) else " where a test fails"
                 return f"another term{where}{', which is no number there' if None in values else ''}"
     return ""
 
 
-def _shared_factors(point: _Point, node: Node) -> frozenset[int]:
-    """Return the values of factors that both sides of a difference have, of any in a term."""
-    found: set[int] = set()
+def _shared_factors(point: _Point, node: Node) -> frozenset[Factor]:
+    """Return the factors that both sides of a difference have, of any in a term."""
+    found: set[Factor] = set()
     for x in inside(node):
-        if isinstance(x, Add) and x.left.sign != x.right.sign:
-            with contextlib.suppress(_NotANumber):  # it is not chosen here
+        with contextlib.suppress(_NotANumber):  # it is not chosen here
+            if isinstance(x, Add) and point.is_difference(x):
                 found |= set(point.common(x, None))
     return frozenset(found)
 
@@ -420,7 +473,7 @@ def _tests(node: Node) -> list[Test]:
     return [x for x in inside(node) if isinstance(x, Test)]
 
 
-def _value(point: _Point, node: Node) -> tuple[int, ...] | None:
+def _value(point: _Point, node: Node) -> dict[Sign, int] | None:
     try:
         return point.term(node)
     except _NotANumber:

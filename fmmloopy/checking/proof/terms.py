@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
 from typing import TypeVar
 
 from fmmloopy.checking.proof.integers import Affine, Condition, Keyed
@@ -17,22 +16,12 @@ T = TypeVar("T")
 class Node:
     """A term, as a tree whose branches may be shared."""
 
-    @property
-    def sign(self) -> int:
-        """The sign that it is written with, 1 or -1: both sides of a sum have the same, or it is a difference."""
-        return 1
-
 
 @dataclass(frozen=True, eq=False)
 class Constant(Node):
     """A number that is written in the kernel."""
 
     value: Fraction
-
-    @cached_property
-    def sign(self) -> int:
-        """Its sign."""
-        return -1 if self.value < 0 else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +51,6 @@ class Add(Node):
     left: Node
     right: Node
 
-    @cached_property
-    def sign(self) -> int:
-        """The sign of both sides, or 1."""
-        return self.left.sign if self.left.sign == self.right.sign else 1
-
 
 @dataclass(frozen=True, eq=False)
 class Multiply(Node):
@@ -75,22 +59,12 @@ class Multiply(Node):
     left: Node
     right: Node
 
-    @cached_property
-    def sign(self) -> int:
-        """The product of the signs."""
-        return self.left.sign * self.right.sign
-
 
 @dataclass(frozen=True, eq=False)
 class Reciprocal(Node):
     """One divided by a term."""
 
     of: Node
-
-    @cached_property
-    def sign(self) -> int:
-        """The sign of what it divides by."""
-        return self.of.sign
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +91,6 @@ class Select(Node):
     test: Test
     then: Node
     other: Node
-
-    @cached_property
-    def sign(self) -> int:
-        """The sign of what is chosen where that is not zero."""
-        return (self.other if self.then is ZERO else self.then).sign
 
 
 PARTIAL = ("sqrt", "log", "pow")

@@ -217,10 +217,16 @@ SUBTLE: Mapping[str, Made] = {
     "roots of constants in float32": Made(then(factor("sqrt(2.0)*sqrt(2.0)*0.5"), dense), "m2m"),
     "a quotient that may be 0/0": Made(then(rewrite("sum", ("*x", "*x*x/x")), dense), "m2m"),
     "a root of what may be negative": Made(then(rewrite("sum", ("*x", "*sqrt(x)*sqrt(x)")), resolved, dense), "m2m"),
+    "roots of what may be negative in a square": Made(
+        early(assign("r2", "sqrt(d0)*sqrt(d0)*sqrt(d0)*sqrt(d0) + d1*d1 + d2*d2"), resolved)
+    ),
     "a distance along an axis in a quotient": Made(early(assign("r2", "d0*d0 + d1*d1 + d2*d2*(d2/d2)"))),
     "zero times an infinite number": Made(early(rewrite("sum*", ("else 0", "else rinv*0")))),
     "zero times a quotient": Made(then(rewrite("sum", ("*x", "*x + 0/x")), dense), "m2m"),
     "a large number added and subtracted": Made(then(rewrite("sum", ("*x", "*x + 1e20 - 1e20")), dense), "m2m"),
+    "a large difference added and subtracted": Made(
+        then(rewrite("sum", ("*x", "*x + 1e20*(x - 3) + 1e20*(3 - x)")), dense), "m2m"
+    ),
     "a difference of large multiples in float32": Made(
         then(
             rewrite("sum", (" + table", " + 16777217*table"), ("*x", "*x - 16777216*table[itable, c, j, itile, i]*x")),
@@ -236,6 +242,15 @@ SUBTLE: Mapping[str, Made] = {
     "idle lanes: one divided by a sum of squares": idle_lanes("1/(d0*d0 + c*c)"),
     "idle lanes: a root in a root": idle_lanes("1/sqrt(r*r + sqrt(d0)*sqrt(d0))"),
     "a product with a difference expanded": difference("r*(b*d1 - c)", "(r*parameter_b*d1 - r*parameter_c)"),
+    "the sign lost under a root in a function": difference("r*exp(d0)", "r*exp(sqrt(d0*d0))"),
+    "a square of a sum of unknown signs expanded": difference(
+        "(r + b)*(r + b)", "r*r + 2*r*parameter_b + parameter_b*parameter_b"
+    ),
+    "a cube of a sum of unknown signs expanded": difference(
+        "(r + b)**3", "r**3 + 3*r*r*parameter_b + 3*r*parameter_b**2 + parameter_b**3"
+    ),
+    "a product with a sum of unknown signs expanded": difference("r*(d1 + b*d0)", "(r*d1 + r*parameter_b*d0)"),
+    "a product with a sum of a sine expanded": difference("c*(r + sin(r))", "(parameter_c*r + parameter_c*sin(r))"),
     "a difference expanded and another factored": difference(
         "exp(r*d1 - r*d0)*exp(d1*(r - d0))", "exp(r*(d1 - d0))*exp(d1*r - d1*d0)"
     ),
@@ -273,6 +288,12 @@ UNUSUAL: Mapping[str, Made] = {
     ),
     "a factor taken out of sums of differences": difference(
         "exp(r*d2*d1 - r*d2*d0 + r*b)", "exp((d2*(d1 - d0) + parameter_b)*r)"
+    ),
+    "a product with a sum of squares expanded": difference(
+        "c*(r + b*b*exp(d0))", "(parameter_c*r + parameter_b*parameter_c*exp(d0)*parameter_b)"
+    ),
+    "a square of a sum of multiples of one number expanded": difference(
+        "(b*r + 2*b)**2", "parameter_b*parameter_b*(r*r + 4*r + 4)"
     ),
 }
 """Right kernels."""

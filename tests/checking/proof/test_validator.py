@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -51,15 +50,14 @@ def _plain_sum(self: Any, node: Any) -> int:
     return int((self.value(node.left) + self.value(node.right)) % self.field.prime)
 
 
-def _factored_sum(self: Any, node: Any) -> int:
-    """Return a sum without what both sides have in common, times that, of either kernel."""
-    common, prime = math.prod(self.common(node, None).elements()), self.field.prime
-    parts = [self.value(side) * pow(common, -1, prime) % prime for side in (node.left, node.right)]
-    if node.left.sign == node.right.sign:
-        return int(sum(parts) * common % prime)
-    same, opposite = sorted(parts), sorted(-part % prime for part in parts)
-    drawn = self.field.draw(self.number, "difference", min(same, opposite)) * common
-    return int((drawn if same < opposite else -drawn) % prime)
+def _all_factors(self: Any, node: Any) -> Any:
+    """Return all factors that the sides of a sum have in common, of either kernel."""
+    return self.common(node, None).elements()
+
+
+def _positive(*_: Any) -> tuple[int, frozenset[int]]:
+    """Return the sign of a number that is positive."""
+    return 1, frozenset()
 
 
 def _any_quotient(self: Any, node: Any) -> int:
@@ -208,7 +206,13 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "assumptions": ("assumes full tiles", gone(interface, "_refuse_assumptions")),
     "loads that decide a loop": ("stored as often as data say", gone(matching, "_undetermined", lambda *_: "")),
     "differences": ("a difference expanded", gone(identity._Point, "_sum", _plain_sum)),
-    "differences expanded": ("a product with a difference expanded", gone(identity._Point, "_sum", _factored_sum)),
+    "differences expanded": ("a product with a difference expanded", gone(identity._Point, "_taken_out", _all_factors)),
+    "signs of arguments": (
+        "a square of a sum of unknown signs expanded", gone(identity._Point, "unknown_sign", _positive)
+    ),
+    "signs of differences": (
+        "a large difference added and subtracted", gone(identity._Point, "unknown_sign", _positive)
+    ),
     "numbers of 32 bits": ("boxes shifted out of 32 bits", gone(proving, "refuse_overflow")),
     "whole numbers on the way": ("a sum that is taken back", gone(overflow._Watcher, "_from_the_left", _none)),
     "types of operands": ("64 bits at the end of a product", gone(overflow._Watcher, "_from_the_left", _none)),
@@ -249,7 +253,7 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "sources of functions": ("another coefficient", gone(lemmas, "_is_ours", lambda *_: True)),
     "terms added by two statements": ("added twice", _always_disjoint),
     "primes that nobody knows": ("a factor that is one modulo 2^61 - 1", _one_prime),
-    "signs of roots": ("the sign lost under a root", _positive_roots),
+    "signs of roots": ("the sign lost under a root in a function", _positive_roots),
     "quotients where a test fails": ("masked by a factor", gone(identity._Point, "_reciprocal", _any_quotient)),
     "lanes within the padding": (
         "more lanes than padding",
@@ -279,7 +283,7 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "arithmetic of constants": ("constants in float32", gone(Reader, "rounded", _as_it_is)),
     "functions of constants": ("roots of constants in float32", _functions_in_any_type),
     "quotients": ("a quotient that may be 0/0", gone(identity, "_where_no_number", lambda *_: set())),
-    "roots": ("a root of what may be negative", gone(identity, "_where_no_number", lambda *_: set())),
+    "roots": ("roots of what may be negative in a square", gone(identity, "_where_no_number", lambda *_: set())),
     "products with zero": ("zero times an infinite number", gone(terms, "is_partial", lambda _: False)),
     "signs in idle lanes": (
         "idle lanes: a root of a difference", gone(identity, "_is_not_negative", lambda *_: True)
