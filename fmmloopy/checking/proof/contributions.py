@@ -61,7 +61,7 @@ def _store(reader: Reader, statement: Statement) -> Store:
     inames = {value.dims()[0][0]: iname for iname, value in scope.env.items()}
     conditions = tuple(reader.integers.domain(scope))
     index = tuple(reader.integers.value(i, scope) for i in indices(statement.assignee))
-    term = update_of(statement)
+    term = update_of(reader.integers, statement)
     pieces = reader.written_value(statement, scope, statement.expression if term is None else term)
     return Store(
         name,

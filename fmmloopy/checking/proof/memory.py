@@ -9,7 +9,7 @@ from typing import Any
 import pymbolic.primitives as p
 from loopy.symbolic import get_dependencies
 
-from fmmloopy.checking.proof.facts import Facts, Statement, indices, written
+from fmmloopy.checking.proof.facts import Statement, indices, written
 from fmmloopy.checking.proof.integer_reader import IntegerReader, Scope
 from fmmloopy.checking.proof.integers import Affine, dim, dims_in, substitute
 from fmmloopy.checking.proof.verdict import Unproved
@@ -18,8 +18,12 @@ Fresh = Callable[[str], str]
 """Makes a new loop variable for an iname."""
 
 
-def update_of(statement: Statement) -> Any:
-    """Return the term that a statement adds to what it writes, for ``v = v + term``; else None."""
+def update_of(integers: IntegerReader, statement: Statement) -> Any:
+    """Return the term that a statement adds to what it writes, for ``v = v + term``; else None.
+
+    Raises:
+        Unproved: an index cannot be read.
+    """
     if not isinstance(statement.expression, p.Sum):
         return None
     waiting, terms = list(statement.expression.children), []
@@ -29,11 +33,25 @@ def update_of(statement: Statement) -> Any:
             waiting = [*child.children, *waiting]
         else:
             terms.append(child)
-    rest = [term for term in terms if term != statement.assignee]
+    rest = [term for term in terms if not _is_written(integers, statement, term)]
     name = written(statement)
     if len(terms) != len(rest) + 1 or not rest or any(name in get_dependencies(term) for term in rest):
         return None
     return rest[0] if len(rest) == 1 else p.Sum(tuple(rest))
+
+
+def _is_written(integers: IntegerReader, statement: Statement, term: Any) -> bool:
+    """Return whether a term is the entry that a statement writes.
+
+    Their indices must be equal, and what must have been written for the first, for the second one, too.
+    """
+    entry = statement.assignee
+    if not isinstance(term, p.Subscript) or not isinstance(entry, p.Subscript) or term.aggregate != entry.aggregate:
+        return bool(term == entry)
+    env = {iname: dim(iname) for iname in statement.within_inames}
+    read, write = Scope(statement, env), Scope(statement, env)
+    same = [integers.value(i, read) for i in indices(term)] == [integers.value(i, write) for i in indices(entry)]
+    return same and read.needs.keys() <= write.needs.keys()
 
 
 @dataclass(frozen=True)
@@ -51,11 +69,11 @@ class Writers:
     later: tuple[Statement, ...]
 
 
-def writers_of(facts: Facts, name: str, reader: Statement, is_bound: bool = False) -> Writers:
+def writers_of(integers: IntegerReader, name: str, reader: Statement, is_bound: bool = False) -> Writers:
     """Return who wrote a variable that a statement reads.
 
     Args:
-        facts: of the kernel.
+        integers: reads the indices of what is added to.
         name: of the variable.
         reader: the statement.
         is_bound: whether it is a bound of the reader's loops, which loopy itself computes before.
@@ -63,6 +81,7 @@ def writers_of(facts: Facts, name: str, reader: Statement, is_bound: bool = Fals
     Raises:
         Unproved: nobody did, or statements are in no order.
     """
+    facts = integers.facts
     every = facts.writers.get(name, ())
     others = [w for w in every if w.id != reader.id]
     before = [w for w in others if w.id in facts.before[reader.id] or (is_bound and len(every) == 1)]
@@ -72,7 +91,7 @@ def writers_of(facts: Facts, name: str, reader: Statement, is_bound: bool = Fals
             raise Unproved(f"reads {name} in no order with {other.id}, which writes it", reader.id)
     if not before:
         raise Unproved(f"reads {name}, which nothing has written", reader.id)
-    updates = [w for w in before if update_of(w) is not None]
+    updates = [w for w in before if update_of(integers, w) is not None]
     assignments = [w for w in before if w not in updates]
     last = [a for a in assignments if all(b is a or b.id in facts.before[a.id] for b in assignments)]
     if len(last) != 1:

@@ -99,7 +99,7 @@ class Reader:
         facts, read = self.facts, Read(self, name, index, scope.apart())
         if facts.temporary_type(name).kind != "i":
             raise Unproved(f"{name} is no whole number", scope.statement.id)
-        writers = writers_of(facts, name, scope.statement, is_bound)
+        writers = writers_of(self.integers, name, scope.statement, is_bound)
         if writers.updates:
             raise Unproved(f"{name} is a sum of whole numbers", scope.statement.id)
         refuse_later(read, writers)

@@ -30,7 +30,7 @@ def read_scattered(read: Read, distinct: Mapping[str, int]) -> list[Piece] | Non
     facts = read.reader.facts
     if not any(_array(read, w, distinct) for w in facts.writers.get(read.name, ())):
         return None
-    writers = memory.writers_of(facts, read.name, read.statement)
+    writers = memory.writers_of(read.reader.integers, read.name, read.statement)
     refuse_later(read, writers)
     scatter = writers.first
     array = _array(read, scatter, distinct)

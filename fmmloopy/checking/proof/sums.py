@@ -77,7 +77,7 @@ def read_sum(read: Read) -> list[Piece]:
     Raises:
         Unproved: that is not one assignment and sums over whole loops, or it may not have been written.
     """
-    writers = memory.writers_of(read.reader.facts, read.name, read.statement)
+    writers = memory.writers_of(read.reader.integers, read.name, read.statement)
     refuse_later(read, writers)
     first, updates = writers.first, writers.updates
     shared = read.shared(first, read.statement)
@@ -134,7 +134,8 @@ def _updated(
     size = read.reader.facts.temporary_type(read.name).itemsize
     loops = frozenset((new, size) for new in instance.free)
     conditions, more = read.conditions(update, instance)
-    pieces = read.reader.written_value(update, Scope(update, instance.env), memory.update_of(update))
+    term = memory.update_of(read.reader.integers, update)
+    pieces = read.reader.written_value(update, Scope(update, instance.env), term)
     needs = {**here.needs, **more, **read.needs(first, known)}
     left = tuple(condition for condition in conditions if condition not in set(known))
     return [Piece(x.node, x.loops | loops, left, x.needs).under(x.conditions, needs) for x in pieces]

@@ -15,6 +15,7 @@ from corpus.mistakes import (
     change,
     guard,
     in_dtype,
+    retarget,
     rewrite,
     rule,
     statement,
@@ -258,6 +259,17 @@ SUBTLE: Mapping[str, Made] = {
     "a factor taken out twice": difference("exp(r*d1 - r*d0)", "exp(r*r*(d1 - d0))"),
     "a factor and a sign taken out": difference("exp(r*d1 - r*d0)", "exp(r*(d0 - d1))"),
     "a quotient of differences": difference("exp(d1*r - r*d0)", "exp((r*d1*d1 - r*d1*d0)/d1)"),
+    "the next entry added to": Made(early(rewrite("store0", ("itgt(t)", "itgt(t) + 1"))), "p2m"),
+    "an entry added to that depends on data": Made(early(rewrite("store0", ("itgt(t)", "itgt(t) - 2*tgt_start")))),
+    "an entry added to that a variable decides which may not have been written": Made(
+        early(
+            statement("shift = 0", like="box", name="shift"),
+            guard("shift", "ibox > 0"),
+            rewrite("store0", ("itgt(t)", "itgt(t) + shift")),
+            with_dependency("store0", "shift"),
+        ),
+        "p2m",
+    ),
     "for another target": Made(then(dense, lambda knl: knl.copy(target=lp.CTarget())), "m2m"),
     "stored when one list entry is done": Made(
         then(
@@ -282,6 +294,15 @@ SUBTLE: Mapping[str, Made] = {
 """Wrong kernels by mistake."""
 
 UNUSUAL: Mapping[str, Made] = {
+    "an index written in another way": Made(early(rewrite("store0", ("itgt(t)", "itgt(t) - 2*tgt_start"))), "p2m"),
+    "indices of sums written in two ways": Made(
+        early(
+            retarget("sum0", ("[t]", "[t + tgt_start]")),
+            rewrite("sum0", ("u0[t]", "u0[t - tgt_start]")),
+            with_dependency("sum0", "tgt_start"),
+        ),
+        "p2m",
+    ),
     "a factor taken out of a difference": difference("exp(r*d1 - r*d0)", "exp(r*(d1 - d0))"),
     "a factor taken out of two differences": difference(
         "exp(r*d2*d1 - r*d2*d0) - r*(b*d0 - c*d0)", "exp(r*(d2*d1 - d2*d0)) - r*d0*(parameter_b - parameter_c)"

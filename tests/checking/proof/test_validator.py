@@ -193,6 +193,11 @@ def _any_product(self: Any, factors: Any, statement: str) -> Any:
     return total
 
 
+def _any_entry(_: Any, statement: Any, term: Any) -> bool:
+    """Return whether a term is an entry of the array that a statement writes."""
+    return str(term).startswith(f"{facts.written(statement)}[")
+
+
 def _one_sum(self: Any, node: Any) -> tuple[int, ...]:
     """Return the value of a sum, whatever cancels in it."""
     return (sum(self.value(side) for side in identity._sides(node)) % self.field.prime,)
@@ -213,6 +218,7 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "signs of differences": (
         "a large difference added and subtracted", gone(identity._Point, "unknown_sign", _positive)
     ),
+    "entries that are added to": ("the next entry added to", gone(memory, "_is_written", _any_entry)),
     "numbers of 32 bits": ("boxes shifted out of 32 bits", gone(proving, "refuse_overflow")),
     "whole numbers on the way": ("a sum that is taken back", gone(overflow._Watcher, "_from_the_left", _none)),
     "types of operands": ("64 bits at the end of a product", gone(overflow._Watcher, "_from_the_left", _none)),
