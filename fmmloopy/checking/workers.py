@@ -20,10 +20,13 @@ from fmmloopy.checking.report import Finding, merged
 from fmmloopy.checking.request import LAYERS, Failure, Request
 from fmmloopy.checking.whole import Wrong, check_whole
 from fmmloopy.common.cores import processors
-from fmmloopy.common.isolation import ChildError, Worker, WorkerError
+from fmmloopy.common.isolation import ChildError, ChildTimedOut, Worker, WorkerError
 from fmmloopy.common.messages import one_line
 from fmmloopy.execution.devices import Device
 from fmmloopy.recipes.book import RecipeBook
+
+ATTEMPTS = 3
+"""How often an operator is checked that takes too long, but not when the layer is run alone, as on a busy machine."""
 
 Outcome = tuple[Failure | None, tuple[Proof, ...], frozenset[str]]
 """What is wrong with an operator, if anything, which of its kernels are proved, and which have run."""
@@ -138,8 +141,12 @@ def _words(request: Request) -> str:
     return ", ".join([request.operator, *(f"{n}={v}" for n, v in request.parameters.items()), request.dtype])
 
 
-def _survive(worker: Worker, request: Request, watch: Callable[[str], None]) -> Outcome:
-    """Check an operator; if the process dies, report why, and the first step at which it does."""
+def _survive(worker: Worker, request: Request, watch: Callable[[str], None], attempts: int = ATTEMPTS) -> Outcome:
+    """Check an operator; if the process dies, report why, and the first step at which it does.
+
+    If it took too long in a layer that passes when it is run alone, the machine was busy, and all layers are run again:
+    those after it have not run.
+    """
     try:
         outcome: Outcome = worker.call(check_and_prove, request, watch=watch)
         return outcome
@@ -149,11 +156,14 @@ def _survive(worker: Worker, request: Request, watch: Callable[[str], None]) -> 
         layer, step = _where(error)
         if "proving" in error.stage:  # a proof that ends like this is none, and says nothing of the kernel
             others = tuple(each for each in request.layers if each != "symbolic")
-            return _survive(worker, replace(request, layers=others), watch)
+            return _survive(worker, replace(request, layers=others), watch, attempts)
         if layer not in LAYERS or layer == "static":
             reason = f"{error.reason}, {error.stage.removeprefix('static: ')}".rstrip(", ")
             return Failure("static", step, reason), (), frozenset()
-        return _find_step(worker, replace(request, layers=(layer,))), (), frozenset()
+        failure = _find_step(worker, replace(request, layers=(layer,)))
+        if failure is None and isinstance(error, ChildTimedOut) and attempts > 1:
+            return _survive(worker, request, watch, attempts - 1)
+        return failure or Failure(layer, step, f"{error.reason}, but not every time"), (), frozenset()
 
 
 def _where(error: ChildError) -> tuple[str, str]:
@@ -166,7 +176,7 @@ def _where(error: ChildError) -> tuple[str, str]:
 def _find_step(worker: Worker, request: Request) -> Failure | None:
     """Run growing numbers of steps of a recipe until the process dies or another error occurs.
 
-    The whole recipe is run again first: if it passes now, the machine was too busy, and nothing is wrong.
+    The whole recipe is run again first, which may pass.
     """
     try:
         failure: Failure | None = worker.call(check_operator, request)

@@ -12,7 +12,7 @@ EXPANDED = " + ".join(f"x{k}[t]*x{k}[t] + y{k}*y{k} - 2*x{k}[t]*y{k}" for k in r
 
 ENTRIES: tuple[Wrong, ...] = (
     *(
-        wrong(operator, "single precision", "numerical", "sums in single precision",
+        wrong(operator, "single precision", "exact", "sums in single precision",
               "seven digits where sixteen are asked for",
               in_dtype(np.float32, "u0"))
         for operator in PARTICLES
@@ -26,7 +26,7 @@ ENTRIES: tuple[Wrong, ...] = (
     wrong("p2m", "single precision", "numerical", "squared distance in single precision",
           "seven digits where sixteen are asked for",
           in_dtype(np.float32, "r2")),
-    wrong("m2p", "single precision", "numerical", "charges in single precision",
+    wrong("m2p", "single precision", "exact", "charges in single precision",
           "densities are rounded to seven digits",
           in_dtype(np.float32, "q0")),
     *(

@@ -52,7 +52,7 @@ def _tails() -> list[Wrong]:
             wrong(operator, "swapped indices", "exact", "matrix transposed",
                   "right for symmetric functions of symmetric surfaces only",
                   rewrite("sum", TRANSPOSED)),
-            wrong(operator, "single precision", "numerical", "sums in single precision",
+            wrong(operator, "single precision", "exact", "sums in single precision",
                   "seven digits where sixteen are asked for",
                   in_dtype(np.float32, "u")),
             wrong(operator, "dropped dependency", "static", "sum may run before its initialisation",

@@ -80,7 +80,7 @@ ENTRIES: tuple[Wrong, ...] = (
            outside("init_w", "ptile")),
     _entry("uninitialized", "exact", "last lane not cleared", "one pair of a tile starts from what was in memory",
            guard("init_w", "b < blanes - 1"), also=ANY_RUN),
-    _entry("single precision", "numerical", "projections in single precision",
+    _entry("single precision", "exact", "projections in single precision",
            "seven digits where sixteen are asked for", in_dtype(np.float32, "z")),
     _entry("large box", "exact", "at most 8 pairs with a transfer vector", "what a block of 8 cannot hold is left out",
            at_most("pair_end", "pair_start + 8", "pair_start")),
