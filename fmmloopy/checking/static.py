@@ -49,13 +49,13 @@ def out_of_bounds(knl: Any) -> str:
         for side in (insn.assignee, insn.expression) if hasattr(insn, "assignee") else ():
             for part in sorted(find(side), key=str):
                 array = kernel.temporary_variables.get(part.aggregate.name) if isinstance(part, Subscript) else None
-                if array is not None and _leaves(domain, part.index_tuple, array.shape, loaded):
+                if array is not None and _goes_beyond(domain, part.index_tuple, array.shape, loaded):
                     return f"{part} in {insn.id} is out of bounds: {array.name} has shape {array.shape}"
     return ""
 
 
-def _leaves(domain: Any, index: tuple[Any, ...], shape: tuple[Any, ...], loaded: frozenset[str]) -> bool:
-    """Return whether an index leaves an array, where that does not depend on numbers that are loaded."""
+def _goes_beyond(domain: Any, index: tuple[Any, ...], shape: tuple[Any, ...], loaded: frozenset[str]) -> bool:
+    """Return whether an index goes beyond an array, where that does not depend on numbers that are loaded."""
     from loopy.diagnostic import UnableToDetermineAccessRangeError
     from loopy.isl_helpers import make_slab
     from loopy.symbolic import get_access_map, get_dependencies

@@ -56,7 +56,7 @@ MAX_W = 152
 MAX_X = 19
 """Most entries in a row of X."""
 
-_CHUNK = 1024  # boxes at a time: their 8 * 216 candidates fit the second-level cache
+_CHUNK = 1024  # boxes at a time: so much work that threads seldom wait for each other
 
 # Geometry of a box P, its colleague C in direction d, child o of P and child c of C; in widths of the children.
 _DIRECTIONS = np.array([(x, y, z) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)])
