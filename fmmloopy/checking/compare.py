@@ -28,8 +28,8 @@ def difference(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray
         if not identical(found[name], values):
             wrong = ~((found[name] == values) | (np.isnan(found[name]) & np.isnan(values)))
             index = tuple(int(i) for i in np.argwhere(wrong)[0])
-            wrong_one, right = f"{found[name][index]:.16g}", f"{values[index]:.16g}"
-            return f"{name}{list(index)} is {wrong_one}, expected {right}; {int(wrong.sum())} of {wrong.size} entries differ"
+            entry, right, count = f"{found[name][index]:.16g}", f"{values[index]:.16g}", int(wrong.sum())
+            return f"{name}{list(index)} is {entry}, expected {right}; {count} of {wrong.size} entries differ"
     return ""
 
 
