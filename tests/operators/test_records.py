@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fmmloopy as fl
+from fmmloopy.checking import cases
 from fmmloopy.checking.case import POLYNOMIALS
 from fmmloopy.checking.cases import make_case, shape_of
 from fmmloopy.checking.over import describe
@@ -46,7 +47,8 @@ def test_records_name_the_arguments_of_their_kernels(spec):
 
 
 @pytest.mark.parametrize("spec", SPECIFICATIONS)
-def test_cases_have_every_argument_in_the_shape_that_the_kernel_reads(spec):
+def test_cases_have_every_argument_in_the_shape_that_the_kernel_reads(spec, monkeypatch):
+    monkeypatch.setattr(cases, "WIDE", 1.0)
     case = make_case(spec)
     arguments = case.arguments_for(dict.fromkeys(spec.operator.lanes, 1))
     for argument in spec.operator.arguments_for(spec.types):
