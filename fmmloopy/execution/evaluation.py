@@ -289,9 +289,9 @@ class _Whole:
 
 def _lists(points: SortedPoints, tree: Tree, setup: Setup, searched: bool) -> tuple[InteractionLists, float | None]:
     """Return the interaction lists of a whole tree, and a lower bound on distances if it is searched for."""
-    return beside(
-        lambda: setup.near_lists(tree, build_lists(tree)), lambda: least_distance(points, tree) if searched else None
-    )
+    if not searched:
+        return setup.near_lists(tree, build_lists(tree)), None
+    return beside(lambda: setup.near_lists(tree, build_lists(tree)), lambda: least_distance(points, tree))
 
 
 def _tables(method: Method, radii: NDArray[np.float64], like: Evaluation | None) -> Tables:

@@ -42,7 +42,7 @@ CENTRE_BITS = 7
 HALF_WIDTH_BITS = 8
 """Significant bits of the root's half width."""
 
-_BLOCK = 32768  # points at a time: a block's coordinates and temporaries stay in the second-level cache
+_BLOCK = 32768  # points at a time: few enough for caches, enough for threads seldom to wait for each other
 _OCTANTS = np.arange(8, dtype=np.uint64)
 
 # Steps that move the bits of a 21-bit integer three apart: shift, then keep these bits. Read backwards they undo it.

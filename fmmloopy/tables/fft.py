@@ -24,7 +24,8 @@ MOST_TARGETS, FEWEST_TARGETS, CHUNKS = 256, 64, 16
 where there would be less than so many chunks, each of which is one core's; too few share too little."""
 
 CHUNKS_TOGETHER = 32
-"""Chunks whose pairs are grouped together: their arrays fit in a level-2 cache, and groups have 16-bit numbers."""
+"""Chunks whose pairs are grouped together: so few that groups have 16-bit numbers, which numpy sorts faster, and that
+there is work for several cores."""
 
 
 @dataclass(frozen=True)

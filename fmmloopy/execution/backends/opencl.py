@@ -356,7 +356,7 @@ class OpenCLRuntime:
         nbytes = (max(1, math.prod(shape)) + self._padding) * dtype.itemsize
         check_size(shape, self.device.limits)
         try:
-            if self.device.kind == CPU and not self.device.is_simulator:  # which knows where arrays end
+            if self.device.kind == CPU and not self.device.is_simulator:  # a simulator sees where arrays end
                 return Array(shape, dtype, self._in_host_memory(nbytes))
             array = Array(shape, dtype, self._cl.Buffer(self._context, self._cl.mem_flags.READ_WRITE, nbytes))
             self._fill(array)
