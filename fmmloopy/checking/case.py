@@ -161,7 +161,7 @@ def run_case(case: Case, code: CompiledOperator, runtime: Runtime) -> dict[str, 
         DeviceError: the device cannot run the code, or the code wrote past the end of an output.
     """
     arguments = case.arguments_for(dict(code.lanes))
-    uploaded = {k: _upload(runtime, v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    uploaded = {k: _upload(runtime, k, v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
     uploaded |= {name: uploaded[same] for name, same in case.operator.aliases.items()}
     runtime.run([runtime.bind(code, uploaded)])
     outputs: dict[str, NDArray[Any]] = {}
@@ -173,10 +173,13 @@ def run_case(case: Case, code: CompiledOperator, runtime: Runtime) -> dict[str, 
     return outputs
 
 
-def _upload(runtime: Runtime, values: NDArray[Any]) -> Array:
-    """Upload an array followed by LANES numbers that idle lanes may read, but never use."""
-    tail = np.full(LANES, np.nan if values.dtype.kind == "f" else 0, values.dtype)
-    return runtime.upload(np.concatenate([values.ravel(), tail]))
+def _upload(runtime: Runtime, name: str, values: NDArray[Any]) -> Array:
+    """Upload an array followed by LANES numbers that idle lanes may read, but never use.
+
+    After the last group of something, there is one of one entry, as in programs of `fmmloopy.checking.reproducer`.
+    """
+    after = np.nan if values.dtype.kind == "f" else values[-1] + 1 if name.endswith("_starts") else 0
+    return runtime.upload(np.concatenate([values.ravel(), np.full(LANES, after, values.dtype)]))
 
 
 def identical(a: NDArray[Any], b: NDArray[Any]) -> bool:

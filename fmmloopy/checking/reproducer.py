@@ -75,7 +75,8 @@ def main():
     buffers = {{}}
     for name, value in ARGUMENTS.items():
         if isinstance(value, np.ndarray):
-            tail = np.full(PADDING, np.nan if value.dtype.kind == "f" else 0, value.dtype)
+            after = nan if value.dtype.kind == "f" else value[-1] + 1 if name.endswith("_starts") else 0
+            tail = np.full(PADDING, after, value.dtype)
             flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
             buffers[name] = cl.Buffer(context, flags, hostbuf=np.concatenate([value.ravel(), tail]))
     for index, (name, value) in enumerate(ARGUMENTS.items()):

@@ -200,8 +200,8 @@ def functions(operator: Operator, dtype: str) -> tuple[GreensFunction, ...]:
     """Return Green's functions whose kernels have all places for faults: several components, a root, derivatives."""
     found = [several(find_types(dtype))]
     if operator.particles:
-        real = yukawa(0.5)
-        found += [laplace(), real.with_gradient() if operator.gives_potentials else real]
+        real = laplace(), yukawa(0.5)
+        found += [each.with_gradient() for each in real] if operator.gives_potentials else real
     return tuple(found)
 
 

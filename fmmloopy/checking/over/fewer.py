@@ -61,8 +61,11 @@ def fewer_children(case: Case, name: str, rows: Iterable[int]) -> Iterator[Case]
 
 
 def padded_boxes(boxes: NDArray[Any], beyond: int) -> NDArray[np.int32]:
-    """Append padding, which idle lanes read, to a list of boxes or pairs."""
-    return np.append(boxes, np.full(LANES, beyond)).astype(np.int32)
+    """Append padding, which idle lanes read, to a list of boxes or pairs: in turn a number and others of the list."""
+    padding = np.full(LANES, beyond)
+    if len(boxes):
+        padding[1::2] = np.resize(boxes, LANES // 2)
+    return np.append(boxes, padding).astype(np.int32)
 
 
 GARBAGE = 777.0

@@ -27,7 +27,7 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
     children[present] = rng.permutation(nboxes)[: present.sum()]
     return {
         "octet_children": children.astype(np.int32),
-        "surface_grid": surface_grid(spec.order),
+        "surface_grid": _places(spec.order, rng),
         "noctets": noctets,
         "nboxes": nboxes,
         "npoints": npoints,
@@ -35,6 +35,15 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
         "kz_start": 0 if layout.boxes else 1,
         "kz_end": spec.order,
     }
+
+
+def _places(order: int, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Return different places on a grid, as many as a surface has points, in any order: shape (3, npoints).
+
+    That they are all on the outside is nothing that a recipe may rely on.
+    """
+    chosen = rng.permutation(order**3)[: count_points(order)]
+    return np.stack(np.unravel_index(chosen, (order,) * 3)).astype(np.int32)
 
 
 def surface_grid(order: int) -> NDArray[np.int32]:

@@ -337,6 +337,21 @@ def is_nothing(node: Node, field: Field) -> bool:
     return False
 
 
+def is_spoilt(node: Node, entry: Entry) -> bool:
+    """Return whether a term may be no number if an entry is none, which no comparison holds for."""
+    known: dict[int, bool] = {}
+
+    def spoilt(x: Node) -> bool:
+        if id(x) not in known:
+            if isinstance(x, Select) and x.test.operator in (">", ">=") and spoilt(x.test):
+                known[id(x)] = spoilt(x.other)
+            else:
+                known[id(x)] = x.key == entry.key if isinstance(x, Entry) else any(map(spoilt, children(x)))
+        return known[id(x)]
+
+    return spoilt(node)
+
+
 def _has_zero(node: Node) -> bool:
     if isinstance(node, Multiply):
         return _has_zero(node.left) or _has_zero(node.right)

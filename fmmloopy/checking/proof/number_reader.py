@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -16,9 +16,22 @@ from fmmloopy.checking.proof import lemmas
 from fmmloopy.checking.proof.facts import Facts, Statement, indices
 from fmmloopy.checking.proof.identity import Field
 from fmmloopy.checking.proof.integer_reader import IntegerReader, Scope
-from fmmloopy.checking.proof.integers import Affine, Condition, Not, dim
+from fmmloopy.checking.proof.integers import (
+    Affine,
+    AtLeastZero,
+    Both,
+    Condition,
+    Load,
+    Not,
+    atoms_of,
+    dim,
+    dims_in,
+    of,
+    whole,
+)
 from fmmloopy.checking.proof.memory import writers_of
 from fmmloopy.checking.proof.scatter import read_scattered
+from fmmloopy.checking.proof.sets import Names, make_set
 from fmmloopy.checking.proof.sums import Read, read_sum, refuse_later
 from fmmloopy.checking.proof.terms import (
     ONE,
@@ -57,6 +70,7 @@ class Reader:
         field: that terms are evaluated in.
         launch, merged: see `IntegerReader`.
         distinct: see `fmmloopy.checking.proof.scatter`.
+        assumed: adds to conditions what is assumed of the numbers in them.
     """
 
     def __init__(
@@ -67,12 +81,15 @@ class Reader:
         launch: Mapping[str, Affine],
         merged: Mapping[str, tuple[int, int]],
         distinct: Mapping[str, int],
+        assumed: Callable[[Iterable[Condition]], list[Condition]],
     ) -> None:
-        self.facts, self._prefix, self._field, self._distinct = facts, prefix, field, distinct
+        self.facts, self._prefix, self._field = facts, prefix, field
+        self._distinct, self._assumed = distinct, assumed
         self.integers = IntegerReader(facts, launch, merged, self._read_integer)
         self.inames: dict[str, str] = {}
         self._integers: dict[Any, tuple[Affine, dict[Need, None]]] = {}
         self._sums: dict[Any, list[Piece]] = {}
+        self._guards: dict[Any, bool] = {}
         self._reading: set[Any] = set()
 
     def fresh(self, iname: str) -> str:
@@ -109,8 +126,17 @@ class Reader:
         conditions, needs = read.conditions(first, instance)
         inner = Scope(first, instance.env)
         value = self.integers.value(first.expression, inner)
-        value = self.integers.converted(value, facts.type_of(first.expression), facts.temporary_type(name))
+        if not self._fits(value, facts.type_of(first.expression), facts.temporary_type(name), inner):
+            value = self.integers.converted(value, facts.type_of(first.expression), facts.temporary_type(name))
         return value, {**read.scope.needs, **needs, **inner.needs, **read.needs(first, conditions)}
+
+    def _fits(self, value: Affine, source: np.dtype[Any] | None, target: np.dtype[Any], scope: Scope) -> bool:
+        """Return whether a type holds a whole number wherever its statement runs."""
+        if target.kind != "i" or (source is not None and source.kind != "i"):
+            return False
+        info = np.iinfo(target)
+        least, most = (AtLeastZero(value - whole(info.min)), AtLeastZero(whole(info.max) - value))
+        return self._always(Both((least, most)), scope)
 
     # -- real numbers
 
@@ -242,9 +268,24 @@ class Reader:
             return self._select(e, scope)
         inner = scope.apart()
         holds: Condition = self.integers.condition(condition, inner)
+        if self._always(holds, scope):
+            return [x.under((), tuple(inner.needs)) for x in self.value(e.then, scope)]
         then = [x.under((holds,), tuple(inner.needs)) for x in self.value(e.then, scope)]
         other = [x.under((Not(holds),), tuple(inner.needs)) for x in self.value(e.else_, scope)]
         return lemmas.same_either_way(then, other, self._field) or [*then, *other]
+
+    def _always(self, holds: Condition, scope: Scope) -> bool:
+        """Return whether a condition holds wherever its statement runs: a guard that nothing needs."""
+        domain = self.integers.domain(scope.apart(), frozenset(scope.env))
+        key = holds.key, *(condition.key for condition in domain)
+        if key not in self._guards:
+            names, given = Names(), self._assumed([*domain, holds])
+            dims = sorted(set().union(*map(dims_in, given)))
+            loads = {atom for condition in given for atom in atoms_of(condition) if isinstance(atom, Load)}
+            given.remove(holds)  # once: the domain may have it, too
+            given += [AtLeastZero(of(load)) for load in loads]  # see `assumed_ranges`
+            self._guards[key] = make_set(names, dims, given).is_subset(make_set(names, dims, [holds]))
+        return self._guards[key]
 
     def _select(self, e: Any, scope: Scope) -> list[Piece]:
         operator = getattr(e.condition.operator, "value", e.condition.operator)
@@ -252,8 +293,10 @@ class Reader:
         needs = (*left.needs, *right.needs)
         if operator in ("<", "<="):
             operator, left, right = {"<": ">", "<=": ">="}[operator], right, left
-        test = Test(operator, left.node, right.node)
         then, other = self.value(e.then, scope), self.value(e.else_, scope)
+        if operator == ">=" and lemmas.is_extreme(left, right, then, other, self._field):
+            operator = ">"
+        test = Test(operator, left.node, right.node)
         if all(x.node is ZERO and x.is_plain for x in other):
             needs = (*needs, *(need for x in other for need in x.needs))
             return [

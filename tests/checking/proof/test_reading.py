@@ -10,7 +10,10 @@ from wrong_kernels import Made
 
 from fmmloopy.checking.proof import NotProved, prove, proving
 from fmmloopy.checking.proof.facts import read_facts
+from fmmloopy.checking.proof.identity import is_spoilt
+from fmmloopy.checking.proof.integers import whole
 from fmmloopy.checking.proof.interface import _is_row_major
+from fmmloopy.checking.proof.terms import ZERO, Entry, Multiply, Select, Test
 from fmmloopy.operators import P2P
 
 
@@ -39,3 +42,14 @@ def test_kernels_with_a_barrier_across_work_groups_are_not_proved() -> None:
     barrier = lp.BarrierInstruction("all", frozenset({"box"}), synchronization_kind="global")
     stopped = same.with_kernel(kernel.copy(instructions=[*kernel.instructions, barrier]))
     assert prove(sequential, stopped, P2P, 60) == NotProved("a barrier across work-groups", "all")
+
+
+def test_what_is_no_number_spoils_a_sum_unless_a_test_of_it_fails() -> None:
+    entry, other = Entry("sources", (whole(0),)), Entry("sources", (whole(1),))
+    positive = Test(">", entry, ZERO)
+    assert is_spoilt(Multiply(ZERO, entry), entry)
+    assert not is_spoilt(Multiply(ZERO, entry), other)
+    assert not is_spoilt(Select(positive, entry, ZERO), entry)
+    assert is_spoilt(Select(positive, other, ZERO), other)
+    assert is_spoilt(Select(positive, ZERO, entry), entry)
+    assert is_spoilt(Multiply(entry, Select(positive, entry, ZERO)), entry)
