@@ -65,6 +65,7 @@ from fmmloopy.inputs import (
     check_precision,
     check_scaling,
     fits,
+    rounding_change,
     warn_if_rounded,
 )
 from fmmloopy.limits import is_finite_at_zero, value_at_zero
@@ -331,7 +332,7 @@ class Fmm:
         """Sort points along the curve, in a root so many times as wide."""
         found = sort_points(points, others, dtype, width)
         if width == self._root_width:  # not once more for a root that is tried
-            warn_if_rounded(points, found)
+            warn_if_rounded(rounding_change(points, found.sources), found.half_width)
         return found
 
     def _usual_device(self) -> Device | None:

@@ -41,6 +41,9 @@ ARGUMENT_PREFIX = "parameter_"
 """Prefix of the names of parameters in kernels."""
 
 
+TAKEN = (*GEOMETRY, "pi", *FUNCTIONS)
+"""Names that no parameter may have."""
+
 _TO_BE_FOUND: Any = object()
 """Homogeneity that is found from the expressions."""
 
@@ -135,8 +138,8 @@ class GreensFunction:
                 raise ValueError(f"{self.name}: {what} is {count!r}, expected 0 to {most}")
         object.__setattr__(self, "matrix", rows)
         for parameter, value in {**self.parameters, "scaling": self.scaling}.items():
-            if not isinstance(parameter, str) or not parameter.isidentifier() or parameter in (*GEOMETRY, *FUNCTIONS):
-                taken = ", ".join((*GEOMETRY, *FUNCTIONS))
+            if not isinstance(parameter, str) or not parameter.isidentifier() or parameter in TAKEN:
+                taken = ", ".join(TAKEN)
                 raise ValueError(
                     f"{self.name}: a parameter is named {parameter!r}, expected an identifier other than {taken}"
                 )

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fmmloopy.common.arguments import finite_numbers, real_numbers
 from fmmloopy.greens import GreensFunction, laplace
-from fmmloopy.octree.tree import FIRST_LEVEL, SortedPoints, Tree
+from fmmloopy.octree.tree import FIRST_LEVEL, OneSide, Tree
 from fmmloopy.precision import PRECISIONS
 from fmmloopy.recipes.book import RecipeBook
 
@@ -109,27 +109,38 @@ ROUNDED, SAMPLED = 3e-5, 10000
 single precision, whose errors are 4e-6 without it, changes of 1e-4 were seen to leave errors of 3e-5."""
 
 
-def warn_if_rounded(points: NDArray[Any], rounded: SortedPoints) -> None:
-    """Warn if float32 is too coarse for the distances of neighbours, such as beside a point far away.
+def rounding_change(points: NDArray[Any], side: OneSide) -> float | None:
+    """Return by how much float32 changes the distances of neighbours, relative to them, in the median.
 
     Args:
         points: shape (n, 3), the sources in float64.
-        rounded: the same points, sorted and rounded relative to the origin.
+        side: the same points, sorted and rounded relative to the origin.
+
+    Returns:
+        None for points in float64, and if there are no two points in different places.
     """
-    side = rounded.sources
     if side.points.dtype != np.float32 or len(points) < 2:
-        return
+        return None
     first = np.unique(np.linspace(0, len(points) - 2, SAMPLED).astype(np.int64))
     exact = points[side.order[first + 1]] - points[side.order[first]]
     kept = (side.points[:, first + 1].astype(np.float64) - side.points[:, first]).T
     distances = np.linalg.norm(exact, axis=1)
     apart = distances > 0
     if not apart.any():
-        return
-    change = float(np.median(np.linalg.norm(kept - exact, axis=1)[apart] / distances[apart]))
-    if change > ROUNDED:
+        return None
+    return float(np.median(np.linalg.norm(kept - exact, axis=1)[apart] / distances[apart]))
+
+
+def warn_if_rounded(change: float | None, half_width: float) -> None:
+    """Warn if float32 is too coarse for the distances of neighbours, such as beside a point far away.
+
+    Args:
+        change: of these distances, see `rounding_change`.
+        half_width: of the root.
+    """
+    if change is not None and change > ROUNDED:
         warnings.warn(
-            f"float32 is too coarse for these points: their extent is {2 * rounded.half_width:.1g}, and rounding "
+            f"float32 is too coarse for these points: their extent is {2 * half_width:.1g}, and rounding "
             f"changes distances between neighbours by {min(change, 1.0):.0e} of their size, so potentials have fewer "
             "digits than expected; use dtype=numpy.float64, or leave out points far from the others",
             stacklevel=4,

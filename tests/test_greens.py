@@ -123,6 +123,7 @@ def test_unknown_variables_are_named() -> None:
         (("list", (("rinv",),), [1]), r"list: parameters is \[1\], expected values by name"),
         (("value", (("a*rinv",),), {"a": "1"}), "value: a is '1', expected a finite number"),
         (("number", (("rinv",),), {3: 1.0}), "number: a parameter is named 3, expected an identifier"),
+        (("circle", (("pi*r",),), {"pi": 3.0}), "circle: a parameter is named 'pi', expected an identifier other than"),
         (("scaling", (("rinv",),), {}, "1"), "scaling: scaling is '1', expected a finite number"),
         (("degree", (("rinv",),), {}, 1.0, "-1"), "degree: homogeneity is '-1', expected a whole number or None"),
         (("rows", (("rinv",),), {}, 1.0, None, "1"), "rows: nderivatives is '1', expected 0 to 1 rows"),

@@ -26,9 +26,9 @@ from fmmloopy.execution.runtime import Runtime
 from fmmloopy.execution.setup import Setup
 from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction
-from fmmloopy.inputs import check_box_width
+from fmmloopy.inputs import check_box_width, rounding_change, warn_if_rounded
 from fmmloopy.limits import is_finite_at_zero, value_at_zero
-from fmmloopy.octree.tree import SortedPoints, Tree
+from fmmloopy.octree.tree import SortedPoints, Tree, sort_in_root
 from fmmloopy.operators import OPERATORS
 from fmmloopy.parts.part import LocalPart, build_part
 from fmmloopy.parts.shares import Shares, sample, share_out
@@ -112,8 +112,21 @@ class PartFmm(Fmm):
         return Predictor(self.kernel, found, max(round(share * self._predicted_ncrit), 1))
 
     def _sort(self, points: NDArray[Any], others: NDArray[Any] | None, dtype: DTypeLike, width: float) -> SortedPoints:
-        self._shares: Shares = share_out(self._team.transport, points, others, np.dtype(dtype), self._speeds, width)
+        transport = self._team.transport
+        self._shares: Shares = share_out(transport, points, others, np.dtype(dtype), self._speeds, width)
+        self._warn_if_rounded(points, np.dtype(dtype))
         return self._shares.sorted
+
+    def _warn_if_rounded(self, points: NDArray[Any], dtype: np.dtype[Any]) -> None:
+        """Warn in the first part if float32 is too coarse for most parts, by the points that were given to each."""
+        if dtype != np.float32:
+            return
+        shares = self._shares
+        root = shares.centre, shares.origin, shares.half_width
+        change = rounding_change(points, sort_in_root(points, *root, dtype)) if len(points) > 1 else None
+        changes = [each for each in self._team.transport.gather(change) if each is not None]
+        if self._team.rank == 0 and changes:
+            warn_if_rounded(float(np.median(changes)), shares.half_width)
 
     def _usual_device(self) -> Device | None:
         return None if os.environ.get(ENVIRONMENT_VARIABLE) else device_here(find_devices(), *self._team.transport.here)

@@ -105,6 +105,15 @@ def test_several_components(device, rng):
     assert error(many.evaluate(forces), one.evaluate(forces)) < 1e-11  # errors of tables are amplified
 
 
+@pytest.mark.parametrize(("far", "warned"), [(1e6, 1), (10, 0)])
+def test_a_point_far_away_costs_digits_in_single_precision(far, warned, device, rng, recwarn):
+    points = np.append(rng.random((400, 3)), [[far, 0, 0]], axis=0).astype(np.float32)
+    many = fl.Fmm(points, order=ORDER, ncrit=NCRIT, m2l="fft", devices=[device] * 2)
+    many.update(points)
+    said = [str(each.message) for each in recwarn if "float32 is too coarse for these points" in str(each.message)]
+    assert len(said) == 2 * warned, "once for each set of points, whatever the number of parts"
+
+
 def test_points_in_the_same_place(device, rng):
     points = cube(rng, 2000)
     points[:300] = points[1000:1300]
