@@ -113,12 +113,12 @@ def errors_for(kernel: GreensFunction) -> tuple[float, ...] | None:
 def table_for(predictor: Predictor) -> tuple[float, ...] | None:
     """Return the errors in the table for orders 2 to 16, if they hold for these points.
 
-    They do not if targets have no sources nearby. Potentials of Yukawa's function may then be smaller by any factor
-    than where sources are, on which errors depend; those of Laplace's are much the same at all targets, and may be
-    small together.
+    They do not if there are few targets, or if targets have no sources nearby. Potentials of Yukawa's function may then
+    be smaller by any factor than where sources are, on which errors depend; those of Laplace's are much the same at all
+    targets, and may be small together.
     """
     errors = errors_for(predictor.kernel)
-    return None if errors is None or predictor.is_apart else errors
+    return None if errors is None or predictor.has_few_targets or predictor.is_apart else errors
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from fmmloopy.tables.surfaces import (
     box_factors,
     greens_matrix,
     octant_offset,
+    surface_grid,
     surface_points,
     transfer_vectors,
 )
@@ -112,20 +113,40 @@ def measure_pairs(
     """
     with np.errstate(all="ignore"):
         chain = _Chain.build(kernel, order, radius, precision)
-        on_surface = INNER * radius * surface_points(order)
         x, y = radius * targets, radius * sources
         charges, values = chain.up(y), chain.down(x)
-        charges = charges.reshape(len(charges), kernel.nsource_components, -1)
+        charges = charges.reshape(kernel.translations.nsource_components, -1, kernel.nsource_components, x.shape[1])
         values = values.reshape(kernel.ntarget_components, -1, values.shape[1])
+        differences, which = _differences(order)
         squares = np.empty(len(vectors))
         for k in np.unique(vectors, axis=0):
             offset, here = 2 * radius * k[:, None], (vectors == k).all(axis=1)
-            across = greens_matrix(kernel.translations, on_surface, on_surface + offset).astype(precision.spectra)
-            checks = np.tensordot(across, charges[:, :, here].astype(precision.spectra), 1)
+            across = kernel.translations.evaluate(INNER * radius * differences - offset).astype(precision.spectra)
+            there = charges[..., here].astype(precision.spectra)
+            checks = np.concatenate(
+                [
+                    sum(np.tensordot(entry[which], each, 1) for entry, each in zip(row, there, strict=True))
+                    for row in across
+                ]
+            )
             found = np.einsum("tpc,csp->tsp", values[:, here], checks.astype(precision.expansions))
             exact = kernel.evaluate(x[:, here] - y[:, here] - offset)
             squares[here] = ((found - exact) ** 2).sum(axis=(0, 1))
     return squares
+
+
+def _differences(order: int) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return all differences of two points of the surface of [-1, 1]^3, and which that of each two points is.
+
+    They are those of a grid, fewer than pairs of points.
+
+    Returns:
+        Shapes (3, (2 p - 1)^3) and (n, n): of the first point minus the second.
+    """
+    grid, edge = surface_grid(order), 2 * order - 1
+    apart = grid[:, :, None] - grid[:, None, :] + order - 1
+    all_of_them = np.indices((edge,) * 3).reshape(3, -1) - (order - 1)
+    return 2 * all_of_them / (order - 1), np.ravel_multi_index(tuple(apart), (edge,) * 3)
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,6 +75,30 @@ class Placed:
     vectors: NDArray[np.int64]
     shares: FloatArray
 
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    def those(self, which: NDArray[np.int64], shares: FloatArray) -> Placed:
+        """Return some of the pairs, with other shares."""
+        return Placed(self.targets[:, which], self.sources[:, which], self.vectors[which], shares)
+
+    def important(self, squares: FloatArray, count: int) -> Placed:
+        """Return fewer pairs that stand for all, most of them those with large shares of a sum.
+
+        Args:
+            squares: shape (n,), of what is added up for each pair; what these pairs are for is much like it.
+            count: the most pairs.
+        """
+        of_sum = self.shares * squares
+        if count >= len(self) or not 0 < of_sum.sum() < np.inf:
+            return self
+        # Half of them are chosen by the sum, half by the shares, so that none stands for very much.
+        chances = (of_sum / of_sum.sum() + self.shares / self.shares.sum()) / 2
+        places = (np.arange(count) + 0.5) / count
+        drawn = np.minimum(np.searchsorted(np.cumsum(chances), places), len(self) - 1)
+        which, times = np.unique(drawn, return_counts=True)
+        return self.those(which, times / count * self.shares[which] / chances[which])
+
 
 @dataclass(frozen=True, eq=False)
 class Together:

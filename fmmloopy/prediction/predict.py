@@ -24,16 +24,22 @@ from fmmloopy.greens import GreensFunction, Surfaces
 from fmmloopy.octree.tree import SortedPoints
 from fmmloopy.precision import DOUBLE, Precision
 from fmmloopy.prediction.chain import NPOINTS, Squares, is_homogeneous, measure_chain, measure_pairs
-from fmmloopy.prediction.pairs import Pairs, sample_pairs, share_without_sources
+from fmmloopy.prediction.pairs import Pairs, Placed, sample_pairs, share_without_sources
 from fmmloopy.tables.cache import TABLE_FORMAT
+from fmmloopy.tables.surfaces import FloatArray
 
 FACTOR = 1.4
 """Errors of higher orders depend more on the places of points than those of the order at which places are compared, and
 the few pairs that are compared may have none of the largest errors: docs/measurements/errors.csv."""
 
-PLACED_ORDER = 4
-"""At this order, errors of the pairs of each level are compared with those of pairs all over their boxes. They are
-larger if points gather in corners of boxes, or if boxes meet their nearest neighbours more often."""
+PLACED_ORDER, LAST_PLACED = 4, 11
+"""At an order, errors of the pairs of each level are compared with those of pairs all over their boxes. They are larger
+if points gather in corners of boxes, or if boxes meet their nearest neighbours more often, and more so at high orders,
+above all of functions that decay. For functions of one component it is the order itself, from the first to the last
+here; for others, which take long, it is the first."""
+
+NIMPORTANT = 256
+"""Pairs of a level that are compared at other orders than the first; at that, all are, and show which are important."""
 
 STEPS = 8
 """Rounded radii per power of two."""
@@ -47,6 +53,9 @@ MOST_LEVELS = 3
 APART = 0.01
 """Targets are apart from the sources if more than this share of them has no sources nearby: enough for potentials to
 depend on them, and more than a few points far away from all others."""
+
+FEW_TARGETS = 20
+"""Potentials of fewer targets that are no sources are small together more often than those that tables are from."""
 
 SHARE = 0.9
 """These levels are fewer if they have this share of the square of the error."""
@@ -82,6 +91,12 @@ class Predictor:
         """Whether there are targets without sources nearby, in their leaf and those next to it."""
         return share_without_sources(self.points, self.ncrit) > APART
 
+    @property
+    def has_few_targets(self) -> bool:
+        """Whether there are few targets, which are not the sources."""
+        targets = self.points.targets
+        return targets is not self.points.sources and len(targets.keys) < FEW_TARGETS
+
     @cached_property
     def _pairs(self) -> Pairs:
         return sample_pairs(self.points, self.ncrit)
@@ -100,41 +115,64 @@ class Predictor:
         return self._pairs.spread(self.kernel)
 
     @cached_property
-    def _by_place(self) -> Mapping[int, float]:
-        """The mean square of the errors of the pairs of each level, over that of pairs all over their boxes.
+    def _by_place(self) -> dict[tuple[float, int], dict[int, float]]:
+        """What `_weights` has found before."""
+        return {}
+
+    def _weight(self, level: int, order: int) -> float:
+        """Return the mean square of the errors of the pairs of a level, over that of pairs all over their boxes.
 
         A level with few pairs in the sample is taken for like the next coarser one.
         """
-        found: dict[int, float] = {}
-        last, squares = 1.0, self._squares_by_place()
-        for level in self._sums[1]:
-            everywhere = known_squares(self.kernel, PLACED_ORDER, self._radius(level), DOUBLE).error
-            if level in squares and 0 < everywhere < math.inf:
-                last = squares[level] / everywhere
-            found[level] = last
-        return found
+        coarser = [each for each in self._pairs.placed if each <= level]
+        if not coarser:
+            return 1.0
+        place = self._radius(coarser[-1]), placed_order(self.kernel, order)
+        if place not in self._by_place:
+            self._by_place[place] = self._weights(*place)
+        return self._by_place[place].get(coarser[-1], 1.0)
 
-    def _squares_by_place(self) -> dict[int, float]:
-        """Return the mean square of the errors of the pairs of each level that has enough."""
-        placed = self._pairs.placed
-        groups: dict[float, list[int]] = {}  # levels that differ by the scale alone have one chain
-        for level in placed:
-            groups.setdefault(self._radius(level), []).append(level)
-        found: dict[int, float] = {}
-        for radius, levels in groups.items():
-            targets, sources = (
-                np.concatenate([getattr(placed[level], side) for level in levels], axis=1)
-                for side in ("targets", "sources")
-            )
-            vectors = np.concatenate([placed[level].vectors for level in levels])
-            try:
-                squares = measure_pairs(self.kernel, PLACED_ORDER, radius, DOUBLE, targets, sources, vectors)
-            except (ValueError, np.linalg.LinAlgError):  # not finite between surfaces, which the chains show too
-                continue
-            ends = np.cumsum([len(placed[level].shares) for level in levels])
-            for level, of_level in zip(levels, np.split(squares, ends[:-1]), strict=True):
-                found[level] = float(placed[level].shares @ of_level)
-        return found
+    def _weights(self, radius: float, order: int) -> dict[int, float]:
+        """Return the weight of each level that has pairs and boxes of a radius, rounded."""
+        everywhere = known_squares(self.kernel, order, radius, DOUBLE).error
+        if not 0 < everywhere < math.inf:
+            return {}
+        placed = self._placed_in(radius)
+        if order != PLACED_ORDER:
+            first = self._first_squares(radius)
+            placed = {level: placed[level].important(first[level], NIMPORTANT) for level in placed}
+        return {
+            level: float(placed[level].shares @ squares) / everywhere
+            for level, squares in self._squares_by_place(placed, radius, order).items()
+        }
+
+    def _placed_in(self, radius: float) -> dict[int, Placed]:
+        """Return the pairs of the levels that have boxes of a radius, rounded."""
+        return {level: placed for level, placed in self._pairs.placed.items() if self._radius(level) == radius}
+
+    def _first_squares(self, radius: float) -> dict[int, FloatArray]:
+        """Return the squares of the errors of all pairs of these levels, at the order that takes little time."""
+        if radius not in self._squares:
+            self._squares[radius] = self._squares_by_place(self._placed_in(radius), radius, PLACED_ORDER)
+        return self._squares[radius]
+
+    @cached_property
+    def _squares(self) -> dict[float, dict[int, FloatArray]]:
+        """What `_first_squares` has found before."""
+        return {}
+
+    def _squares_by_place(self, placed: Mapping[int, Placed], radius: float, order: int) -> dict[int, FloatArray]:
+        """Return the square of the error of each pair, by level; none if the function is not finite there."""
+        targets, sources = (
+            np.concatenate([getattr(each, side) for each in placed.values()], axis=1) for side in ("targets", "sources")
+        )
+        vectors = np.concatenate([each.vectors for each in placed.values()])
+        try:
+            squares = measure_pairs(self.kernel, order, radius, DOUBLE, targets, sources, vectors)
+        except (ValueError, np.linalg.LinAlgError):  # not finite between surfaces, which the chains show too
+            squares = np.full(len(vectors), np.inf)
+        ends = np.cumsum([len(each) for each in placed.values()])
+        return dict(zip(placed, np.split(squares, ends[:-1]), strict=True))
 
     def _radius(self, level: int) -> float:
         """Return the half width of the boxes of a level, rounded; 1 for homogeneous functions, whatever the level."""
@@ -186,7 +224,18 @@ class Predictor:
         if squares.error == 0:
             return 0.0
         scale = radius ** (2 * homogeneity) if homogeneity is not None else 1.0
-        return squares.error * scale * self._by_place[level]
+        return squares.error * scale * self._weight(level, order)
+
+
+def placed_order(kernel: GreensFunction, order: int) -> int:
+    """Return the order at which places are compared, for errors at an order.
+
+    The last is an odd one or the even one before it, as the order is: places matter more at odd orders.
+    """
+    between = kernel.translations
+    if order < PLACED_ORDER or max(between.ntarget_components, between.nsource_components) > 1:
+        return PLACED_ORDER
+    return order if order <= LAST_PLACED else LAST_PLACED - (order - LAST_PLACED) % 2
 
 
 def of_dipoles(kernel: GreensFunction) -> GreensFunction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import cube, error, sphere
+from conftest import cube, error, slow, sphere
 
 import fmmloopy as fl
 from fmmloopy.accuracy import order_for, rounding_for, table_for
@@ -56,6 +56,18 @@ def test_digits_for_targets_that_are_apart(kernel, rng):
     assert error(fmm.evaluate(charges), expected) <= 1e-3
 
 
+@pytest.mark.parametrize("digits", [3, pytest.param(6, marks=slow)])
+def test_digits_for_a_function_that_decays_fast_at_targets_around_the_sources(digits, rng):
+    """Of the pairs of a box, few have nearly all of the error, and the more so the higher the order."""
+    sources, targets = inside_a_shell(rng, 2000)
+    kernel = fl.yukawa(10.0)
+    fmm = fl.Fmm(sources, targets, kernel, digits=digits, recipes="sequential")
+    charges = rng.uniform(-1, 1, (2000, 8))
+    expected = np.stack([fl.direct(sources, each, targets, kernel=kernel) for each in charges.T], axis=1)
+    found = error(fmm.evaluate(charges), expected)
+    assert found < fmm.error_estimate < 10 * found
+
+
 def test_no_order_may_do_for_targets_that_are_far_away(rng):
     sources = cube(rng, 3000)
     with pytest.raises(ValueError, match="^digits is 3, but yukawa does not suit the method: the best"):
@@ -66,6 +78,23 @@ def test_the_table_serves_where_sources_are_near(rng):
     sources, targets = inside_a_shell(rng, 1000)
     assert table_for(predictor(fl.laplace(), sources)) is not None
     assert table_for(predictor(fl.laplace(), sources, targets)) is None
+    few = sources[:5] + 1e-3
+    assert table_for(predictor(fl.laplace(), sources, few)) is None, "potentials at few targets may be small together"
+    assert table_for(predictor(fl.laplace(), few)) is not None
+
+
+def test_few_important_pairs_stand_for_all_of_a_level(rng):
+    """Also for a sum that is only much like the one by which they are chosen."""
+    placed = predictor(fl.laplace(), cube(rng, 5000))._pairs.placed[2]
+    squares = np.exp(3 * rng.standard_normal(len(placed)))
+    few = placed.important(squares, 256)
+    assert len(few) < 256 < len(placed)
+    number = {(*x, *y): i for i, (x, y) in enumerate(zip(placed.targets.T, placed.sources.T, strict=True))}
+    which = [number[*x, *y] for x, y in zip(few.targets.T, few.sources.T, strict=True)]
+    np.testing.assert_array_equal(few.vectors, placed.vectors[which])
+    for power, within in ((1, 0.05), (1.2, 0.2)):
+        assert few.shares @ squares[which] ** power == pytest.approx(placed.shares @ squares**power, rel=within)
+    assert placed.important(np.zeros(len(placed)), 256) is placed
 
 
 # -- functions that decay fast
