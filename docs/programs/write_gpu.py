@@ -18,6 +18,7 @@ from typing import Any
 import fmmloopy as fl
 from fmmloopy.bookshelf.certificates import read_shipped
 from fmmloopy.components import CHARGES, GRADIENT
+from fmmloopy.execution.backends.cuda_emulator import EMULATED_DEVICE
 from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import CodeKey
 from fmmloopy.operators import Specification
@@ -33,7 +34,7 @@ ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "gfx90a")
 SAME = [card for card in CARDS if card.architecture == "sm_90"]
 CARD = SAME[0]
 """Of these cards, which differ only in their memory, and one of them."""
-STAND_INS = {"opencl": "OpenCL on PoCL and oclgrind", "cuda": "CUDA text, emulated"}
+STAND_INS = {"opencl": "OpenCL on PoCL and oclgrind", EMULATED_DEVICE.backend: "CUDA text, emulated"}
 """Where certificates without a GPU come from, by backend."""
 
 
