@@ -189,6 +189,15 @@ def wide_wavefronts(device: Any) -> bool:
     return bool(device.width == 64)
 
 
+def slow_float64(device: Any) -> bool:
+    """GPUs whose double precision takes 16 times as long as single precision or more: consumer cards.
+
+    For sm_89, NVRTC keeps 8 bytes of M2M's registers in memory with 16 columns of the matrix staged, and none with 32.
+    These cost no instructions, on sm_86 and sm_120 neither.
+    """
+    return bool(device.has_slow_float64)
+
+
 BOOK = RecipeBook(
     "gpu",
     device=is_gpu,
@@ -214,6 +223,7 @@ BOOK = RecipeBook(
     },
     by_device={
         **{key: {wide_wavefronts: {"each": 1}} for key in PARTICLE_OPERATORS},
+        "m2m": {slow_float64: {"columns": 32}},
         "m2l_svd": {wide_wavefronts: {"pairs": 64}},
     },
 )

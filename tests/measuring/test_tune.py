@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from conftest import OPENCL, needs_opencl, slow
 import fmmloopy as fl
 from fmmloopy.bookshelf import certificates, tuned
 from fmmloopy.bookshelf.tuned import Tuned, merge, read_entries, read_store, store_file, tuned_parameters, write_store
+from fmmloopy.execution.backends.cuda_emulator import EMULATED_DEVICE
 from fmmloopy.execution.devices import find_devices
 from fmmloopy.measuring.timing import Setting, Timing
 from fmmloopy.measuring.tune import (
@@ -32,7 +34,7 @@ from fmmloopy.measuring.tune import (
     tune,
     verify_store,
 )
-from fmmloopy.recipes import RecipeBook, RecipeError, sequential_recipe
+from fmmloopy.recipes import RecipeBook, RecipeError, sequential_recipe, shipped_books
 from fmmloopy.transforms import steps
 
 SMALL = Setting(points=10_000, order=4)
@@ -120,6 +122,20 @@ def test_the_winner_is_certified_and_used(no_whole_evaluations):
     assert fmm.parameters == {"m2m": {"how": "lanes"}}
     assert fl.Fmm(points, device=device, recipes=book, parameters={"m2m": {}}).parameters == {"m2m": {}}
     assert fl.Fmm(points, device=device, recipes="sequential").parameters == {}
+
+
+@slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="the emulator needs a C++ compiler")
+def test_recipes_for_gpus_are_tuned_where_kernels_are_cuda_text(no_whole_evaluations):
+    """Which candidate is faster by emulation says nothing, so each may win."""
+    book = dataclasses.replace(shipped_books()["gpu"], tuning={"m2m": {"boxes": (32, 64)}})
+    (search,) = tune(book, ["m2m"], EMULATED_DEVICE, 300.0, Setting(points=2000, order=2), [np.float32])
+    assert [trial.parameters["boxes"] for trial in search.trials] == [64, 32]
+    assert {trial.outcome for trial in search.trials} == {"timed"}
+    assert search.whole
+    (entry,) = read_store(EMULATED_DEVICE)
+    assert entry.parameters == {name: search.best.parameters[name] for name in entry.parameters}
+    assert tuned_parameters(book, EMULATED_DEVICE, "float32", 2) == {"m2m": entry.parameters}
 
 
 @needs_opencl

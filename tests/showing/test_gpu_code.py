@@ -141,8 +141,9 @@ def identify(value):
         lambda name, types, derivatives, architecture: (
             (name, types, derivatives, architecture) == ("p2p", "mixed", GRADIENT, "sm_90")
             or (name, types, architecture) == ("m2l_hadamard", "float64", "sm_80")
+            or (name, types, architecture) == ("m2m", "float64", "sm_89")
         ),
-        kernels(("sm_80", "sm_90")),
+        kernels(("sm_80", "sm_89", "sm_90")),
     ),
     ids=identify,
 )
