@@ -116,8 +116,13 @@ def m2l_svd(knl: Kernel, *, pairs: int = 32, rows: int = 16) -> Steps:
     yield "one work-item per pair of boxes", gpu_steps.on_all_items(knl, {"l.0": "b"})
 
 
-def m2l_forward(knl: Kernel) -> Steps:
-    """The eight siblings and the rows of a plane are work-items; the planes of an octet are in local memory."""
+def m2l_forward(knl: Kernel, *, octets_last: bool = False) -> Steps:
+    """The eight siblings and the rows of a plane are work-items; the planes of an octet are in local memory.
+
+    For ``octets_last`` see `m2l_hadamard`.
+    """
+    if octets_last:
+        knl = gpu_steps.octets_last(knl, "Mr", "Mi")
     period = int(str(knl.default_entrypoint.arg_dict["dft_r"].shape[1]))
     knl = lp.rename_iname(knl, "j_child", "j_load", existing_ok=True)
     knl = lp.split_iname(knl, "s", period, inner_iname="s_row", outer_iname="s_tile")
@@ -132,8 +137,10 @@ def m2l_forward(knl: Kernel) -> Steps:
     yield "siblings and rows of a plane as work-items", lp.add_inames_to_insn(knl, "s_row", "id:child")
 
 
-def m2l_inverse(knl: Kernel) -> Steps:
+def m2l_inverse(knl: Kernel, *, octets_last: bool = False) -> Steps:
     """Like `m2l_forward`, backwards."""
+    if octets_last:
+        knl = gpu_steps.octets_last(knl, "Lr", "Li")
     period = int(str(knl.default_entrypoint.arg_dict["dft_r"].shape[1]))
     knl = lp.rename_iname(knl, "i_child", "i_store", existing_ok=True)
     for iname in ("s_zero", "s", "s_store"):
@@ -152,8 +159,15 @@ def m2l_inverse(knl: Kernel) -> Steps:
     yield "siblings and rows of a plane as work-items", knl
 
 
-def m2l_hadamard(knl: Kernel, *, pairs: int = 32, rows: int = 4) -> Steps:
-    """Each work-item has four of the eight target siblings of a pair of octets: more rows spill registers in f64."""
+def m2l_hadamard(knl: Kernel, *, pairs: int = 32, rows: int = 4, octets_last: bool = False) -> Steps:
+    """Each work-item has four of the eight target siblings of a pair of octets: more rows spill registers in f64.
+
+    With ``octets_last``, to be given to all three stages, spectra are [frequency][sibling][octet]. Work-items of a warp
+    have neighbouring octets, and so they read and add to neighbouring numbers here, but the transforms read and write
+    numbers that are far apart. Which takes less time has not been measured.
+    """
+    if octets_last:
+        knl = gpu_steps.octets_last(knl, "Mr", "Mi", "Lr", "Li")
     knl = gpu_steps.one_each(fix_lanes(knl, blanes=pairs), "b")
     knl = lp.unprivatize_temporaries_with_inames(knl, {"i"}, {"ur", "ui"})
     knl = lp.split_iname(knl, "i", rows, outer_iname="i_item", inner_iname="i_row", outer_tag="l.1")

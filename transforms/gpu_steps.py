@@ -130,6 +130,17 @@ def mutual_items(knl: Kernel, lanes: int, sources: int) -> Kernel:
     return lp.prioritize_loops(knl, "stile,ttile,s")
 
 
+def octets_last(knl: Kernel, *arrays: str) -> Kernel:
+    """Put spectra in memory with the octet as the fastest axis, and the sibling before it, in place of the reverse.
+
+    Args:
+        knl: a kernel of a stage of M2L's FFT form.
+        arrays: its spectra.
+    """
+    axes = len(knl.default_entrypoint.arg_dict[arrays[0]].shape)
+    return steps.order_axes(knl, (*range(axes - 2), axes - 1, axes - 2), *arrays)
+
+
 def pad_rows(knl: Kernel, *names: str) -> Kernel:
     """Lengthen the rows of temporary arrays by a number that nobody uses, so that columns are in different banks.
 

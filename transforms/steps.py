@@ -6,7 +6,7 @@ of inames, rules and statements.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,31 @@ def work_items(knl: Kernel, lanes: int) -> Kernel:
     }
     knl = lp.unprivatize_temporaries_with_inames(knl, {"t"}, arrays)
     return lp.add_inames_for_unused_hw_axes(lp.tag_inames(knl, {"t": "l.0"}))
+
+
+def order_axes(knl: Kernel, order: Sequence[int], *arrays: str) -> Kernel:
+    """Put the axes of arrays in memory in another order: what index varies fastest, and what is side by side.
+
+    The index of an entry stays the same. Of the arguments, those may be ordered whose record names their axes: the
+    spectra and the matrices of M2L's FFT form. Recipes of operators that share an array must order it alike; plans
+    write tables, and checks their cases, as the recipe has ordered them.
+
+    Args:
+        knl: the kernel.
+        order: numbers of axes, the slowest in memory first; (1, 0) puts columns after one another.
+        arrays: arguments or temporary arrays with so many axes.
+
+    Raises:
+        ValueError: the order is not one of all axes of an array.
+    """
+    kernel = knl.default_entrypoint
+    for name in arrays:
+        count = len((kernel.arg_dict | kernel.temporary_variables)[name].shape)
+        if sorted(order) != list(range(count)):
+            raise ValueError(f"order is {tuple(order)}, expected the numbers 0 to {count - 1} of the axes of {name}")
+        levels = {axis: count - 1 - place for place, axis in enumerate(order)}
+        knl = lp.tag_array_axes(knl, name, ",".join(f"N{levels[axis]}" for axis in range(count)))
+    return knl
 
 
 def one_group_per(knl: Kernel, *inames: str) -> Kernel:

@@ -204,6 +204,32 @@ ENTRIES = (
         ),
     ),
     Entry(
+        "order_axes",
+        when="""Where neighbouring work-items, or lanes, run over an axis that is not the fastest in memory: on a GPU, a
+            warp that reads neighbouring numbers takes one transaction, and one that reads every eighth takes eight. In
+            M2L's FFT form, spectra are [frequency][octet][sibling], which suits vectors of eight siblings; work-items
+            that have an octet each want [frequency][sibling][octet].""",
+        recipe=examples.order_axes,
+        operator="m2l_hadamard",
+        look="""Before, the eight siblings of an octet are next to each other. After, the octets are, and siblings are
+            `nsource_octets + 1` numbers apart.""",
+        keep=("xr",),
+        new=("src[b] + (nsource_octets + 1) * j",),
+        traps=(
+            Trap(
+                """Operators that share an array need the same order: M2L's three stages share its spectra. An
+                evaluation with recipes that differ raises an error that names both orders."""
+            ),
+            Trap(
+                """Only arguments whose record names their axes may be ordered: who writes the others does not know of
+                the order.""",
+                examples.order_of_lists,
+                operator="m2l",
+                sign="may be in another order",
+            ),
+        ),
+    ),
+    Entry(
         "work_items",
         when="""For particle operators, with compilers that vectorize across work-items, such as Intel's: the work-items
             of a group become the lanes of vector instructions, also for square roots and divisions. In double precision

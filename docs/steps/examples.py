@@ -43,6 +43,18 @@ def one_group_per(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     yield "one work-group per tile of rows and chunk of boxes", knl
 
 
+def order_axes(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.separate_lanes(steps.fix_lanes(knl, blanes=2))
+    yield "pairs in tiles", knl
+    knl = steps.order_axes(knl, (0, 1, 3, 2), "Mr", "Mi", "Lr", "Li")
+    yield "octets next to each other", knl
+
+
+def order_of_lists(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
+    knl = steps.order_axes(steps.separate_lanes(steps.fix_lanes(knl, ilanes=1)), (1, 0), "multipoles")
+    yield "boxes next to each other", knl
+
+
 def vector_lanes(knl: Kernel) -> Iterator[tuple[str, Kernel]]:
     knl = steps.separate_lanes(steps.fix_lanes(knl, ilanes=8))
     yield "rows in tiles", knl

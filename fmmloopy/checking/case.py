@@ -26,6 +26,7 @@ from fmmloopy.execution.runtime import Array, Runtime
 from fmmloopy.greens import GreensFunction
 from fmmloopy.operators import Specification
 from fmmloopy.operators.operator import Operator
+from fmmloopy.recipes.layouts import as_in_memory, from_memory
 
 SIZES = (0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 2, 0, 40)
 """Points of the boxes: none, one, and one less and one more than every number of lanes up to 32."""
@@ -157,17 +158,22 @@ class Case:
 def run_case(case: Case, code: CompiledOperator, runtime: Runtime) -> dict[str, NDArray[Any]]:
     """Run compiled code on fresh copies of a case's arrays, with NaN after their ends, and return its outputs.
 
+    Arrays are in memory as the recipe has ordered their axes.
+
     Raises:
         DeviceError: the device cannot run the code, or the code wrote past the end of an output.
     """
-    arguments = case.arguments_for(dict(code.lanes))
-    uploaded = {k: _upload(runtime, k, v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    arguments, layouts = case.arguments_for(dict(code.lanes)), dict(code.layouts)
+    uploaded = {
+        k: _upload(runtime, k, as_in_memory(v, layouts.get(k))) if isinstance(v, np.ndarray) else v
+        for k, v in arguments.items()
+    }
     uploaded |= {name: uploaded[same] for name, same in case.operator.aliases.items()}
     runtime.run([runtime.bind(code, uploaded)])
     outputs: dict[str, NDArray[Any]] = {}
     for name in case.operator.outputs:
         shape, values = arguments[name].shape, runtime.read(uploaded[name])
-        outputs[name] = values[: math.prod(shape)].reshape(shape)
+        outputs[name] = from_memory(values[: math.prod(shape)], shape, layouts.get(name))
         if not np.isnan(values[math.prod(shape) :]).all():
             raise DeviceError(f"{name} is written past its end")
     return outputs

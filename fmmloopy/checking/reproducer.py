@@ -21,6 +21,7 @@ from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.backends.backend import OPENCL_C
 from fmmloopy.execution.devices import Device
 from fmmloopy.execution.launch import CompiledOperator, launch_sizes
+from fmmloopy.recipes.layouts import as_in_memory
 
 SHORT = 40
 """Arrays up to this size are written as lists; longer ones are packed."""
@@ -133,7 +134,11 @@ def write_reproducer(
     """
     if backend_of(device).language != OPENCL_C:
         return ""
-    arguments = case.arguments_for(dict(code.lanes))
+    layouts = dict(code.layouts)
+    arguments = {
+        name: as_in_memory(value, layouts[name]) if name in layouts else value
+        for name, value in case.arguments_for(dict(code.lanes)).items()
+    }
     groups, local = launch_sizes(code, arguments, device.limits)
     output = {n: arguments[n] for n in case.operator.outputs}
     same = case.operator.aliases
@@ -154,8 +159,12 @@ def write_reproducer(
         how=how,
         arguments=_entries({n: values[n] for n, _, _ in code.arguments}),
         same=same,
-        allowed=_entries({n: _literal(v, "float64", "array") for n, v in (allowed or {}).items()}),
-        expected=_entries({n: _literal(expected[n], v.dtype.name, "array") for n, v in output.items()})
+        allowed=_entries(
+            {n: _literal(as_in_memory(v, layouts.get(n)), "float64", "array") for n, v in (allowed or {}).items()}
+        ),
+        expected=_entries(
+            {n: _literal(as_in_memory(expected[n], layouts.get(n)), v.dtype.name, "array") for n, v in output.items()}
+        )
         if expected is not None
         else "",
         global_size=tuple(g * w for g, w in zip(groups, local, strict=True)),

@@ -29,6 +29,7 @@ from fmmloopy.recipes.book import RecipeBook, RecipeError
 from fmmloopy.recipes.hints import explain
 from fmmloopy.recipes.identity import kernel_identity
 from fmmloopy.recipes.lanes import LANE_BOUNDS, lanes_of, open_lanes
+from fmmloopy.recipes.layouts import layouts_of
 
 
 def compile_operator(key: CodeKey) -> CompiledOperator:
@@ -89,6 +90,7 @@ def _code_of(content: Any) -> CompiledOperator | None:
             code[name] = tuple(map(tuple, code[name]))
         for name in ("global_size", "local_size", "steps", "build_options"):
             code[name] = tuple(code[name])
+        code["layouts"] = tuple((name, tuple(order)) for name, order in code.get("layouts", ()))
         found = CompiledOperator(**{**code, "generated_here": False})
     except (KeyError, TypeError, ValueError):
         return None
@@ -103,6 +105,7 @@ def _is_code(code: CompiledOperator) -> bool:
         and all(len(argument) == 3 for argument in code.arguments)
         and all(len(lane) == 2 and isinstance(lane[0], str) and isinstance(lane[1], int) for lane in code.lanes)
         and all(isinstance(size, int) for size in code.local_size)
+        and all(isinstance(name, str) and sorted(order) == [*range(len(order))] for name, order in code.layouts)
     )
 
 
@@ -132,6 +135,7 @@ def generate_code(
     backend = backend_of(device)
     hint = backend.no_code if book.name != "sequential" else ""
     _check_lanes(where, knl, operator)
+    layouts = layouts_of(knl, operator, where)
     identity = kernel_identity(knl, book.build_options)
     knl = backend.retarget(knl)
     shown = io.StringIO()
@@ -171,6 +175,7 @@ def generate_code(
         steps=steps,
         build_options=book.build_options,
         kernel=identity,
+        layouts=tuple(layouts.items()),
         generated_here=True,
     )
 

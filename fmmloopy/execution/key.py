@@ -17,14 +17,14 @@ from fmmloopy.common.messages import one_line
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.devices import Device
 from fmmloopy.operators import Operator, Specification
-from fmmloopy.recipes import apply, lanes
+from fmmloopy.recipes import apply, lanes, layouts
 from fmmloopy.recipes.apply import Step, apply_recipe
 from fmmloopy.recipes.book import SEQUENTIAL, RecipeBook, RecipeError
 from fmmloopy.recipes.fingerprint import fingerprint, hash_of_sources
 from fmmloopy.recipes.identity import kernel_identity
 from fmmloopy.recipes.load import shipped_books, shipped_files
 
-FORMAT = 5
+FORMAT = 6
 """Increase it when the same key must give different code."""
 
 
@@ -117,7 +117,7 @@ def math_hash(operator: Operator) -> str:
 @cache
 def sources_hash() -> str:
     """Return a hash of the code of operators, books, and the modules between them, without comments and file names."""
-    between = [Path(module.__file__ or "") for module in (terms, greens, precision, sizes, apply, lanes)]
+    between = [Path(module.__file__ or "") for module in (terms, greens, precision, sizes, apply, lanes, layouts)]
     folder = Path(operators_package.__file__ or "").parent
     return hash_of_sources([*between, *folder.glob("*.py"), *shipped_files()])[:32]
 

@@ -29,6 +29,7 @@ class CompiledOperator:
         lanes: lane parameters that the recipe has fixed; they determine the number of tiles.
         steps: names of the recipe's steps.
         build_options: options for the device's compiler.
+        layouts: orders in memory of the axes of arguments, the slowest first, where these are not as in the index.
         kernel: identity of the kernel that it was generated from, see `fmmloopy.recipes.identity`; "" if there is none.
         generated_here: whether a process of this user has generated it, or it came with the package. Else it was read
             from a file that anybody may have written, and need not be what the kernel generates.
@@ -44,6 +45,7 @@ class CompiledOperator:
     steps: tuple[str, ...]
     build_options: tuple[str, ...]
     kernel: str = ""
+    layouts: tuple[tuple[str, tuple[int, ...]], ...] = ()
     generated_here: bool = field(default=False, compare=False)
 
 

@@ -34,6 +34,9 @@ WAVE = (-1, 1)
 SPECTRUM = f"kz_end - kz_start, {{{{period}}}}, {{{{period}}}}, {{components}}, noctets + 1, {SIBLINGS}"
 """Shape of transformed vectors with these components: axes kz, ky, kx."""
 
+SPECTRUM_AXES = "kz ky kx component octet sibling"
+"""Names of its axes, whose order in memory recipes choose; they are alike in all three stages."""
+
 
 def grid(points: str) -> tuple[Array, ...]:
     """Return arguments of both transforms: the children, the grid coordinates of so many points, the transform."""

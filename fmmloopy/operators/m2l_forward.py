@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from fmmloopy.common.late import loopy as lp
 from fmmloopy.common.sizes import SIBLINGS, count_points, grid_period
-from fmmloopy.operators.fourier import SPECTRUM, grid, ranges, spectral_numbers, transform_kernel
+from fmmloopy.operators.fourier import SPECTRUM, SPECTRUM_AXES, grid, ranges, spectral_numbers, transform_kernel
 from fmmloopy.operators.operator import (
     Array,
     Counts,
@@ -123,8 +123,8 @@ M2L_FORWARD = Operator(
     arguments=(
         Array("multipoles", "nboxes + 1, {columns}, nsurface", Kind.OUTER, whole=(-5, 5), has_zero_row=True),
         *grid("npoints"),
-        Array("Mr", SPECTRUM.format(components="{columns}"), role=Role.WRITTEN),
-        Array("Mi", SPECTRUM.format(components="{columns}"), role=Role.WRITTEN),
+        Array("Mr", SPECTRUM.format(components="{columns}"), role=Role.WRITTEN, axes=SPECTRUM_AXES),
+        Array("Mi", SPECTRUM.format(components="{columns}"), role=Role.WRITTEN, axes=SPECTRUM_AXES),
         *counts("noctets,nboxes,nsurface,npoints,kz_start,kz_end"),
     ),
     depends_on_order=True,

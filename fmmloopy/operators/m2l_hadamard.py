@@ -45,6 +45,9 @@ from fmmloopy.operators.operator import (
     indices,
 )
 
+SPECTRUM_AXES = "kz*ky*kx component octet sibling"
+"""Names of the axes of spectra, as in the transforms."""
+
 TEXT = f"""
 pair(b_) := pair_start + blanes*ptile + b_
 target(b_) := pair_targets[pair(b_)]
@@ -121,10 +124,24 @@ M2L_HADAMARD = Operator(
     sides=("spectra", "spectra"),
     make=m2l_hadamard,
     arguments=(
-        *arrays("Kr,Ki", f"nfreqs, {DIRECTIONS}, {{rows}}, {{columns}}, {SIBLINGS}, {SIBLINGS}", whole=(-3, 3)),
-        *arrays("Mr,Mi", f"f_end - f_start, {{columns}}, nsource_octets + 1, {SIBLINGS}", whole=(-3, 3)),
         *arrays(
-            "Lr,Li", f"f_end - f_start, {{rows}}, ntarget_octets + 1, {SIBLINGS}", role=Role.ADDED_TO, whole=(-3, 3)
+            "Kr,Ki",
+            f"nfreqs, {DIRECTIONS}, {{rows}}, {{columns}}, {SIBLINGS}, {SIBLINGS}",
+            whole=(-3, 3),
+            axes="frequency direction row column source_sibling target_sibling",
+        ),
+        *arrays(
+            "Mr,Mi",
+            f"f_end - f_start, {{columns}}, nsource_octets + 1, {SIBLINGS}",
+            whole=(-3, 3),
+            axes=SPECTRUM_AXES,
+        ),
+        *arrays(
+            "Lr,Li",
+            f"f_end - f_start, {{rows}}, ntarget_octets + 1, {SIBLINGS}",
+            role=Role.ADDED_TO,
+            whole=(-3, 3),
+            axes=SPECTRUM_AXES,
         ),
         *indices("pair_starts,pair_targets,pair_sources"),
         *counts("nfreqs,f_start,f_end,nchunks,nsource_octets,ntarget_octets,blanes"),

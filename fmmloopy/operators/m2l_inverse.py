@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from fmmloopy.common.late import loopy as lp
 from fmmloopy.common.sizes import SIBLINGS, count_points, grid_period
-from fmmloopy.operators.fourier import SPECTRUM, grid, ranges, spectral_numbers, transform_kernel
+from fmmloopy.operators.fourier import SPECTRUM, SPECTRUM_AXES, grid, ranges, spectral_numbers, transform_kernel
 from fmmloopy.operators.operator import (
     Array,
     Counts,
@@ -120,8 +120,8 @@ M2L_INVERSE = Operator(
     sides=("expansions", "spectra"),
     make=m2l_inverse,
     arguments=(
-        Array("Lr", SPECTRUM.format(components="{rows}"), whole=(-3, 3)),
-        Array("Li", SPECTRUM.format(components="{rows}"), whole=(-3, 3)),
+        Array("Lr", SPECTRUM.format(components="{rows}"), whole=(-3, 3), axes=SPECTRUM_AXES),
+        Array("Li", SPECTRUM.format(components="{rows}"), whole=(-3, 3), axes=SPECTRUM_AXES),
         *grid("{points}"),
         Array("plane_weights", "{order}", whole=(1, 3)),
         Array("octet_scales", "noctets", Kind.OUTER, whole=(1, 3)),

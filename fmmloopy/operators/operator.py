@@ -76,6 +76,9 @@ class Array:
         same_as: another argument that is the same array; the kernel reads and writes different rows of it.
         below: arrays of indices only: the number that all entries are below, and at least 0; "" if nothing is declared.
         has_distinct_columns: arrays of indices only: whether no two of its columns are equal.
+        axes: names of its axes, with blanks between them, if a recipe may choose their order in memory; an axis that
+            numbers several together names these, as ``ky*kx``. Operators that share an array name its axes alike. ""
+            if axes are in memory as in the index, the last one fastest.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Array:
     same_as: str = ""
     below: str = ""
     has_distinct_columns: bool = False
+    axes: str = ""
 
 
 @dataclass(frozen=True)

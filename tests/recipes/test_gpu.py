@@ -106,6 +106,15 @@ def test_every_barrier_is_needed(operator):
             assert "depends on the order" in wrong(mutant, rounded), f"barrier {number}"
 
 
+@pytest.mark.parametrize("operator", ["m2l_forward", "m2l_hadamard", "m2l_inverse"])
+def test_spectra_with_octets_last(operator):
+    code = code_of(operator, POLYNOMIALS[0], parameters={"octets_last": True})
+    assert {order[-2:] for _, order in code.layouts} in ({(5, 4)}, {(3, 2)})
+    for case, expected in cases(operator):
+        assert not wrong(code, case, expected)
+        assert wrong(replace(code, layouts=()), case, expected)
+
+
 def test_a_barrier_in_a_branch():
     code = code_of("p2p", POLYNOMIALS[0])
     case, expected = next(cases("p2p"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,6 +17,7 @@ from pymbolic.mapper.evaluator import EvaluationMapper
 from fmmloopy.checking.proof.facts import Facts
 from fmmloopy.checking.proof.verdict import Unproved
 from fmmloopy.checking.static import CHECKS
+from fmmloopy.recipes.layouts import order_in_memory
 
 LEAST_INDEX = 4
 """Size in bytes of the narrowest type for indices."""
@@ -25,13 +26,16 @@ SAMPLES = 4
 """Values of sizes for which strides are compared; they are products of sizes."""
 
 
-def refuse_interface(transformed: Facts, sequential: Facts, merged: Mapping[str, tuple[int, int]]) -> None:
+def refuse_interface(
+    transformed: Facts, sequential: Facts, merged: Mapping[str, tuple[int, int]], ordered: Container[str] = ()
+) -> None:
     """Refuse a kernel that takes other arguments than the sequential one, or has something that is not read.
 
     Args:
         transformed, sequential: the kernels.
         merged: arrays whose axes for tile and lane of a row may be split in another way: number and length of the
             latter axis.
+        ordered: arrays whose axes may be in memory in another order, as they are then for whoever binds them.
 
     Raises:
         Unproved: it does.
@@ -40,7 +44,7 @@ def refuse_interface(transformed: Facts, sequential: Facts, merged: Mapping[str,
     if set(kernel.arg_dict) != set(other.arg_dict):
         raise Unproved(f"other arguments: {', '.join(sorted(set(kernel.arg_dict) ^ set(other.arg_dict)))}")
     for name, argument in kernel.arg_dict.items():
-        _refuse_argument(name, argument, other.arg_dict[name], merged.get(name))
+        _refuse_argument(name, argument, other.arg_dict[name], merged.get(name), name in ordered)
     for name, variable in kernel.temporary_variables.items():
         if not _is_injective(variable):
             raise Unproved(f"entries of {name} may share memory")
@@ -48,7 +52,7 @@ def refuse_interface(transformed: Facts, sequential: Facts, merged: Mapping[str,
     _refuse_assumptions(kernel, other)
 
 
-def _refuse_argument(name: str, argument: Any, other: Any, merged: tuple[int, int] | None) -> None:
+def _refuse_argument(name: str, argument: Any, other: Any, merged: tuple[int, int] | None, is_ordered: bool) -> None:
     if type(argument) is not type(other) or argument.dtype != other.dtype:
         raise Unproved(f"argument {name} is {argument.dtype}, expected {other.dtype}")
     if not isinstance(argument, lp.ArrayArg):
@@ -61,6 +65,8 @@ def _refuse_argument(name: str, argument: Any, other: Any, merged: tuple[int, in
         expected = (*expected[:axis], width, *expected[axis + 1 :])
     if str(shape) != str(expected):
         raise Unproved(f"argument {name} has shape {shape}, expected {expected}")
+    if is_ordered and order_in_memory(argument) is not None:
+        return
     if argument.dim_tags is not None and not _is_row_major(argument):
         raise Unproved(f"argument {name} has another layout: {argument.dim_tags}")
 

@@ -66,7 +66,7 @@ def _prove(sequential: Any, transformed: Any, operator: Operator, tick: _Clock) 
     if set(one.kernel.arg_dict) >= {a.name for a in operator.mixed_arguments if isinstance(a, Array)}:
         arrays = [a for a in operator.mixed_arguments if isinstance(a, Array)] or arrays
     contract = Contract(operator, arrays)
-    refuse_interface(two, one, contract.merged(lanes))
+    refuse_interface(two, one, contract.merged(lanes), {array.name for array in arrays if array.axes})
     launch: Mapping[str, Any] = contract.launch({})
     context = Context(Names(), assumptions_of(one, launch), contract.bounds(one), field)
     more = contract.distinct, context.assumed

@@ -10,11 +10,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fmmloopy.common.sizes import SIBLINGS, grid_period
+from fmmloopy.common.sizes import SIBLINGS, count_frequencies, grid_period
 from fmmloopy.execution.plan import Plan
 from fmmloopy.execution.runtime import Array, Launch
 from fmmloopy.execution.values import Checks, Multipoles
 from fmmloopy.operators import M2L_FORWARD, M2L_HADAMARD, M2L_INVERSE
+from fmmloopy.recipes.layouts import Order, as_in_memory, check_same_layouts
 from fmmloopy.tables.fft import OctetPairs, find_octet_pairs, hadamard_tables
 
 Arguments = dict[str, Any]
@@ -27,6 +28,7 @@ def fft(
     pairs = find_octet_pairs(plan.copied.tree, plan.copied.lists, levels)
     if not pairs.npairs:
         return []
+    layouts = _layouts(plan, notify)
     order = plan.setup.method.order
     plane = grid_period(order) ** 2  # frequencies
     nsources, ntargets = len(pairs.source_children), len(pairs.target_children)
@@ -41,7 +43,7 @@ def fft(
         "nboxes": plan.copied.tree.nboxes,
     }
     forward = common | _forward(plan, pairs, multipoles.array)
-    hadamard = common | _hadamard(plan, pairs, table)
+    hadamard = common | _hadamard(plan, pairs, table, layouts)
     inverse = common | _inverse(plan, pairs, checks.array)
     launches = []
     for start in range(0, order, nplanes):
@@ -54,6 +56,18 @@ def fft(
             plan.bind(M2L_INVERSE, inverse | planes, notify),
         ]
     return launches
+
+
+def _layouts(plan: Plan, notify: Callable[[str], None]) -> dict[str, Order]:
+    """Return the orders in memory of the axes of tables that the products read, as their recipe has chosen them.
+
+    Raises:
+        RecipeError: two stages have different orders for the spectra that they share.
+    """
+    book, stages = plan.setup.book, (M2L_FORWARD, M2L_HADAMARD, M2L_INVERSE)
+    layouts = {stage.name: dict(plan.code(stage, notify).layouts) for stage in stages}
+    check_same_layouts(book.name, ((book.operator(name), chosen) for name, chosen in layouts.items()))
+    return layouts[M2L_HADAMARD.name]
 
 
 def _planes_at_a_time(plan: Plan, nsources: int, ntargets: int) -> int:
@@ -72,15 +86,16 @@ def _forward(plan: Plan, pairs: OctetPairs, multipoles: Array) -> Arguments:
     }
 
 
-def _hadamard(plan: Plan, pairs: OctetPairs, table: int) -> Arguments:
+def _hadamard(plan: Plan, pairs: OctetPairs, table: int, layouts: dict[str, Order]) -> Arguments:
     tables, method = plan.problem.tables, plan.setup.method
 
     def make() -> dict[str, NDArray[Any]]:
         dtype = plan.spectra.dtype
         spectra = hadamard_tables(method.translations, method.order, tables.radii[table], tables.inner, dtype)
-        return dict(zip(("Kr", "Ki"), spectra, strict=True))
+        return {n: as_in_memory(each, layouts.get(n)) for n, each in zip(("Kr", "Ki"), spectra, strict=True)}
 
-    spectra = plan.spectra.of_tables(f"hadamard {table}", make)
+    chosen = [layouts.get(name) for name in ("Kr", "Ki")]
+    spectra = plan.spectra.of_tables(f"hadamard {table} {chosen}", make)
     return {
         **spectra,
         "pair_starts": plan.runtime.upload(pairs.starts),
@@ -89,7 +104,7 @@ def _hadamard(plan: Plan, pairs: OctetPairs, table: int) -> Arguments:
         "nchunks": pairs.nchunks,
         "nsource_octets": len(pairs.source_children),
         "ntarget_octets": len(pairs.target_children),
-        "nfreqs": spectra["Kr"].shape[0],
+        "nfreqs": count_frequencies(method.order),
     }
 
 
