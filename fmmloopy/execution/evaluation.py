@@ -21,6 +21,7 @@ from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.part import Part, Result
 from fmmloopy.execution.passes import downward_pass, far_pass, near_pass, upward_pass
 from fmmloopy.execution.plan import Action, Plan, Problem
+from fmmloopy.execution.reordering import Reordering, reorders
 from fmmloopy.execution.runtime import Runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.execution.stages import Stages
@@ -138,6 +139,7 @@ class Evaluation:
             self._texts: dict[int, tuple[CodeKey, str]] = {}
             self._expansions: dict[Components, _Expansions] = {}
             self._recorded: dict[Components, tuple[tuple[Action, ...], Potentials]] = {}
+            self._reorderings: dict[tuple[Components, str], tuple[Reordering, tuple[Action, ...]]] = {}
             self._last = CHARGES
             wanted = CHARGES if previous is None else previous._last
             self.prepare(wanted if wanted.vectors <= self.most_vectors(wanted) else CHARGES)
@@ -211,7 +213,12 @@ class Evaluation:
         self._last = components
         launches, potentials = self._recorded[components]
         plan = self._plans[components.vectors]
-        in_order = self._exchanges.bring_in(charges)
+        reordering = None
+        if reorders(plan):
+            reordering, launches = self._reordering(components, charges.dtype)
+            in_order = charges.copy() if components.vectors > 1 else charges
+        else:
+            in_order = self._exchanges.bring_in(charges)
         vectors = by_vector(in_order, components.vectors)
         largest = self._exchanges.largest(np.abs(vectors).max(axis=(1, 2), initial=0.0))
         exponents = [plan.exponent(each) for each in largest] if components.vectors > 1 else [0]
@@ -220,17 +227,31 @@ class Evaluation:
                 np.ldexp(values, -exponent, out=values)
 
         def write() -> int:
-            return plan.write_charges(in_order, components, np.ldexp(largest, np.negative(exponents)))
+            scaled = np.ldexp(largest, np.negative(exponents))
+            if reordering:
+                return reordering.write(in_order, scaled)
+            return plan.write_charges(in_order, components, scaled)
 
         exponent = self._exchanges.together(write)
         self.timings.update(plan.run(launches))
 
         def read() -> NDArray[Any]:
+            if reordering:
+                return reordering.read(exponent)
             return plan.read_potentials(potentials, exponent, charges.dtype)
 
-        found = self._exchanges.take_out(self._exchanges.together(read))
+        found = self._exchanges.together(read)
+        found = found if reordering else self._exchanges.take_out(found)
         parts = zip(by_vector(found, components.vectors), exponents, strict=True)
         return np.concatenate([shift_back(part, exponent) for part, exponent in parts]) if any(exponents) else found
+
+    def _reordering(self, components: Components, dtype: np.dtype[Any]) -> tuple[Reordering, tuple[Action, ...]]:
+        """Return what puts charges and potentials in order on the device, and the launches of a run with it."""
+        if (components, dtype.name) not in self._reorderings:
+            launches, potentials = self._recorded[components]
+            made = Reordering(self._plans[components.vectors], components, potentials, dtype)
+            self._reorderings[components, dtype.name] = made, (*made.before, *launches, *made.after)
+        return self._reorderings[components, dtype.name]
 
     def _record(self, components: Components) -> tuple[tuple[Action, ...], Potentials]:
         """Record the passes; return their launches and the resulting potentials."""

@@ -21,7 +21,7 @@ from fmmloopy.common.surroundings import leave_caches
 from fmmloopy.common.turns import BUILDING
 from fmmloopy.execution.backends import backend_of
 from fmmloopy.execution.devices import Device
-from fmmloopy.execution.key import CodeKey
+from fmmloopy.execution.key import FORMAT, CodeKey, versions
 from fmmloopy.execution.launch import CompiledOperator
 from fmmloopy.execution.shipped_code import shipped_content
 from fmmloopy.operators import Operator
@@ -195,7 +195,6 @@ def apply_function(function: Any, dtype: Any, device: Device, build_options: tup
     """
     import loopy as lp
 
-    backend = backend_of(device)
     arrays = [lp.GlobalArg(name, np.dtype(dtype), shape=("n",)) for name in "xy"]
     knl = lp.make_kernel(
         "{[i]: 0 <= i < n}",
@@ -205,6 +204,64 @@ def apply_function(function: Any, dtype: Any, device: Device, build_options: tup
         lang_version=lp.MOST_RECENT_LANGUAGE_VERSION,
     )
     knl = lp.register_callable(knl, "function", function)
+    arguments = (*((name, "array", np.dtype(dtype).name) for name in "xy"), ("n", "number", "int32"))
+    return _on_items(knl, arguments, device, build_options)
+
+
+REORDER = "wanted[row, i] = factors[row]*given[row, order[i]]"
+"""What puts numbers in another order."""
+
+
+def reordering_code(given: np.dtype[Any], wanted: np.dtype[Any], device: Device) -> CompiledOperator:
+    """Return code that puts the numbers of each row in another order, times a factor, from disk if it is there.
+
+    Arguments: wanted (nrows, nwanted), of which the first n columns are written; given (nrows, ngiven); factors
+    (nrows,), of given's dtype; order (n,), columns of given; counts.
+
+    Args:
+        given, wanted: dtypes.
+        device: what the code is for.
+    """
+    backend = backend_of(device)
+    on = device.backend, backend.prelude, device.description, device.driver
+    text = repr((FORMAT, REORDER, given.name, wanted.name, on, versions()))
+    file = store.keyed_file("code", text, "reorder-")
+    code = _code_of(store.kept(file, text))
+    if code is None:
+        with BUILDING:
+            code = _generate_reordering(given, wanted, device)
+        store.keep(file, text, content_of(code))
+    return code
+
+
+def _generate_reordering(given: np.dtype[Any], wanted: np.dtype[Any], device: Device) -> CompiledOperator:
+    import loopy as lp
+
+    arrays = {"wanted": (wanted, "nrows, nwanted"), "given": (given, "nrows, ngiven"), "factors": (given, "nrows")}
+    arrays["order"] = np.dtype(np.int32), "n"
+    sizes = ("n", "nrows", "ngiven", "nwanted")
+    knl = lp.make_kernel(
+        ["{[i]: 0 <= i < n}", "{[row]: 0 <= row < nrows}"],
+        REORDER,
+        [
+            *(lp.GlobalArg(name, dtype, shape=shape) for name, (dtype, shape) in arrays.items()),
+            *(lp.ValueArg(name, np.int32) for name in sizes),
+        ],
+        name="reorder",
+        assumptions="n >= 1 and nrows >= 1",
+        lang_version=lp.MOST_RECENT_LANGUAGE_VERSION,
+    )
+    arguments = [(name, "array", dtype.name) for name, (dtype, _) in arrays.items()]
+    return _on_items(knl, (*arguments, *((name, "number", "int32") for name in sizes)), device, ())
+
+
+def _on_items(
+    knl: Any, arguments: tuple[tuple[str, str, str], ...], device: Device, build_options: tuple[str, ...]
+) -> CompiledOperator:
+    """Generate code of a kernel whose loop over i < n is divided among work-items, on devices that have them."""
+    import loopy as lp
+
+    backend = backend_of(device)
     if backend.has_groups:
         knl = lp.split_iname(knl, "i", ITEMS, outer_tag="g.0", inner_tag="l.0")
     knl = backend.retarget(knl)
@@ -215,7 +272,7 @@ def apply_function(function: Any, dtype: Any, device: Device, build_options: tup
         operator=program.name,
         source=backend.prelude + generated.device_code(),
         entry=program.name,
-        arguments=(*((name, "array", np.dtype(dtype).name) for name in "xy"), ("n", "number", "int32")),
+        arguments=arguments,
         global_size=(f"(n + {ITEMS - 1}) // {ITEMS}" if backend.has_groups else "1",),
         local_size=(ITEMS if backend.has_groups else 1,),
         lanes=(),

@@ -160,7 +160,7 @@ class Plan:
                 if arrays.has_charges(components, local):
                     array = arrays.charges(components, local)
                     values = np.zeros(array.shape, arrays.dtype)
-                    values[:, : charges.shape[1]] = self._moments_in_unit(scaled, components) if local else scaled
+                    values[:, : charges.shape[1]] = self.moments_in_unit(scaled, components) if local else scaled
                     self.runtime.write(array, values)
         return exponent
 
@@ -169,7 +169,7 @@ class Plan:
         narrowed = charges.dtype == np.float64 and self.spectra.dtype == np.float32
         return int(np.frexp(np.abs(charges).max(initial=0.0))[1]) if narrowed else shift(charges)
 
-    def _moments_in_unit(self, charges: NDArray[Any], components: Components) -> NDArray[Any]:
+    def moments_in_unit(self, charges: NDArray[Any], components: Components) -> NDArray[Any]:
         """Return charges, and moments in the unit of near pairs in float32."""
         unit, count = self._unit(components), self.setup.method.kernel.nsource_components
         of_vector = by_vector(charges, components.vectors).copy()
