@@ -115,7 +115,7 @@ def check_book(
         workers = stack.enter_context(Workers(library, Meter(tell, len(requests), len(names), library is not None)))
         findings, proofs, ran = workers.check(requests)
         if not findings and chosen:
-            findings = workers.check_whole(_with(book, chosen), device, names, given, full)
+            findings = workers.check_whole(book, device, names, given, full, chosen)
     if not findings:
         tested: dict[tuple[str, str], set[str]] = {}
         for request, kernels in zip(requests, ran, strict=True):
@@ -194,17 +194,6 @@ def _sanitizer(device: Device) -> tuple[Path | None, list[str]]:
     if language != sanitizer.LANGUAGE:
         return None, [f"oclgrind runs {sanitizer.LANGUAGE} only, and this is {language} code"]
     return library, []
-
-
-def _with(book: RecipeBook, operators: Sequence[str]) -> RecipeBook:
-    """Return what a book has for some operators."""
-    return replace(
-        book,
-        recipes={name: recipe for name, recipe in book.recipes.items() if name in operators},
-        operators={name: own for name, own in book.operators.items() if name in operators},
-        by_device={name: given for name, given in book.by_device.items() if name in operators},
-        tuning={},
-    )
 
 
 def device_for(book: RecipeBook, device: str | Device | None = None) -> Device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 
 from fmmloopy.checking.inputs import orders_of_transforms
 from fmmloopy.common.isolation import Stage
+from fmmloopy.common.sizes import FIRST_ORDER
 from fmmloopy.components import CHARGES, GRADIENT
 from fmmloopy.direct import direct
-from fmmloopy.execution.devices import choose_device
+from fmmloopy.execution.devices import Device, choose_device
 from fmmloopy.execution.evaluation import Evaluation
+from fmmloopy.execution.key import CodeKey
 from fmmloopy.execution.runtime import Runtime, make_runtime
 from fmmloopy.execution.setup import Method, Setup
 from fmmloopy.greens import GreensFunction, laplace, yukawa
 from fmmloopy.operators import M2L_FORMS, M2L_FORWARD, Specification
-from fmmloopy.precision import find_precision
+from fmmloopy.precision import find_precision, find_types
 from fmmloopy.recipes.apply import apply_recipe
 from fmmloopy.recipes.book import SEQUENTIAL, Recipe, RecipeBook
+from fmmloopy.recipes.layouts import layouts_of, ordered
 
 FMM_BOUND = 3.0
 """Factor by which the error of a whole evaluation may exceed that of the sequential kernels, from rounding alone."""
@@ -89,7 +92,13 @@ class Wrong:
 
 
 def check_whole(
-    stage: Stage, book: RecipeBook, device: str, dtype: str, parameters: Mapping[str, Mapping[str, Any]], full: bool
+    stage: Stage,
+    book: RecipeBook,
+    device: str,
+    dtype: str,
+    parameters: Mapping[str, Mapping[str, Any]],
+    full: bool,
+    operators: Sequence[str] = (),
 ) -> Wrong:
     """Evaluate whole problems with the book and with the sequential kernels, twice each with other charges.
 
@@ -99,13 +108,16 @@ def check_whole(
 
     Args:
         stage: called before each stage.
-        book: all its recipes and operators are used.
+        book: the recipes and operators that are used.
         device: description of the device.
         dtype: float32, float64, mixed or reduced.
         parameters: keyword arguments for every recipe of the book.
         full: whether there are more problems, and larger ones.
+        operators: those whose recipes are used, with those that they need, see `with_partners`; () for all.
     """
     runtime = make_runtime(choose_device(device))  # shared, so that programs are built once
+    if operators:
+        book = _with(book, with_partners(book, operators, runtime.device))
     for problem in problems(book, dtype, full):
         trial = _Trial(stage, problem, runtime, dtype)
         if wrong := trial.wrong(book, parameters):
@@ -113,6 +125,38 @@ def check_whole(
             smallest = _smallest(stage, trial, book, parameters)
             return Wrong(f"{problem}: {smallest.wrong(book, parameters) or wrong}", operator, step, smallest.words())
     return Wrong()
+
+
+def with_partners(book: RecipeBook, operators: Sequence[str], device: Device) -> tuple[str, ...]:
+    """Return operators, and those whose recipes must be used with theirs: they share arrays that these order otherwise.
+
+    Args:
+        book: the book.
+        operators: some that it has recipes for.
+        device: the device; recipes have their parameters for it.
+    """
+    found = list(operators)
+    for name in found:  # it grows
+        mine = ordered(book.operator(name)).keys()
+        found += [
+            other for other in book.to_check if other not in found and mine & ordered(book.operator(other)).keys()
+        ]
+    for name in found if len(found) > len(operators) else ():
+        spec = Specification(book.operator(name), laplace(), FIRST_ORDER, find_types("float32"))
+        if layouts_of(CodeKey(spec, book, device).steps()[-1].kernel, spec.operator, f"{book.name}, {name}"):
+            return tuple(found)
+    return tuple(operators)
+
+
+def _with(book: RecipeBook, operators: Sequence[str]) -> RecipeBook:
+    """Return what a book has for some operators."""
+    return replace(
+        book,
+        recipes={name: recipe for name, recipe in book.recipes.items() if name in operators},
+        operators={name: own for name, own in book.operators.items() if name in operators},
+        by_device={name: given for name, given in book.by_device.items() if name in operators},
+        tuning={},
+    )
 
 
 def problems(book: RecipeBook, dtype: str, full: bool) -> Iterator[Problem]:

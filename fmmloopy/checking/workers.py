@@ -109,14 +109,15 @@ class Workers:
         dtypes: Sequence[str],
         parameters: Mapping[str, Mapping[str, Any]],
         full: bool,
+        operators: Sequence[str],
     ) -> list[Finding]:
-        """Check whole evaluations."""
+        """Check whole evaluations with the recipes of some operators."""
 
         def check(dtype: str) -> Wrong:
             pair = self._pairs.get()
             self._meter.begin(f"whole evaluation, {dtype}", "fmm")
             try:
-                wrong: Wrong = pair[0].call(check_whole, book, device.description, dtype, parameters, full)
+                wrong: Wrong = pair[0].call(check_whole, book, device.description, dtype, parameters, full, operators)
             except WorkerError:
                 raise
             except Exception as error:

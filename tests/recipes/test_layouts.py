@@ -14,6 +14,7 @@ from fmmloopy.checking.case import POLYNOMIALS, identical, run_case
 from fmmloopy.checking.cases import make_case
 from fmmloopy.checking.proof.proving import prove
 from fmmloopy.checking.proof.verdict import Proved
+from fmmloopy.checking.whole import Wrong, check_whole, with_partners
 from fmmloopy.execution.devices import C_DEVICE
 from fmmloopy.execution.generate import compile_operator
 from fmmloopy.execution.key import CodeKey
@@ -146,6 +147,32 @@ def test_stages_of_different_orders_are_refused(rng):
         "ordered: axes of Mr are in memory as sibling kz ky kx component octet in m2l_forward, and as kz ky kx "
         "component sibling octet in m2l_hadamard; order them alike in both recipes"
     )
+
+
+@pytest.mark.parametrize("operator", ["m2l_forward", "m2l_hadamard", "m2l_inverse"])
+def test_operators_are_checked_with_those_that_share_their_arrays(operator):
+    """Whole evaluations of a check of one operator need the recipes of all three stages, if these order axes."""
+    recipes = {**book(*SHAPES["octets last"]).recipes, "m2m": sequential_recipe}
+    found = with_partners(RecipeBook("ordered", device="", recipes=recipes), [operator], C_DEVICE)
+    assert (found[0], set(found)) == (operator, {"m2l_forward", "m2l_hadamard", "m2l_inverse"})
+    plain = RecipeBook("plain", device="", recipes=dict.fromkeys(recipes, sequential_recipe))
+    assert with_partners(plain, [operator], C_DEVICE) == (operator,)
+    matrices = RecipeBook("matrices", device="", recipes={"m2l_hadamard": ordered(Kr=MATRICES)})
+    assert with_partners(matrices, ["m2l_hadamard"], C_DEVICE) == ("m2l_hadamard",)
+
+
+@uncertified
+@pytest.mark.parametrize("operators", [("m2l_inverse",), ()])
+def test_whole_evaluations_of_checks(operators):
+    """Of all recipes, and of one that needs the others."""
+
+    def run(made):
+        return check_whole(lambda name, limit: None, made, C_DEVICE.description, "mixed", {}, False, operators)
+
+    right, wrong = book(*SHAPES["octets last"]), book(SHAPES["octets last"][0], SHAPES["siblings first"][1])
+    assert run(right) == Wrong()
+    with pytest.raises(RecipeError, match="order them alike in both recipes"):
+        run(wrong)
 
 
 def test_other_arguments_keep_their_order():
