@@ -2,9 +2,10 @@
 
 Real points are cut into parts as :mod:`fmmloopy.parts` cuts them after rebalancing, by work. The work of each part, the
 ghosts that it receives, and their messages and bytes are counted on the real tree and its lists. Times follow from the
-rates of operators on this machine, as measured for the choice of ncrit, and from a network that is stated. Nothing is
-sent: all figures are predicted. An evaluation takes as long as its slowest part. Charges of ghosts come before it, and
-multipoles while near pairs are computed.
+rates of operators on this machine, as measured for the choice of ncrit, and from a network that is stated; with
+``--kept``, from an evaluation in the last full run of the benchmarks, so that nothing is measured. Nothing is sent: all
+figures are predicted. An evaluation takes as long as its slowest part. Charges of ghosts come before it, and multipoles
+while near pairs are computed.
 
 Strong scaling divides the same points among more and more parts. In weak scaling all parts have as many points as one
 that is alone. Together they have too many for one machine, so some parts are looked at, and of others only what these
@@ -24,6 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.kept import read_kept
+from benchmarks.results import Results
 from fmmloopy.choosing.calibration import KnownRates
 from fmmloopy.choosing.work import count_work
 from fmmloopy.common.sizes import count_points, padded
@@ -38,10 +41,13 @@ from fmmloopy.octree.tree import (
     Tree,
     decode,
     encode,
+    find_bounds,
+    find_root,
     grow_tree,
 )
-from fmmloopy.operators import OPERATORS
+from fmmloopy.operators import OPERATORS, P2P, P2P_MUTUAL
 from fmmloopy.parts.part import REDUCED_FROM
+from fmmloopy.precision import PRECISIONS
 
 PARTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -61,6 +67,12 @@ CELLS = 16
 
 SAMPLED = 2**26
 """Points that show how many points of a sphere are in each cell."""
+
+SAME_LEAVES = 64
+"""With so many times fewer points, leaves are as full: two levels less in the cube, three on the sphere."""
+
+NCRITS = tuple(2.0 ** (step / 2) for step in range(-3, 4))
+"""Values of ncrit that are compared for other numbers of points, relative to the one that was chosen."""
 
 CHOSEN = 5
 """In weak scaling, how many of the parts are looked at."""
@@ -189,13 +201,18 @@ class Machine:
     """A machine that has a part, by measured rates, and the method.
 
     Attributes:
-        fmm: an evaluation of some points, which has chosen order and ncrit.
+        name, cores: of the processor.
+        order, ncrit, m2l: what was chosen for some points.
         half_width: of the root cube.
         row_bytes: bytes of a multipole.
         units: seconds of each operator for its unit of work, see `weights_of`.
     """
 
-    fmm: Fmm
+    name: str
+    cores: int
+    order: int
+    ncrit: int
+    m2l: str
     half_width: float
     row_bytes: int
     units: Mapping[str, float]
@@ -209,19 +226,57 @@ class Machine:
         assert rates is not None
         tree = fmm.tree
         lists = absorb_small_boxes(tree, build_lists(tree), count_points(fmm.order))
-        predicted = rates.seconds(count_work(tree, lists, fmm.method))
-        units = {name: spent / max(weights_of(name, tree, lists).sum(), 1.0) for name, spent in predicted.items()}
+        units = _units(rates.seconds(count_work(tree, lists, fmm.method)), tree, lists)
         arrays = fmm._evaluation._plan.expansions
         row_bytes = arrays.columns * padded(arrays.npoints) * arrays.dtype.itemsize
-        return cls(fmm, float(tree.half_width), row_bytes, units)
+        name, cores = fmm.device.name, fmm.device.cores
+        return cls(name, cores, fmm.order, fmm.ncrit, fmm.m2l, float(tree.half_width), row_bytes, units)
+
+    @classmethod
+    def kept(cls, distribution: str, digits: float, results: Results) -> Machine:
+        """Return the machine of a run of the benchmarks, with what it has chosen and how long its operators took."""
+        found = results.find_evaluations(points=CALIBRATED, distribution=distribution, digits=digits, dtype="float64")
+        if not found:
+            case = f"{CALIBRATED:,} points, {distribution}, {digits:g} digits"
+            raise SystemExit(f"error: the results of {results.date} have no evaluation of {case}; leave out --kept")
+        best = found[0]
+        points = centred_points(distribution, CALIBRATED, np.random.default_rng(0))
+        half_width = find_root(*find_bounds(points, "points"), np.dtype(np.float64))[2]
+        tree = tree_of(np.sort(keys_of(points, half_width)), half_width, best.ncrit)
+        lists = absorb_small_boxes(tree, build_lists(tree), count_points(best.order))
+        seconds = {name: spent for name, spent in best.seconds.items() if name in OPERATORS}
+        # Both operators of near pairs have the pairs of U lists here.
+        seconds[P2P.name] = seconds.get(P2P.name, 0.0) + seconds.pop(P2P_MUTUAL.name, 0.0)
+        row_bytes = padded(count_points(best.order)) * PRECISIONS[best.precision].expansions.itemsize
+        processor, cores = results.machine["processor"], int(results.machine["cores"])
+        units = _units(seconds, tree, lists)
+        return cls(processor.partition(" (")[0], cores, best.order, best.ncrit, best.m2l, half_width, row_bytes, units)
+
+    @property
+    def method(self) -> str:
+        """Order, ncrit and form of M2L in words."""
+        return f"order {self.order}, ncrit {self.ncrit}, M2L {self.m2l}"
+
+    def for_points(self, distribution: str, count: int) -> Machine:
+        """Return the machine with the ncrit that is fastest for a number of points, by far fewer that show it."""
+        while count > 2 * CALIBRATED:
+            count //= SAME_LEAVES
+        keys = sorted_keys(distribution, count, self.half_width)
+        candidates = [replace(self, ncrit=max(round(self.ncrit * factor), 1)) for factor in NCRITS]
+        return min(candidates, key=lambda each: float(each.problem(keys).seconds.sum()))
 
     def problem(self, keys: NDArray[np.uint64]) -> Problem:
         """Return the problem of points with these keys, and the seconds of each box."""
-        tree = tree_of(keys, self.half_width, self.fmm.ncrit)
-        lists = absorb_small_boxes(tree, build_lists(tree), count_points(self.fmm.order))
+        tree = tree_of(keys, self.half_width, self.ncrit)
+        lists = absorb_small_boxes(tree, build_lists(tree), count_points(self.order))
         seconds = {name: unit * weights_of(name, tree, lists) for name, unit in self.units.items() if unit}
         none = np.zeros(tree.nboxes)
         return Problem(tree, lists, sum(seconds.values(), none), seconds.get("p2p", none), self.row_bytes)
+
+
+def _units(seconds: Mapping[str, float], tree: Tree, lists: InteractionLists) -> dict[str, float]:
+    """Return the seconds of each operator for its unit of work, from those that all its work takes."""
+    return {name: spent / max(weights_of(name, tree, lists).sum(), 1.0) for name, spent in seconds.items()}
 
 
 def divide(problem: Problem, parts: int) -> NDArray[np.int64]:
@@ -487,7 +542,7 @@ def weak(machine: Machine, distribution: str, per_part: int, parts: int, network
         return predict(machine.problem(sorted_keys(distribution, per_part, machine.half_width)), 1, network)
     chosen = sorted(np.random.default_rng(3).choice(parts, min(parts, CHOSEN), replace=False).tolist())
     found = []
-    for each in neighbourhoods(distribution, parts, per_part, machine.fmm.ncrit, machine.half_width, chosen):
+    for each in neighbourhoods(distribution, parts, per_part, machine.ncrit, machine.half_width, chosen):
         problem = machine.problem(each.keys)
         found.append(predict(problem, parts, network, each.part_of(problem, parts), each.part))
     slowest = max(found, key=lambda each: each.seconds)
@@ -554,7 +609,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--parts", type=int, nargs="*", default=list(PARTS), help="strong scaling (powers of two)")
     parser.add_argument("--weak-parts", type=int, nargs="*", default=list(WEAK), help="weak scaling (%(default)s)")
     parser.add_argument("--digits", type=float, default=6, help="(default: %(default)s)")
-    parser.add_argument("--device", help="part of a device's description")
+    rates = parser.add_mutually_exclusive_group()
+    rates.add_argument("--device", help="part of a device's description")
+    rates.add_argument("--kept", action="store_true", help="rates of the last full run of the benchmarks that is kept")
     parser.add_argument("--latency", type=float, default=2e-6, help="seconds a message (default: %(default)s)")
     parser.add_argument("--bandwidth", type=float, default=12.5e9, help="bytes per second (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="file for the tables, beside the screen")
@@ -568,25 +625,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     strong, weakly, per_part = dict[str, list[Prediction]](), dict[str, list[Prediction]](), arguments.per_part
     for distribution in arguments.distribution:
-        machine = Machine.measured(distribution, arguments.digits, arguments.device)
-        fmm = machine.fmm
+        if arguments.kept:
+            machine = Machine.kept(distribution, arguments.digits, read_kept()[0])
+        else:
+            machine = Machine.measured(distribution, arguments.digits, arguments.device)
         if distribution == arguments.distribution[0]:
-            text = f"{text.format(device=fmm.device.name, cores=fmm.device.cores)}.\n\n"
+            text = f"{text.format(device=machine.name, cores=machine.cores)}.\n\n"
             print(text, end="")
-        method = f"{distribution}, order {fmm.order}, ncrit {fmm.ncrit}"
         tables = []
         if arguments.weak_parts:
             sizes = sorted({1, *arguments.weak_parts})
             weakly[distribution] = [weak(machine, distribution, per_part, parts, network) for parts in sizes]
-            tables.append(
-                f"Weak scaling, {per_part:,} points a part, {method}:\n\n{table(weakly[distribution], per_part)}\n\n"
-            )
+            title = f"Weak scaling, {per_part:,} points a part, {distribution}, {machine.method}"
+            tables.append(f"{title}:\n\n{table(weakly[distribution], per_part)}\n\n")
             print(tables[-1], end="", flush=True)
         for count in arguments.points if arguments.parts else []:
-            problem = machine.problem(sorted_keys(distribution, count, machine.half_width))
+            fitting = machine.for_points(distribution, count)
+            problem = fitting.problem(sorted_keys(distribution, count, machine.half_width))
             found = [predict(problem, parts, network) for parts in sorted({1, *arguments.parts})]
             strong[f"{distribution}, {count:,} points"] = found
             boxes = f"{problem.tree.nboxes:,} boxes"
+            method = f"{distribution}, {fitting.method}"
             tables.append(f"Strong scaling, {count:,} points, {method}, {boxes}:\n\n{table(found)}\n\n")
             print(tables[-1], end="", flush=True)
         text += "".join(tables)

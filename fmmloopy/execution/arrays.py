@@ -43,6 +43,7 @@ class DeviceArrays:
         nsurface: the same, padded.
         gathers: shape (nboxes,), which boxes have sources whose multipoles are computed here.
         has_targets: shape (nboxes,), which boxes have any.
+        first_target: number of the first target in arrays by target. Targets that are sources share their array.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class DeviceArrays:
         self.rows, self.columns = kernel.translations.ntarget_components, kernel.translations.nsource_components
         self.npoints, self.nsurface = tables.npoints, padded(tables.npoints)
         self.gathers, self.has_targets = tree.gathers, tree.has_targets
+        self._shares_points = tree.same_points or tree.first_target is not None
+        self.first_target = tree.first_target or 0
         self._by_name: dict[Any, Any] = {}
         self._of_tables: dict[Any, Any] = {} if like is None else like._of_tables
 
@@ -148,8 +151,9 @@ class DeviceArrays:
         return count * components.charges, 3 * count * components.dipoles
 
     def potentials(self, components: Components) -> Array:
-        """Potentials and their derivatives in tree order, (rows, ntargets padded)."""
-        return self._points("potentials", components.rows(self._greens.ntarget_components), self._tree.ntargets)
+        """Potentials and their derivatives in tree order, (rows, ntargets padded), or as many as there are sources."""
+        count = self._tree.nsources if self._shares_points else self._tree.ntargets
+        return self._points("potentials", components.rows(self._greens.ntarget_components), count)
 
     def _points(self, name: str, rows: int, count: int, which: tuple[Any, ...] | None = None) -> Array:
         """Return an array of numbers of points, shape (rows, count padded), zero at first."""
@@ -163,8 +167,8 @@ class DeviceArrays:
     def points(self) -> dict[str, Any]:
         """Points, centres and ranges of boxes, under the names used by all particle operators."""
         tree = self._tree
-        targets = self.sources if tree.same_points else self._coordinates(tree.targets)
-        ranges = ("box_source_starts", "box_source_ends", "box_target_starts", "box_target_ends")
+        targets = self.sources if self._shares_points else self._coordinates(tree.targets)
+        before = np.int32(self.first_target)
         return {
             "targets": targets,
             "centres": self.upload(tree.box_centres),
@@ -173,7 +177,10 @@ class DeviceArrays:
             "npoints": self.npoints,
             "nsurface": self.nsurface,
             "nboxes": tree.nboxes,
-            **{name: self._runtime.upload(getattr(tree, name)) for name in ranges},
+            "box_source_starts": self._runtime.upload(tree.box_source_starts),
+            "box_source_ends": self._runtime.upload(tree.box_source_ends),
+            "box_target_starts": self._runtime.upload(tree.box_target_starts + before),
+            "box_target_ends": self._runtime.upload(tree.box_target_ends + before),
         }
 
     @cached_property

@@ -210,7 +210,8 @@ class Plan:
         Raises:
             ValueError: a potential is above the largest number of the dtype.
         """
-        values = self.runtime.read(potentials.array)[:, : self.problem.tree.ntargets]
+        before = self.points.first_target
+        values = self.runtime.read(potentials.array)[:, before : before + self.problem.tree.ntargets]
         return shift_back(values.astype(dtype, copy=False), exponent)
 
     # -- code

@@ -188,10 +188,11 @@ class Stages:
         pieces = cut_heavy_boxes(tree, boxes, csr, sources, limits.heavy_share, limits.piece_targets)
         if pieces is None:
             return {}
+        before = np.int32(plan.points.first_target)
         return {
             **plan.points.csr(pieces.csr),
-            "box_target_starts": plan.runtime.upload(pieces.starts),
-            "box_target_ends": plan.runtime.upload(pieces.ends),
+            "box_target_starts": plan.runtime.upload(pieces.starts + before),
+            "box_target_ends": plan.runtime.upload(pieces.ends + before),
             "target_boxes": plan.points.indices(np.arange(len(pieces.starts))),
             "ntarget_boxes": len(pieces.starts),
         }

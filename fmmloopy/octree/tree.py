@@ -88,6 +88,8 @@ class Tree:
         box_has_sources: shape (nboxes,), bool: whether a box has sources, in this part of the tree or in another; None
             for a whole tree, where ranges of sources say so.
         box_gathers: shape (nboxes,), bool: whether a box has sources whose multipoles are computed here; None likewise.
+        first_target: number of the first target among the sources, where the targets are consecutive sources but not
+            all of them; None elsewhere.
     """
 
     centre: NDArray[np.float64]
@@ -110,6 +112,7 @@ class Tree:
     box_target_ends: NDArray[np.int32]
     box_has_sources: NDArray[np.bool_] | None = None
     box_gathers: NDArray[np.bool_] | None = None
+    first_target: int | None = None
 
     @property
     def has_sources(self) -> NDArray[np.bool_]:

@@ -153,7 +153,7 @@ class LocalPart:
 
     Attributes:
         tree, lists, same_points, on_machine, exchanged, distance: see `fmmloopy.execution.part.Part`.
-        shares: as given.
+        shares: as given; their ``home`` is needed no more, ``sources`` and ``targets`` have it.
         sources, targets: the ways to the callers of the part's points.
     """
 
@@ -185,7 +185,12 @@ class LocalPart:
         of_sources = np.searchsorted(merged.keys, first), np.searchsorted(merged.keys, last)
         tree = _tree(shares, boxes, of_sources, of_targets, merged.points, shares.targets.points)
         here = np.searchsorted(shares.sources.keys, first), np.searchsorted(shares.sources.keys, last)
-        self.tree = replace(tree, box_has_sources=boxes["nsources"] > 0, box_gathers=is_own & (here[1] > here[0]))
+        self.tree = replace(
+            tree,
+            box_has_sources=boxes["nsources"] > 0,
+            box_gathers=is_own & (here[1] > here[0]),
+            first_target=self._before if self.same_points else None,
+        )
         self._find_multipoles(own, reduced_from)
         self.sources = self.targets = Home(self._transport, shares.sources, shares.given[0])
         if not self.same_points:
@@ -228,7 +233,7 @@ class LocalPart:
         keys_of = {part: each["key"] for part, each in ghosts.items()}
         keys = joined({**keys_of, transport.rank: sources.keys}, sources.keys)
         self._team.together(lambda: _check_count(len(keys), "sources with those of its neighbours"))
-        before = sum(len(each) for part, each in keys_of.items() if part < transport.rank)
+        self._before = before = sum(len(each) for part, each in keys_of.items() if part < transport.rank)
         own = slice(before, before + len(sources.keys))
         points = np.empty((3, len(keys)), sources.points.dtype)
         points[:, own] = sources.points
@@ -398,6 +403,7 @@ def _tree(
 ) -> Tree:
     """Return the tree of the boxes of a part; whether a box is a leaf is what it is in the whole tree."""
     levels, keys = boxes["level"].astype(np.int32), boxes["key"].copy()
+    order = np.arange(max(sources.shape[1], targets.shape[1]), dtype=np.int32)
     level_starts = np.searchsorted(levels, np.arange(int(levels[-1]) + 2)).astype(np.int32)
     parents = np.full(len(boxes), -1, np.int32)
     children = np.full((len(boxes), SIBLINGS), -1, np.int32)
@@ -411,8 +417,8 @@ def _tree(
         half_width=shares.half_width,
         sources=sources,
         targets=targets,
-        source_order=np.arange(sources.shape[1], dtype=np.int32),
-        target_order=np.arange(targets.shape[1], dtype=np.int32),
+        source_order=order[: sources.shape[1]],
+        target_order=order[: targets.shape[1]],
         level_starts=level_starts,
         box_levels=levels,
         box_anchors=decode(keys),

@@ -54,7 +54,7 @@ class Share:
     Attributes:
         keys: shape (n,), ascending.
         points: shape (3, n), relative to the origin, in the dtype of the tree.
-        home: shape (n,), see HOME.
+        home: shape (n,), see HOME; shape (0,) when it is needed no more.
     """
 
     keys: Keys
@@ -85,6 +85,11 @@ class Shares:
     def sides(self) -> list[Share]:
         """Sources and targets, or one of them where the targets are the sources."""
         return [self.sources] if self.targets is self.sources else [self.sources, self.targets]
+
+    def without_home(self) -> Shares:
+        """Return the points without what is known of where they were given; see `fmmloopy.parts.part.Home`."""
+        sides = [replace(each, home=np.empty(0, HOME)) for each in self.sides]
+        return replace(self, sources=sides[0], targets=sides[-1])
 
     @cached_property
     def sorted(self) -> SortedPoints:

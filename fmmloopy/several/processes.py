@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fmmloopy.choosing.decision import Decision
 from fmmloopy.common.arguments import check_count
 from fmmloopy.common.cores import processors
+from fmmloopy.common.memory import give_back
 from fmmloopy.common.range import shift, shift_back
 from fmmloopy.common.sizes import count_points
 from fmmloopy.components import by_vector, in_rows
@@ -40,6 +41,11 @@ from fmmloopy.vectors import Vectors
 
 BALANCED = 1.05
 """Points stay where they are if the slowest part takes at most so many times as long as the mean."""
+
+
+GIVEN_BACK_FROM = 1_000_000
+"""Points of a part from which on memory that was freed while it was built goes back to the system, which takes some
+milliseconds now, and again when the next evaluation needs it."""
 
 
 class PartFmm(Fmm):
@@ -82,6 +88,7 @@ class PartFmm(Fmm):
         self._fastest: float | None = None
         with self._team.calling():
             super().__init__(sources, targets, *arguments, **options)
+        self._give_back()
 
     # -- what is done by all parts
 
@@ -156,7 +163,8 @@ class PartFmm(Fmm):
                 coincident=is_finite_at_zero(self.kernel),
                 speeds=self._speeds,
             )
-        self._shares, self._coincident = part.shares, None
+        self._shares = part.shares = part.shares.without_home()
+        self._coincident = None
         self._together(lambda: check_box_width(self.kernel, part.tree))
         return Evaluation(setup, self.m2l, points, part.tree, runtime, timings, previous, part=part)
 
@@ -303,6 +311,11 @@ class PartFmm(Fmm):
         with self._team.calling():
             super().update(sources, targets)
         self._fastest = None
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._part.shares.sources.keys.size >= GIVEN_BACK_FROM:
+            give_back()
 
     def evaluate(self, *arguments: Any, **options: Any) -> Any:
         """Compute potentials, at the targets of this process and with its charges; see `Fmm.evaluate`."""
