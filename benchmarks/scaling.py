@@ -459,7 +459,10 @@ def neighbourhoods(
         own = cells[(begins < end) & (ends > start)]
         around = np.isin(cells, _adjacent(own, level))
         filled = _filled(distribution, cells[around], level, half_width, parts * per_part, rng)
-        few = np.repeat(cells[~around] << bits, ncrit + 1)
+        # As many points as it takes to split their parents.
+        _, family, siblings = np.unique(cells >> np.uint64(3), return_inverse=True, return_counts=True)
+        least = -(-(ncrit + 1) // siblings[family])
+        few = np.repeat(cells[~around] << bits, least[~around])
         few |= rng.integers(0, 1 << int(bits), len(few), np.uint64)
         keys = np.concatenate([filled, few])
         keys.sort()
