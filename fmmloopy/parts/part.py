@@ -134,11 +134,13 @@ class Home:
         return self._carry(rows, self._here, self._there, self._counts[1])
 
     def _carry(self, rows: Rows, sends: dict[int, NDArray[Any]], receives: dict[int, NDArray[Any]], count: int) -> Rows:
-        route = _Route(sends, {part: len(places) for part, places in receives.items()})
-        found = route.carry(self._transport, rows)
-        result = np.empty((count, *rows.shape[1:]), rows.dtype)
-        for part, places in receives.items():
-            result[places] = found[part]
+        rank, result = self._transport.rank, np.empty((count, *rows.shape[1:]), rows.dtype)
+        others = {part: places for part, places in sends.items() if part != rank}
+        route = _Route(others, {part: len(places) for part, places in receives.items() if part != rank})
+        for part, found in route.carry(self._transport, rows).items():
+            result[receives[part]] = found
+        if rank in receives:
+            result[receives[rank]] = rows[sends[rank]]
         return result
 
 
@@ -316,8 +318,13 @@ class LocalPart:
     def bring_in(self, charges: NDArray[Any]) -> NDArray[Any]:
         """See `fmmloopy.execution.part.Part`."""
         own = self.sources.bring_in(charges.T)
-        ghosts = self._ghosts.carry(self._transport, own)
-        return np.ascontiguousarray(joined({**ghosts, self._transport.rank: own}, own).T)
+        found = {**self._ghosts.carry(self._transport, own), self._transport.rank: own}
+        result = np.empty((len(charges), self.tree.nsources), charges.dtype)
+        end = 0
+        for part in sorted(found):
+            begin, end = end, end + len(found[part])
+            result[:, begin:end] = found[part].T
+        return result
 
     def take_out(self, potentials: NDArray[Any]) -> NDArray[Any]:
         """See `fmmloopy.execution.part.Part`."""

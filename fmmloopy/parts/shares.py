@@ -6,6 +6,7 @@ keys of all parts; then every point goes to the part that its key belongs to.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -162,7 +163,8 @@ def share_out(
     upper = np.max([each for _, each in bounds], axis=0, initial=-np.inf) if bounds else np.full(3, -np.inf)
     root = find_root(transport.reduce(lower, "min"), transport.reduce(upper, "max"), dtype, width)
     sides = [_read(transport, side, root, dtype) for side in given]
-    splitters = _sample(transport, np.sort(np.concatenate([side.keys for side in sides])), speeds)
+    keys = sides[0].keys if len(sides) == 1 else np.sort(np.concatenate([side.keys for side in sides]))
+    splitters = _sample(transport, keys, speeds)
     sides = [_move(transport, side, splitters) for side in sides]
     return Shares(*root, splitters, sides[0], sides[-1], (len(sources), len(given[-1])))
 
@@ -208,16 +210,26 @@ def _sample(transport: Transport, keys: Keys, speeds: NDArray[np.float64]) -> Ke
 
 def _move(transport: Transport, share: Share, splitters: Keys) -> Share:
     """Send points to the parts that their keys belong to; they are sorted there."""
-    rows = np.empty(len(share.keys), _MOVED)
-    rows["key"], rows["place"], rows["home"] = share.keys, share.points.T, share.home
-    parts = np.searchsorted(splitters[1:-1], share.keys, "right")
-    edges = np.searchsorted(parts, np.arange(transport.size + 1))
-    sends = {r: rows[edges[r] : edges[r + 1]] for r in range(transport.size) if edges[r] < edges[r + 1]}
-    like = rows[:0].copy()
-    found = transport.exchange(sends, like)
-    del rows, sends  # all points, which take as much memory again
-    rows = joined(found, like)
-    del found
-    order = np.argsort(rows["key"], kind="stable")
-    points = np.ascontiguousarray(rows["place"][order].T.astype(share.points.dtype))
-    return Share(rows["key"][order], points, rows["home"][order])
+    edges = np.searchsorted(share.keys, splitters)
+    stay = slice(*edges[transport.rank : transport.rank + 2])
+    sends = {}
+    for part, (begin, end) in enumerate(itertools.pairwise(edges)):
+        if part != transport.rank and begin < end:
+            sends[part] = rows = np.empty(end - begin, _MOVED)
+            rows["key"], rows["home"] = share.keys[begin:end], share.home[begin:end]
+            rows["place"] = share.points[:, begin:end].T
+    found = transport.exchange(sends, np.empty(0, _MOVED))
+    del sends  # up to all points, which take as much memory again
+    pieces: dict[int, tuple[Keys, Points, NDArray[np.void]]] = {
+        part: (rows["key"], rows["place"].T, rows["home"]) for part, rows in found.items()
+    }
+    pieces[transport.rank] = share.keys[stay], share.points[:, stay], share.home[stay]
+    in_turn = [pieces[part] for part in sorted(pieces)]
+    keys = np.concatenate([each for each, _, _ in in_turn])
+    points = np.concatenate([each for _, each, _ in in_turn], axis=1, dtype=share.points.dtype, casting="same_kind")
+    home = np.concatenate([each for _, _, each in in_turn])
+    del found, pieces, in_turn
+    if (keys[1:] >= keys[:-1]).all():  # where parts had ranges of keys before
+        return Share(keys, points, home)
+    order = np.argsort(keys, kind="stable")
+    return Share(keys[order], points.take(order, axis=1), home[order])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import cube, sphere
 
 from benchmarks.__main__ import main
+from benchmarks.kept import read_kept
 from benchmarks.scaling import (
+    NCRITS,
     Machine,
     Network,
     Problem,
+    centred_points,
     divide,
     keys_of,
     neighbourhoods,
@@ -19,6 +24,7 @@ from benchmarks.scaling import (
     table,
     tree_of,
 )
+from fmmloopy.common.sizes import count_points
 from fmmloopy.octree.lists import build_lists
 from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import DEEPEST_LEVEL, grow_tree, sort_points
@@ -159,3 +165,29 @@ def test_the_command(own_cache, tmp_path, capsys, monkeypatch):
     assert "| 8 | 800,000 |" in text
     assert text.count("\n| ") == 6
     assert (tmp_path / "scaling.png").stat().st_size > 1000
+
+
+def test_rates_of_a_run_that_is_kept():
+    """The time of all points on one part is that of the operators in the run; setting to zero is none of them."""
+    kept = read_kept()[0]
+    (first, *_) = kept.find_evaluations(points=1_000_000, distribution="cube", digits=6, dtype="float64")
+    machine = Machine.kept("cube", 6, kept)
+    assert (machine.order, machine.ncrit, machine.m2l) == (first.order, first.ncrit, first.m2l)
+    assert machine.row_bytes >= 8 * count_points(first.order)
+    keys = keys_of(centred_points("cube", 1_000_000, np.random.default_rng(0)), machine.half_width)
+    expected = sum(spent for name, spent in first.seconds.items() if name != "clear")
+    assert machine.problem(np.sort(keys)).seconds.sum() == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(SystemExit, match=r"have no evaluation of 1,000,000 points, cube, 17 digits; leave out --kept"):
+        Machine.kept("cube", 17, kept)
+
+
+def test_ncrit_is_that_of_the_least_work(monkeypatch):
+    """Far fewer points have leaves that are as full."""
+    monkeypatch.setattr("benchmarks.scaling.CALIBRATED", 2_000)
+    machine = Machine("made up", 1, 4, 40, "fft", 0.5, ROW, {"p2p": 1e-9, "m2l_hadamard": 1e-7})
+    chosen = machine.for_points("cube", 128_000)
+    assert chosen.ncrit in {round(40 * factor) for factor in NCRITS}
+    keys = sorted_keys("cube", 128_000, 0.5)
+    times = [replace(machine, ncrit=round(40 * factor)).problem(keys).seconds.sum() for factor in NCRITS]
+    assert chosen.problem(keys).seconds.sum() <= 1.1 * min(times)  # boxes at the faces are others
+    assert max(times) > 1.2 * min(times)
