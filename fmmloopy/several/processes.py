@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fmmloopy.choosing.calibration import FEWEST_POINTS
+from fmmloopy.choosing.cost_model import UnknownRate
 from fmmloopy.choosing.decision import Decision
+from fmmloopy.choosing.work import count_work
 from fmmloopy.common.arguments import check_count
 from fmmloopy.common.cores import processors
 from fmmloopy.common.memory import give_back
@@ -22,13 +25,15 @@ from fmmloopy.components import by_vector, in_rows
 from fmmloopy.direct import sum_vectors
 from fmmloopy.execution.device import CPU
 from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE, Device, find_devices
-from fmmloopy.execution.evaluation import Evaluation, Timings, deepest_level, timed
+from fmmloopy.execution.evaluation import Evaluation, Timings, deepest_level, grower, timed
 from fmmloopy.execution.runtime import Runtime
 from fmmloopy.execution.setup import Setup
 from fmmloopy.fmm import Fmm
 from fmmloopy.greens import GreensFunction
 from fmmloopy.inputs import check_box_width, rounding_change, warn_if_rounded
 from fmmloopy.limits import is_finite_at_zero, value_at_zero
+from fmmloopy.octree.lists import build_lists
+from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import SortedPoints, Tree, sort_in_root
 from fmmloopy.operators import OPERATORS
 from fmmloopy.parts.part import LocalPart, build_part
@@ -62,7 +67,8 @@ class PartFmm(Fmm):
         sources, targets: as for `Fmm`, the share of this process: shape (n, 3), and n may be 0.
         comm: a communicator of mpi4py, which must not be freed before this. A duplicate carries the messages; there is
             one for each communicator, however many evaluations use it.
-        speeds: shape (size,), how fast the parts are, relative to each other; None for equal speeds.
+        speeds: shape (size,), how fast the parts are, relative to each other; None for what the rates of their devices
+            say, and equal speeds if the devices are alike or have no rates.
         options: further arguments of `Fmm`, the same in all processes except ``device`` and ``runtime``.
 
     Attributes:
@@ -84,6 +90,7 @@ class PartFmm(Fmm):
         **options: Any,
     ) -> None:
         self._team = team or Team(Mpi(comm))
+        self._are_speeds_given = speeds is not None
         self._speeds = np.ones(self._team.size) if speeds is None else speeds
         self._fastest: float | None = None
         with self._team.calling():
@@ -111,7 +118,30 @@ class PartFmm(Fmm):
             found, _ = call()
             return found.choice, found.fft_alone, found.digits
 
-        return Decision(setup, *self._decided(choose)), None
+        decision = Decision(setup, *self._decided(choose))
+        self._predict_speeds(decision)
+        return decision, None
+
+    def _predict_speeds(self, decision: Decision) -> None:
+        """Let parts on different devices have work in proportion to their rates, if all of these are known."""
+        transport, setup, choice = self._team.transport, decision.setup, decision.choice
+        if self._are_speeds_given or len(set(transport.gather(setup.device.description))) == 1:
+            return
+
+        def seconds() -> float:
+            points = self._predictor.points  # a sample, the same in all parts
+            rates = self._rates.of(choice.m2l, measure=True) if points.most >= FEWEST_POINTS else None
+            tree = grower(points, setup.method.precision)(choice.ncrit)
+            lists = absorb_small_boxes(tree, build_lists(tree), count_points(setup.method.order))
+            try:
+                work = count_work(tree, lists, setup.method, choice.m2l)
+                return np.nan if rates is None else sum(rates.seconds(work).values())
+            except UnknownRate:
+                return np.nan
+
+        found = np.array(transport.gather(self._together(seconds)))
+        if np.isfinite(found).all() and found.min() > 0:
+            self._speeds = found.min() / found
 
     def _predictor_of(self, points: SortedPoints) -> Predictor:
         # All parts have the same sample of all points, so that each predicts the same by itself.

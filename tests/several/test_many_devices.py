@@ -13,9 +13,11 @@ from faults import PLACES, call, failing
 import fmmloopy as fl
 from fmmloopy import fmm
 from fmmloopy.choosing.calibration import KnownRates
+from fmmloopy.choosing.cost_model import Rates
 from fmmloopy.execution.device import CPU, GPU, OTHER, Device
 from fmmloopy.execution.devices import C_DEVICE, DeviceError, choose_devices
 from fmmloopy.fmm import Fmm
+from fmmloopy.operators import OPERATORS
 from fmmloopy.parts.team import PartError
 from fmmloopy.several import processes
 from fmmloopy.several.devices import ManyDevices, _all_devices
@@ -241,6 +243,26 @@ def test_the_choice_of_ncrit_knows_all_points(device, rng, monkeypatch):
     monkeypatch.setattr(fmm, "KnownRates", Rates)
     fl.Fmm(cube(rng, 900), cube(rng, 1000), devices=[device] * 2, order=ORDER)
     assert asked == [1000, 1000]
+
+
+def test_unequal_devices_have_work_by_their_rates_from_the_start(device, rng, monkeypatch):
+    """Where rates are known, whatever the devices are; equal work where one has none."""
+    points = cube(rng, 5000)
+    options = {"order": ORDER, "ncrit": NCRIT, "m2l": "fft"}
+
+    class Known(KnownRates):
+        def of(self, form, measure=False):
+            seconds = 1.0 if self._setup.device == C_DEVICE else 3.0
+            return Rates(dict.fromkeys(OPERATORS, (seconds, 0.0)))
+
+    monkeypatch.setattr(fmm, "KnownRates", Known)
+    fast, slow = (part.tree.ntargets for part in fl.Fmm(points, devices=["c", device], **options).parts)
+    assert fast / slow == pytest.approx(3, rel=0.1)  # leaves have up to 40 points
+    one, other = (part.tree.ntargets for part in fl.Fmm(points, devices=[device] * 2, **options).parts)
+    assert one / other == pytest.approx(1, rel=0.1)
+    monkeypatch.setattr(Known, "of", lambda self, form, measure=False: None)
+    one, other = (part.tree.ntargets for part in fl.Fmm(points, devices=["c", device], **options).parts)
+    assert one / other == pytest.approx(1, rel=0.1)
 
 
 def test_a_failing_device_fails_all(device, rng, monkeypatch):
