@@ -28,9 +28,12 @@ from numpy.typing import NDArray
 from benchmarks.kept import read_kept
 from benchmarks.results import Results
 from fmmloopy.choosing.calibration import KnownRates
+from fmmloopy.choosing.root_size import MARGIN
 from fmmloopy.choosing.work import count_work
 from fmmloopy.common.sizes import count_points, padded
+from fmmloopy.execution.setup import Method
 from fmmloopy.fmm import Fmm
+from fmmloopy.greens import laplace
 from fmmloopy.octree.lists import CSR, InteractionLists, build_lists
 from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import (
@@ -45,7 +48,7 @@ from fmmloopy.octree.tree import (
     find_root,
     grow_tree,
 )
-from fmmloopy.operators import OPERATORS, P2P, P2P_MUTUAL
+from fmmloopy.operators import M2M, OPERATORS, P2P, P2P_MUTUAL
 from fmmloopy.parts.part import REDUCED_FROM
 from fmmloopy.precision import PRECISIONS
 
@@ -73,6 +76,9 @@ SAME_LEAVES = 64
 
 NCRITS = tuple(2.0 ** (step / 2) for step in range(-3, 4))
 """Values of ncrit that are compared for other numbers of points, relative to the one that was chosen."""
+
+WIDTHS = (1.0, *(MARGIN * 32 / count for count in range(30, 16, -2)))
+"""Widths of the root, relative to the points, that an evaluation may have chosen."""
 
 CHOSEN = 5
 """In weak scaling, how many of the parts are looked at."""
@@ -242,8 +248,16 @@ class Machine:
         best = found[0]
         points = centred_points(distribution, CALIBRATED, np.random.default_rng(0))
         half_width = find_root(*find_bounds(points, "points"), np.dtype(np.float64))[2]
-        tree = tree_of(np.sort(keys_of(points, half_width)), half_width, best.ncrit)
-        lists = absorb_small_boxes(tree, build_lists(tree), count_points(best.order))
+
+        def grow(width: float) -> tuple[int, float, Tree, InteractionLists]:
+            """Return how far the number of translations is from that of the run, half width, tree and lists."""
+            wide = half_width * width
+            tree = tree_of(np.sort(keys_of(points, wide)), wide, best.ncrit)
+            lists = absorb_small_boxes(tree, build_lists(tree), count_points(best.order))
+            work = count_work(tree, lists, Method(laplace(), best.order, PRECISIONS[best.precision]), best.m2l)
+            return abs(work[M2M.name].flops - best.work[M2M.name].flops), wide, tree, lists
+
+        _, half_width, tree, lists = min(map(grow, WIDTHS), key=lambda each: each[0])
         seconds = {name: spent for name, spent in best.seconds.items() if name in OPERATORS}
         # Both operators of near pairs have the pairs of U lists here.
         seconds[P2P.name] = seconds.get(P2P.name, 0.0) + seconds.pop(P2P_MUTUAL.name, 0.0)
