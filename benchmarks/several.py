@@ -131,7 +131,7 @@ def do_task(task: Mapping[str, Any]) -> None:
 
 def table(found: Sequence[Comparison]) -> str:
     """Return a table in Markdown."""
-    lines = ["| devices, a core each | alone, s | ideal, s | equal points, s | rebalanced, s | share of the ideal |"]
+    lines = ["| devices, a core each | alone, s | ideal, s | at first, s | rebalanced, s | share of the ideal |"]
     lines.append("|---|---|---|---|---|---|")
     for each in found:
         alone = ", ".join(f"{seconds:.3g}" for seconds in each.alone)

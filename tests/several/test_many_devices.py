@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ import fmmloopy as fl
 from fmmloopy import fmm
 from fmmloopy.choosing.calibration import KnownRates
 from fmmloopy.choosing.cost_model import Rates
+from fmmloopy.execution import stages
 from fmmloopy.execution.device import CPU, GPU, OTHER, Device
 from fmmloopy.execution.devices import C_DEVICE, DeviceError, choose_devices
 from fmmloopy.fmm import Fmm
+from fmmloopy.octree.heavy_boxes import cut_heavy_boxes
 from fmmloopy.operators import OPERATORS
 from fmmloopy.parts.team import PartError
 from fmmloopy.several import processes
@@ -85,6 +88,26 @@ def test_in_all_precisions_and_forms(options, bound, device, rng):
     found = many.evaluate(charges)
     assert found.dtype == many.dtype == one.dtype
     assert error(found, one.evaluate(charges)) < bound
+
+
+def test_targets_of_a_part_are_among_its_sources_on_the_device(device, rng, monkeypatch):
+    """Their array is that of the sources, ghosts before and behind them; also where boxes are cut into pieces."""
+    points, charges, cut = cube(rng, 3000), rng.uniform(-1, 1, 3000), []
+    limits = replace(device.limits, heavy_share=1 / 256, piece_targets=8)
+    monkeypatch.setattr(stages, "cut_heavy_boxes", lambda *given: cut.append(cut_heavy_boxes(*given)) or cut[-1])
+    one, many = both(points, replace(device, limits=limits), 3)
+    assert error(many.evaluate(charges), one.evaluate(charges)) < ROUNDING
+    assert any(pieces is not None for pieces in cut)
+    for part in many.parts:
+        arrays = part._evaluation._plan.points
+        assert arrays.points["targets"] is arrays.sources
+        own = slice(arrays.first_target, arrays.first_target + part.tree.ntargets)
+        assert np.array_equal(part.tree.sources[:, own], part.tree.targets)
+    assert [part._evaluation._plan.points.first_target > 0 for part in many.parts] == [False, True, True]
+    many.update(points, sphere(rng, 500))
+    arrays = many.parts[1]._evaluation._plan.points
+    assert arrays.points["targets"] is not arrays.sources
+    assert arrays.first_target == 0
 
 
 def test_separate_targets_dipoles_and_vectors(device, rng):

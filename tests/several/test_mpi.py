@@ -70,6 +70,14 @@ def test_processes_talk_to_each_other():
 
 
 @needs_mpi
+def test_the_program_of_the_documentation():
+    docs = HERE.parents[1] / "docs"
+    done = run_processes(2, docs / "programs" / "cluster.py")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == (docs / "generated" / "output" / "cluster.txt").read_text()
+
+
+@needs_mpi
 @pytest.mark.parametrize("name", ["points.npz", "points.h5"])
 def test_the_command_evaluates_a_file_in_several_processes(tmp_path, rng, name):
     points, charges = rng.uniform(-1, 1, (3000, 3)), rng.uniform(-1, 1, 3000)
