@@ -454,8 +454,8 @@ def split_boxes(boxes: Keys) -> Keys:
     return ((boxes << np.uint64(3))[:, None] | _OCTANTS).ravel()
 
 
-def _find_ranges(point_keys: Keys, boxes: Keys, level: int) -> NDArray[np.int64]:
-    """Return the first point of each box of a level, and one past its last: shape (2, n)."""
+def find_ranges(point_keys: Keys, boxes: Keys, level: int) -> NDArray[np.int64]:
+    """Return the first point of each box of a level, and one past its last: shape (2, n); boxes are ascending."""
     shift = np.uint64(3 * (DEEPEST_LEVEL - level))
     ranges = np.empty((2, boxes.size), np.int64)
     ranges[0] = np.searchsorted(point_keys, boxes << shift)
@@ -468,7 +468,7 @@ def _find_ranges(point_keys: Keys, boxes: Keys, level: int) -> NDArray[np.int64]
 
 def _find_largest_counts(point_keys: Sequence[Keys], boxes: Keys, level: int) -> NDArray[np.int64]:
     """Return for each box of a level its number of sources or of targets, whichever is larger."""
-    counts = [np.diff(_find_ranges(keys, boxes, level), axis=0)[0] for keys in point_keys]
+    counts = [np.diff(find_ranges(keys, boxes, level), axis=0)[0] for keys in point_keys]
     largest: NDArray[np.int64] = np.max(counts, axis=0)
     return largest
 
@@ -493,7 +493,7 @@ def _are_separable(point_keys: Sequence[Keys], boxes: Keys, level: int, max_leve
     shift = np.uint64(3 * (DEEPEST_LEVEL - max_level))
     least, most = np.full(len(boxes), ~np.uint64(0)), np.zeros(len(boxes), np.uint64)
     for keys in point_keys:
-        starts, ends = _find_ranges(keys, boxes, level)
+        starts, ends = find_ranges(keys, boxes, level)
         some = starts < ends
         least[some] = np.minimum(least[some], keys[starts[some]])
         most[some] = np.maximum(most[some], keys[ends[some] - 1])
@@ -532,8 +532,8 @@ def _assemble(points: SortedPoints, splits: Sequence[Keys]) -> Tree:
     box_keys, box_parents, source_ranges, target_ranges = [], [], [], []
     keys, parents = np.zeros(1, np.uint64), np.full(1, -1)
     for level, split in enumerate([*splits, np.empty(0, np.uint64)]):
-        of_sources = _find_ranges(sources.keys, keys, level)
-        of_targets = of_sources if targets is sources else _find_ranges(targets.keys, keys, level)
+        of_sources = find_ranges(sources.keys, keys, level)
+        of_targets = of_sources if targets is sources else find_ranges(targets.keys, keys, level)
         full = (of_sources[0] < of_sources[1]) | (of_targets[0] < of_targets[1])
         box_keys.append(keys[full])
         box_parents.append(parents[full])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmloopy.octree.tree import DEEPEST_LEVEL, Keys, decode, demanded_parents, encode, split_boxes
+from fmmloopy.octree.tree import DEEPEST_LEVEL, Keys, decode, demanded_parents, encode, find_ranges, split_boxes
 from fmmloopy.parts.shares import END, Shares, by_part, joined, overlapping
 from fmmloopy.parts.transport import Transport
 
@@ -158,11 +158,10 @@ class _Counter:
 
     def _count_own(self, level: int, keys: Keys) -> NDArray[np.void]:
         """Count the points of this part; ``most`` is one past the largest key, and 0 where there are no points."""
-        shift, row = shifts(np.array(level)), np.zeros(len(keys), _COUNTED)
+        row = np.zeros(len(keys), _COUNTED)
         row["level"], row["key"], row["owner"], row["part"], row["least"] = level, keys, self._rank, self._rank, END
         for number, each in enumerate(self._sides):
-            starts = np.searchsorted(each.keys, keys << shift)
-            ends = np.searchsorted(each.keys, (keys + np.uint64(1)) << shift)
+            starts, ends = find_ranges(each.keys, keys, level)
             some = ends > starts
             row["nsources" if number == 0 else "ntargets"] = ends - starts
             row["least"][some] = np.minimum(row["least"][some], each.keys[starts[some]])

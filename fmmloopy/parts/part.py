@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fmmloopy.common.sizes import SIBLINGS
 from fmmloopy.components import by_vector, in_rows
 from fmmloopy.octree.coincident import Coincident, find_coincident
-from fmmloopy.octree.lists import InteractionLists, build_lists
+from fmmloopy.octree.lists import CSR, InteractionLists, build_lists
 from fmmloopy.octree.near_pairs import least_distance
 from fmmloopy.octree.small_boxes import absorb_small_boxes
 from fmmloopy.octree.tree import FIRST_LEVEL, OneSide, SortedPoints, Tree, decode
@@ -213,7 +213,7 @@ class LocalPart:
         """
         transport, shares = self._transport, self.shares
         sources, splitters = shares.sources, shares.splitters
-        needed = np.unique(np.concatenate([self.lists.u.lists, self.lists.x.lists]))
+        needed = _entries(len(first), self.lists.u, self.lists.x)
         starts, ends = _outermost(first[needed], last[needed])
         parts, which = overlapping(starts, ends, splitters)
         others = parts != transport.rank
@@ -268,7 +268,7 @@ class LocalPart:
                 to.setdefault(gathering[0], []).append(numbers[box])
         pieces = {part: np.array(rows) for part, rows in to.items()}
         summed = {part: np.array(taken[part]) for part in sorted(taken)}
-        needed = np.unique(np.concatenate([self.lists.v.lists, self.lists.w.lists]))
+        needed = _entries(len(boxes), self.lists.v, self.lists.w)
         needed = needed[(boxes["owner"][needed] != rank) & (levels[needed] >= FIRST_LEVEL) & ~coarse[needed]]
         wanted = by_part(boxes["owner"][needed], needed, transport.size)
         asked = transport.exchange({part: boxes[rows] for part, rows in wanted.items()}, boxes)
@@ -380,6 +380,14 @@ def _check_count(count: int, what: str) -> None:
     """
     if count > MOST_POINTS:
         raise ValueError(f"a part has {count:,} {what}, expected {MOST_POINTS:,} at most; use more parts")
+
+
+def _entries(nboxes: int, *lists: CSR) -> NDArray[np.int64]:
+    """Return the boxes that are in any row of some lists, ascending; much faster than sorting millions of entries."""
+    found = np.zeros(nboxes, np.bool_)
+    for csr in lists:
+        found[csr.lists] = True
+    return np.flatnonzero(found)
 
 
 def _outermost(first: NDArray[np.uint64], last: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
