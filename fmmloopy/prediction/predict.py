@@ -35,8 +35,8 @@ the few pairs that are compared may have none of the largest errors: docs/measur
 PLACED_ORDER, LAST_PLACED = 4, 11
 """At an order, errors of the pairs of each level are compared with those of pairs all over their boxes. They are larger
 if points gather in corners of boxes, or if boxes meet their nearest neighbours more often, and more so at high orders,
-above all of functions that decay. For functions of one component it is the order itself, from the first to the last
-here; for others, which take long, it is the first."""
+above all of functions that decay, if targets have no sources nearby. For functions of one component it is the order
+itself then, from the first to the last here; else it is the first, which takes little time."""
 
 NIMPORTANT = 256
 """Pairs of a level that are compared at other orders than the first; at that, all are, and show which are important."""
@@ -127,7 +127,7 @@ class Predictor:
         coarser = [each for each in self._pairs.placed if each <= level]
         if not coarser:
             return 1.0
-        place = self._radius(coarser[-1]), placed_order(self.kernel, order)
+        place = self._radius(coarser[-1]), placed_order(self.kernel, order) if self.is_apart else PLACED_ORDER
         if place not in self._by_place:
             self._by_place[place] = self._weights(*place)
         return self._by_place[place].get(coarser[-1], 1.0)
