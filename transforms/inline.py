@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,34 +72,25 @@ INLINE = {"fmmloopy_rsqrt": _RSQRT, "fmmloopy_power": _POWER}
 
 
 EXPONENTIALS = {
-    8: (np.float64, -708.0, 709.0, 1.5 * 2.0**52, 6.93147180369123816490e-01, 1.90821492927058770002e-10),
-    4: (np.float32, -87.0, 88.0, 1.5 * 2.0**23, 6.93359375e-01, -2.12194440e-04),
+    8: (np.float64, -708.0, 709.0, 1.5 * 2.0**52, 6.93147180369123816490e-01, 1.90821492927058770002e-10, 13),
+    4: (np.float32, -87.0, 88.0, 1.5 * 2.0**23, 6.93359375e-01, -2.12194440e-04, 7),
 }
-"""By size of a number in bytes: type, bounds of x, the constant that rounds to whole numbers, ln 2 in two parts."""
-
-# Polynomials that agree with a function at Chebyshev nodes, computed with 60 digits. The first coefficients, of
-# 1 + r + ... for exp(r) and of 1 + ... for sin(r) / r and cos(r), are exact.
-EXPONENTIAL_SERIES = {
-    8: (
-        *(0.500000000000000102, 0.166666666666666675, 0.0416666666666241619, 0.00833333333333006445),
-        *(0.00138888889171967191, 0.000198412698630405453, 2.48015213223686933e-05, 2.75572684803100255e-06),
-        *(2.76200758799833666e-07, 2.51003758325612337e-08),
-    ),
-    4: (0.5, 0.166665770255979882, 0.041666554662050534, 0.0083631730745137109, 0.00139261761199355789),
-}
-"""By size of a number in bytes: the coefficients of exp(r) from r^2 on."""
+"""By size of a number in bytes: type, bounds of x, the constant that rounds to whole numbers, ln 2 in two parts,
+degree."""
 
 
 def exponential(result: str, x: Any, size: int) -> dict[str, Any]:
     """Return the statements for exp(x), temporary -> expression, in a form that can be vectorized.
 
     With x = k ln 2 + r and |r| <= ln 2 / 2: exp(x) = 2^k exp(r). Adding 1.5 2^52 (1.5 2^23) rounds x / ln 2 to the
-    whole number k and leaves it in the low bits. The relative error of the polynomial is 2e-17 (1e-8). Below the lower
-    bound of x, 2^k is not a normal number, and the result is 0.
+    whole number k and leaves it in the low bits. The error of the Taylor polynomial of degree 13 (7) is 0.35^14 / 14!
+    = 4e-18 (0.35^8 / 8! = 6e-9). Below the lower bound of x, 2^k is not a normal number, and the result is 0.
     """
-    dtype, least, most, rounding, high, low = EXPONENTIALS[size]
+    dtype, least, most, rounding, high, low, degree = EXPONENTIALS[size]
     z, t, k, r, scale = (var(f"{result}_{part}") for part in ("argument", "rounded", "whole", "rest", "scale"))
-    polynomial = _horner((1.0, 1.0, *EXPONENTIAL_SERIES[size]), r, dtype)
+    polynomial: Any = dtype(1 / math.factorial(degree))
+    for power in reversed(range(degree)):
+        polynomial = polynomial * r + dtype(1 / math.factorial(power))
     return {
         z.name: If(Comparison(x, ">", dtype(most)), dtype(most), x),
         t.name: z * dtype(1 / math.log(2)) + dtype(rounding),
@@ -117,32 +107,8 @@ ANGLES = {
 }
 """By size of a number in bytes: type, bound of x, the constant that rounds to whole numbers, pi / 2 in three parts."""
 
-ANGLE_SERIES = {
-    8: (
-        (
-            *(-0.166666666666666646, 0.00833333333333094849, -0.000198412698367585743, 2.75573161025524401e-06),
-            *(-2.50511318450036244e-08, 1.59181292948666087e-10),
-        ),
-        (
-            *(-0.5, 0.0416666666666666354, -0.00138888888888807751, 2.48015872936934577e-05),
-            *(-2.7557315566341897e-07, 2.08758867380470517e-09, -1.13679986540224936e-11),
-        ),
-    ),
-    4: (
-        (-0.166666646623143786, 0.00833274827062974948, -0.000195878908804123858),
-        (-0.499999999691193106, 0.0416666506445170329, -0.0013887589155600575, 2.44637882932657443e-05),
-    ),
-}
-"""By size of a number in bytes: the coefficients of sin(r) / r, and of cos(r), from r^2 on."""
-
-
-def _horner(coefficients: Sequence[float], x: Any, dtype: Any) -> Any:
-    """Return a polynomial, given by its coefficients from the constant on, as nested products."""
-    *others, last = coefficients
-    polynomial: Any = dtype(last)
-    for coefficient in reversed(others):
-        polynomial = polynomial * x + dtype(coefficient)
-    return polynomial
+ANGLE_DEGREES = {8: (17, 16), 4: (9, 8)}
+"""Degrees of the polynomials for sine and cosine."""
 
 
 def sine_and_cosine(result: str, x: Any, size: int) -> dict[str, Any]:
@@ -150,9 +116,9 @@ def sine_and_cosine(result: str, x: Any, size: int) -> dict[str, Any]:
 
     With x = k pi / 2 + r and |r| <= pi / 4, both are the sine or the cosine of r, up to signs, which depend on the last
     two bits of k, the number of quarters of a turn. Adding 1.5 2^52 (1.5 2^23) rounds to whole numbers. The first two
-    parts of pi / 2 have 33 (8 and 11) bits, so their products with k are exact up to |k| = 2^20 (2^13). The relative
-    errors of the polynomials are 2e-17 and 2e-19 (2e-8 and 3e-10). An x above the bound, where the next number is half
-    a radian away, counts as 0.
+    parts of pi / 2 have 33 (8 and 11) bits, so their products with k are exact up to |k| = 2^20 (2^13). The errors of
+    the Taylor polynomials are at most 0.79^19 / 19! = 9e-20 and 0.79^18 / 18! = 2e-18 (2e-9 and 2e-8). An x above the
+    bound, where the next number is half a radian away, counts as 0.
     """
     dtype, most, rounding, parts = ANGLES[size]
     z, r, square, odd, sign, sine, cosine = (
@@ -163,8 +129,16 @@ def sine_and_cosine(result: str, x: Any, size: int) -> dict[str, Any]:
         """Return the statements that round y to a whole number. Together they would be a sum in another order."""
         return {f"{name}_rounded": y + dtype(rounding), name: var(f"{name}_rounded") - dtype(rounding)}
 
+    def series(degree: int) -> Any:
+        """Return the terms of the sine divided by r, for an odd degree, or else of the cosine, from the second on."""
+        first, *others = (dtype((-1) ** (power // 2) / math.factorial(power)) for power in range(degree, 1, -2))
+        polynomial: Any = first
+        for coefficient in others:
+            polynomial = polynomial * square + coefficient
+        return polynomial * square
+
     quarters, halves, turns = (var(f"{result}_{part}") for part in ("quarters", "halves", "turns"))
-    of_sine, of_cosine = (_horner(coefficients, square, dtype) * square for coefficients in ANGLE_SERIES[size])
+    of_sine, of_cosine = ANGLE_DEGREES[size]
     return {
         z.name: If(Comparison(x * x, ">", dtype(most**2)), dtype(0), x),
         **rounded(quarters.name, z * dtype(2 / math.pi)),
@@ -174,8 +148,8 @@ def sine_and_cosine(result: str, x: Any, size: int) -> dict[str, Any]:
         **rounded(turns.name, halves * dtype(0.5) - dtype(0.25)),
         odd.name: quarters - halves * dtype(2),
         sign.name: (halves - turns * dtype(2)) * dtype(-2) + dtype(1),
-        sine.name: r + r * of_sine,
-        cosine.name: of_cosine + dtype(1),
+        sine.name: r + r * series(of_sine),
+        cosine.name: series(of_cosine) + dtype(1),
         f"{result}_sin": sign * If(Comparison(odd, ">", dtype(0.5)), cosine, sine),
         f"{result}_cos": sign * (odd * dtype(-2) + dtype(1)) * If(Comparison(odd, ">", dtype(0.5)), sine, cosine),
     }
