@@ -267,6 +267,48 @@ def check_cuda(driver: bool, runtime: bool, devices: Sequence[DeviceFinding], tr
     return [*found, Finding("CUDA", text, SUGGESTION, "apt-get install nvidia-opencl-icd")]
 
 
+@dataclass(frozen=True)
+class Vendor:
+    """A maker of GPUs.
+
+    Attributes:
+        name: in messages, and in descriptions of devices.
+        words: one of these is in the description of each device.
+        remedy: the command that installs what its GPUs need.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    remedy: str
+
+
+VENDORS = {
+    0x10DE: Vendor("NVIDIA", ("NVIDIA",), "apt-get install nvidia-driver"),
+    0x1002: Vendor("AMD", ("AMD", "Advanced Micro Devices"), "apt-get install rocm-opencl-runtime"),
+    0x8086: Vendor("Intel", ("Intel",), "apt-get install intel-opencl-icd"),
+}
+"""By number on the PCI bus. The packages of NVIDIA and AMD are in Debian's non-free section, and in AMD's archive."""
+
+
+def check_cards(vendors: Sequence[int], devices: Sequence[DeviceFinding], has_driver: bool) -> list[Finding]:
+    """Look for GPUs in this machine that no runtime sees.
+
+    Args:
+        vendors: numbers of the makers of the GPUs on the PCI bus.
+        devices: the devices found.
+        has_driver: whether NVIDIA's driver loads; what it lacks then is for `check_cuda` to say.
+    """
+    seen = [device.description for device in devices if " GPU " in device.description]
+    found = []
+    for vendor in (VENDORS[number] for number in dict.fromkeys(vendors) if number in VENDORS):
+        if any(word in description for word in vendor.words for description in seen):
+            continue
+        if vendor.name != "NVIDIA" or not has_driver:
+            text = f"a GPU of {vendor.name} is in this machine, but no runtime sees it"
+            found.append(Finding("GPU", text, SUGGESTION, vendor.remedy))
+    return found
+
+
 # -- compiler, caches, speed
 
 

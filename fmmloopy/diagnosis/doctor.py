@@ -24,6 +24,7 @@ from fmmloopy.diagnosis.checkups import (
     DeviceFinding,
     Finding,
     check_cache,
+    check_cards,
     check_choice,
     check_compiler,
     check_cuda,
@@ -43,6 +44,9 @@ from fmmloopy.execution.backends.cuda import CudaBackend
 from fmmloopy.execution.backends.opencl_loader import SYSTEM_VENDORS, hidden_runtimes, load_needed
 from fmmloopy.execution.devices import ENVIRONMENT_VARIABLE, Device, find_devices
 from fmmloopy.recipes.hints import described
+
+GPU_CLASSES = (0x03, 0x12)
+"""Classes of devices on the PCI bus: display controllers, and accelerators, as some GPUs for computing are."""
 
 LISTING_LIMIT, BUILDING_LIMIT = 60.0, 120.0
 """Seconds for finding all devices, and for generating code for one device and measuring it."""
@@ -89,7 +93,7 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
             show(f"measuring P2P on {device.name}")
             probed[i] = _probe(worker, probed[i])
     fit = [p for p, device in zip(probed, devices, strict=True) if not backend_of(device).last_resort]
-    chosen = bool(os.environ.get("OCL_ICD_VENDORS"))
+    chosen, driver = bool(os.environ.get("OCL_ICD_VENDORS")), _loads("libcuda.so.1")
     findings = [
         *check_packages(_requirements(), installed_version),
         *check_loopy(_requirements("loopy")),
@@ -98,7 +102,8 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
         *check_pocl(fit),
         *check_intel(hidden_runtimes(), installed_version, load_needed, fit, chosen),
         *check_oclgrind(find_library()),
-        *check_cuda(_loads("libcuda.so.1"), _loads("libnvidia-opencl.so.1"), fit, trouble),
+        *check_cuda(driver, _loads("libnvidia-opencl.so.1"), fit, trouble),
+        *check_cards(cards_on_the_bus(), fit, driver),
         *check_compiler(_compiler(), bool(fit)),
         *([Finding("child processes", limits)] if (limits := missing_limits()) else []),
         *check_cache(cache_folder()),
@@ -106,6 +111,19 @@ def examine(probe: bool = True, show: Callable[[str], None] = lambda text: None)
         *check_speeds(probed),
     ]
     return Diagnosis(tuple(findings), tuple(probed))
+
+
+def cards_on_the_bus(folder: Path = Path("/sys/bus/pci/devices")) -> list[int]:
+    """Return the numbers of the makers of display controllers and accelerators on the PCI bus; none beside Linux."""
+    found = []
+    for each in sorted(folder.glob("*")):
+        try:
+            kind, vendor = (int((each / name).read_text(), 16) for name in ("class", "vendor"))
+        except (OSError, ValueError):
+            continue
+        if kind >> 16 in GPU_CLASSES:
+            found.append(vendor)
+    return found
 
 
 def installed_version(package: str) -> str | None:

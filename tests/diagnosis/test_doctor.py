@@ -21,6 +21,7 @@ from fmmloopy.diagnosis.checkups import (
     DeviceFinding,
     Finding,
     check_cache,
+    check_cards,
     check_choice,
     check_compiler,
     check_cuda,
@@ -34,7 +35,7 @@ from fmmloopy.diagnosis.checkups import (
     check_pocl,
     check_speeds,
 )
-from fmmloopy.diagnosis.doctor import Diagnosis, _probe, examine
+from fmmloopy.diagnosis.doctor import Diagnosis, _probe, cards_on_the_bus, examine
 from fmmloopy.diagnosis.p2p_speed import Speed, measure
 from fmmloopy.execution.devices import C_DEVICE, Device, DeviceError, find_devices
 from fmmloopy.recipes.hints import ISLPY_REMEDY
@@ -237,6 +238,27 @@ def test_gpus_through_cuda_and_why_there_are_none():
     assert (second.verdict, second.remedy) == (FINE, "")
     assert verdicts(check_cuda(True, False, [POCL_30], "no NVIDIA GPU was found")) == [SUGGESTION, SUGGESTION]
     assert verdicts(check_cuda(False, False, [], "no NVIDIA driver was found")) == [FINE]
+
+
+def test_cards_that_no_runtime_sees(tmp_path):
+    kinds = {
+        "0": ("0x030000", "0x10de"),
+        "1": ("0x120000", "0x1002"),
+        "2": ("0x020000", "0x8086"),
+        "3": ("no", "0x8086"),
+    }
+    for name, (kind, vendor) in kinds.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "class").write_text(f"{kind}\n")
+        (tmp_path / name / "vendor").write_text(f"{vendor}\n")
+    found = cards_on_the_bus(tmp_path)
+    assert found == [0x10DE, 0x1002], "neither network cards, nor what cannot be read"
+    assert cards_on_the_bus(tmp_path / "nothing") == []
+    remedies = [finding.remedy for finding in check_cards([*found, 0x1002], [POCL_30], False)]
+    assert remedies == ["apt-get install nvidia-driver", "apt-get install rocm-opencl-runtime"]
+    radeon = DeviceFinding("opencl GPU AMD Accelerated Parallel Processing gfx90a", "3.0", runtime="AMD")
+    assert check_cards(found, [radeon], True) == []
+    assert verdicts(check_cards([0x8086], [POCL_30], True)) == [SUGGESTION]
 
 
 # -- compiler, caches
