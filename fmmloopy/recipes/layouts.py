@@ -44,10 +44,19 @@ def order_in_memory(array: Any) -> Order | None:
     if all(isinstance(tag, ComputedStrideArrayDimTag) and not tag.pad_to for tag in tags):
         levels = [tag.layout_nesting_level for tag in tags]
         return tuple(sorted(range(len(tags)), key=lambda axis: -levels[axis])) if None not in levels else None
-    if not all(isinstance(tag, FixedStrideArrayDimTag) for tag in tags):
+    if not all(isinstance(tag, FixedStrideArrayDimTag) and is_polynomial(tag.stride) for tag in tags):
         return None
     orders = {_order_of_strides(*_sample([tag.stride for tag in tags], shape, seed)) for seed in range(SAMPLES)}
     return orders.pop() if len(orders) == 1 else None
+
+
+def is_polynomial(e: Any) -> bool:
+    """Return whether an expression is sums and products of names and whole numbers, so that few values tell it."""
+    from pymbolic.primitives import Product, Sum, Variable
+
+    if isinstance(e, Sum | Product):
+        return all(map(is_polynomial, e.children))
+    return isinstance(e, int | Variable)
 
 
 def _sample(strides: Sequence[Any], shape: Sequence[Any], seed: int) -> tuple[list[int], list[int]]:
@@ -56,7 +65,7 @@ def _sample(strides: Sequence[Any], shape: Sequence[Any], seed: int) -> tuple[li
     from pymbolic.mapper.evaluator import EvaluationMapper
 
     names = sorted({str(name) for x in (*shape, *strides) for name in get_dependencies(x)})
-    chance = random.Random(seed)
+    chance = random.Random(f"{seed} {strides} {shape}")  # sizes that whoever writes the strides cannot choose
     # Ends are above starts: both are sizes, and their differences are lengths.
     value = EvaluationMapper({n: chance.randrange(2, 10**6) + 10**6 * n.endswith("_end") for n in names})
     return [int(value(stride)) for stride in strides], [int(value(length)) for length in shape]

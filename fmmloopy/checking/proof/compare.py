@@ -25,6 +25,7 @@ from fmmloopy.checking.proof.integers import (
     substitute_in_condition,
     whole,
 )
+from fmmloopy.checking.proof.interface import is_row_major
 from fmmloopy.checking.proof.match import Context, Side, find_match, mapping, sequential_points
 from fmmloopy.checking.proof.number_reader import Reader
 from fmmloopy.checking.proof.races import Stored, refuse_races
@@ -220,7 +221,8 @@ def _refuse_elsewhere(
     They may read what is added elsewhere, and up to `LANES` after it what a failing test keeps out of the sum.
     """
     assert side.piece is not None
-    beyond = 0 if is_spoilt(side.piece.node, entry) else LANES
+    argument = side.reader.facts.kernel.arg_dict[entry.array]
+    beyond = LANES if is_row_major(argument) and not is_spoilt(side.piece.node, entry) else 0
     for other, like in sorted(likes, key=lambda pair: pair[1].key != entry.key):  # the same entry is enough mostly
         region = _near(side, entry, other, like, beyond, context)
         points = points.subtract(region) if region is not None else points

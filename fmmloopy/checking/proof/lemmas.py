@@ -137,7 +137,8 @@ def same_either_way(then: list[Piece], other: list[Piece], field: Field) -> list
 def is_extreme(left: Piece, right: Piece, then: list[Piece], other: list[Piece], field: Field) -> bool:
     """Return whether a test chooses one of the two numbers that it compares, so that it matters not if they are equal.
 
-    One of them is a constant other than zero: two zeros that are equal may have different signs.
+    One of them is a constant other than zero: two zeros that are equal may have different signs. What is chosen is a
+    number wherever what is compared is.
 
     Args:
         left, right: the numbers that are compared.
@@ -150,7 +151,7 @@ def is_extreme(left: Piece, right: Piece, then: list[Piece], other: list[Piece],
         return False
     compared, chosen = (left.node, right.node), (then[0].node, other[0].node)
     return any(
-        not any(difference(x, _key, y, _key, field) for x, y in zip(compared, way, strict=True))
+        all(not difference(y, _key, x, _key, field) for x, y in zip(compared, way, strict=True))
         for way in (chosen, chosen[::-1])
     )
 

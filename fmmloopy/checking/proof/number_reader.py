@@ -19,7 +19,6 @@ from fmmloopy.checking.proof.integer_reader import IntegerReader, Scope
 from fmmloopy.checking.proof.integers import (
     Affine,
     AtLeastZero,
-    Both,
     Condition,
     Load,
     Not,
@@ -27,7 +26,6 @@ from fmmloopy.checking.proof.integers import (
     dim,
     dims_in,
     of,
-    whole,
 )
 from fmmloopy.checking.proof.memory import writers_of
 from fmmloopy.checking.proof.scatter import read_scattered
@@ -90,6 +88,7 @@ class Reader:
         self._integers: dict[Any, tuple[Affine, dict[Need, None]]] = {}
         self._sums: dict[Any, list[Piece]] = {}
         self._guards: dict[Any, bool] = {}
+        self._domains: dict[Any, list[Condition]] = {}
         self._reading: set[Any] = set()
 
     def fresh(self, iname: str) -> str:
@@ -126,17 +125,8 @@ class Reader:
         conditions, needs = read.conditions(first, instance)
         inner = Scope(first, instance.env)
         value = self.integers.value(first.expression, inner)
-        if not self._fits(value, facts.type_of(first.expression), facts.temporary_type(name), inner):
-            value = self.integers.converted(value, facts.type_of(first.expression), facts.temporary_type(name))
+        value = self.integers.converted(value, facts.type_of(first.expression), facts.temporary_type(name))
         return value, {**read.scope.needs, **needs, **inner.needs, **read.needs(first, conditions)}
-
-    def _fits(self, value: Affine, source: np.dtype[Any] | None, target: np.dtype[Any], scope: Scope) -> bool:
-        """Return whether a type holds a whole number wherever its statement runs."""
-        if target.kind != "i" or (source is not None and source.kind != "i"):
-            return False
-        info = np.iinfo(target)
-        least, most = (AtLeastZero(value - whole(info.min)), AtLeastZero(whole(info.max) - value))
-        return self._always(Both((least, most)), scope)
 
     # -- real numbers
 
@@ -275,17 +265,28 @@ class Reader:
         return lemmas.same_either_way(then, other, self._field) or [*then, *other]
 
     def _always(self, holds: Condition, scope: Scope) -> bool:
-        """Return whether a condition holds wherever its statement runs: a guard that nothing needs."""
-        domain = self.integers.domain(scope.apart(), frozenset(scope.env))
-        key = holds.key, *(condition.key for condition in domain)
+        """Return whether a condition holds wherever its statement runs: a guard that nothing needs.
+
+        What it loads, the bounds of loops must load, too: other entries may not be there.
+        """
+        key = holds.key, scope.key
         if key not in self._guards:
-            names, given = Names(), self._assumed([*domain, holds])
-            dims = sorted(set().union(*map(dims_in, given)))
-            loads = {atom for condition in given for atom in atoms_of(condition) if isinstance(atom, Load)}
-            given.remove(holds)  # once: the domain may have it, too
-            given += [AtLeastZero(of(load)) for load in loads]  # see `assumed_ranges`
-            self._guards[key] = make_set(names, dims, given).is_subset(make_set(names, dims, [holds]))
+            domain = self._domain(scope)
+            loads = _loads(domain)
+            self._guards[key] = _loads([holds]) <= loads and self._implied(holds, domain, loads)
         return self._guards[key]
+
+    def _domain(self, scope: Scope) -> list[Condition]:
+        if scope.key not in self._domains:
+            self._domains[scope.key] = self.integers.domain(scope.apart(), frozenset(scope.env))
+        return self._domains[scope.key]
+
+    def _implied(self, holds: Condition, domain: list[Condition], loads: set[Load]) -> bool:
+        names, given = Names(), self._assumed([*domain, holds])
+        given.remove(holds)  # once: the domain may have it, too
+        given += [AtLeastZero(of(load)) for load in loads]  # see `assumed_ranges`
+        dims = sorted(set().union(*map(dims_in, (holds, *given))))
+        return bool(make_set(names, dims, given).is_subset(make_set(names, dims, [holds])))
 
     def _select(self, e: Any, scope: Scope) -> list[Piece]:
         operator = getattr(e.condition.operator, "value", e.condition.operator)
@@ -356,6 +357,10 @@ class Reader:
         """Return an expression of a statement, in the type of what the statement writes."""
         pieces = self.value(what, scope)
         return self.rounded(pieces, self.facts.type_of(what), self.facts.target_type(writer), writer)
+
+
+def _loads(conditions: Iterable[Condition]) -> set[Load]:
+    return {atom for condition in conditions for atom in atoms_of(condition) if isinstance(atom, Load)}
 
 
 def _constant(value: Any, least: int, statement: Statement) -> Node:

@@ -15,7 +15,7 @@ from pymbolic import var
 
 from fmmloopy.checking.proof import lemmas
 from fmmloopy.checking.proof.identity import make_field
-from fmmloopy.checking.proof.terms import ZERO, Constant, Parameter, Piece
+from fmmloopy.checking.proof.terms import ZERO, Constant, Multiply, Parameter, Piece, Reciprocal
 from fmmloopy.transforms.inline import ANGLES, EXPONENTIALS, INLINE
 from fmmloopy.transforms.inline import exponential as exponential_statements
 from fmmloopy.transforms.inline import sine_and_cosine as angle_statements
@@ -186,3 +186,5 @@ def test_a_test_between_what_it_chooses_from_may_be_strict_or_not() -> None:
     assert not lemmas.is_extreme(x, two, [two], [y], field)
     assert not lemmas.is_extreme(x, zero, [zero], [x], field)  # the sign of a zero
     assert not lemmas.is_extreme(x, y, [x], [y], field)
+    nearly_x = Piece(Multiply(Multiply(x.node, y.node), Reciprocal(y.node)))  # no number where y is 0
+    assert not lemmas.is_extreme(x, two, [two], [nearly_x], field)
