@@ -25,8 +25,8 @@ from fmmloopy.common.messages import one_line
 from fmmloopy.operators.operator import Array, Operator
 from fmmloopy.recipes.lanes import lanes_of
 
-TIME_LIMIT = 15.0
-"""Seconds of processor time for a proof. Most take less than one, the longest ten, and slow machines must prove as much
+TIME_LIMIT = 40.0
+"""Seconds of processor time for a proof. Most take less than one, the longest ten to twenty; slow machines must prove as much
 as others."""
 
 MOST_OPERATIONS = 20_000_000

@@ -187,7 +187,8 @@ class Piece:
 
 def joined(first: tuple[T, ...], second: Iterable[T]) -> tuple[T, ...]:
     """Append what is not there yet."""
-    return tuple(dict.fromkeys((*first, *second)))
+    more = tuple(second)
+    return tuple(dict.fromkeys((*first, *more))) if more else first
 
 
 def plus(left: list[Piece], right: list[Piece]) -> list[Piece]:
