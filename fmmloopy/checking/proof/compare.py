@@ -9,7 +9,7 @@ from typing import Any
 import islpy as isl
 
 from fmmloopy.checking.proof.contributions import Store
-from fmmloopy.checking.proof.identity import is_nothing, is_spoilt
+from fmmloopy.checking.proof.identity import is_nothing
 from fmmloopy.checking.proof.integers import (
     Affine,
     AtLeastZero,
@@ -25,7 +25,6 @@ from fmmloopy.checking.proof.integers import (
     substitute_in_condition,
     whole,
 )
-from fmmloopy.checking.proof.interface import is_row_major
 from fmmloopy.checking.proof.match import Context, Side, find_match, mapping, sequential_points
 from fmmloopy.checking.proof.number_reader import Reader
 from fmmloopy.checking.proof.races import Stored, refuse_races
@@ -216,23 +215,17 @@ def _named(side: Side, entry: Entry) -> Any:
 def _refuse_elsewhere(
     side: Side, points: isl.Set, entry: Entry, likes: Sequence[tuple[Side, Entry]], context: Context
 ) -> None:
-    """Refuse idle lanes that read where no number may be.
-
-    They may read what is added elsewhere, and up to `LANES` after it what a failing test keeps out of the sum.
-    """
-    assert side.piece is not None
-    argument = side.reader.facts.kernel.arg_dict[entry.array]
-    beyond = LANES if is_row_major(argument) and not is_spoilt(side.piece.node, entry) else 0
+    """Refuse idle lanes that read where no number may be: further than `LANES` after an entry that is added."""
     for other, like in sorted(likes, key=lambda pair: pair[1].key != entry.key):  # the same entry is enough mostly
-        region = _near(side, entry, other, like, beyond, context)
+        region = _near(side, entry, other, like, context)
         points = points.subtract(region) if region is not None else points
         if points.is_empty():
             return
     raise Unproved(f"idle lanes read {entry.array} elsewhere", side.store.id)
 
 
-def _near(side: Side, entry: Entry, other: Side, like: Entry, beyond: int, context: Context) -> isl.Set | None:
-    """Return the points at which an entry is one of another sum or at most some after it, for the same loads."""
+def _near(side: Side, entry: Entry, other: Side, like: Entry, context: Context) -> isl.Set | None:
+    """Return the points at which an entry is at most `LANES` after one of another sum, for the same loads."""
     if entry.array != like.array or len(entry.index) != len(like.index):
         return None
     forms: list[Affine | Condition] = [*other.conditions, *like.index]
@@ -244,7 +237,7 @@ def _near(side: Side, entry: Entry, other: Side, like: Entry, beyond: int, conte
     by = {name: dim(new) for name, new in moved.items()}
     *apart, last = (x - substitute(y, by) for x, y in zip(entry.index, like.index, strict=True))
     given = [substitute_in_condition(condition, by) for condition in other.conditions]
-    given += [*map(IsZero, apart), AtLeastZero(last), AtLeastZero(whole(beyond) - last)]
+    given += [*map(IsZero, apart), AtLeastZero(last), AtLeastZero(whole(LANES) - last)]
     dims = [*side.dims, *moved.values()]
     found = make_set(context.names, dims, context.assumed(given))
     return found.project_out(isl.dim_type.set, len(side.dims), len(moved))

@@ -337,34 +337,6 @@ def is_nothing(node: Node, field: Field) -> bool:
     return False
 
 
-def is_spoilt(node: Node, entry: Entry) -> bool:
-    """Return whether a term may be no number if an entry is none; no comparison holds for what is none."""
-    may, must = dict[int, bool](), dict[int, bool]()
-
-    def is_entry(x: Node) -> bool:
-        return isinstance(x, Entry) and x.key == entry.key
-
-    def surely(x: Node) -> bool:
-        if id(x) not in must:
-            if isinstance(x, Select):
-                must[id(x)] = surely(x.then) and surely(x.other)
-            elif isinstance(x, Call) and x.name == "pow":  # pow(x, 0) is 1
-                must[id(x)] = False
-            else:
-                must[id(x)] = is_entry(x) or any(map(surely, children(x)))
-        return must[id(x)]
-
-    def maybe(x: Node) -> bool:
-        if id(x) not in may:
-            if isinstance(x, Select) and x.test.operator in (">", ">=") and surely(x.test):
-                may[id(x)] = maybe(x.other)
-            else:
-                may[id(x)] = is_entry(x) or any(map(maybe, children(x)))
-        return may[id(x)]
-
-    return maybe(node)
-
-
 def _has_zero(node: Node) -> bool:
     if isinstance(node, Multiply):
         return _has_zero(node.left) or _has_zero(node.right)

@@ -76,14 +76,12 @@ class IntegerReader:
         launch: values of arguments that the number of lanes decides.
         merged: arrays whose axes for tile and lane are read as one: the number of the latter axis, and its length.
         read: how temporary variables are read.
-        domains: what `domain` has found before, with what must hold there.
     """
 
     facts: Facts
     launch: Mapping[str, Affine]
     merged: Mapping[str, tuple[int, int]]
     read: ReadTemporary
-    domains: dict[Any, tuple[list[Condition], dict[Need, None]]] = field(default_factory=dict)
 
     def value(self, e: Any, scope: Scope) -> Affine:
         """Return the value of an expression.
@@ -206,15 +204,6 @@ class IntegerReader:
     def domain(self, scope: Scope, inames: frozenset[str] | None = None) -> list[Condition]:
         """Return when a statement runs: the bounds of its loops, and its predicates."""
         inames = frozenset(scope.statement.within_inames) if inames is None else inames
-        key = scope.key, inames
-        if key not in self.domains:
-            apart = scope.apart()
-            self.domains[key] = self._domain(apart, inames), apart.needs
-        found, needs = self.domains[key]
-        scope.needs.update(needs)
-        return list(found)
-
-    def _domain(self, scope: Scope, inames: frozenset[str]) -> list[Condition]:
         found: list[Condition] = []
         for equation, terms, constant in self.facts.domain(inames):
             value = whole(constant)

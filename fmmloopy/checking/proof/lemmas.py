@@ -134,28 +134,6 @@ def same_either_way(then: list[Piece], other: list[Piece], field: Field) -> list
     return [Piece(then[0].node, needs=then[0].needs).under((), other[0].needs)]
 
 
-def is_extreme(left: Piece, right: Piece, then: list[Piece], other: list[Piece], field: Field) -> bool:
-    """Return whether a test chooses one of the two numbers that it compares, so that it matters not if they are equal.
-
-    One of them is a constant other than zero: two zeros that are equal may have different signs. What is chosen is a
-    number wherever what is compared is.
-
-    Args:
-        left, right: the numbers that are compared.
-        then, other: the numbers that are chosen.
-        field: that terms are evaluated in.
-    """
-    if len(then) != 1 or len(other) != 1 or not (then[0].is_plain and other[0].is_plain):
-        return False
-    if not any(isinstance(x.node, Constant) and x.node is not ZERO for x in (left, right)):
-        return False
-    compared, chosen = (left.node, right.node), (then[0].node, other[0].node)
-    return any(
-        all(not difference(y, _key, x, _key, field) for x, y in zip(compared, way, strict=True))
-        for way in (chosen, chosen[::-1])
-    )
-
-
 def _key(entry: Entry) -> str:
     return entry.key
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -16,20 +16,9 @@ from fmmloopy.checking.proof import lemmas
 from fmmloopy.checking.proof.facts import Facts, Statement, indices
 from fmmloopy.checking.proof.identity import Field
 from fmmloopy.checking.proof.integer_reader import IntegerReader, Scope
-from fmmloopy.checking.proof.integers import (
-    Affine,
-    AtLeastZero,
-    Condition,
-    Load,
-    Not,
-    atoms_of,
-    dim,
-    dims_in,
-    of,
-)
+from fmmloopy.checking.proof.integers import Affine, Condition, Not, dim
 from fmmloopy.checking.proof.memory import writers_of
 from fmmloopy.checking.proof.scatter import read_scattered
-from fmmloopy.checking.proof.sets import Names, make_set
 from fmmloopy.checking.proof.sums import Read, read_sum, refuse_later
 from fmmloopy.checking.proof.terms import (
     ONE,
@@ -68,7 +57,6 @@ class Reader:
         field: that terms are evaluated in.
         launch, merged: see `IntegerReader`.
         distinct: see `fmmloopy.checking.proof.scatter`.
-        assumed: adds to conditions what is assumed of the numbers in them.
     """
 
     def __init__(
@@ -79,16 +67,12 @@ class Reader:
         launch: Mapping[str, Affine],
         merged: Mapping[str, tuple[int, int]],
         distinct: Mapping[str, int],
-        assumed: Callable[[Iterable[Condition]], list[Condition]],
     ) -> None:
-        self.facts, self._prefix, self._field = facts, prefix, field
-        self._distinct, self._assumed = distinct, assumed
+        self.facts, self._prefix, self._field, self._distinct = facts, prefix, field, distinct
         self.integers = IntegerReader(facts, launch, merged, self._read_integer)
         self.inames: dict[str, str] = {}
         self._integers: dict[Any, tuple[Affine, dict[Need, None]]] = {}
         self._sums: dict[Any, list[Piece]] = {}
-        self._guards: dict[Any, bool] = {}
-        self._domains: dict[Any, list[Condition]] = {}
         self._reading: set[Any] = set()
 
     def fresh(self, iname: str) -> str:
@@ -258,35 +242,9 @@ class Reader:
             return self._select(e, scope)
         inner = scope.apart()
         holds: Condition = self.integers.condition(condition, inner)
-        if self._always(holds, scope):
-            return [x.under((), tuple(inner.needs)) for x in self.value(e.then, scope)]
         then = [x.under((holds,), tuple(inner.needs)) for x in self.value(e.then, scope)]
         other = [x.under((Not(holds),), tuple(inner.needs)) for x in self.value(e.else_, scope)]
         return lemmas.same_either_way(then, other, self._field) or [*then, *other]
-
-    def _always(self, holds: Condition, scope: Scope) -> bool:
-        """Return whether a condition holds wherever its statement runs: a guard that nothing needs.
-
-        What it loads, the bounds of loops must load, too: other entries may not be there.
-        """
-        key = holds.key, scope.key
-        if key not in self._guards:
-            domain = self._domain(scope)
-            loads = _loads(domain)
-            self._guards[key] = _loads([holds]) <= loads and self._implied(holds, domain, loads)
-        return self._guards[key]
-
-    def _domain(self, scope: Scope) -> list[Condition]:
-        if scope.key not in self._domains:
-            self._domains[scope.key] = self.integers.domain(scope.apart(), frozenset(scope.env))
-        return self._domains[scope.key]
-
-    def _implied(self, holds: Condition, domain: list[Condition], loads: set[Load]) -> bool:
-        names, given = Names(), self._assumed([*domain, holds])
-        given.remove(holds)  # once: the domain may have it, too
-        given += [AtLeastZero(of(load)) for load in loads]  # see `assumed_ranges`
-        dims = sorted(set().union(*map(dims_in, (holds, *given))))
-        return bool(make_set(names, dims, given).is_subset(make_set(names, dims, [holds])))
 
     def _select(self, e: Any, scope: Scope) -> list[Piece]:
         operator = getattr(e.condition.operator, "value", e.condition.operator)
@@ -294,10 +252,8 @@ class Reader:
         needs = (*left.needs, *right.needs)
         if operator in ("<", "<="):
             operator, left, right = {"<": ">", "<=": ">="}[operator], right, left
-        then, other = self.value(e.then, scope), self.value(e.else_, scope)
-        if operator == ">=" and lemmas.is_extreme(left, right, then, other, self._field):
-            operator = ">"
         test = Test(operator, left.node, right.node)
+        then, other = self.value(e.then, scope), self.value(e.else_, scope)
         if all(x.node is ZERO and x.is_plain for x in other):
             needs = (*needs, *(need for x in other for need in x.needs))
             return [
@@ -357,10 +313,6 @@ class Reader:
         """Return an expression of a statement, in the type of what the statement writes."""
         pieces = self.value(what, scope)
         return self.rounded(pieces, self.facts.type_of(what), self.facts.target_type(writer), writer)
-
-
-def _loads(conditions: Iterable[Condition]) -> set[Load]:
-    return {atom for condition in conditions for atom in atoms_of(condition) if isinstance(atom, Load)}
 
 
 def _constant(value: Any, least: int, statement: Statement) -> Node:

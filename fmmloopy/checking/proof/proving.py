@@ -25,8 +25,8 @@ from fmmloopy.common.messages import one_line
 from fmmloopy.operators.operator import Array, Operator
 from fmmloopy.recipes.lanes import lanes_of
 
-TIME_LIMIT = 40.0
-"""Seconds of processor time for a proof. Most take less than one, the longest ten to twenty; slow machines must prove as much
+TIME_LIMIT = 15.0
+"""Seconds of processor time for a proof. Most take less than one, the longest ten, and slow machines must prove as much
 as others."""
 
 MOST_OPERATIONS = 20_000_000
@@ -66,12 +66,11 @@ def _prove(sequential: Any, transformed: Any, operator: Operator, tick: _Clock) 
     if set(one.kernel.arg_dict) >= {a.name for a in operator.mixed_arguments if isinstance(a, Array)}:
         arrays = [a for a in operator.mixed_arguments if isinstance(a, Array)] or arrays
     contract = Contract(operator, arrays)
-    refuse_interface(two, one, contract.merged(lanes), {array.name for array in arrays if array.axes})
+    refuse_interface(two, one, contract.merged(lanes))
     launch: Mapping[str, Any] = contract.launch({})
+    first = Reader(one, "s", field, launch, contract.merged({}), contract.distinct)
+    second = Reader(two, "t", field, contract.launch(lanes), contract.merged(lanes), contract.distinct)
     context = Context(Names(), assumptions_of(one, launch), contract.bounds(one), field)
-    more = contract.distinct, context.assumed
-    first = Reader(one, "s", field, launch, contract.merged({}), *more)
-    second = Reader(two, "t", field, contract.launch(lanes), contract.merged(lanes), *more)
     before = Kernel(first, read_stores(first))
     tick()
     refuse_out_of_bounds(second, context)

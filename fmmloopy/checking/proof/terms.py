@@ -187,8 +187,7 @@ class Piece:
 
 def joined(first: tuple[T, ...], second: Iterable[T]) -> tuple[T, ...]:
     """Append what is not there yet."""
-    more = tuple(second)
-    return tuple(dict.fromkeys((*first, *more))) if more else first
+    return tuple(dict.fromkeys((*first, *second)))
 
 
 def plus(left: list[Piece], right: list[Piece]) -> list[Piece]:

@@ -192,9 +192,6 @@ SUBTLE: Mapping[str, Made] = {
     ),
     "a sum with bounds of another": Made(triangle, "m2l"),
     "whole numbers of 8 bits": Made(early(eight_bits)),
-    "a guard that holds nearly always": Made(early(assign("d0", "{} if ilist >= 1 else 17"))),
-    "a guard that reads what is not there": Made(early(assign("store0", "{} if lists[ibox + 2000000] >= 0 else 0"))),
-    "whole numbers that 8 bits may hold": Made(early(in_dtype(np.int8, "src_start"))),
     "an unsigned constant": Made(then(unsigned, dense), "m2m"),
     "a product of loops": Made(
         then(guard("sum", "j*ncolumns >= j*ncolumns - 1"), with_lanes()), "m2m"
@@ -306,7 +303,6 @@ UNUSUAL: Mapping[str, Made] = {
         ),
         "p2m",
     ),
-    "a guard that always holds": Made(early(assign("d0", "{} if ilist >= 0 else 17"))),
     "a factor taken out of a difference": difference("exp(r*d1 - r*d0)", "exp(r*(d1 - d0))"),
     "a factor taken out of two differences": difference(
         "exp(r*d2*d1 - r*d2*d0) - r*(b*d0 - c*d0)", "exp(r*(d2*d1 - d2*d0)) - r*d0*(parameter_b - parameter_c)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,6 @@ import pytest
 from numpy.typing import NDArray
 from pymbolic import var
 
-from fmmloopy.checking.proof import lemmas
-from fmmloopy.checking.proof.identity import make_field
-from fmmloopy.checking.proof.terms import ZERO, Constant, Multiply, Parameter, Piece, Reciprocal
 from fmmloopy.transforms.inline import ANGLES, EXPONENTIALS, INLINE
 from fmmloopy.transforms.inline import exponential as exponential_statements
 from fmmloopy.transforms.inline import sine_and_cosine as angle_statements
@@ -176,15 +172,3 @@ def test_larger_arguments_are_rounded_once_more(dtype: Any) -> None:
         found = sine_and_cosine(beyond)
     assert (found[0] == 0).all()
     assert (found[1] == 1).all()
-
-
-def test_a_test_between_what_it_chooses_from_may_be_strict_or_not() -> None:
-    field = make_field("a text")
-    x, y, two, zero = Piece(Parameter("x")), Piece(Parameter("y")), Piece(Constant(Fraction(2))), Piece(ZERO)
-    assert lemmas.is_extreme(x, two, [two], [x], field)
-    assert lemmas.is_extreme(x, two, [x], [two], field)
-    assert not lemmas.is_extreme(x, two, [two], [y], field)
-    assert not lemmas.is_extreme(x, zero, [zero], [x], field)  # the sign of a zero
-    assert not lemmas.is_extreme(x, y, [x], [y], field)
-    nearly_x = Piece(Multiply(Multiply(x.node, y.node), Reciprocal(y.node)))  # no number where y is 0
-    assert not lemmas.is_extreme(x, two, [two], [nearly_x], field)

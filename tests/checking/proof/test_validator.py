@@ -245,7 +245,7 @@ CASES: dict[str, tuple[str, Weaken]] = {
     "layout of temporary arrays": (
         "array of stride zero", gone(interface, "_is_injective", lambda *_: True)
     ),
-    "layout of arguments": ("output by columns", gone(interface, "is_row_major", lambda *_: True)),
+    "layout of arguments": ("output by columns", gone(interface, "_is_row_major", lambda *_: True)),
     "races": ("m2l_hadamard: directions as work-groups", gone(compare, "refuse_races")),
     "work-items of ranges": ("mutual: sums of neighbours stored by one work-item", gone(compare, "refuse_races")),
     "what has been written": ("tile too short", gone(compare, "_refuse_unwritten")),

@@ -102,18 +102,6 @@ def in_blocks(knl: Kernel) -> Kernel:
     return gpu_steps.on_all_items(lp.tag_inames(knl, {"t": "l.0", "iunit": "g.0"}), {"l.0": "t"})
 
 
-def strides(name: str, plane: str) -> Edit:
-    """Write down the strides of spectra, those of frequencies and components as given."""
-
-    def edit(knl: Kernel) -> Kernel:
-        kernel = knl.default_entrypoint
-        tags = f"stride:{plane},stride:{plane},stride:8,stride:1"
-        args = [a.copy(dim_tags=tags) if a.name == name else a for a in kernel.args]
-        return knl.with_kernel(kernel.copy(args=args))
-
-    return edit
-
-
 def early(*edits: Edit) -> Edit:
     """Make mistakes before scheduling."""
     return then(*edits, lane8)
@@ -325,12 +313,6 @@ WRONG: Mapping[str, Made] = {
     "a check of loopy switched off": Made(late(unchecked("enforce_variable_access_ordered"))),
     "more lanes than padding": Made(with_lanes(tlanes=65)),
     "output by columns": Made(late(lambda k: lp.tag_array_axes(k, "potentials", "N0,N1"))),
-    "a gap for a single octet": Made(
-        then(with_lanes(blanes=2), strides("Mr", "8*(nsource_octets+1)*(1 + 1//nsource_octets)")), "m2l_hadamard"
-    ),
-    "a gap for many octets": Made(
-        then(with_lanes(blanes=2), strides("Mr", "8*(nsource_octets+1)*(1 + nsource_octets//1000000)")), "m2l_hadamard"
-    ),
     "infinite constant": Made(early(rewrite("store*", ("scaling*", "1e999*scaling*")))),
     "mixed: total in float32": Made(early(in_dtype(np.float32, "total0")), types=MIXED),
     "mixed: remainder added too early": Made(early(assign("d0", "(x0[t] + e0) - y0")), types=MIXED),
