@@ -30,14 +30,15 @@ def indices(spec: Specification, rng: np.random.Generator, layout: Layout) -> di
     return {"boxes": boxes, "ntargets": count, "nblocks": count, "nboxes": nboxes, **lengths(spec, layout)}
 
 
-MANY_BLOCKS = 40
-"""So many blocks are several groups of work-items, or several chunks of them."""
+MANY_BLOCKS, MOST_BOXES = 40, 250
+"""So many blocks are several groups of work-items, or several chunks of them; and so many boxes take little time in a
+simulator, too."""
 
 
 def block_layouts(lanes: Mapping[str, int], more: tuple[int, ...] = ()) -> list[Layout]:
     """Return layouts with counts of boxes around the width of a block; the last one has numbers in place of NaN."""
     width = lanes.get("blanes", 1)
-    counts = {1, 2, width - 1, width, width + 1, 2 * width + 1, MANY_BLOCKS * width + 1, *more} - {0}
+    counts = {1, 2, width - 1, width, width + 1, 2 * width + 1, min(MANY_BLOCKS * width + 1, MOST_BOXES), *more} - {0}
     garbage = Layout("numbers in place of NaN", poison=GARBAGE)
     return [*(Layout(f"{count} worked on", blocks=count) for count in sorted(counts)), garbage]
 
