@@ -169,6 +169,15 @@ def c_compiler() -> str | None:
     return next((name for name in candidates if name and shutil.which(name)), None)
 
 
+needs_c = pytest.mark.skipif(c_compiler() is None, reason="no C compiler: none of $CC, cc, gcc, clang is there")
+
+needs_cpp = pytest.mark.skipif(
+    not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++")),
+    reason="no C++ compiler: none of $CXX, g++, clang++, c++ is there",
+)
+"""Tests of the emulated GPU, whose programs are C++."""
+
+
 def made_up_device(kind: str, platform: str, version: str, name: str, driver: str = "1.0", vectors: str = "") -> Device:
     """Return the device that the OpenCL backend makes of what a driver says; without a handle to open it.
 

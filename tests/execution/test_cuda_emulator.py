@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import loopy as lp
 import numpy as np
 import pytest
-from conftest import slow_but
+from conftest import needs_cpp, slow_but
 
 from fmmloopy.checking.check import _sanitizer
 from fmmloopy.checking.layers import check_operator
@@ -23,10 +20,7 @@ from fmmloopy.operators import P2P
 from fmmloopy.recipes.book import SEQUENTIAL
 from fmmloopy.recipes.load import load_recipes
 
-pytestmark = pytest.mark.skipif(
-    not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++")),
-    reason="no C++ compiler: none of $CXX, g++, clang++, c++ is there",
-)
+pytestmark = needs_cpp
 
 ITEMS = 8
 

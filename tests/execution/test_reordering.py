@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from conftest import OPENCL, slow_but
+from conftest import OPENCL, needs_c, needs_cpp, slow_but
 
 import fmmloopy as fl
 from fmmloopy.execution.backends.cuda_emulator import EMULATED_DEVICE
@@ -18,6 +18,8 @@ from fmmloopy.execution.generate import reordering_code
 from fmmloopy.execution.runtime import make_runtime
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+pytestmark = needs_c
 
 GPU_DEVICE = replace(C_DEVICE, kind=GPU, description=f"{C_DEVICE.description}, as a GPU")
 """The C compiler's processor, taken for a GPU."""
@@ -91,7 +93,11 @@ def test_potentials_that_are_too_large(rng):
         on_gpu.evaluate(np.full(400, 1e38, np.float32))
 
 
-@pytest.mark.parametrize("device", [C_DEVICE, EMULATED_DEVICE, *OPENCL[:1]], ids=lambda device: device.backend)
+@pytest.mark.parametrize(
+    "device",
+    [C_DEVICE, pytest.param(EMULATED_DEVICE, marks=needs_cpp), *OPENCL[:1]],
+    ids=lambda device: device.backend,
+)
 @pytest.mark.parametrize(("given", "wanted"), [(FLOAT64, FLOAT32), (FLOAT32, FLOAT64), (FLOAT64, FLOAT64)])
 def test_rows_in_another_order(rng, device, given, wanted):
     runtime, n = make_runtime(device), 129

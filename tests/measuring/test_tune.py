@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import OPENCL, needs_opencl, slow
+from conftest import OPENCL, needs_cpp, needs_opencl, slow
 
 import fmmloopy as fl
 from fmmloopy.bookshelf import certificates, tuned
@@ -125,7 +124,7 @@ def test_the_winner_is_certified_and_used(no_whole_evaluations):
 
 
 @slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="the emulator needs a C++ compiler")
+@needs_cpp
 def test_recipes_for_gpus_are_tuned_where_kernels_are_cuda_text(no_whole_evaluations):
     """Which candidate is faster by emulation says nothing, so each may win."""
     book = dataclasses.replace(shipped_books()["gpu"], tuning={"m2m": {"boxes": (32, 64)}})

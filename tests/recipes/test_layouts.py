@@ -7,7 +7,7 @@ from dataclasses import replace
 import loopy as lp
 import numpy as np
 import pytest
-from conftest import specification
+from conftest import needs_c, specification
 
 import fmmloopy as fl
 from fmmloopy.checking.case import POLYNOMIALS, identical, run_case
@@ -97,6 +97,7 @@ def test_arrays_that_are_shared_have_axes_of_the_same_names():
     assert set(names) == {"Kr", "Ki", "Mr", "Mi", "Lr", "Li"}
 
 
+@needs_c
 @pytest.mark.parametrize("operator", ["m2l_forward", "m2l_hadamard", "m2l_inverse"])
 @pytest.mark.parametrize("greens", POLYNOMIALS, ids=lambda greens: greens.name)
 @pytest.mark.parametrize("orders", SHAPES.values(), ids=SHAPES)
@@ -120,6 +121,7 @@ def test_kernels_of_another_order_count_as_tested(operator):
     assert "has another layout" in prove(sequential, last, spec.operator).reason
 
 
+@needs_c
 @uncertified
 @pytest.mark.parametrize("orders", SHAPES.values(), ids=SHAPES)
 def test_whole_evaluations(orders, rng):
@@ -130,6 +132,7 @@ def test_whole_evaluations(orders, rng):
     assert np.array_equal(fmm.evaluate(charges), fl.Fmm(points, recipes="sequential", **options).evaluate(charges))
 
 
+@needs_c
 @uncertified
 def test_stages_of_different_orders_are_refused(rng):
     (spectra, _), (_, transformed) = SHAPES["octets last"], SHAPES["siblings first"]
@@ -153,6 +156,7 @@ def test_operators_are_checked_with_those_that_share_their_arrays(operator):
     assert with_partners(matrices, ["m2l_hadamard"], C_DEVICE) == ("m2l_hadamard",)
 
 
+@needs_c
 @uncertified
 @pytest.mark.parametrize("operators", [("m2l_inverse",), ()])
 def test_whole_evaluations_of_checks(operators):
